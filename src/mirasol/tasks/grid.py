@@ -1,0 +1,195 @@
+"""GRID audio-visual sentences: six words a clip, each with its seconds ("bin blue at f two now").
+
+Split: column `split` of labels.csv (fixed; test sentences are unseen in training). Prompt: the questions below.
+Answer: the spoken word(s), "nothing" between words, or seconds with one decimal. Metric: exact match per kind; for
+"when" the median absolute error and the share within 0.1 s, beside the best constant answer of the train split.
+"""
+
+import csv
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mirasol.tasks.base import Question, Row, nearest
+
+SLOTS = ("command", "color", "preposition", "letter", "digit", "adverb")
+SPLITS = ("train", "val", "test")
+NOTHING = "nothing"
+DURATION = 2.96  # seconds every clip has: 5 of the 900 are one frame short of 3.0
+EDGE = 0.02  # no question closer than half a frame to a word's edge: the labels are not more exact
+WITHIN = 0.1
+
+
+@dataclass(frozen=True)
+class GridRow(Row):
+    """One sentence: its six words and the (start, end) seconds of each, in the order of SLOTS."""
+
+    words: tuple[str, ...] = ()
+    split: str = ""
+
+
+def load(root: str | Path, split: str = "test") -> list[GridRow]:
+    """Return the rows of one split, in the order of `root`/labels.csv, with their evaluation questions.
+
+    Works for the shipped `data/grid_s1` and for your own copy of GRID cut to the same clips and labels.
+    """
+    root = Path(root)
+    if split not in SPLITS:
+        raise ValueError(f"Expected split {'/'.join(SPLITS)}, found {split!r}. Did you mean {nearest(split, SPLITS)!r}?")
+    labels = root / "labels.csv"
+    if not labels.is_file():
+        raise ValueError(
+            f"Expected the GRID labels at {labels}, found no such file. Point root to a folder with labels.csv and "
+            "clips/, such as data/grid_s1 of a checkout."
+        )
+    rows = []
+    with labels.open(newline="") as file:
+        for line in csv.DictReader(file):
+            if line["split"] == split:
+                words = tuple(line[slot] for slot in SLOTS)
+                start_end = (span.split("-") for span in line["word_times_s"].split(";"))
+                word_times = tuple((float(start), float(end)) for start, end in start_end)
+                row = GridRow(line["id"], root / line["file"], (), word_times, words, split)
+                rows.append(GridRow(row.id, row.media, tuple(fixed_questions(row)), word_times, words, split))
+    return rows
+
+
+def fixed_questions(row: GridRow, seed: int = 0) -> list[Question]:
+    """Return the 17 questions asked in evaluation: 6 slots, sentence, said-at (3 words, 1 gap), 6 x when."""
+    rng = np.random.default_rng([seed, zlib.crc32(row.id.encode())])
+    slots = [*rng.permutation(6)[:3], 6]
+    return [
+        *slot_questions(row, row.word_times),
+        sentence_question(row, row.word_times),
+        *said_at_questions(row, row.word_times, rng, slots, DURATION),
+        *when_questions(row, row.word_times),
+    ]
+
+
+def random_questions(
+    row: GridRow, rng: np.random.Generator, word_times: Sequence[tuple[float, float]], duration: float
+) -> list[Question]:
+    """Return the 14 questions of one training step: 6 slots, sentence, 4 said-at (balanced over words), 3 x when.
+
+    `word_times` are the seconds after augmentation, inside a clip of `duration` seconds.
+    """
+    slots = rng.permutation(7)[:4]
+    when = when_questions(row, word_times)
+    return [
+        *slot_questions(row, word_times),
+        sentence_question(row, word_times),
+        *said_at_questions(row, word_times, rng, slots, duration, decimals=2 if rng.random() < 0.25 else 1),
+        *(when[i] for i in rng.permutation(6)[:3]),
+    ]
+
+
+def slot_questions(row: GridRow, word_times) -> list[Question]:
+    """Return "which color is named?" and its five siblings."""
+    return [
+        Question(f"{row.id}/{slot}", f"which {slot} is named?", word, slot, seconds)
+        for slot, word, seconds in zip(SLOTS, row.words, word_times, strict=True)
+    ]
+
+
+def sentence_question(row: GridRow, word_times) -> Question:
+    """Return "what is said?"."""
+    seconds = (word_times[0][0], word_times[-1][1])
+    return Question(f"{row.id}/sentence", "what is said?", " ".join(row.words), "sentence", seconds)
+
+
+def when_questions(row: GridRow, word_times) -> list[Question]:
+    """Return "when does the letter begin?" and its five siblings."""
+    return [
+        Question(f"{row.id}/when_{slot}", f"when does the {slot} begin?", f"{seconds[0]:.1f}", f"when_{slot}", seconds)
+        for slot, seconds in zip(SLOTS, word_times, strict=True)
+    ]
+
+
+def said_at_questions(row, word_times, rng: np.random.Generator, slots, duration: float, decimals: int = 1):
+    """Return one "what is said at 1.4 seconds?" per entry of `slots` (0-5: that word; 6: no word).
+
+    A word too short to hold a tenth of a second (EDGE away from its ends) gives way to a random other one.
+    """
+    spans = [*zip(row.words, [[span] for span in word_times], strict=True)]
+    edges = [0.0, *(edge for span in word_times for edge in span), duration]
+    spans.append((NOTHING, [*zip(edges[::2], edges[1::2], strict=True)]))
+    step = 10**decimals
+    choices = [
+        [
+            (tick / step, word, (start, end))
+            for start, end in intervals
+            for tick in range(int(np.ceil((start + EDGE) * step)), int(np.floor((end - EDGE) * step)) + 1)
+        ]
+        for word, intervals in spans
+    ]
+    possible = [slot for slot, ticks in enumerate(choices) if ticks]
+    questions = []
+    for slot in slots:
+        ticks = choices[slot] or choices[possible[rng.integers(len(possible))]]
+        time, word, seconds = ticks[rng.integers(len(ticks))]
+        text = f"{time:.{decimals}f}"
+        questions.append(
+            Question(f"{row.id}/said_at/{text}", f"what is said at {text} seconds?", word, "said_at", seconds)
+        )
+    return questions
+
+
+def normalise(answer: str) -> str:
+    """Return the answer in lower case, without punctuation at its end and with single spaces."""
+    return " ".join(answer.lower().strip().rstrip(".!?").split())
+
+
+def best_constants(rows: Iterable[GridRow]) -> dict[str, tuple[float, float]]:
+    """Return, per slot, the constant with the least median error and the one most often within 0.1 s, on `rows`."""
+    begins = np.array([[start for start, _ in row.word_times] for row in rows])  # row slot
+    grid = np.arange(0, 3.01, 0.1)[:, None, None]
+    errors = np.abs(begins[None] - grid)
+    median, within = np.median(errors, axis=1), (errors <= WITHIN + 1e-6).mean(axis=1)
+    return {
+        slot: (float(grid[median[:, i].argmin(), 0, 0]), float(grid[within[:, i].argmax(), 0, 0]))
+        for i, slot in enumerate(SLOTS)
+    }
+
+
+def time_error(question: Question, prediction: str) -> float:
+    """Return the distance in seconds from the predicted to the true beginning; infinite if no number was said."""
+    number = re.search(r"\d+(\.\d+)?", prediction)
+    return abs(float(number.group()) - question.seconds[0]) if number else float("inf")
+
+
+def score(questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[GridRow] = ()) -> dict:
+    """Return the metrics: `slots` (mean over the six slots' exact match), one entry per kind, and `when_*` errors.
+
+    With `train_rows` the best constant answer of the train split stands beside every "when".
+    """
+    by_kind: dict[str, list[tuple[Question, str]]] = {}
+    for question, prediction in zip(questions, predictions, strict=True):
+        by_kind.setdefault(question.kind, []).append((question, prediction))
+    train_rows = list(train_rows)
+    constants = best_constants(train_rows) if train_rows else {}
+    metrics: dict = {"num_questions": len(questions)}
+    for kind, pairs in by_kind.items():
+        exact = float(np.mean([normalise(prediction) == normalise(question.answer) for question, prediction in pairs]))
+        if not kind.startswith("when_"):
+            metrics[kind] = exact
+            continue
+        errors = np.array([time_error(*pair) for pair in pairs])
+        entry = {"median_error_seconds": float(np.median(errors)), "within_0.1_seconds": _within(errors)}
+        if constants:
+            begins = np.array([question.seconds[0] for question, _ in pairs])
+            for_median, for_within = constants[kind.removeprefix("when_")]
+            entry["constant_median_error_seconds"] = float(np.median(np.abs(begins - for_median)))
+            entry["constant_within_0.1_seconds"] = _within(np.abs(begins - for_within))
+        metrics[kind] = entry
+    found = [metrics[slot] for slot in SLOTS if slot in metrics]
+    if found:
+        metrics["slots"] = float(np.mean(found))
+    return metrics
+
+
+def _within(errors: np.ndarray) -> float:
+    return float((errors <= WITHIN + 1e-6).mean())
