@@ -1,0 +1,54 @@
+# Every target works from a bare clone: it first makes .venv with the pinned packages (python3.11 needed, about 2 minutes).
+#   make demo        evaluate the shipped checkpoint on real clips and write report.html
+#   make test        all tests
+#   make checks      ruff, mypy, import directions
+#   make reproduce   train the shipped checkpoint again from its recipe
+#   make wheel       build dist/mirasol-*.whl
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+UNWANTED := nvidia|cuda|triton|torchvision|torchaudio
+
+# One thread a process: with shared cores, torch's default threads wait for each other and are 5 times slower.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE := 1
+
+.PHONY: setup demo test checks reproduce wheel clean
+.DEFAULT_GOAL := demo
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt torch==2.13.0
+	$(PIP) install --quiet --constraint constraints.txt hatchling editables
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[train,demo,torchcodec,dev]'
+	@if $(PIP) list 2>/dev/null | grep -Ei '$(UNWANTED)'; then \
+	  echo 'Expected CPU PyTorch without the packages above, found them in $(VENV).' \
+	    'Delete $(VENV), point pip at an index with CPU wheels of torch 2.13.0 (PIP_INDEX_URL), and run make again.' >&2; \
+	  exit 1; \
+	fi
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/mirasol demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+checks: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+reproduce: $(READY)
+	$(BIN)/mirasol train recipes/nano.yaml
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:
+	rm -rf dist build report.html
