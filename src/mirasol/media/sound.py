@@ -1,0 +1,79 @@
+"""Decoded sound -> one mono 16 kHz waveform, every piece placed by its own timestamp."""
+
+import av
+import numpy as np
+import soxr
+from jaxtyping import Float32
+
+SAMPLING_RATE = 16_000
+# Containers that round timestamps (Matroska: 1 ms) jitter around the sample count; a real gap is longer than two 10 ms mel columns.
+JITTER_SECONDS = 0.02
+# A longer jump is a broken clock (a wrapped or restarted MPEG counter), not silence worth 40 MB of zeros.
+LONGEST_GAP_SECONDS = 600.0
+
+
+def mono(frame: av.AudioFrame) -> Float32[np.ndarray, " sample"]:
+    """The mean of the frame's native channels in [-1, 1].
+
+    Never FFmpeg's own down-mix: its float path gives 0.707 (L + R), its integer path 0.5 (L + R).
+    """
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif samples.dtype.kind == "i":
+        samples = samples.astype(np.float32) / np.float32(2.0 ** (8 * samples.itemsize - 1))
+    return samples.mean(axis=0, dtype=np.float32)
+
+
+class SoundTrack:
+    """Collects decoded pieces in any native rate and joins them into one waveform by time."""
+
+    def __init__(self) -> None:
+        self.segments: list[tuple[float, int, list[np.ndarray]]] = []  # start seconds, native rate, gapless pieces
+        self.end: float | None = None  # seconds where the next gapless piece would start
+        self.warnings: list[str] = []
+
+    def add(self, start: float | None, rate: int, samples: Float32[np.ndarray, " sample"]) -> None:
+        """Places `samples` at `start` seconds (None: right after the last piece)."""
+        if start is None or (self.end is not None and abs(start - self.end) <= JITTER_SECONDS):
+            start = 0.0 if self.end is None else self.end
+        if self.end is not None and start - self.end > LONGEST_GAP_SECONDS:
+            self.warnings.append(
+                f"The sound's timestamps jump from {self.end:.1f} s to {start:.1f} s, more than a gap of "
+                f"{LONGEST_GAP_SECONDS:.0f} s: the sound after the jump is placed without a gap."
+            )
+            start = self.end
+        if self.end is not None and start < self.end:  # the same seconds twice: the first ones stay
+            samples = samples[round((self.end - start) * rate) :]
+            start = self.end
+        if not len(samples):
+            return
+        if self.segments and start == self.end and self.segments[-1][1] == rate:
+            self.segments[-1][2].append(samples)
+        else:
+            self.segments.append((start, rate, [samples]))
+        first, rate, pieces = self.segments[-1]
+        self.end = start + len(samples) / rate
+
+    @property
+    def start(self) -> float | None:
+        """Seconds of the first sample, None without sound."""
+        return self.segments[0][0] if self.segments else None
+
+    def waveform(self) -> Float32[np.ndarray, " sample"]:
+        """All segments at 16 kHz, zeros between them."""
+        parts: list[np.ndarray] = []
+        length = 0
+        for start, rate, pieces in self.segments:
+            samples = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            if rate != SAMPLING_RATE:
+                samples = soxr.resample(samples, rate, SAMPLING_RATE)
+            gap = round((start - self.segments[0][0]) * SAMPLING_RATE) - length
+            if gap > 0:
+                parts.append(np.zeros(gap, np.float32))
+                length += gap
+            parts.append(samples)
+            length += len(samples)
+        return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)

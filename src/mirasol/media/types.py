@@ -1,0 +1,63 @@
+"""What reading media gives: `Clip`, `MediaInfo`, and the one error and one warning it may raise."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+
+Source = str | Path | bytes
+
+
+class MediaError(ValueError):
+    """Nothing usable can be read: says what was expected, what was found, what to do."""
+
+
+class MediaWarning(UserWarning):
+    """Something could be read, but not all of it; the same text is kept in `Clip.warnings`."""
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file holds, known before a frame is chosen. Times are on the clip's axis (t = 0 is its first moment)."""
+
+    source: str
+    container: str
+    duration_seconds: float
+    has_video: bool
+    has_audio: bool
+    frame_rate: float | None = None
+    width: int | None = None  # as shown, after rotation
+    height: int | None = None
+    rotation: int = 0  # degrees, clockwise, that were applied to show the picture upright
+    num_frames: int | None = None
+    video_codec: str | None = None
+    audio_codec: str | None = None
+    audio_sampling_rate: int | None = None
+    audio_channels: int | None = None
+    video_start: float | None = None  # seconds of the first frame
+    video_end: float | None = None  # seconds where the last frame stops being shown
+    audio_start: float | None = None
+    audio_end: float | None = None
+
+
+@dataclass
+class Clip:
+    """Frames and sound of one file on one time axis in seconds; t = 0 is the earliest first timestamp of the used tracks.
+
+    A track that is absent, unused or empty is None, never an array of zeros: silence is sound, absence is not.
+    """
+
+    frames: UInt8[np.ndarray, "frame height width channel"] | None  # RGB, upright, native size
+    frame_times: Float64[np.ndarray, " frame"] | None  # presentation seconds, increasing
+    waveform: Float32[np.ndarray, " sample"] | None  # mean of the native channels
+    sampling_rate: int = 16_000
+    audio_start: float = 0.0  # seconds of waveform[0]
+    duration: float = 0.0  # seconds where the last used track ends
+    warnings: list[str] = field(default_factory=list)
+    info: MediaInfo | None = None
+
+    @property
+    def audio_end(self) -> float:
+        """Seconds where the sound stops; equals `audio_start` when there is none."""
+        return self.audio_start + (0 if self.waveform is None else len(self.waveform) / self.sampling_rate)
