@@ -1,0 +1,156 @@
+"""The command `mirasol`: arguments in, text or JSON out. The work is done in `evaluate/` and `train/`, imported only
+by the command that needs them, because torch and transformers take seconds to load and `--help` should not."""
+
+import argparse
+import difflib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+EXAMPLES = """examples:
+  mirasol demo
+  mirasol ask data/grid_s1/clips/bbaf4p.mp4 "which color is named?"
+  mirasol ask data/grid_s1/clips/bbaf4p.mp4 "what is said?" --no-video --json
+  mirasol info data/clips/helicopter_noaudio.mp4
+  mirasol evaluate --task grid --root data/grid_s1 --split val --condition sound --noise-db -10
+  mirasol train recipes/nano.yaml seed=1
+
+`mirasol COMMAND --help` explains each command. Bad input ends with one message and exit code 2.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or 2 with one message on stderr where the input was wrong."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser, commands = build_parser()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
+        parser.error(unknown_command(arguments[0], commands))
+    options = vars(parser.parse_args(arguments))
+    run, as_json = options.pop("run"), options.pop("json")
+    # Cores are often shared; torch's waiting threads must not spin on them. Has to be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.showwarning = show_warning
+    try:
+        result = run(**options)
+    except (ValueError, OSError) as error:
+        print(f"mirasol: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mirasol: interrupted", file=sys.stderr)
+        return 130
+    print(json.dumps(result.as_dict(), indent=2) if as_json else result)
+    return 0
+
+
+def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """The parser and the names of its commands."""
+    parser = argparse.ArgumentParser(
+        prog="mirasol",
+        description="Watches video with its sound and answers in text.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[..., Any], summary: str, example: str) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--json", action="store_true", help="print JSON instead of text")
+        sub.set_defaults(run=run)
+        return sub
+
+    def checkpoint(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--checkpoint", metavar="FOLDER", help="model folder (default: the one shipped with mirasol)")
+
+    ask = command("ask", run_ask, "Answer a question about a clip.", 'mirasol ask clip.mp4 "which color is named?"')
+    ask.add_argument("clip", metavar="CLIP", help="video or sound file")
+    ask.add_argument("question", metavar="QUESTION")
+    ask.add_argument("--no-sound", dest="use_audio", action="store_false", help="do not listen")
+    ask.add_argument("--no-video", dest="use_video", action="store_false", help="do not look")
+    checkpoint(ask)
+
+    train = command("train", run_train, "Train a model by a recipe.", "mirasol train recipes/nano.yaml seed=1")
+    train.add_argument("recipe", metavar="RECIPE", help="YAML file, see recipes/")
+    train.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="replaces a value of the recipe")
+
+    evaluate = command(
+        "evaluate", run_evaluate, "Measure a checkpoint on a split.", "mirasol evaluate --split test --condition sound"
+    )
+    checkpoint(evaluate)
+    evaluate.add_argument("--task", default="grid", help="default: %(default)s")
+    evaluate.add_argument("--root", default="data/grid_s1", metavar="FOLDER", help="the data (default: %(default)s)")
+    evaluate.add_argument("--split", default="test", help="default: %(default)s")
+    evaluate.add_argument(
+        "--condition", default="both", choices=("both", "sound", "picture", "swapped"), help="default: %(default)s"
+    )
+    evaluate.add_argument("--noise-db", type=float, metavar="DB", help="white noise at this signal-to-noise ratio")
+    evaluate.add_argument("--noise-seed", type=int, default=0, metavar="N")
+    evaluate.add_argument("--output", metavar="FOLDER", help="where predictions.jsonl and metrics.json go")
+
+    info = command("info", run_info, "Describe a clip or a checkpoint.", "mirasol info clip.mp4")
+    info.add_argument("path", metavar="CLIP|CHECKPOINT")
+
+    demo = command("demo", run_demo, "Evaluate the shipped checkpoint and write a report.", "mirasol demo")
+    checkpoint(demo)
+    demo.add_argument("--root", default="data/grid_s1", metavar="FOLDER", help="GRID clips (default: %(default)s)")
+    demo.add_argument("--output", default="report.html", metavar="FILE", help="default: %(default)s")
+    return parser, list(subparsers.choices)
+
+
+def run_ask(**options: Any) -> Any:
+    """What `mirasol ask` prints."""
+    from mirasol.evaluate.ask import ask
+
+    return ask(**options)
+
+
+def run_train(recipe: str, overrides: list[str]) -> Any:
+    """What `mirasol train` prints when it is done."""
+    from mirasol.train.run import train
+
+    return train(recipe, overrides)
+
+
+def run_evaluate(**options: Any) -> Any:
+    """What `mirasol evaluate` prints."""
+    from mirasol.evaluate.runner import evaluate
+
+    return evaluate(**options)
+
+
+def run_info(path: str) -> Any:
+    """What `mirasol info` prints."""
+    from mirasol.evaluate.info import info
+
+    return info(path)
+
+
+def run_demo(**options: Any) -> Any:
+    """What `mirasol demo` prints when the report is written."""
+    from mirasol.evaluate.report import demo
+
+    return demo(**options)
+
+
+def unknown_command(found: str, commands: list[str]) -> str:
+    """The message for a command that does not exist, with the nearest that does."""
+    nearest = difflib.get_close_matches(found, commands, n=1, cutoff=0.5)
+    remedy = f"Did you mean '{nearest[0]}'?" if nearest else "See mirasol --help."
+    return f"Expected a command ({', '.join(commands)}), found '{found}'. {remedy}"
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Prints a warning as one line, without the place in the code that a user of the command cannot change."""
+    print(f"mirasol: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

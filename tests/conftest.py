@@ -1,0 +1,42 @@
+"""What every test has: one quiet thread, no network, shapes checked, and the paths of the clips."""
+
+import os
+
+# Before torch is imported: with shared cores its default threads spin-wait for each other, 5 times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+SOURCE = REPOSITORY / "src" / "mirasol"
+# The modules whose jaxtyping signatures are enforced while testing; users pay nothing. Only these, because `@strict`
+# config modules must not be hooked. The hook stays for the whole session: modules load lazily.
+SHAPED = [*(SOURCE / "features").glob("*.py"), *(SOURCE / "model").glob("modeling_*.py")]
+install_import_hook([f"mirasol.{path.parent.name}.{path.stem}" for path in SHAPED], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def grid_root() -> Path:
+    """The folder of the shipped GRID clips."""
+    return REPOSITORY / "data" / "grid_s1"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of larger test material beside the checkout; the test is skipped where it is absent."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the material in {folder}, which is not on this machine")
+    return folder
