@@ -1,0 +1,102 @@
+"""What a run leaves for its users: one folder with bf16 safetensors weights, the processor and a model card."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mirasol.train.recipe import Recipe, to_yaml
+from mirasol.train.record import write_whole
+
+
+def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, record: dict[str, Any]) -> Path:
+    """The folder with `model` in bf16, `processor` and a card; it appears whole or not at all."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    exported = type(model)(copy.deepcopy(model.config))
+    exported.load_state_dict(model.state_dict())
+    exported.set_objective("finetune")
+    exported.to(torch.bfloat16).save_pretrained(partial)
+    processor.save_pretrained(partial)
+    (partial / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    write_card(partial, recipe, record)
+    _replace(partial, folder)
+    return folder
+
+
+def write_card(folder: Path, recipe: Recipe, record: dict[str, Any]) -> None:
+    """Writes training.json and README.md (the model card) into an exported folder, each in one move."""
+    record = {**record, "recipe_sha256": recipe_hash(recipe)}
+    write_whole(folder / "training.json", json.dumps(record, indent=2) + "\n")
+    write_whole(folder / "README.md", model_card(recipe, record))
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """SHA-256 of the resolved recipe's YAML, in hexadecimal."""
+    return hashlib.sha256(to_yaml(recipe).encode()).hexdigest()
+
+
+def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
+    """The text of the model card: what made this checkpoint, how it did on val, what it cannot do."""
+    metrics = record.get("validation", {})
+    rows = [f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items()) if isinstance(value, float)]
+    facts = {
+        "Task and data": f"{recipe.data.task}, train split of `{recipe.data.root}`",
+        "Parameters": f"{record.get('num_parameters', 0):,}",
+        "Optimiser steps at this checkpoint": record.get("step"),
+        "Training time until then": f"{record.get('train_minutes', 0):.1f} minutes",
+        "Hardware": record.get("hardware"),
+        "Git commit": record.get("commit"),
+        "Command": f"`{record.get('command')}`",
+        "Recipe SHA-256": record.get("recipe_sha256"),
+        "Packages": ", ".join(f"{name} {version}" for name, version in record.get("packages", {}).items()),
+        "Clips left out (unreadable)": record.get("num_bad_clips", 0),
+    }
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            "pipeline_tag: any-to-any",
+            "license: apache-2.0",
+            "tags: [mirasol, video, audio, question-answering]",
+            "---",
+            f"# Mirasol, {recipe.model.preset}, trained on {recipe.data.task}",
+            "",
+            "Answers questions about a clip from its picture and its sound. It was trained from scratch on one small "
+            "data set and knows only the questions and words of that set: asked anything else, it answers with the "
+            "words it knows.",
+            "",
+            "## Validation",
+            f"Exact match of generated answers on the val split. `{recipe.validation.metric}` chose this checkpoint; "
+            "the test split took no part in training or selection.",
+            "",
+            "| metric | value |",
+            "|---|---|",
+            *rows,
+            "",
+            "## How it was made",
+            *(f"- {name}: {value}" for name, value in facts.items()),
+            "",
+            "```yaml",
+            to_yaml(recipe).rstrip(),
+            "```",
+            "",
+        ]
+    )
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Moves a whole folder into place; only between the two renames is there no folder of that name."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,241 @@
+"""A training run as one typed value: read from YAML, changed by `key=value`, written back before step 0."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from mirasol.data.augment import AugmentConfig
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """Where the weights start: a preset of MirasolConfig with changed fields, or a saved checkpoint."""
+
+    preset: str = "nano"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class ProcessorRecipe:
+    """The time grid and the sizes of what the model sees (the model's sizes follow from these)."""
+
+    frames_per_second: float = 25.0
+    num_frames_per_chunk: int = 8
+    num_mel_frames_per_chunk: int = 32
+    max_chunks: int = 10
+    image_size: int = 64
+    crop_fraction: float = 1.0
+    num_mel_bins: int = 128
+    vocab_size: int = 512
+    model_max_length: int = 64
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Which clips and questions, and how they are varied."""
+
+    task: Literal["grid", "jsonl"] = "grid"
+    root: str = "data/grid_s1"
+    cache: str = "cache"
+    questions_per_clip: int = 8
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    max_train_clips: int | None = None
+    num_workers: int = 1
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """AdamW with linear warmup and a cosine to `final_learning_rate_fraction`, over both phases."""
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.05
+    warmup_fraction: float = 0.05
+    final_learning_rate_fraction: float = 0.01
+    gradient_clip: float = 1.0
+    ema_decay: float | None = 0.998
+
+
+@dataclass(frozen=True)
+class ScheduleRecipe:
+    """Epochs of each objective (pretrain 1/1/1, then finetune 10/1/1), clips per step, and when to stop early."""
+
+    pretrain_epochs: int = 4
+    finetune_epochs: int = 60
+    batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    time_limit_minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class ValidationRecipe:
+    """Validation by generation: how often, on how many clips, and the metric that chooses the best checkpoint."""
+
+    every_epochs: int = 4
+    batch_size: int = 16
+    max_clips: int | None = None
+    metric: str = "mean_slots"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run, complete: the same recipe, commit and data give the same checkpoint."""
+
+    output: str = "runs/grid_nano"
+    seed: int = 0
+    device: Literal["auto", "cpu"] = "auto"
+    bf16: bool = True
+    logging_steps: int = 1
+    save_steps: int = 200
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    processor: ProcessorRecipe = field(default_factory=ProcessorRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    validation: ValidationRecipe = field(default_factory=ValidationRecipe)
+
+    def __post_init__(self) -> None:
+        epochs = self.schedule.pretrain_epochs + self.schedule.finetune_epochs
+        if epochs < 1:
+            raise ValueError(
+                f"A run needs at least 1 epoch, found schedule.pretrain_epochs={self.schedule.pretrain_epochs} and "
+                f"schedule.finetune_epochs={self.schedule.finetune_epochs}: raise one of them."
+            )
+        at_least_one = {
+            "logging_steps": self.logging_steps,
+            "save_steps": self.save_steps,
+            "schedule.batch_size": self.schedule.batch_size,
+            "schedule.gradient_accumulation_steps": self.schedule.gradient_accumulation_steps,
+            "validation.every_epochs": self.validation.every_epochs,
+            "data.questions_per_clip": self.data.questions_per_clip,
+        }
+        for key, value in at_least_one.items():
+            if value < 1:
+                raise ValueError(f"Recipe key {key} must be at least 1, found {value}: raise it.")
+        if self.optimizer.ema_decay is not None and not 0 < self.optimizer.ema_decay < 1:
+            raise ValueError(
+                f"Recipe key optimizer.ema_decay must lie between 0 and 1, found {self.optimizer.ema_decay}: "
+                "use e.g. 0.998, or null to train without averaging."
+            )
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The recipe in the YAML file at `path`, with `key=value` overrides such as `optimizer.learning_rate=3e-4`."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"Expected a recipe file, found nothing at {path}: pass the path of a YAML recipe.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"Expected YAML in {path}, found: {error}. Correct that line.") from error
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ValueError(f'Expected an override as key=value, found "{override}": write e.g. seed=1.')
+        _set(values, key.strip(), yaml.safe_load(text), override)
+    return build(Recipe, values)
+
+
+def build(kind: type, values: Any, prefix: str = "") -> Any:
+    """An instance of the dataclass `kind` from nested mappings; unknown keys and wrong types are refused by name."""
+    if not isinstance(values, dict):
+        raise ValueError(f"Recipe key {prefix or '(top)'} expects a mapping of keys, found {values!r}: indent keys.")
+    hints = typing.get_type_hints(kind)
+    known = [field.name for field in dataclasses.fields(kind)]
+    reject_unknown(values, known, prefix)
+    return kind(**{key: _convert(value, hints[key], f"{prefix}{key}") for key, value in values.items()})
+
+
+def reject_unknown(keys: typing.Iterable[str], known: typing.Iterable[str], prefix: str = "") -> None:
+    """Nothing, if every key is known; otherwise a ValueError that names the nearest valid key."""
+    known = sorted(known)
+    for key in map(str, keys):
+        if key in known:
+            continue
+        everywhere = list(flatten(Recipe()))
+        same_leaf = [dotted for dotted in everywhere if dotted.rsplit(".", 1)[-1] == key]
+        here = [f"{prefix}{near}" for near in difflib.get_close_matches(key, known, n=1)]
+        anything = difflib.get_close_matches(f"{prefix}{key}", [f"{prefix}{name}" for name in known], n=1, cutoff=0)
+        nearest = (here or same_leaf or anything)[0]
+        raise ValueError(
+            f'Recipe key "{prefix}{key}" is not known; the nearest valid key is "{nearest}". '
+            f"Known here: {', '.join(known)}. Rename or remove it."
+        )
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Every leaf of a recipe by its dotted key."""
+    items = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    flat: dict[str, Any] = {}
+    for key, item in items.items():
+        if isinstance(item, dict) and item:
+            flat.update(flatten(item, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML that `load_recipe` reads back to an equal recipe."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return yaml.safe_dump(plain(dataclasses.asdict(recipe)), sort_keys=False)
+
+
+def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ValueError(f'Override "{override}" goes into {parent}, which holds {values!r}, not keys.')
+    values[last] = value
+
+
+def _convert(value: Any, hint: Any, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, f"{key}.")
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (hint,) = [argument for argument in arguments if argument is not type(None)]
+        return _convert(value, hint, key)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise ValueError(f"Recipe key {key} must be one of {', '.join(map(str, arguments))}, found {value!r}.")
+    if origin is tuple:
+        open_ended = len(arguments) == 2 and arguments[1] is Ellipsis
+        if not isinstance(value, list | tuple) or not (open_ended or len(value) == len(arguments)):
+            length = "" if open_ended else f"{len(arguments)} "
+            raise ValueError(f"Recipe key {key} expects a list of {length}values, found {value!r}: write [a, b].")
+        inner = [arguments[0]] * len(value) if open_ended else arguments
+        pairs = zip(value, inner, strict=True)
+        return tuple(_convert(item, kind, f"{key}[{index}]") for index, (item, kind) in enumerate(pairs))
+    kind = origin or hint
+    if kind is float and not isinstance(value, bool):
+        # YAML 1.1 reads 3e-4 (no dot) as text, because its floats need a dot.
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", dict: "a mapping"}
+    raise ValueError(f"Recipe key {key} expects {names.get(kind, kind)}, found {value!r} ({type(value).__name__}).")

@@ -1,0 +1,100 @@
+"""The run folder: what ran, from which commit, with which packages, on what; written before step 0."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mirasol.train.recipe import Recipe, flatten, to_yaml
+
+PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "av", "numpy")
+# These keys change how a run is carried out, not what it computes: a resumed run may have other values.
+FREE_TO_CHANGE = {"output", "device", "logging_steps", "save_steps", "schedule.time_limit_minutes", "data.num_workers"}
+
+
+def open_run(recipe: Recipe) -> Path:
+    """The run folder, holding recipe.yaml and environment.json; an existing one must be of the same recipe."""
+    folder = Path(recipe.output)
+    written = folder / "recipe.yaml"
+    if written.is_file():
+        _require_same(recipe, written)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "checkpoints.partial", ignore_errors=True)
+    write_whole(written, to_yaml(recipe))
+    launches_file = folder / "environment.json"
+    launches = json.loads(launches_file.read_text(encoding="utf-8")) if launches_file.is_file() else []
+    write_whole(launches_file, json.dumps([*launches, environment()], indent=2) + "\n")
+    return folder
+
+
+def environment() -> dict[str, Any]:
+    """Commit, command line, package versions, hardware and time of this launch."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "hardware": hardware(),
+        "num_threads": torch.get_num_threads(),
+        "num_processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def commit() -> str:
+    """The git commit of this source, with "+changes" where tracked files differ, or "unknown" outside a checkout."""
+    try:
+        where = Path(__file__).resolve().parent
+        git = ["git", "-C", str(where)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{head}+changes" if changed else head
+
+
+def hardware() -> str:
+    """The device this process trains on, in words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"CPU ({platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s) used)"
+
+
+def _require_same(recipe: Recipe, written: Path) -> None:
+    # Through YAML, so that tuples and lists compare equal.
+    now, then = (flatten(yaml.safe_load(text)) for text in (to_yaml(recipe), written.read_text(encoding="utf-8")))
+    differing = [key for key in sorted(now | then) if now.get(key) != then.get(key) and key not in FREE_TO_CHANGE]
+    if differing:
+        listed = ", ".join(f"{key} ({then.get(key)!r} there, {now.get(key)!r} now)" for key in differing)
+        raise ValueError(
+            f"{written.parent} holds a run of another recipe; it differs in {listed}. "
+            "Give a new folder with output=..., or delete the old one."
+        )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file beside its place and moves it there, so that a kill leaves the old one or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,181 @@
+"""`mirasol train RECIPE [key=value ...]`: builds the parts a recipe names, trains, and leaves an export."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from transformers import Seq2SeqTrainingArguments, set_seed
+from transformers.integrations import TensorBoardCallback
+from transformers.utils import logging
+
+from mirasol.train.export import export
+from mirasol.train.recipe import Recipe, load_recipe
+from mirasol.train.record import open_run, write_whole
+from mirasol.train.trainer import MirasolTrainer, find_checkpoints, step_of
+
+Validate = Callable[[nn.Module], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run ended with: where it is, how far it came, and its best validation."""
+
+    output: str
+    export: str | None
+    step: int
+    num_steps: int
+    best_metric: float | None
+    metric: str
+    num_bad_clips: int
+    minutes: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        how_far = f"{self.step} of {self.num_steps} steps in {self.minutes:.1f} minutes"
+        best = "no validation" if self.best_metric is None else f"best {self.metric} on val {self.best_metric:.4f}"
+        bad = f"; {self.num_bad_clips} unreadable clip(s) left out" if self.num_bad_clips else ""
+        where = f"checkpoint: {self.export}" if self.export else f"run: {self.output}"
+        return f"trained {how_far}; {best}{bad}\n{where}"
+
+
+def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainResult:
+    """Trains by the recipe, or goes on with the run in its folder; the best checkpoint is in `<output>/best`."""
+    from mirasol.train.build import build_parts
+
+    recipe = load_recipe(recipe_path, overrides)
+    set_seed(recipe.seed)
+    parts = build_parts(recipe)
+    return fit(recipe, **parts)
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    model: nn.Module,
+    processor: Any,
+    train_dataset: Any,
+    collator: Callable,
+    validate: Validate | None = None,
+) -> TrainResult:
+    """Trains `model` in the recipe's run folder, from its newest whole checkpoint if there is one."""
+    logging.disable_progress_bar()  # of every file written; the bar of the steps is another one
+    folder = open_run(recipe) if _is_main() else Path(recipe.output)
+    checkpoints = find_checkpoints(folder / "checkpoints")
+    resume_from = checkpoints[-1] if checkpoints else None
+    resumed_step = step_of(resume_from) if resume_from else 0
+    minutes_before = _forget_after(folder / "metrics.jsonl", resumed_step) if _is_main() else 0.0
+    started = time.monotonic() - 60 * minutes_before
+
+    def keep_best(best: nn.Module, metrics: dict[str, float], step: int) -> None:
+        launch = json.loads((folder / "environment.json").read_text(encoding="utf-8"))[-1]
+        record = {
+            **launch,
+            "step": step,
+            "train_minutes": (time.monotonic() - started) / 60,
+            "num_parameters": sum(parameter.numel() for parameter in best.parameters()),
+            "num_bad_clips": num_bad_clips(train_dataset),
+            "validation": {name.removeprefix("eval_"): value for name, value in metrics.items()},
+        }
+        export(best, processor, folder / "best", recipe=recipe, record=record)
+
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1) if _is_main() else None
+    trainer = MirasolTrainer(
+        recipe=recipe,
+        run_dir=folder,
+        started=started,
+        validate=validate,
+        keep_best=keep_best,
+        model=model,
+        args=training_arguments(recipe, folder),
+        train_dataset=train_dataset,
+        data_collator=collator,
+        callbacks=[TensorBoardCallback(writer)] if writer else [],
+    )
+    if resume_from is not None:
+        trainer.load_averaged_weights(resume_from)
+    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    best = folder / "best"
+    return TrainResult(
+        output=str(folder),
+        export=str(best) if best.is_dir() else None,
+        step=trainer.state.global_step,
+        num_steps=trainer.state.max_steps,
+        best_metric=trainer.state.best_metric,
+        metric=recipe.validation.metric,
+        num_bad_clips=num_bad_clips(train_dataset),
+        minutes=(time.monotonic() - started) / 60,
+    )
+
+
+def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments:
+    """The recipe in the Trainer's words."""
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    return Seq2SeqTrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        num_train_epochs=schedule.pretrain_epochs + schedule.finetune_epochs,
+        per_device_train_batch_size=schedule.batch_size,
+        gradient_accumulation_steps=schedule.gradient_accumulation_steps,
+        learning_rate=optimizer.learning_rate,
+        adam_beta1=optimizer.betas[0],
+        adam_beta2=optimizer.betas[1],
+        adam_epsilon=optimizer.epsilon,
+        weight_decay=optimizer.weight_decay,
+        max_grad_norm=optimizer.gradient_clip,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": optimizer.final_learning_rate_fraction},
+        warmup_steps=optimizer.warmup_fraction,
+        bf16=recipe.bf16,
+        use_cpu=recipe.device == "cpu",
+        seed=recipe.seed,
+        logging_strategy="steps",
+        logging_steps=recipe.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=recipe.save_steps,
+        eval_strategy="no",
+        metric_for_best_model=recipe.validation.metric,
+        greater_is_better=True,
+        dataloader_num_workers=recipe.data.num_workers,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=torch.cuda.is_available() and recipe.device != "cpu",
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        report_to="none",
+    )
+
+
+def num_bad_clips(dataset: Any) -> int:
+    """How many clips of the dataset could not be read."""
+    return len(getattr(dataset, "bad_clips", ()))
+
+
+def _forget_after(metrics: Path, step: int) -> float:
+    """Minutes trained up to `step`; drops the lines of later steps, which a resumed run will write again."""
+    if not metrics.is_file():
+        return 0.0
+    lines = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_in(line) <= step]
+    write_whole(metrics, "".join(f"{line}\n" for line in lines))
+    return max((json.loads(line)["minutes"] for line in lines), default=0.0)
+
+
+def _step_in(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:  # the line a kill cut short
+        return float("inf")
+
+
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0

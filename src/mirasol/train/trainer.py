@@ -1,0 +1,269 @@
+"""transformers' Seq2SeqTrainer, changed only where Mirasol needs it: every loss logged, validation by generation,
+the objective by phase, averaged weights, and checkpoints that are either whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Sampler
+from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback, TrainerControl, TrainerState
+
+from mirasol.train.recipe import Recipe
+
+CHECKPOINT_PREFIX = "checkpoint-"
+EMA_FILE = "ema.pt"
+
+
+class EpochSampler(Sampler[int]):
+    """Indices of the dataset in an order that depends on (seed, epoch) alone, so that a resumed run meets it again."""
+
+    def __init__(self, num_rows: int, seed: int) -> None:
+        self.num_rows, self.seed, self.epoch = num_rows, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.num_rows, generator=generator).tolist())
+
+
+class MirasolTrainer(Seq2SeqTrainer):
+    """Trains a Mirasol model by a recipe; `validate(model)` returns the metrics of generated answers on val.
+
+    A batch holds clips, each with k questions, so rows of text and clips differ in number: nothing here counts rows.
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe: Recipe,
+        run_dir: Path,
+        started: float,
+        validate: Callable[[nn.Module], dict[str, float]] | None = None,
+        keep_best: Callable[[nn.Module, dict[str, float], int], None] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.recipe, self.run_dir, self.validate, self.keep_best = recipe, run_dir, validate, keep_best
+        self.started = started  # time.monotonic() minus what earlier launches of this run took
+        self._sums: dict[str, float] = defaultdict(float)
+        self._num_batches = 0
+        self._wait_seconds, self._window_start = 0.0, time.perf_counter()
+        self._saving_to: Path | None = None
+        super().__init__(callbacks=[MirasolCallback(self), *(callbacks or [])], **kwargs)
+        self.remove_callback(ProgressCallback)
+        self.add_callback(QuietProgress())
+        # Our losses are means over the batch; the Trainer must not hand the model a token count to divide by.
+        self.model_accepts_loss_kwargs = False
+        decay = recipe.optimizer.ema_decay
+        self.ema = AveragedModel(self.model, multi_avg_fn=_warm_average(decay)) if decay else None
+
+    @property
+    def best_weights(self) -> nn.Module:
+        """The model that validation sees and that is exported: the averaged one if the recipe asks for it."""
+        return self.ema.module if self.ema is not None and self.ema.n_averaged > 0 else self.model
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the weights of linear and convolution layers; norms, biases, embeddings and tables do not decay."""
+        embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+        decaying = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        return [
+            f"{name}.weight" if name else "weight"
+            for name, module in model.named_modules()
+            if isinstance(module, decaying) and id(module.weight) not in embeddings
+        ]
+
+    # -- data: order and augmentation follow (seed, epoch), and the time the loader costs is measured
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        self.sampler = EpochSampler(len(self.train_dataset), self.recipe.seed)
+        return self.sampler
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
+        start = time.perf_counter()
+        batches = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._wait_seconds += time.perf_counter() - start
+        return batches
+
+    # -- losses
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The weighted loss of the batch; its parts are summed for the next log line."""
+        outputs = model(**inputs)
+        for name, value in outputs.items():
+            is_scalar = isinstance(value, torch.Tensor) and value.numel() == 1
+            if is_scalar and name != "loss":
+                self._sums[name] += value.detach().float()
+        self._num_batches += 1
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds, to the Trainer's own training line, every loss apart, the loader's share of the time and the speed."""
+        if "loss" in logs and self._num_batches:
+            seconds = time.perf_counter() - self._window_start
+            names = sorted(self._sums)
+            means = torch.stack([torch.as_tensor(self._sums[name]) for name in names]) if names else torch.zeros(0)
+            means = means.to(self.args.device) / self._num_batches
+            if self.args.world_size > 1:
+                means = self.accelerator.reduce(means, reduction="mean")
+            clips = self._num_batches * self.args.per_device_train_batch_size * self.args.world_size
+            logs |= dict(zip(names, means.tolist(), strict=True))
+            logs |= {"loader_wait_share": self._wait_seconds / seconds, "clips_per_second": clips / seconds}
+            logs["objective_is_pretrain"] = float(self.in_pretraining(self.state.epoch or 0.0))
+            self._restart_window()
+        super().log(logs, start_time)
+        if self.is_world_process_zero():
+            minutes = (time.monotonic() - self.started) / 60
+            with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"step": self.state.global_step, "minutes": minutes, **logs}) + "\n")
+
+    def _restart_window(self) -> None:
+        self._sums.clear()
+        self._num_batches, self._wait_seconds, self._window_start = 0, 0.0, time.perf_counter()
+
+    def in_pretraining(self, epoch: float) -> bool:
+        """Whether the step that ended at this (fractional) epoch belonged to the pretrain phase."""
+        return epoch <= self.recipe.schedule.pretrain_epochs and self.recipe.schedule.pretrain_epochs > 0
+
+    # -- validation by generation, in place of the Trainer's evaluation loop
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **kwargs) -> dict[str, float]:
+        """Metrics of answers generated on val, each under `eval_`; leaves every random state as it found it."""
+        start = time.perf_counter()
+        model = self.best_weights
+        was_training = model.training
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), self._autocast():
+            model.eval()
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.validate(model).items()}
+        model.train(was_training)
+        metrics[f"{metric_key_prefix}_seconds"] = time.perf_counter() - start
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._restart_window()
+        return metrics
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.args.device.type, torch.bfloat16) if self.args.bf16 else contextlib.nullcontext()
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self.keep_best is not None and self.is_world_process_zero():
+            self.keep_best(self.best_weights, metrics, self.state.global_step)
+        return is_best
+
+    # -- checkpoints: written beside, then moved, so a kill leaves the last whole one
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._saving_to or self.args.output_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"{CHECKPOINT_PREFIX}{self.state.global_step}"
+        self._saving_to = self.run_dir / "checkpoints.partial"
+        super()._save_checkpoint(model, trial)
+        written, final = self._saving_to / name, Path(self.args.output_dir) / name
+        self._saving_to = None
+        if self.is_world_process_zero() and self.ema is not None:
+            torch.save(self.ema.state_dict(), written / EMA_FILE)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if final.exists():
+                shutil.rmtree(final)
+            written.rename(final)
+            written.parent.rmdir()
+            for older in find_checkpoints(final.parent)[:-1]:
+                shutil.rmtree(older)
+        self.accelerator.wait_for_everyone()
+
+    def load_averaged_weights(self, checkpoint: Path) -> None:
+        """Restores the averaged weights of a checkpoint, which the Trainer's own resume does not know."""
+        if self.ema is not None:
+            self.ema.load_state_dict(torch.load(checkpoint / EMA_FILE, map_location="cpu", weights_only=True))
+
+
+class MirasolCallback(TrainerCallback):
+    """Phase and epoch at each epoch's start, averaging after each step, when to validate and save, the time limit."""
+
+    def __init__(self, trainer: MirasolTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if self.trainer.ema is not None:
+            self.trainer.ema.to(args.device)
+
+    def on_epoch_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        # Set here, because accelerate reaches neither the sampler of a resumed run on several processes nor a dataset
+        # whose sampler has epochs too.
+        epoch = int(state.epoch or 0)
+        self.trainer.sampler.set_epoch(epoch)
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(epoch)
+        pretraining = epoch < self.trainer.recipe.schedule.pretrain_epochs
+        self.trainer.model.set_objective("pretrain" if pretraining else "finetune")
+        self.trainer._restart_window()
+
+    def on_optimizer_step(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if self.trainer.ema is not None:
+            self.trainer.ema.update_parameters(self.trainer.model)
+
+    def on_step_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        limit = self.trainer.recipe.schedule.time_limit_minutes
+        if limit is not None and time.monotonic() - self.trainer.started > limit * 60:
+            control.should_training_stop = True
+
+    def on_epoch_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        stops = control.should_training_stop or state.global_step >= state.max_steps
+        every = self.trainer.recipe.validation.every_epochs
+        if self.trainer.validate is not None and (stops or round(state.epoch) % every == 0):
+            control.should_evaluate = True
+        if stops or control.should_evaluate:
+            control.should_save = True
+
+
+class QuietProgress(ProgressCallback):
+    """A progress bar that carries the losses; only validation gets lines of its own."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if self.training_bar is None or not logs:
+            return
+        if any(name.startswith("eval_") for name in logs):
+            super().on_log(args, state, control, logs=logs, **kwargs)
+        else:
+            shown = ("loss", "text_loss", "latent_loss", "video_loss", "loader_wait_share")
+            self.training_bar.set_postfix({name: f"{logs[name]:.3f}" for name in shown if name in logs}, refresh=False)
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest step first."""
+    return sorted(folder.glob(f"{CHECKPOINT_PREFIX}*"), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step a checkpoint was taken at."""
+    return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
+
+
+def _warm_average(decay: float) -> Callable:
+    """An exponential moving average that trusts the first steps less: the decay at update n is (1 + n) / (10 + n)."""
+
+    @torch.no_grad()
+    def average(averaged: list[torch.Tensor], current: list[torch.Tensor], num_averaged: torch.Tensor | int) -> None:
+        updates = int(num_averaged)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + updates) / (10 + updates)))
+
+    return average

@@ -1,0 +1,85 @@
+"""Train, kill, resume equals uninterrupted; a kill leaves nothing half-written that a later run would believe."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mirasol.train.trainer import find_checkpoints
+from tests.train.toy import toy_recipe, train_toy
+
+REPOSITORY = Path(__file__).parents[2]
+NUM_STEPS = 9  # 3 epochs of 3 batches
+
+
+def training_lines(output: Path) -> dict[int, dict]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    losses = ("loss", "text_loss", "latent_loss", "video_loss", "grad_norm", "learning_rate")
+    found = [line for line in lines if "loss" in line]
+    assert len({line["step"] for line in found}) == len(found), "a step was logged twice"
+    return {line["step"]: {name: line[name] for name in losses} for line in found}
+
+
+def validations(output: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["eval_mean_slots"] for line in lines if "eval_mean_slots" in line}
+
+
+def train_until_killed(output: Path, step: int) -> None:
+    command = [sys.executable, "-m", "tests.train.toy", str(output), str(step)]
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}", "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("uninterrupted")
+    train_toy(output)
+    return output
+
+
+@pytest.mark.parametrize("step", [4, 6, 8])  # inside an epoch, at an epoch's end, two steps after a checkpoint
+def test_a_killed_run_goes_on_with_the_same_losses(uninterrupted, tmp_path, step):
+    train_until_killed(tmp_path, step)
+    (checkpoint,) = find_checkpoints(tmp_path / "checkpoints")
+    assert 2 <= int(checkpoint.name.split("-")[1]) <= step
+    result = train_toy(tmp_path)
+    assert result.step == NUM_STEPS
+    assert training_lines(tmp_path) == training_lines(uninterrupted)
+    assert validations(tmp_path) == validations(uninterrupted)  # sums of averaged weights, bit for bit
+
+
+def test_a_kill_while_a_checkpoint_is_written_costs_only_that_checkpoint(uninterrupted, tmp_path):
+    train_until_killed(tmp_path, 6)
+    half = tmp_path / "checkpoints.partial" / "checkpoint-7"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "metrics.jsonl").open("a").write('{"step": 7, "lo')
+    train_toy(tmp_path)
+    assert not half.parent.exists()
+    assert training_lines(tmp_path) == training_lines(uninterrupted)
+
+
+def test_a_finished_run_is_left_as_it_is(uninterrupted):
+    before = training_lines(uninterrupted)
+    assert train_toy(uninterrupted).step == NUM_STEPS
+    assert training_lines(uninterrupted) == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(uninterrupted):
+    with pytest.raises(ValueError, match=r"another recipe; it differs in seed \(0 there, 1 now\)"):
+        train_toy(uninterrupted, seed=1)
+
+
+def test_a_time_limit_stops_cleanly_and_a_longer_one_goes_on(uninterrupted, tmp_path):
+    recipe = toy_recipe(tmp_path)
+    no_time = type(recipe.schedule)(pretrain_epochs=1, finetune_epochs=2, batch_size=4, time_limit_minutes=0.0)
+    stopped = train_toy(tmp_path, schedule=no_time)
+    assert stopped.step == 1 and stopped.export is not None and find_checkpoints(tmp_path / "checkpoints")
+    assert train_toy(tmp_path).step == NUM_STEPS
+    assert training_lines(tmp_path) == training_lines(uninterrupted)

@@ -1,0 +1,129 @@
+"""A toy of the model's contract that trains in milliseconds: what the trainer promises is not about the model."""
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+
+from mirasol.train.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, ValidationRecipe
+from mirasol.train.run import TrainResult, fit
+from mirasol.train.tokenizer import build_tokenizer
+
+NUM_CLIPS, NUM_QUESTIONS, NUM_FEATURES, NUM_WORDS = 14, 3, 5, 7
+
+
+class ToyConfig(PreTrainedConfig):
+    model_type = "toy_of_mirasol"
+
+
+class ToyModel(PreTrainedModel):
+    """Clips and text rows differ in number (k questions a clip), dropout makes steps random, losses come apart."""
+
+    config_class = ToyConfig
+
+    def __init__(self, config: ToyConfig):
+        super().__init__(config)
+        self.encoder = nn.Linear(NUM_FEATURES, 11)
+        self.norm = nn.LayerNorm(11)
+        self.embed = nn.Embedding(NUM_WORDS, 11)
+        self.head = nn.Linear(11, NUM_WORDS, bias=False)
+        self.dropout = nn.Dropout(0.3)
+        self.weight = 10.0
+        self.post_init()
+
+    def set_objective(self, objective: str) -> None:
+        self.weight = {"pretrain": 1.0, "finetune": 10.0}[objective]
+
+    def forward(self, features, decoder_input_ids, labels):
+        hidden = self.dropout(self.norm(self.encoder(features)))  # clip dim
+        rows = hidden.repeat_interleave(len(decoder_input_ids) // len(features), dim=0)
+        logits = self.head(rows + self.embed(decoder_input_ids))
+        text_loss = nn.functional.cross_entropy(logits.float(), labels)
+        latent_loss = hidden.float().square().mean()
+        video_loss = (hidden.float().sum(-1) - features.sum(-1)).abs().mean()
+        loss = self.weight * text_loss + latent_loss + video_loss
+        return ModelOutput(
+            loss=loss, text_loss=text_loss, latent_loss=latent_loss, video_loss=video_loss, logits=logits
+        )
+
+
+class ToyClips:
+    """Random clips that depend on (epoch, index), as augmentation does; one clip could not be read."""
+
+    bad_clips = {"clip_99": "no video track"}
+
+    def __init__(self):
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return NUM_CLIPS
+
+    def __getitem__(self, index: int):
+        generator = torch.Generator().manual_seed(100 * self.epoch + index)
+        return torch.randn(NUM_FEATURES, generator=generator), index
+
+
+def collate(samples):
+    features = torch.stack([features for features, _ in samples])
+    answers = torch.tensor([index % NUM_WORDS for _, index in samples])
+    questions = torch.arange(NUM_QUESTIONS).repeat(len(samples))
+    return {
+        "features": features,
+        "decoder_input_ids": questions,
+        "labels": answers.repeat_interleave(NUM_QUESTIONS),
+    }
+
+
+def toy_recipe(output: Path, **changes) -> Recipe:
+    recipe = Recipe(
+        output=str(output),
+        device="cpu",
+        bf16=False,
+        save_steps=2,
+        optimizer=OptimizerRecipe(learning_rate=1e-2, ema_decay=0.9),
+        schedule=ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=4),
+        validation=ValidationRecipe(every_epochs=1),
+    )
+    return replace(recipe, **changes)
+
+
+def train_toy(output: Path, kill_at_step: int | None = None, **changes) -> TrainResult:
+    """Trains the toy; with `kill_at_step`, the process ends itself by SIGKILL when that step's batch is asked for."""
+    recipe = toy_recipe(output, **changes)
+    torch.manual_seed(recipe.seed)
+    model = ToyModel(ToyConfig())
+    asked = 0
+
+    def collate_or_die(samples):
+        nonlocal asked
+        asked += 1
+        if kill_at_step is not None and asked > kill_at_step + 1:  # the loader is one batch ahead
+            os.kill(os.getpid(), signal.SIGKILL)
+        return collate(samples)
+
+    def validate(model) -> dict[str, float]:
+        torch.rand(7)  # validation may draw random numbers; training must not notice
+        weights = torch.cat([parameter.flatten() for parameter in model.parameters()])
+        return {"mean_slots": weights.double().sum().item()}
+
+    return fit(
+        recipe,
+        model=model,
+        processor=build_tokenizer(["which color is named?"], vocab_size=300),
+        train_dataset=ToyClips(),
+        collator=collate_or_die,
+        validate=validate,
+    )
+
+
+if __name__ == "__main__":
+    train_toy(Path(sys.argv[1]), kill_at_step=int(sys.argv[2]) if len(sys.argv) > 2 else None)
