@@ -39,7 +39,9 @@ def load(root: str | Path, split: str = "test") -> list[GridRow]:
     """
     root = Path(root)
     if split not in SPLITS:
-        raise ValueError(f"Expected split {'/'.join(SPLITS)}, found {split!r}. Did you mean {nearest(split, SPLITS)!r}?")
+        raise ValueError(
+            f"Expected split {'/'.join(SPLITS)}, found {split!r}. Did you mean {nearest(split, SPLITS)!r}?"
+        )
     labels = root / "labels.csv"
     if not labels.is_file():
         raise ValueError(

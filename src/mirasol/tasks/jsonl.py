@@ -56,9 +56,13 @@ def load(root: str | Path, split: str = "train") -> list[Row]:
         )
     if missing:
         listed = ", ".join(missing[:SHOWN])
-        warnings.warn(f"{len(missing)} of {len(missing) + len(rows)} clips of {path} are missing: {listed}", stacklevel=2)
+        warnings.warn(
+            f"{len(missing)} of {len(missing) + len(rows)} clips of {path} are missing: {listed}", stacklevel=2
+        )
     if not rows:
-        raise ValueError(f"Expected at least one clip in {path}, found none. Media paths are relative to the manifest.")
+        raise ValueError(
+            f"Expected at least one clip in {path}, found none. Media paths are relative to the manifest."
+        )
     return list(rows.values())
 
 

@@ -1,0 +1,214 @@
+"""How a training clip is varied: in time, picture, sound, spectrogram and in which senses it has at all.
+
+Every draw comes from one NumPy generator made from (seed, epoch, sample id), so the same triple gives the same clip
+in whatever worker and order. Sound and picture move together: a shift or a change of speed applies to frame times,
+waveform and word times alike.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Float32, UInt8
+
+from mirasol.media import Clip
+
+Range = tuple[float, float]
+WordTimes = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Strength of every variation. Ranges are uniform; `off()` changes nothing."""
+
+    shift_seconds: Range = (-0.3, 0.6)  # of the whole clip, wrapped around; kept so that every known word stays inside
+    speed: Range = (0.9, 1.1)
+    freeze_probability: float = 0.05  # of each frame, to be replaced by the one before
+    flip_probability: float = 0.5
+    margin: float = 1.15  # cached picture area: this times the side that is shown
+    zoom: Range = (0.92, 1.08)  # side of the random crop, as a multiple of the side shown without augmentation
+    brightness: float = 0.15  # up to this share of full white is added or taken
+    contrast: Range = (0.75, 1.3)
+    color_gain: Range = (0.9, 1.1)  # of red, green and blue, each
+    gain_db: Range = (-8.0, 6.0)
+    noise_probability: float = 0.4
+    pink_share: float = 0.5  # of the noises; the others are white
+    noise_db: Range = (-12.0, 20.0)  # signal-to-noise ratio over the whole clip
+    num_time_masks: int = 2
+    time_mask_seconds: float = 0.1  # longest
+    num_mel_masks: int = 2
+    mel_mask_share: float = 0.15  # largest share of the mel bins per mask
+    sound_only_probability: float = 0.15
+    picture_only_probability: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("shift_seconds", "speed", "zoom", "contrast", "color_gain", "gain_db", "noise_db"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"Expected augmentation {name} as [low, high], found [{low:g}, {high:g}]: swap them.")
+        if self.sound_only_probability + self.picture_only_probability > 1:
+            raise ValueError(
+                "Expected sound_only_probability + picture_only_probability to be at most 1, found "
+                f"{self.sound_only_probability:g} + {self.picture_only_probability:g}: lower one of them."
+            )
+
+    @classmethod
+    def off(cls) -> "AugmentConfig":
+        """No variation at all: what validation and evaluation see."""
+        same = (1.0, 1.0)
+        return cls(
+            shift_seconds=(0.0, 0.0), speed=same, freeze_probability=0.0, flip_probability=0.0, margin=1.0, zoom=same,
+            brightness=0.0, contrast=same, color_gain=same, gain_db=(0.0, 0.0), noise_probability=0.0,
+            num_time_masks=0, num_mel_masks=0, sound_only_probability=0.0, picture_only_probability=0.0,
+        )  # fmt: skip
+
+
+def generator(seed: int, epoch: int, sample_id: str) -> np.random.Generator:
+    """Return the random numbers of one sample in one epoch of one run."""
+    return np.random.default_rng([seed, epoch, zlib.crc32(sample_id.encode())])
+
+
+def draw_senses(config: AugmentConfig, rng: np.random.Generator, clip: Clip) -> tuple[bool, bool]:
+    """Return (use_video, use_audio): sometimes only one of both, never neither, never one the clip lacks."""
+    draw = rng.random()
+    if clip.frames is None or clip.waveform is None:
+        return clip.frames is not None, clip.waveform is not None
+    use_video = draw >= config.sound_only_probability
+    use_audio = not use_video or draw < 1 - config.picture_only_probability
+    return use_video, use_audio
+
+
+def move_in_time(
+    clip: Clip, word_times: WordTimes, config: AugmentConfig, rng: np.random.Generator, frames_per_second: float
+) -> tuple[Clip, WordTimes]:
+    """Return the clip and its word times at another speed and shifted, with some frames frozen.
+
+    The shift wraps around: what leaves at one end comes back at the other, so no silence or still picture is made up.
+    It stays within what keeps every word inside; a clip whose words are not known is not shifted.
+    """
+    speed, shift, frozen = rng.uniform(*config.speed), rng.random(), rng.random(2048) < config.freeze_probability
+    duration = clip.duration / speed
+    low = high = 0.0
+    if word_times:
+        low = max(config.shift_seconds[0], -word_times[0][0] / speed)
+        high = min(config.shift_seconds[1], duration - word_times[-1][1] / speed)
+    shift = low + shift * (high - low) if low < high else 0.0
+    # Whole frames, so that frames fall on the time grid as they do in an untouched clip.
+    shift = float(np.trunc(shift * frames_per_second)) / frames_per_second
+    if speed == 1 and shift == 0 and not config.freeze_probability:
+        return clip, word_times
+
+    frames, frame_times = clip.frames, clip.frame_times
+    if frames is not None:
+        frame_times = np.arange(int(np.ceil(duration * frames_per_second - 1e-6))) / frames_per_second
+        source_times = (frame_times - shift) % duration * speed
+        source = np.searchsorted(clip.frame_times, source_times + 1e-6, side="right") - 1
+        kept = ~np.resize(frozen, len(source))
+        kept[0] = True
+        last_kept = np.maximum.accumulate(np.where(kept, np.arange(len(source)), 0))
+        frames = clip.frames[np.maximum(source[last_kept], 0)]
+
+    waveform, audio_start = clip.waveform, clip.audio_start
+    if waveform is not None:
+        rate = clip.sampling_rate
+        whole = np.zeros(round(clip.duration * rate), np.float32)
+        start = round(audio_start * rate)
+        heard = waveform[: max(len(whole) - start, 0)]
+        whole[start : start + len(heard)] = heard
+        if speed != 1:
+            whole = soxr.resample(whole, rate, rate / speed, quality="LQ")
+        waveform, audio_start = np.roll(whole, round(shift * rate)), 0.0
+    moved = dataclasses.replace(
+        clip, frames=frames, frame_times=frame_times, waveform=waveform, audio_start=audio_start, duration=duration
+    )
+    return moved, [(start / speed + shift, end / speed + shift) for start, end in word_times]
+
+
+def vary_picture(
+    frames: UInt8[np.ndarray, "frame height width channel"], size: int, side: float, config: AugmentConfig,
+    rng: np.random.Generator,
+) -> UInt8[np.ndarray, "frame size size channel"]:  # fmt: skip
+    """Return square frames of `size`, all cropped, zoomed, mirrored and coloured by the same draw.
+
+    `side`: how many pixels of the (larger) cached frames are shown without augmentation.
+    """
+    available = frames.shape[1]
+    box = min(round(side * rng.uniform(*config.zoom)), available)
+    centred, top, left = (available - box) / 2, *(rng.integers(available - box + 1) for _ in range(2))
+    if config.zoom[0] == config.zoom[1] == 1 and config.margin == 1:
+        top = left = int(centred)
+    mirrored = rng.random() < config.flip_probability
+    brightness = rng.uniform(-config.brightness, config.brightness)
+    gains = rng.uniform(*config.contrast) * rng.uniform(*config.color_gain, size=3)
+    shown = torch.from_numpy(frames)[:, top : top + box, left : left + box]
+    if box != size:
+        shown = rearrange(shown, "frame height width channel -> frame channel height width")
+        shown = F.interpolate(shown, size=(size, size), mode="bilinear", antialias=True)
+        shown = rearrange(shown, "frame channel height width -> frame height width channel")
+    if mirrored:
+        shown = shown.flip(2)  # 9 times faster than NumPy's
+    frames = np.ascontiguousarray(shown.numpy())
+    if brightness != 0 or (gains != 1).any():
+        # int16 with 5 binary places, one row of gains as long as a frame: 6 times faster than a table of levels.
+        row = np.tile(np.rint(32 * gains).astype(np.int16), size * size)
+        levels = frames.reshape(len(frames), -1) * row
+        levels += np.rint(32 * (127.5 + 255 * brightness) - 127.5 * row).astype(np.int16)
+        levels >>= 5
+        frames = np.clip(levels, 0, 255, out=levels).astype(np.uint8).reshape(frames.shape)
+    return frames
+
+
+def vary_sound(
+    waveform: Float32[np.ndarray, " sample"], config: AugmentConfig, rng: np.random.Generator
+) -> Float32[np.ndarray, " sample"]:
+    """Return the waveform louder or softer, sometimes under white or pink noise."""
+    gain = np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
+    under_noise, pink, snr_db = rng.random() < config.noise_probability, rng.random(), rng.uniform(*config.noise_db)
+    if under_noise:
+        waveform = noisy(waveform, snr_db, rng, color="pink" if pink < config.pink_share else "white")
+    return waveform if gain == 1 else waveform * gain
+
+
+def noisy(
+    waveform: Float32[np.ndarray, " sample"], snr_db: float, seed: int | np.random.Generator, color: str = "white"
+) -> Float32[np.ndarray, " sample"]:
+    """Return the waveform plus Gaussian noise, 10 log10(signal mean square / noise mean square) = `snr_db`.
+
+    Both mean squares are taken over the whole clip, and the ratio holds exactly. Silence stays silence.
+    """
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal(len(waveform), dtype=np.float32)
+    if color == "pink":
+        num_samples = 1 << (len(noise) - 1).bit_length()  # a prime length would be many times slower
+        spectrum = np.fft.rfft(noise, num_samples)
+        spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum), dtype=np.float32), 1))  # 3 dB less per octave
+        noise = np.fft.irfft(spectrum, num_samples)[: len(noise)].astype(np.float32)
+    signal_power, noise_power = np.mean(np.square(waveform)), np.mean(np.square(noise))
+    return waveform + noise * np.float32(np.sqrt(signal_power / max(noise_power, 1e-20) / 10 ** (snr_db / 10)))
+
+
+def mask_spectrogram(
+    input_features: Float[torch.Tensor, "chunk mel_frame mel"], config: AugmentConfig, rng: np.random.Generator,
+    seconds_per_mel_frame: float = 0.01,
+) -> Float[torch.Tensor, "chunk mel_frame mel"]:  # fmt: skip
+    """Return the log-mel with some stretches of time and some bands set to 0, its mean over the training data."""
+    if not config.num_time_masks and not config.num_mel_masks:
+        return input_features
+    columns = rearrange(input_features.clone(), "chunk mel_frame mel -> (chunk mel_frame) mel")
+    longest = round(config.time_mask_seconds / seconds_per_mel_frame)
+    widest = int(config.mel_mask_share * columns.shape[1])
+    for _ in range(config.num_time_masks):
+        length = rng.integers(min(longest, len(columns)) + 1)
+        start = rng.integers(len(columns) - length + 1)
+        columns[start : start + length] = 0
+    for _ in range(config.num_mel_masks):
+        width = rng.integers(widest + 1)
+        lowest = rng.integers(columns.shape[1] - width + 1)
+        columns[:, lowest : lowest + width] = 0
+    return rearrange(columns, "(chunk mel_frame) mel -> chunk mel_frame mel", chunk=len(input_features))

@@ -1,0 +1,156 @@
+"""Clips decoded once: small uint8 frames and the 16 kHz waveform of every clip, memory-mapped.
+
+Decoding costs about 20 times what the rest of a training sample costs. A cache is one folder, named by a hash of what
+it was made from (file contents and settings), written under a temporary name and moved when whole: a folder that
+exists is complete, whatever was killed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange
+from tqdm import tqdm
+
+from mirasol.features import MirasolVideoProcessor
+from mirasol.media import Clip, MediaError, MediaInfo, read_clip
+from mirasol.tasks import Row
+
+FORMAT = 1  # raised whenever cached bytes would differ for the same inputs and settings
+
+
+class ClipCache:
+    """Decoded clips of `rows` by id; `bad` maps the id of each unreadable clip to the reason."""
+
+    def __init__(self, folder: Path):
+        index = json.loads((folder / "index.json").read_text())
+        self.folder, self.clips, self.bad = folder, index["clips"], index["bad"]
+        self.size: int = index["size"]
+        self._maps: tuple | None = None
+
+    @classmethod
+    def build(
+        cls,
+        rows: Sequence[Row],
+        root: str | Path,
+        image_processor: MirasolVideoProcessor,
+        margin: float = 1.0,
+        frames_per_second: float | None = None,
+        progress: bool = True,
+    ) -> "ClipCache":
+        """Return the cache of these rows under `root`, made now unless it is there already.
+
+        Frames are what the image processor shows, plus a border for random crops: `margin` times as wide as far as
+        the picture reaches. With `frames_per_second`, only the frames that a time grid of that rate shows are kept.
+        """
+        shown = image_processor.crop_fraction
+        size = round(image_processor.image_size * min(margin, 1 / shown))
+        crop_fraction = min(shown * size / image_processor.image_size, 1.0)
+        digests = {row.id: _digest(row.media) for row in rows}
+        settings = {"format": FORMAT, "size": size, "crop_fraction": crop_fraction, "rate": frames_per_second}
+        key = hashlib.sha256(json.dumps([settings, digests], sort_keys=True).encode()).hexdigest()[:16]
+        folder = Path(root) / key
+        if not (folder / "index.json").is_file():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
+            try:
+                _write(partial, rows, image_processor, size, crop_fraction, frames_per_second, progress)
+                _move(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        cache = cls(folder)
+        if cache.bad:
+            listed = "; ".join(f"{row_id}: {reason}" for row_id, reason in list(cache.bad.items())[:5])
+            warnings.warn(
+                f"{len(cache.bad)} of {len(rows)} clips cannot be read and are left out (all of them: "
+                f"{folder / 'bad_clips.json'}): {listed}",
+                stacklevel=2,
+            )
+        if not cache.clips:
+            raise ValueError(
+                f"Expected at least one readable clip out of {len(rows)}, found none. See the reasons above."
+            )
+        return cache
+
+    def __getitem__(self, row_id: str) -> Clip:
+        """Return the clip; its arrays are read-only views of the cache."""
+        if self._maps is None:  # opened where it is used, because a worker must not share the parent's handles
+            self._maps = (_map(self.folder / "frames.bin", np.uint8), _map(self.folder / "sound.bin", np.float32))
+        frames_map, sound_map = self._maps
+        entry = self.clips[row_id]
+        frames = frame_times = waveform = None
+        if entry["num_frames"]:
+            pixels = self.size * self.size * 3
+            first = entry["first_frame"] * pixels
+            frames = frames_map[first : first + entry["num_frames"] * pixels]
+            frames = frames.reshape(entry["num_frames"], self.size, self.size, 3)
+            frame_times = np.array(entry["frame_times"])
+        if entry["num_samples"]:
+            waveform = sound_map[entry["first_sample"] : entry["first_sample"] + entry["num_samples"]]
+        return Clip(
+            frames, frame_times, waveform, entry["sampling_rate"], entry["audio_start"], entry["duration"],
+            list(entry["warnings"]),
+        )  # fmt: skip
+
+    def __contains__(self, row_id: str) -> bool:
+        return row_id in self.clips
+
+
+def _write(partial: Path, rows, image_processor, size, crop_fraction, frames_per_second, progress) -> None:
+    def grid_times(info: MediaInfo) -> np.ndarray:
+        return np.arange(int(np.ceil(info.duration_seconds * frames_per_second))) / frames_per_second
+
+    clips: dict[str, dict] = {}
+    bad: dict[str, str] = {}
+    first_frame = first_sample = 0
+    select = None if frames_per_second is None else grid_times
+    with (partial / "frames.bin").open("wb") as frames_file, (partial / "sound.bin").open("wb") as sound_file:
+        for row in tqdm(rows, desc="decoding clips once", unit="clip", disable=not progress):
+            try:
+                clip = read_clip(row.media, select=select)
+            except (MediaError, OSError) as error:
+                bad[row.id] = str(error)
+                continue
+            num_frames = 0 if clip.frames is None else len(clip.frames)
+            num_samples = 0 if clip.waveform is None else len(clip.waveform)
+            if num_frames:
+                pixels = image_processor.crop_and_resize(clip.frames, size, crop_fraction)
+                pixels = rearrange(pixels, "frame channel height width -> frame height width channel")
+                frames_file.write(np.ascontiguousarray(pixels.numpy()))
+            if num_samples:
+                sound_file.write(np.ascontiguousarray(clip.waveform, np.float32))
+            clips[row.id] = {
+                "first_frame": first_frame, "num_frames": num_frames,
+                "frame_times": clip.frame_times.tolist() if num_frames else [],
+                "first_sample": first_sample, "num_samples": num_samples, "sampling_rate": clip.sampling_rate,
+                "audio_start": clip.audio_start, "duration": clip.duration, "warnings": clip.warnings,
+            }  # fmt: skip
+            first_frame, first_sample = first_frame + num_frames, first_sample + num_samples
+    (partial / "bad_clips.json").write_text(json.dumps(bad, indent=1))
+    (partial / "index.json").write_text(json.dumps({"size": size, "clips": clips, "bad": bad}))
+
+
+def _move(partial: Path, folder: Path) -> None:
+    try:
+        os.replace(partial, folder)
+    except OSError:  # another process was first; its folder is whole and equal
+        if not (folder / "index.json").is_file():
+            raise
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "missing"
+
+
+def _map(path: Path, kind: type) -> np.ndarray:
+    return np.memmap(path, kind, mode="r").view(np.ndarray) if path.stat().st_size else np.empty(0, kind)

@@ -1,0 +1,73 @@
+"""Manifests of own clips: what is well formed is read, what is not is reported by file and line."""
+
+import json
+
+import pytest
+
+from mirasol.tasks import jsonl
+
+
+def write(folder, *lines) -> str:
+    path = folder / "train.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "clips").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "clips" / name).write_bytes(b"")
+    return tmp_path
+
+
+def test_rows_hold_questions_answers_and_seconds(folder):
+    path = write(
+        folder,
+        {"media": "clips/a.mp4", "question": "what happens?", "answer": "a dog barks", "id": "first"},
+        "",
+        {"media": "clips/b.mp4", "questions": ["who?", "where?"], "answers": ["ann", "outside"], "seconds": [1, 2.5]},
+    )
+    first, second = jsonl.load(path)
+    assert (first.id, first.media) == ("first", folder / "clips/a.mp4")
+    assert [(q.text, q.answer, q.seconds) for q in second.questions] == [
+        ("who?", "ann", (1.0, 2.5)), ("where?", "outside", (1.0, 2.5)),
+    ]  # fmt: skip
+    assert jsonl.load(folder, "train") == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{not json", "not JSON"),
+        ("[1]", "found list"),
+        ({"media": "clips/a.mp4", "question": "q", "anwser": "a"}, "Did you mean 'answer'"),
+        ({"media": "clips/a.mp4", "question": "q"}, "found neither"),
+        ({"media": "clips/a.mp4", "questions": ["q", "r"], "answers": ["a"]}, "found 2 and 1"),
+        ({"media": "clips/a.mp4", "question": "q", "answer": 3}, r"found \[3\]"),
+        ({"question": "q", "answer": "a"}, "text for 'media'"),
+        ({"media": "clips/a.mp4", "question": "q", "answer": "a", "seconds": [2, 1]}, r"found \[2, 1\]"),
+    ],
+)
+def test_malformed_lines_are_named_by_file_and_line(folder, line, problem):
+    path = write(folder, {"media": "clips/b.mp4", "question": "q", "answer": "a"}, line)
+    with pytest.raises(ValueError, match=problem) as error:
+        jsonl.load(path)
+    assert f"{path}:2:" in str(error.value) and "found 1 malformed" in str(error.value)
+
+
+def test_missing_media_are_counted_and_left_out(folder):
+    path = write(
+        folder,
+        {"media": "clips/a.mp4", "question": "q", "answer": "a"},
+        {"media": "clips/gone.mp4", "question": "q", "answer": "a"},
+    )
+    with pytest.warns(UserWarning, match="1 of 2 clips .* are missing: .*gone.mp4"):
+        rows = jsonl.load(path)
+    assert [row.media.name for row in rows] == ["a.mp4"]
+
+
+def test_score_is_exact_match_after_normalisation(folder):
+    path = write(folder, {"media": "clips/a.mp4", "questions": ["q", "r"], "answers": ["A dog", "no"]})
+    questions = jsonl.load(path)[0].questions
+    assert jsonl.score(questions, ["a  dog.", "yes"])["exact_match"] == 0.5
