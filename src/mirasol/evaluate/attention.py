@@ -1,0 +1,123 @@
+"""Which seconds an answer rests on: cross-attention per chunk, or how much the answer loses when a chunk is taken away."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, reduce, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+METHODS = ("attention", "leave_one_out")
+MARGIN_SECONDS = 0.16  # a chunk this close to the asked word counts as on it
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One chunk's seconds and its share (0 to 1) of what the answer rests on."""
+
+    start: float
+    end: float
+    weight: float
+
+
+@contextlib.contextmanager
+def eager_attention(model) -> Iterator[None]:
+    """Attention computed step by step inside, because the fused kernels do not give the weights out."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def chunk_attention(
+    cross_attentions: Sequence[Float[Tensor, "row head token chunk_latent"]],
+    answer_mask: Bool[Tensor, "row token"],
+    num_chunks: int,
+    layers: Sequence[int] | None = None,
+) -> Float[Tensor, "row chunk"]:
+    """Share of cross-attention on each chunk: mean over layers, heads and the positions that predict the answer."""
+    chosen = [cross_attentions[i] for i in (range(len(cross_attentions)) if layers is None else layers)]
+    per_token = reduce(
+        torch.stack(chosen).float(), "layer row head token (chunk latent) -> row token chunk", "sum", chunk=num_chunks
+    ) / (len(chosen) * chosen[0].shape[1])
+    mask = answer_mask.to(per_token.dtype)
+    return torch.einsum("rtc,rt->rc", per_token, mask) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def answer_log_probability(
+    logits: Float[Tensor, "row token vocab"], labels: Int[Tensor, "row token"]
+) -> Float[Tensor, "row"]:
+    """Mean log-probability of each row's answer tokens (labels already shifted, -100 ignored)."""
+    picked = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    mask = labels != -100
+    return (picked * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+@torch.no_grad()
+def attention_weights(model, encoder_outputs, text: dict, layers: Sequence[int] | None = None) -> Float[Tensor, "row chunk"]:
+    """Cross-attention share per chunk and row; `text` holds decoder_input_ids with the answer, mask and labels."""
+    with eager_attention(model):
+        outputs = model(
+            encoder_outputs=encoder_outputs,
+            decoder_input_ids=text["decoder_input_ids"],
+            decoder_attention_mask=text["decoder_attention_mask"],
+            output_attentions=True,
+            use_cache=False,
+        )
+    num_chunks = encoder_outputs.chunk_times.shape[1]
+    return chunk_attention(outputs.cross_attentions, text["labels"] != -100, num_chunks, layers)
+
+
+@torch.no_grad()
+def leave_one_out_weights(model, media: dict, text: dict) -> Float[Tensor, "row chunk"]:
+    """Share per chunk of the loss in the answer's log-probability when that chunk, picture and sound, is masked.
+
+    Every real chunk is masked in turn and the clip encoded anew, because later chunks carry what earlier ones showed.
+    A chunk whose loss helps the answer has weight 0; if no chunk hurts, the weight is spread evenly over the real ones.
+    """
+    media = {name: value for name, value in media.items() if not name.endswith("_chunk_index")}
+    real = media["video_chunk_mask"] | media["audio_chunk_mask"]
+    num_rows = text["decoder_input_ids"].shape[0]
+    questions = num_rows // real.shape[0]
+
+    def log_probability(masks: dict) -> Float[Tensor, "row"]:
+        outputs = model(
+            encoder_outputs=model.get_encoder()(**(media | masks)),
+            decoder_input_ids=text["decoder_input_ids"],
+            decoder_attention_mask=text["decoder_attention_mask"],
+            use_cache=False,
+        )
+        return answer_log_probability(outputs.logits, text["labels"])
+
+    whole = log_probability({})
+    drops = torch.zeros(num_rows, real.shape[1], device=whole.device)
+    for chunk in range(real.shape[1]):
+        if not real[:, chunk].any():
+            continue
+        keep = torch.ones_like(real)
+        keep[:, chunk] = False
+        masks = {name: media[name] & keep for name in ("video_chunk_mask", "audio_chunk_mask")}
+        drops[:, chunk] = whole - log_probability(masks)
+    real_rows = repeat(real, "clip chunk -> (clip question) chunk", question=questions)
+    drops = drops.clamp(min=0) * real_rows
+    even = real_rows / real_rows.sum(1, keepdim=True).clamp(min=1)
+    total = drops.sum(1, keepdim=True)
+    return torch.where(total > 0, drops / total.clamp(min=1e-12), even)
+
+
+def top_evidence(
+    weights: Float[Tensor, "chunk"], chunk_times: Float[Tensor, "chunk 2"], real: Bool[Tensor, "chunk"], count: int = 3
+) -> list[Evidence]:
+    """The `count` heaviest real chunks, heaviest first."""
+    order = torch.where(real, weights, -1.0).argsort(descending=True, stable=True)[: min(count, int(real.sum()))]
+    return [Evidence(*map(float, chunk_times[i]), float(weights[i])) for i in order.tolist()]
+
+
+def overlaps(chunk_times: Float[Tensor, "chunk 2"], seconds: tuple[float, float]) -> Bool[Tensor, "chunk"]:
+    """Which chunks touch the interval of seconds, widened by 0.16 s on both sides."""
+    start, end = rearrange(chunk_times, "chunk edge -> edge chunk")
+    return (start < seconds[1] + MARGIN_SECONDS) & (end > seconds[0] - MARGIN_SECONDS)

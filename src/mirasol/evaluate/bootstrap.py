@@ -1,0 +1,70 @@
+"""Percentile intervals by resampling clips. The clip is the unit, because the questions of one clip share its picture
+and its sound: resampling single questions would count the same clip many times and give intervals that are too small."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value and its percentile interval over clips; nan where there was nothing to measure."""
+
+    value: float
+    low: float
+    high: float
+    num_clips: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Plain numbers for JSON, None instead of nan."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return {**{k: None if np.isnan(v) else round(float(v), 6) for k, v in numbers.items()}, "clips": self.num_clips}
+
+
+def resample(num_clips: int, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
+    """Clip indices [resample, clip], drawn with replacement."""
+    return np.random.default_rng(seed).integers(0, num_clips, size=(num_resamples, num_clips))
+
+
+def bootstrap_ratio(
+    totals: Float[np.ndarray, "clip"],
+    counts: Float[np.ndarray, "clip"],
+    *,
+    seed: int = 0,
+    confidence: float = 0.95,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Interval:
+    """Interval of sum(totals) / sum(counts), e.g. right answers over questions, clips resampled as a whole.
+
+    Totals may be differences (right with picture and sound minus right with sound alone): then the interval is that of
+    the paired difference. Clips without a question (count 0) stay in the resampling and change nothing.
+    """
+    if len(totals) == 0 or counts.sum() == 0:
+        return Interval(np.nan, np.nan, np.nan, len(totals))
+    picks = resample(len(totals), seed, num_resamples)
+    sums, sizes = totals[picks].sum(axis=1), counts[picks].sum(axis=1)
+    ratios = sums[sizes > 0] / sizes[sizes > 0]
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(totals.sum() / counts.sum()), float(low), float(high), len(totals))
+
+
+def bootstrap_statistic(
+    values_by_clip: Sequence[Sequence[float]],
+    statistic: Callable[[np.ndarray], float] = np.median,
+    *,
+    seed: int = 0,
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+) -> Interval:
+    """Interval of any statistic (median by default) of the pooled values, clips resampled as a whole."""
+    clips = [np.asarray(values, dtype=np.float64) for values in values_by_clip if len(values)]
+    if not clips:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    picks = resample(len(clips), seed, num_resamples)
+    draws = [statistic(np.concatenate([clips[i] for i in row])) for row in picks]
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(statistic(np.concatenate(clips))), float(low), float(high), len(clips))

@@ -1,0 +1,115 @@
+"""From questions and encoded clips to answers with a confidence; and the checkpoint that gives them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+MAX_NEW_TOKENS = 48
+MEDIA_INPUTS = (
+    "pixel_values_videos",
+    "input_features",
+    "video_chunk_mask",
+    "audio_chunk_mask",
+    "chunk_times",
+    "video_chunk_index",
+    "audio_chunk_index",
+)
+
+
+@dataclass(frozen=True)
+class GeneratedAnswer:
+    """One greedy answer; `confidence` is exp of the mean log-probability of its tokens, the closing one included."""
+
+    text: str
+    confidence: float
+
+
+def default_checkpoint() -> Path:
+    """The folder of the checkpoint that is shipped inside the package."""
+    return Path(str(resources.files("mirasol"))) / "checkpoints" / "nano"
+
+
+def load_checkpoint(checkpoint: str | Path | None = None, device: str | torch.device | None = None) -> tuple[Any, Any]:
+    """The model, ready to answer, and its processor: from a folder, or the shipped one.
+
+    Weights stored in bf16 are computed with in float32, which is exact and faster on most CPUs.
+    """
+    from mirasol import MirasolForConditionalGeneration, MirasolProcessor
+
+    folder = default_checkpoint() if checkpoint is None else Path(checkpoint)
+    check_checkpoint(folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = MirasolForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    return model, MirasolProcessor.from_pretrained(folder)
+
+
+def check_checkpoint(folder: Path) -> dict:
+    """The folder's config as a dict, or an error that says why this is not a Mirasol checkpoint."""
+    import json
+
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise ValueError(
+            f"Expected a checkpoint folder with config.json at {folder}, found "
+            f"{'a folder without it' if folder.is_dir() else 'a file' if folder.exists() else 'nothing'}. "
+            "Pass a folder written by `mirasol train` (its `best`) or by save_pretrained, or none for the shipped one."
+        )
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"Expected JSON in {config_file}, found text that is not ({error}). Write the folder anew.") from error
+    if config.get("model_type") != "mirasol":
+        raise ValueError(
+            f"Expected a checkpoint of model_type 'mirasol' in {folder}, found {config.get('model_type')!r}. Mirasol "
+            "cannot run other architectures: pass a folder written by `mirasol train`."
+        )
+    return config
+
+
+def split_inputs(inputs: dict, device: torch.device) -> tuple[dict, dict]:
+    """(media, text): what the encoder takes and what the decoder takes, on the device."""
+    moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    media = {name: moved[name] for name in MEDIA_INPUTS if moved.get(name) is not None}
+    text = {name: moved[name] for name in ("decoder_input_ids", "decoder_attention_mask", "labels") if name in moved}
+    return media, text
+
+
+@torch.no_grad()
+def generate_answers(
+    model, processor, encoder_outputs, text: dict, max_new_tokens: int = MAX_NEW_TOKENS
+) -> list[GeneratedAnswer]:
+    """One greedy answer per row of questions; the clips are encoded already, each for all its questions."""
+    room = model.config.text_config.max_position_embeddings - text["decoder_input_ids"].shape[1]
+    output = model.generate(
+        decoder_input_ids=text["decoder_input_ids"],
+        decoder_attention_mask=text["decoder_attention_mask"],
+        encoder_outputs=encoder_outputs,
+        max_new_tokens=max(1, min(max_new_tokens, room)),
+        do_sample=False,
+        num_beams=1,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    new_ids = output.sequences[:, text["decoder_input_ids"].shape[1] :]
+    confidences = confidence(torch.stack(output.logits, dim=1), new_ids, model.config.eos_token_id)
+    return [
+        GeneratedAnswer(processor.decode_answer(ids), float(value))
+        for ids, value in zip(new_ids, confidences, strict=True)
+    ]
+
+
+def confidence(
+    logits: Float[Tensor, "row token vocab"], new_ids: Int[Tensor, "row token"], eos_token_id: int | Sequence[int] | None
+) -> Float[Tensor, "row"]:
+    """exp of the mean log-probability of each row's tokens, up to and including the first end of sequence."""
+    picked = logits.float().log_softmax(-1).gather(-1, new_ids[..., None])[..., 0]
+    ends = torch.tensor([eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or []), device=new_ids.device)
+    is_end = torch.isin(new_ids, ends)
+    counted = is_end.cumsum(1) - is_end.long() == 0
+    return ((picked.nan_to_num(neginf=0.0) * counted).sum(1) / counted.sum(1)).exp()
