@@ -1,0 +1,249 @@
+"""Configuration of every part of Mirasol; relations between parts are checked here, at construction."""
+
+from math import prod
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+OBJECTIVES = {  # text, latent and video weight (paper: equal in pretraining, text x10 in finetuning)
+    "pretrain": (1.0, 1.0, 1.0),
+    "finetune": (10.0, 1.0, 1.0),
+}
+
+
+def _require_heads_divide(name: str, hidden_size: int, num_attention_heads: int) -> None:
+    if hidden_size % num_attention_heads:
+        raise ValueError(
+            f"{name}: hidden_size must be a multiple of num_attention_heads, found hidden_size={hidden_size} and "
+            f"num_attention_heads={num_attention_heads}. Change one of the two."
+        )
+
+
+def num_positions(size: int, kernel: int, stride: int, offset: int) -> int:
+    """How many strided windows fit along one axis."""
+    return max(0, (size - offset - kernel) // stride + 1)
+
+
+def count_tokens(windows, size: tuple[int, ...]) -> int:
+    """How many tokens a set of (kernel, stride, offset) windows cuts out of a chunk of `size`."""
+    return sum(prod(num_positions(*axis) for axis in zip(size, *window, strict=True)) for window in windows)
+
+
+@strict
+class MirasolTransformerConfig(PreTrainedConfig):
+    """Sizes of one pre-norm transformer tower; the parts below add what is their own."""
+
+    model_type = "mirasol_transformer"
+
+    hidden_size: int = 128
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    intermediate_size: int = 512
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    dropout: float = 0.0
+
+    def validate_architecture(self):
+        _require_heads_divide(type(self).__name__, self.hidden_size, self.num_attention_heads)
+
+
+@strict
+class MirasolVideoConfig(MirasolTransformerConfig):
+    """Sparse tubes and image patches over one chunk of frames (TubeViT, arXiv 2212.03229), then one ViT.
+
+    `tubes` lists (kernel, stride, offset), each in (frame, height, width). The set is ours, since the published one
+    leaves most of frames 4-7 of an 8-frame chunk unseen (docs/deviations.md).
+    """
+
+    model_type = "mirasol_video"
+
+    image_size: int = 64
+    num_channels: int = 3
+    num_frames: int = 8
+    tubes: list | tuple = (
+        ((4, 16, 16), (4, 16, 16), (0, 0, 0)),
+        ((8, 8, 8), (8, 32, 32), (0, 0, 0)),
+        ((1, 16, 16), (8, 16, 16), (0, 0, 0)),
+    )
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        return self.num_frames, self.image_size, self.image_size
+
+    @property
+    def num_tokens(self) -> int:
+        return count_tokens(self.tubes, self.input_size)
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        _require_windows_fit("video tube", self.tubes, self.input_size)
+
+
+@strict
+class MirasolAudioConfig(MirasolTransformerConfig):
+    """Overlapping patches over one chunk of log-mel, then a ViT. `patches` lists (kernel, stride, offset) in (mel_frame, mel)."""
+
+    model_type = "mirasol_audio"
+
+    num_mel_frames: int = 64
+    num_mel_bins: int = 128
+    patches: list | tuple = (((16, 16), (10, 10), (0, 0)),)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.num_mel_frames, self.num_mel_bins
+
+    @property
+    def num_tokens(self) -> int:
+        return count_tokens(self.patches, self.input_size)
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        _require_windows_fit("audio patch", self.patches, self.input_size)
+
+
+def _require_windows_fit(name: str, windows, size: tuple[int, ...]) -> None:
+    for kernel, stride, offset in windows:
+        if not len(kernel) == len(stride) == len(offset) == len(size):
+            raise ValueError(f"A {name} needs kernel, stride and offset of {len(size)} numbers each, found {kernel, stride, offset}.")
+        if min(num_positions(*axis) for axis in zip(size, kernel, stride, offset)) < 1:
+            raise ValueError(
+                f"A {name} of kernel {tuple(kernel)} at offset {tuple(offset)} does not fit into a chunk of size {size}: it "
+                f"would give no token. Make the kernel smaller or the chunk larger."
+            )
+
+
+@strict
+class MirasolCombinerConfig(MirasolTransformerConfig):
+    """Fusion of one chunk's video and audio tokens into `num_latents` (m) vectors."""
+
+    model_type = "mirasol_combiner"
+
+    num_latents: int = 32
+    num_hidden_layers: int = 2
+
+
+@strict
+class MirasolTemporalConfig(MirasolTransformerConfig):
+    """Autoregressive model over chunks, and its next-chunk prediction heads."""
+
+    model_type = "mirasol_temporal"
+
+    rope_theta: float = 10_000.0
+    combined_mask_probability: float = 0.1  # not stated in the paper: "0.75 %" or 75 %, unclear
+    predicted_video_size: list | tuple = (2, 16, 16)  # frames, height, width of the small next-chunk video
+    predicted_audio_size: list | tuple = (8, 16)  # columns, bands of the small next-chunk log-mel
+    variance_weight: float = 1.0  # keeps combined_features from collapsing to one point; not stated in the paper
+    covariance_weight: float = 0.04  # keeps them from collapsing to one direction; not stated in the paper
+    feature_mean_momentum: float = 0.01
+
+
+@strict
+class MirasolTextConfig(PreTrainedConfig):
+    """Llama-shaped decoder with gated cross-attention to the latents."""
+
+    model_type = "mirasol_text"
+
+    vocab_size: int = 512
+    hidden_size: int = 128
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 2
+    head_dim: int = 32
+    intermediate_size: int = 384
+    max_position_embeddings: int = 512
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    dropout: float = 0.0
+    cross_attention_gate_init: float = 1.0  # 0.0 when a pretrained language model is loaded: step 0 equals it
+    time_code_size: int = 64
+    tie_word_embeddings: bool = True
+    use_cache: bool = True
+
+    def validate_architecture(self):
+        _require_heads_divide("MirasolTextConfig (key/value heads)", self.num_attention_heads, self.num_key_value_heads)
+
+
+@strict
+class MirasolConfig(PreTrainedConfig):
+    """Everything that builds a Mirasol model.
+
+    Args:
+        seconds_per_chunk: length of a chunk on the time grid; the processor's grid must agree.
+        text_weight, latent_weight, video_weight, audio_weight: weights of the losses, see `set_objective`.
+    """
+
+    model_type = "mirasol"
+    is_encoder_decoder: bool = True
+    keys_to_ignore_at_inference = ["past_key_values", "encoder_outputs"]
+    sub_configs_defaults = {
+        "video_config": MirasolVideoConfig,
+        "audio_config": MirasolAudioConfig,
+        "combiner_config": MirasolCombinerConfig,
+        "temporal_config": MirasolTemporalConfig,
+        "text_config": MirasolTextConfig,
+    }
+
+    video_config: dict | PreTrainedConfig | None = None
+    audio_config: dict | PreTrainedConfig | None = None
+    combiner_config: dict | PreTrainedConfig | None = None
+    temporal_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+
+    seconds_per_chunk: float = 0.64
+    text_weight: float = 10.0
+    latent_weight: float = 1.0
+    video_weight: float = 1.0
+    audio_weight: float = 0.0
+    tie_word_embeddings: bool = True
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    decoder_start_token_id: int | None = 1
+
+    @property
+    def num_frames_per_chunk(self) -> int:
+        return self.video_config.num_frames
+
+    @property
+    def num_mel_frames_per_chunk(self) -> int:
+        return self.audio_config.num_mel_frames
+
+    @property
+    def num_mel_bins(self) -> int:
+        return self.audio_config.num_mel_bins
+
+    @property
+    def image_size(self) -> int:
+        return self.video_config.image_size
+
+    @property
+    def num_latents(self) -> int:
+        return self.combiner_config.num_latents
+
+    def set_objective(self, objective: str) -> None:
+        """Sets the loss weights of `pretrain` (1, 1, 1) or `finetune` (10, 1, 1)."""
+        if objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {sorted(OBJECTIVES)}, found {objective!r}.")
+        self.text_weight, self.latent_weight, self.video_weight = OBJECTIVES[objective]
+
+    def validate_architecture(self):
+        slots = self.video_config.num_tokens + self.audio_config.num_tokens
+        if self.num_latents > slots:
+            raise ValueError(
+                f"num_latents must not exceed the Combiner's slots, found num_latents={self.num_latents} and {slots} slots "
+                f"(video and audio tokens of one chunk). Lower num_latents or use finer tubes or patches."
+            )
+        widths = self.combiner_config.hidden_size, self.temporal_config.hidden_size
+        if widths[0] != widths[1]:
+            raise ValueError(
+                f"combiner_config.hidden_size and temporal_config.hidden_size must be equal, found {widths[0]} and {widths[1]}."
+            )
+        frames, height, width = self.temporal_config.predicted_video_size
+        if self.num_frames_per_chunk % frames or self.image_size % height or self.image_size % width:
+            raise ValueError(
+                f"temporal_config.predicted_video_size={tuple(self.temporal_config.predicted_video_size)} must divide the "
+                f"chunk {self.video_config.input_size} along each axis. Choose divisors."
+            )

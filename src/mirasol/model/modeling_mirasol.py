@@ -1,0 +1,368 @@
+"""Mirasol, assembled: chunks -> encoders -> Combiner -> temporal model -> latents -> text decoder."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, EncoderDecoderCache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, ModelOutput
+
+from .configuration_mirasol import MirasolConfig
+from .modeling_mirasol_combiner import MirasolTransformerCombiner
+from .modeling_mirasol_decoder import MirasolDecoderLayer, MirasolTextDecoder
+from .modeling_mirasol_encoders import MirasolAudioEncoder, MirasolVideoEncoder
+from .modeling_mirasol_layers import MirasolEncoderLayer
+from .modeling_mirasol_losses import cosine_loss, reconstruction_loss, small_audio, small_video, spread_losses
+from .modeling_mirasol_temporal import MirasolNextChunkHeads, MirasolTemporalModel, surprise
+
+
+@dataclass
+class MirasolEncoderOutput(BaseModelOutput):
+    """What the time-aligned model knows of a batch of clips; reuse it as `encoder_outputs` to ask many questions.
+
+    Args:
+        last_hidden_state: latents h, [batch chunk*latent dim].
+        chunk_mask: chunks with picture or sound, True = real, [batch chunk].
+        chunk_times: start and end of each chunk in seconds, [batch chunk 2].
+        combined_features: Combiner outputs x, [batch chunk latent dim].
+        predicted_features: prediction of the next chunk's `combined_features`, [batch chunk latent dim].
+        surprise: 1 - cos(predicted, actual) per chunk, 0 where there is no earlier chunk, [batch chunk].
+    """
+
+    chunk_mask: Tensor | None = None
+    chunk_times: Tensor | None = None
+    combined_features: Tensor | None = None
+    predicted_features: Tensor | None = None
+    surprise: Tensor | None = None
+
+
+@dataclass
+class MirasolOutput(ModelOutput):
+    """Output of `MirasolForConditionalGeneration`: `loss` is the weighted sum of the losses beside it."""
+
+    loss: Tensor | None = None
+    text_loss: Tensor | None = None
+    latent_loss: Tensor | None = None
+    video_loss: Tensor | None = None
+    audio_loss: Tensor | None = None
+    logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    past_key_values: Cache | None = None
+    cross_attentions: tuple | None = None
+    encoder_outputs: MirasolEncoderOutput | None = None
+
+
+class MirasolPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation shared by all Mirasol models."""
+
+    config_class = MirasolConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values_videos"
+    input_modalities = ("video", "audio", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MirasolEncoderLayer", "MirasolDecoderLayer"]
+    _supports_sdpa = True
+
+    def __init__(self, config: MirasolConfig):
+        super().__init__(config)
+        for key in config.sub_configs:  # attention modules hold their part's config, which a constructor call leaves unset
+            getattr(config, key)._attn_implementation = config._attn_implementation
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, MirasolTransformerCombiner):
+            init.normal_(module.slot_embedding, std=std)
+            init.normal_(module.missing_embedding, std=std)
+        elif isinstance(module, MirasolTemporalModel):
+            init.normal_(module.slot_embedding, std=std)
+            init.normal_(module.mask_embedding, std=std)
+        elif isinstance(module, MirasolDecoderLayer):
+            init.constant_(module.cross_attention_gate, self.config.text_config.cross_attention_gate_init)
+        elif isinstance(module, MirasolEncoder):
+            init.zeros_(module.feature_mean)
+
+
+class MirasolEncoder(MirasolPreTrainedModel):
+    """Everything up to the latents: media in, `MirasolEncoderOutput` out."""
+
+    def __init__(self, config: MirasolConfig):
+        super().__init__(config)
+        self.video_encoder = MirasolVideoEncoder(config.video_config)
+        self.audio_encoder = MirasolAudioEncoder(config.audio_config)
+        self.combiner = MirasolTransformerCombiner(config)
+        self.temporal_model = MirasolTemporalModel(config)
+        self.next_chunk = MirasolNextChunkHeads(config)
+        self.register_buffer("feature_mean", torch.zeros(config.num_latents, config.combiner_config.hidden_size))
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values_videos: Float[Tensor, "batch chunk frame channel height width"],
+        input_features: Float[Tensor, "batch chunk mel_frame mel"],
+        video_chunk_mask: Bool[Tensor, "batch chunk"],
+        audio_chunk_mask: Bool[Tensor, "batch chunk"],
+        chunk_times: Float[Tensor, "batch chunk 2"],
+        video_chunk_index: Int[Tensor, " real"] | None = None,
+        audio_chunk_index: Int[Tensor, " real_audio"] | None = None,
+        **kwargs,
+    ) -> MirasolEncoderOutput:
+        """Latents of every chunk.
+
+        Args:
+            pixel_values_videos: frames, zeros where not real.
+            input_features: log-mel, zeros where not real.
+            video_chunk_mask, audio_chunk_mask: True where the chunk holds picture, sound.
+            chunk_times: start and end of each chunk in seconds.
+            video_chunk_index, audio_chunk_index: indices of the real chunks on the flattened (batch chunk) axis, from
+                the collator; then only these are computed. Without them every chunk is computed and masked.
+        """
+        self._check_media(pixel_values_videos, input_features)
+        batch, num_chunks = video_chunk_mask.shape
+        video_features = run_real_chunks(self.video_encoder, pixel_values_videos.to(self.dtype), video_chunk_index)
+        audio_features = run_real_chunks(self.audio_encoder, input_features.to(self.dtype), audio_chunk_index)
+        combined = self.combiner(video_features, audio_features, video_chunk_mask.flatten(), audio_chunk_mask.flatten())
+        combined = rearrange(combined, "(batch chunk) latent dim -> batch chunk latent dim", chunk=num_chunks)
+        chunk_mask = video_chunk_mask | audio_chunk_mask
+        if self.training:
+            self._update_feature_mean(combined, chunk_mask)
+        latents = self.temporal_model(combined, chunk_mask)
+        predicted = self.next_chunk(latents)
+        return MirasolEncoderOutput(
+            last_hidden_state=rearrange(latents, "batch chunk latent dim -> batch (chunk latent) dim"),
+            chunk_mask=chunk_mask,
+            chunk_times=chunk_times,
+            combined_features=combined,
+            predicted_features=predicted,
+            surprise=surprise(predicted.detach(), combined.detach(), chunk_mask, self.feature_mean),
+        )
+
+    @torch.no_grad()
+    def _update_feature_mean(self, combined, chunk_mask):
+        weight = chunk_mask[..., None, None].to(self.feature_mean.dtype)
+        mean = (combined.detach() * weight).sum(dim=(0, 1)) / weight.sum().clamp_min(1)
+        self.feature_mean.lerp_(mean.to(self.feature_mean.dtype), self.config.temporal_config.feature_mean_momentum)
+
+    def _check_media(self, pixel_values_videos, input_features):
+        config = self.config
+        found = tuple(pixel_values_videos.shape[2:]), tuple(input_features.shape[2:])
+        size = config.image_size
+        expected = (
+            (config.num_frames_per_chunk, config.video_config.num_channels, size, size),
+            (config.num_mel_frames_per_chunk, config.num_mel_bins),
+        )
+        if found != expected:
+            raise ValueError(
+                f"Each chunk must hold frames of shape {expected[0]} (frame channel height width) and log-mel of shape "
+                f"{expected[1]} (mel_frame mel), found {found[0]} and {found[1]}. Use the processor saved with this model."
+            )
+
+
+def run_real_chunks(
+    tower: nn.Module, values: Float[Tensor, "batch chunk *size"], index: Int[Tensor, " real"] | None
+) -> Float[Tensor, "row token dim"]:
+    """Encodes the chunks named by `index` (all without it) and puts them back in their rows, zeros elsewhere.
+
+    Without a real chunk one dummy is encoded, whose output nobody reads: every tower runs on every rank at every step,
+    or sharded training deadlocks.
+    """
+    values = values.flatten(0, 1)
+    if index is None:
+        return tower(values)
+    if index.numel() == 0:
+        index = index.new_zeros(1)
+    features = tower(values[index])
+    return features.new_zeros(values.shape[0], *features.shape[1:]).index_copy(0, index, features)
+
+
+class MirasolModel(MirasolPreTrainedModel):
+    """Encoder of the media and decoder of the text, without the language-model head."""
+
+    def __init__(self, config: MirasolConfig):
+        super().__init__(config)
+        self.encoder = MirasolEncoder(config)
+        self.decoder = MirasolTextDecoder(config.text_config, config.temporal_config.hidden_size)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.decoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.decoder.embed_tokens = value
+
+    def get_encoder(self, modality=None) -> nn.Module:
+        return self.encoder
+
+    def forward(
+        self,
+        pixel_values_videos: Tensor | None = None,
+        input_features: Tensor | None = None,
+        video_chunk_mask: Tensor | None = None,
+        audio_chunk_mask: Tensor | None = None,
+        chunk_times: Tensor | None = None,
+        video_chunk_index: Tensor | None = None,
+        audio_chunk_index: Tensor | None = None,
+        decoder_input_ids: Int[Tensor, "row token"] | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: MirasolEncoderOutput | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        decoder_inputs_embeds: Float[Tensor, "row token dim"] | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> MirasolOutput:
+        """Hidden states of the text. The rows of text may be k questions for each clip, grouped by clip."""
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                pixel_values_videos,
+                input_features,
+                video_chunk_mask,
+                audio_chunk_mask,
+                chunk_times,
+                video_chunk_index=video_chunk_index,
+                audio_chunk_index=audio_chunk_index,
+            )
+        chunk_mask = encoder_outputs.chunk_mask
+        text = decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds
+        if text is None:
+            raise ValueError("Expected decoder_input_ids (or labels), found neither. Pass the tokenised question.")
+        if text.shape[0] % chunk_mask.shape[0]:
+            raise ValueError(
+                f"The rows of text must be a multiple of the clips (k questions each, grouped by clip), found "
+                f"{text.shape[0]} rows and {chunk_mask.shape[0]} clips."
+            )
+        use_cache = self.config.text_config.use_cache if use_cache is None else use_cache
+        if use_cache and past_key_values is None and not self.training:
+            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config.text_config), DynamicCache(config=self.config.text_config))
+        num_latents = self.config.num_latents
+        latents = rearrange(encoder_outputs.last_hidden_state, "batch (chunk latent) dim -> batch chunk latent dim", latent=num_latents)
+        hidden_states, cross_attentions = self.decoder(
+            decoder_input_ids,
+            decoder_attention_mask,
+            self.decoder.add_time(latents, encoder_outputs.chunk_times),
+            repeat(chunk_mask, "batch chunk -> batch (chunk latent)", latent=num_latents),
+            past_key_values=past_key_values,
+            inputs_embeds=decoder_inputs_embeds,
+        )
+        return MirasolOutput(
+            last_hidden_state=hidden_states,
+            past_key_values=past_key_values if use_cache else None,
+            cross_attentions=cross_attentions if output_attentions else None,
+            encoder_outputs=encoder_outputs,
+        )
+
+
+class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
+    """Watches clips with their sound and answers in text (Mirasol3B, arXiv 2311.05698)."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
+
+    def __init__(self, config: MirasolConfig):
+        super().__init__(config)
+        self.model = MirasolModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module):
+        self.lm_head = value
+
+    def get_encoder(self, modality=None) -> nn.Module:
+        return self.model.encoder
+
+    def set_objective(self, objective: str) -> None:
+        """Sets the loss weights of `pretrain` (text, latent, video = 1, 1, 1) or `finetune` (10, 1, 1)."""
+        self.config.set_objective(objective)
+
+    def forward(
+        self,
+        pixel_values_videos: Float[Tensor, "batch chunk frame channel height width"] | None = None,
+        input_features: Float[Tensor, "batch chunk mel_frame mel"] | None = None,
+        video_chunk_mask: Bool[Tensor, "batch chunk"] | None = None,
+        audio_chunk_mask: Bool[Tensor, "batch chunk"] | None = None,
+        chunk_times: Float[Tensor, "batch chunk 2"] | None = None,
+        video_chunk_index: Int[Tensor, " real"] | None = None,
+        audio_chunk_index: Int[Tensor, " real_audio"] | None = None,
+        decoder_input_ids: Int[Tensor, "row token"] | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        labels: Int[Tensor, "row token"] | None = None,
+        encoder_outputs: MirasolEncoderOutput | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        decoder_inputs_embeds: Float[Tensor, "row token dim"] | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> MirasolOutput:
+        """Logits, and the losses when `labels` are given.
+
+        Args:
+            decoder_input_ids: question and, in training, answer; k rows for each clip, grouped by clip.
+            labels: the answer, already shifted (logits at i predict labels at i), -100 where no loss is wanted. Without
+                `decoder_input_ids` the decoder reads the labels shifted to the right.
+            encoder_outputs: latents of clips watched before; then no media are needed and only the text loss is given.
+        """
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
+            decoder_input_ids = torch.cat([start, labels[:, :-1]], dim=1)
+            decoder_input_ids = decoder_input_ids.masked_fill(decoder_input_ids == -100, self.config.pad_token_id)
+        watched_now = encoder_outputs is None
+        output = self.model(
+            pixel_values_videos=pixel_values_videos,
+            input_features=input_features,
+            video_chunk_mask=video_chunk_mask,
+            audio_chunk_mask=audio_chunk_mask,
+            chunk_times=chunk_times,
+            video_chunk_index=video_chunk_index,
+            audio_chunk_index=audio_chunk_index,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+        )
+        output.logits = self.lm_head(output.last_hidden_state)
+        if labels is not None:
+            output.text_loss = self.loss_function(
+                logits=output.logits, labels=None, shift_labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+            output.loss = self.config.text_weight * output.text_loss
+            if watched_now:
+                self._add_next_chunk_losses(output, pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask)
+        return output
+
+    def _add_next_chunk_losses(self, output, pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask):
+        config, temporal, encoder = self.config, self.config.temporal_config, output.encoder_outputs
+        latents = rearrange(encoder.last_hidden_state, "batch (chunk latent) dim -> batch chunk latent dim", latent=config.num_latents)
+        heads = self.model.encoder.next_chunk
+        variance_loss, covariance_loss = spread_losses(encoder.combined_features, encoder.chunk_mask)
+        output.latent_loss = (
+            cosine_loss(encoder.predicted_features, encoder.combined_features, encoder.chunk_mask)
+            + temporal.variance_weight * variance_loss
+            + temporal.covariance_weight * covariance_loss
+        )
+        output.video_loss = reconstruction_loss(
+            heads.predict_video(latents), small_video(pixel_values_videos, heads.video_size), video_chunk_mask
+        )
+        output.audio_loss = reconstruction_loss(
+            heads.predict_audio(latents), small_audio(input_features, heads.audio_size), audio_chunk_mask
+        )
+        output.loss = (
+            output.loss
+            + config.latent_weight * output.latent_loss
+            + config.video_weight * output.video_loss
+            + config.audio_weight * output.audio_loss
+        )

@@ -1,0 +1,160 @@
+"""The contextual model: a Llama-shaped decoder over text whose gated cross-attention reads the latents."""
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache, EncoderDecoderCache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_mirasol import MirasolTextConfig
+from .modeling_mirasol_layers import attend, rotary_angle, rotate, sincos_code
+
+
+class MirasolDecoderAttention(nn.Module):
+    """Causal self-attention with grouped key/value heads, rotary positions and the key/value cache."""
+
+    is_causal = True
+
+    def __init__(self, config: MirasolTextConfig, layer_idx: int):
+        super().__init__()
+        self.config, self.layer_idx = config, layer_idx
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = config.head_dim**-0.5
+        self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * config.head_dim, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim, bias=False)
+        self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states, attention_mask, angle, cache: Cache | None):
+        head_dim = self.config.head_dim
+        query = rotate(rearrange(self.q_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim), angle)
+        key = rotate(rearrange(self.k_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim), angle)
+        value = rearrange(self.v_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
+        return self.o_proj(attend(self, query, key, value, attention_mask)[0])
+
+
+class MirasolCrossAttention(nn.Module):
+    """Attention of text to the latents of its clip, keys and values projected once per clip.
+
+    The rows of text may be k questions for each clip, grouped by clip: the questions' tokens then share one query axis,
+    so that latents are never copied.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: MirasolTextConfig, latent_size: int, layer_idx: int):
+        super().__init__()
+        self.config, self.layer_idx = config, layer_idx
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = config.head_dim**-0.5
+        self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * config.head_dim, bias=False)
+        self.k_proj = nn.Linear(latent_size, config.num_key_value_heads * config.head_dim, bias=False)
+        self.v_proj = nn.Linear(latent_size, config.num_key_value_heads * config.head_dim, bias=False)
+        self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states, encoder_hidden_states, encoder_attention_mask, cache: EncoderDecoderCache | None):
+        head_dim = self.config.head_dim
+        if cache is not None and cache.is_updated.get(self.layer_idx):
+            layer = cache.cross_attention_cache.layers[self.layer_idx]
+            key, value = layer.keys, layer.values
+        else:
+            key = rearrange(self.k_proj(encoder_hidden_states), "b k (h d) -> b h k d", d=head_dim)
+            value = rearrange(self.v_proj(encoder_hidden_states), "b k (h d) -> b h k d", d=head_dim)
+            if cache is not None:
+                key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
+                cache.is_updated[self.layer_idx] = True
+        rows, clips = hidden_states.shape[0], key.shape[0]
+        query = rearrange(self.q_proj(hidden_states), "(b q) t (h d) -> b h (q t) d", b=clips, d=head_dim)
+        output, weights = attend(self, query, key, value, rearrange(encoder_attention_mask, "b k -> b 1 1 k"))
+        output = rearrange(output, "b (q t) d -> (b q) t d", q=rows // clips)
+        if weights is not None:
+            weights = rearrange(weights, "b h (q t) k -> (b q) h t k", q=rows // clips)
+        return self.o_proj(output), weights
+
+
+class MirasolDecoderLayer(GradientCheckpointingLayer):
+    """Llama's layer with gated cross-attention between self-attention and MLP."""
+
+    def __init__(self, config: MirasolTextConfig, latent_size: int, layer_idx: int):
+        super().__init__()
+        self.self_attention_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attention = MirasolDecoderAttention(config, layer_idx)
+        self.cross_attention_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.cross_attention = MirasolCrossAttention(config, latent_size, layer_idx)
+        self.cross_attention_gate = nn.Parameter(torch.full((), config.cross_attention_gate_init))
+        self.mlp_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden_states, attention_mask, angle, encoder_hidden_states, encoder_attention_mask, past_key_values=None):
+        self_cache = None if past_key_values is None else past_key_values.self_attention_cache
+        hidden_states = hidden_states + self.dropout(
+            self.self_attention(self.self_attention_norm(hidden_states), attention_mask, angle, self_cache)
+        )
+        attended, weights = self.cross_attention(
+            self.cross_attention_norm(hidden_states), encoder_hidden_states, encoder_attention_mask, past_key_values
+        )
+        hidden_states = hidden_states + self.dropout(self.cross_attention_gate * attended)
+        normed = self.mlp_norm(hidden_states)
+        hidden_states = hidden_states + self.dropout(self.down_proj(nn.functional.silu(self.gate_proj(normed)) * self.up_proj(normed)))
+        return hidden_states, weights
+
+
+class MirasolTextDecoder(nn.Module):
+    """p(w_l | w_<l, h): hidden states of the text given the latents and when each of them was."""
+
+    def __init__(self, config: MirasolTextConfig, latent_size: int):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.time_projection = nn.Linear(config.time_code_size, latent_size, bias=False)
+        self.layers = nn.ModuleList(MirasolDecoderLayer(config, latent_size, i) for i in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def add_time(
+        self, latents: Float[Tensor, "batch chunk latent dim"], chunk_times: Float[Tensor, "batch chunk 2"]
+    ) -> Float[Tensor, "batch key dim"]:
+        """Latents plus a fixed sin/cos code of their chunk's centre in seconds (periods from 0.5 s to 4 h), projected.
+
+        It enters keys and values alike: keys find a moment, values can name it ("when does ...?").
+        """
+        code = sincos_code(chunk_times.float().mean(dim=-1), self.config.time_code_size, 0.5, 14_400.0)
+        timed = latents + self.time_projection(code.to(self.time_projection.weight.dtype))[:, :, None]
+        return rearrange(timed, "batch chunk latent dim -> batch (chunk latent) dim")
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "row token"],
+        attention_mask: Tensor | None,
+        encoder_hidden_states: Float[Tensor, "batch key dim"],
+        encoder_attention_mask: Bool[Tensor, "batch key"],
+        past_key_values: EncoderDecoderCache | None = None,
+        inputs_embeds: Float[Tensor, "row token dim"] | None = None,
+    ) -> tuple[Float[Tensor, "row token dim"], tuple]:
+        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        rows, length = hidden_states.shape[:2]
+        if attention_mask is not None and attention_mask.ndim == 2:
+            position = (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)[:, -length:]  # left padding does not count
+        else:
+            position = repeat(torch.arange(length, device=hidden_states.device) + past, "token -> row token", row=rows)
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            past_key_values=None if past_key_values is None else past_key_values.self_attention_cache,
+        )
+        angle = rotary_angle(position, self.config.head_dim, self.config.rope_theta)
+        cross_attentions = []
+        for layer in self.layers:
+            hidden_states, weights = layer(
+                hidden_states, mask, angle, encoder_hidden_states, encoder_attention_mask, past_key_values=past_key_values
+            )
+            cross_attentions.append(weights)
+        return self.norm(hidden_states), tuple(cross_attentions)

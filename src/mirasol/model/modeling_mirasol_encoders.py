@@ -1,0 +1,100 @@
+"""Encoders of one chunk: strided windows (tubes, patches) to tokens with a fixed code of their centres, then a ViT."""
+
+from math import prod
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .configuration_mirasol import MirasolAudioConfig, MirasolVideoConfig, num_positions
+from .modeling_mirasol_layers import MirasolEncoderLayer, sincos_code
+
+
+def window_centres(size: tuple[int, ...], kernel, stride, offset) -> Float[Tensor, "token axis"]:
+    """Centre of every window in elements of the chunk, in the order in which windows become tokens."""
+    axes = [
+        o + (k - 1) / 2 + s * torch.arange(num_positions(n, k, s, o), dtype=torch.float32)
+        for n, k, s, o in zip(size, kernel, stride, offset, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+
+
+def covered_area(config: MirasolVideoConfig) -> list[float]:
+    """Share of each frame of a chunk that at least one tube sees."""
+    seen = torch.zeros(config.input_size, dtype=torch.bool)
+    for kernel, stride, offset in config.tubes:
+        for centre in window_centres(config.input_size, kernel, stride, offset):
+            start = [round(float(c) - (k - 1) / 2) for c, k in zip(centre, kernel, strict=True)]
+            seen[tuple(slice(a, a + k) for a, k in zip(start, kernel, strict=True))] = True
+    return seen.float().mean(dim=(1, 2)).tolist()
+
+
+class MirasolWindowEmbedding(nn.Module):
+    """Tokens of a set of strided windows of any shape: gather, one matrix product per shape, fixed sin/cos code of the centre.
+
+    A window is a 3D convolution whose stride may differ from its kernel (TubeViT); gathering first makes it a plain
+    matrix product, which is several times faster on CPU because the windows hardly overlap.
+    """
+
+    def __init__(self, windows, size: tuple[int, ...], num_channels: int, hidden_size: int):
+        super().__init__()
+        self.windows, self.size, self.hidden_size = windows, tuple(size), hidden_size
+        self.projections = nn.ModuleList(nn.Linear(num_channels * prod(kernel), hidden_size) for kernel, _, _ in windows)
+
+    def position_code(self, device: torch.device) -> Float[Tensor, "token dim"]:
+        """The code of every token's centre; each axis has an equal share of the width, periods from 2 elements to 4 chunks."""
+        share = self.hidden_size // (2 * len(self.size)) * 2
+        codes = []
+        for kernel, stride, offset in self.windows:
+            centres = window_centres(self.size, kernel, stride, offset).to(device)
+            code = torch.cat([sincos_code(c, share, 2.0, 4.0 * n) for c, n in zip(centres.unbind(-1), self.size, strict=True)], dim=-1)
+            codes.append(nn.functional.pad(code, (0, self.hidden_size - code.shape[-1])))
+        return torch.cat(codes)
+
+    def forward(self, values: Float[Tensor, "chunk channel *size"]) -> Float[Tensor, "chunk token dim"]:
+        tokens = []
+        for (kernel, stride, offset), projection in zip(self.windows, self.projections, strict=True):
+            windows = values
+            for axis, (k, s, o) in enumerate(zip(kernel, stride, offset, strict=True), start=2):
+                windows = windows.narrow(axis, o, windows.shape[axis] - o).unfold(axis, k, s)
+            windows = windows.movedim(1, len(kernel) + 1).flatten(len(kernel) + 1).flatten(1, -2)  # chunk token (channel kernel)
+            tokens.append(projection(windows))
+        tokens = torch.cat(tokens, dim=1)
+        return tokens + self.position_code(tokens.device).to(tokens.dtype)
+
+
+class MirasolTower(nn.Module):
+    """A ViT over the windows of one chunk."""
+
+    def __init__(self, config, windows, num_channels: int):
+        super().__init__()
+        self.embedding = MirasolWindowEmbedding(windows, config.input_size, num_channels, config.hidden_size)
+        self.layers = nn.ModuleList(MirasolEncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def encode(self, values: Float[Tensor, "chunk channel *size"]) -> Float[Tensor, "chunk token dim"]:
+        hidden_states = self.embedding(values)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states)
+        return self.norm(hidden_states)
+
+
+class MirasolVideoEncoder(MirasolTower):
+    """v_t: the tokens of one chunk of frames."""
+
+    def __init__(self, config: MirasolVideoConfig):
+        super().__init__(config, config.tubes, config.num_channels)
+
+    def forward(self, pixel_values: Float[Tensor, "chunk frame channel height width"]) -> Float[Tensor, "chunk video_token dim"]:
+        return self.encode(rearrange(pixel_values, "chunk frame channel height width -> chunk channel frame height width"))
+
+
+class MirasolAudioEncoder(MirasolTower):
+    """a_t: the tokens of one chunk of log-mel."""
+
+    def __init__(self, config: MirasolAudioConfig):
+        super().__init__(config, config.patches, num_channels=1)
+
+    def forward(self, input_features: Float[Tensor, "chunk mel_frame mel"]) -> Float[Tensor, "chunk audio_token dim"]:
+        return self.encode(rearrange(input_features, "chunk mel_frame mel -> chunk 1 mel_frame mel"))

@@ -1,0 +1,103 @@
+"""The transformer layer shared by encoders, Combiner and temporal model, and the sin/cos codes of places and times."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Attention in plain matrix products, giving the weights too; boolean masks are True where attended."""
+    key = key.repeat_interleave(module.num_key_value_groups, dim=1)
+    value = value.repeat_interleave(module.num_key_value_groups, dim=1)
+    weights = torch.einsum("bhqd,bhkd->bhqk", query, key) * scaling
+    if attention_mask is not None:
+        if attention_mask.dtype == torch.bool:
+            weights = weights.masked_fill(~attention_mask, torch.finfo(weights.dtype).min)
+        else:
+            weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return rearrange(torch.einsum("bhqk,bhkd->bhqd", weights, value), "b h q d -> b q h d"), weights
+
+
+def attend(module: nn.Module, query, key, value, attention_mask):
+    """Runs the attention chosen by `config._attn_implementation`; heads come second, and are merged in the result."""
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
+    output, weights = function(module, query, key, value, attention_mask, scaling=module.scaling, dropout=0.0)
+    return rearrange(output, "b q h d -> b q (h d)"), weights
+
+
+def sincos_code(position: Float[Tensor, "*place"], size: int, shortest: float, longest: float) -> Float[Tensor, "*place size"]:
+    """Sine and cosine of `position` at `size / 2` periods, geometric from `shortest` to `longest` (in the unit of position)."""
+    exponent = torch.linspace(0, 1, size // 2, device=position.device, dtype=torch.float32)
+    periods = shortest * (longest / shortest) ** exponent
+    angle = 2 * torch.pi * position.float()[..., None] / periods
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def rotate(states: Float[Tensor, "row head token dim"], angle: Float[Tensor, "row token half"]) -> Float[Tensor, "row head token dim"]:
+    """Rotary position embedding in Llama's half-split layout."""
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    first, second = states.float().chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(states.dtype)
+
+
+def rotary_angle(position: Float[Tensor, "row token"], head_dim: int, theta: float) -> Float[Tensor, "row token half"]:
+    """Angles of rotary position embedding, computed in fp32."""
+    exponent = torch.arange(0, head_dim, 2, device=position.device, dtype=torch.float32) / head_dim
+    return position.float()[..., None] * theta**-exponent
+
+
+class MirasolSelfAttention(nn.Module):
+    """Self-attention with biases (ViT's), optionally rotary."""
+
+    is_causal = False
+    num_key_value_groups = 1
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
+        self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "row token dim"],
+        attention_mask: Bool[Tensor, "#row 1 #token key"] | None = None,
+        angle: Float[Tensor, "#row token half"] | None = None,
+    ) -> Float[Tensor, "row token dim"]:
+        query, key, value = rearrange(self.qkv_proj(hidden_states), "b t (three h d) -> three b h t d", three=3, h=self.num_heads)
+        if angle is not None:
+            query, key = rotate(query, angle), rotate(key, angle)
+        return self.o_proj(attend(self, query, key, value, attention_mask)[0])
+
+
+class MirasolEncoderLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer layer (ViT's)."""
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = MirasolSelfAttention(config)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.hidden_size, config.intermediate_size),
+            nn.GELU(),
+            nn.Linear(config.intermediate_size, config.hidden_size),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "row token dim"],
+        attention_mask: Bool[Tensor, "#row 1 #token key"] | None = None,
+        angle: Float[Tensor, "#row token half"] | None = None,
+    ) -> Float[Tensor, "row token dim"]:
+        hidden_states = hidden_states + self.dropout(self.attention(self.attention_norm(hidden_states), attention_mask, angle))
+        return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
