@@ -29,6 +29,7 @@ class AugmentConfig:
 
     shift_seconds: Range = (-0.3, 0.6)  # of the whole clip, wrapped around; kept so that every known word stays inside
     speed: Range = (0.9, 1.1)
+    chunk_phase_probability: float = 0.25  # that the chunks' grid starts before the clip, by up to a chunk
     freeze_probability: float = 0.05  # of each frame, to be replaced by the one before
     flip_probability: float = 0.5
     margin: float = 1.15  # cached picture area: this times the side that is shown
@@ -63,9 +64,10 @@ class AugmentConfig:
         """No variation at all: what validation and evaluation see."""
         same = (1.0, 1.0)
         return cls(
-            shift_seconds=(0.0, 0.0), speed=same, freeze_probability=0.0, flip_probability=0.0, margin=1.0, zoom=same,
-            brightness=0.0, contrast=same, color_gain=same, gain_db=(0.0, 0.0), noise_probability=0.0,
-            num_time_masks=0, num_mel_masks=0, sound_only_probability=0.0, picture_only_probability=0.0,
+            shift_seconds=(0.0, 0.0), speed=same, chunk_phase_probability=0.0, freeze_probability=0.0,
+            flip_probability=0.0, margin=1.0, zoom=same, brightness=0.0, contrast=same, color_gain=same,
+            gain_db=(0.0, 0.0), noise_probability=0.0, num_time_masks=0, num_mel_masks=0,
+            sound_only_probability=0.0, picture_only_probability=0.0,
         )  # fmt: skip
 
 
@@ -130,19 +132,23 @@ def move_in_time(
     return moved, [(start / speed + shift, end / speed + shift) for start, end in word_times]
 
 
+def draw_phase(config: AugmentConfig, rng: np.random.Generator, seconds_per_chunk: float) -> float:
+    """Return how long before t = 0 the chunks' grid starts: mostly 0, as in evaluation."""
+    shifted, phase = rng.random() < config.chunk_phase_probability, rng.random()
+    return phase * seconds_per_chunk if shifted else 0.0
+
+
 def vary_picture(
-    frames: UInt8[np.ndarray, "frame height width channel"], size: int, side: float, config: AugmentConfig,
+    frames: UInt8[np.ndarray, "frame height width channel"], size: int, config: AugmentConfig,
     rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "frame size size channel"]:  # fmt: skip
     """Return square frames of `size`, all cropped, zoomed, mirrored and coloured by the same draw.
 
-    `side`: how many pixels of the (larger) cached frames are shown without augmentation.
+    The frames come with a border (`margin`), at the scale at which `size` pixels are what is shown without a change.
     """
     available = frames.shape[1]
-    box = min(round(side * rng.uniform(*config.zoom)), available)
-    centred, top, left = (available - box) / 2, *(rng.integers(available - box + 1) for _ in range(2))
-    if config.zoom[0] == config.zoom[1] == 1 and config.margin == 1:
-        top = left = int(centred)
+    box = min(round(size * rng.uniform(*config.zoom)), available)
+    top, left = rng.integers(available - box + 1, size=2)
     mirrored = rng.random() < config.flip_probability
     brightness = rng.uniform(-config.brightness, config.brightness)
     gains = rng.uniform(*config.contrast) * rng.uniform(*config.color_gain, size=3)

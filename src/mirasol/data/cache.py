@@ -79,7 +79,7 @@ class ClipCache:
         return cache
 
     def __getitem__(self, row_id: str) -> Clip:
-        """Return the clip; its arrays are read-only views of the cache."""
+        """Return the clip; its arrays are views of the cache: copy before you write into them."""
         if self._maps is None:  # opened where it is used, because a worker must not share the parent's handles
             self._maps = (_map(self.folder / "frames.bin", np.uint8), _map(self.folder / "sound.bin", np.float32))
         frames_map, sound_map = self._maps
@@ -153,4 +153,4 @@ def _digest(path: Path) -> str:
 
 
 def _map(path: Path, kind: type) -> np.ndarray:
-    return np.memmap(path, kind, mode="r").view(np.ndarray) if path.stat().st_size else np.empty(0, kind)
+    return np.memmap(path, kind, mode="c").view(np.ndarray) if path.stat().st_size else np.empty(0, kind)

@@ -1,0 +1,139 @@
+"""Rows of a task as the items of a batch: the chunks of one clip and its tokenised questions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from mirasol.chunks import MirasolProcessor
+from mirasol.data.augment import (
+    AugmentConfig,
+    draw_phase,
+    draw_senses,
+    generator,
+    mask_spectrogram,
+    move_in_time,
+    vary_picture,
+    vary_sound,
+)
+from mirasol.data.cache import ClipCache
+from mirasol.media import Clip
+from mirasol.tasks import Question, Row
+
+
+class ClipDataset(Dataset):
+    """One item per readable clip; an item depends on (seed, epoch, clip id) alone, whatever the worker and order.
+
+    Items are what `MirasolCollator` joins: `MirasolProcessor.chunk_clip` of the clip and `tokenize_questions` of its
+    questions, of which every clip has equally many.
+
+    Args:
+        rows: The task's rows; those whose clip cannot be read are left out, counted and reported.
+        task: The task's module (`mirasol.tasks.get_task`), which asks the random questions of training.
+        processor: Its grid, picture size and tokenizer are used.
+        cache_root: Folder in which the decoded clips are kept.
+        augment: How a clip is varied each epoch. None: not at all, with the row's own questions, as evaluation has it.
+        seed: Of the variations.
+        questions_per_clip: Questions of each item, drawn anew each epoch in training; a clip with fewer repeats some.
+            By default all of them.
+        with_answers: False gives prompts only, for generation.
+        use_video: False takes the picture from every clip.
+        use_audio: False takes the sound from every clip.
+        change: Applied to each decoded clip together with its id, for example noise at evaluation.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        task: ModuleType,
+        processor: MirasolProcessor,
+        cache_root: str | Path,
+        *,
+        augment: AugmentConfig | None = None,
+        seed: int = 0,
+        questions_per_clip: int | None = None,
+        with_answers: bool = True,
+        use_video: bool = True,
+        use_audio: bool = True,
+        change: Callable[[Clip, str], Clip] | None = None,
+        progress: bool = True,
+    ):
+        self.cache = ClipCache.build(
+            rows,
+            cache_root,
+            processor.image_processor,
+            margin=augment.margin if augment else 1.0,
+            frames_per_second=processor.grid.frames_per_second,
+            progress=progress,
+        )
+        self.rows = [row for row in rows if row.id in self.cache]
+        self.task, self.processor, self.augment, self.seed = task, processor, augment, seed
+        self.with_answers, self.use_video, self.use_audio, self.change = with_answers, use_video, use_audio, change
+        if questions_per_clip is None and len({len(row.questions) for row in self.rows}) > 1:
+            questions_per_clip = max(len(row.questions) for row in self.rows)
+        self.questions_per_clip = questions_per_clip
+        # In shared memory, so that workers that outlive an epoch see the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose variations the items have."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the variations of this epoch from the next item on."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        clip = self.cache[row.id]
+        if self.change is not None:
+            clip = self.change(clip, row.id)
+        if not self.use_video:
+            clip = replace(clip, frames=None, frame_times=None)
+        if not self.use_audio:
+            clip = replace(clip, waveform=None)
+        if self.augment is None:
+            return self._item(clip, row.questions)
+        return self._varied_item(row, clip, self.augment)
+
+    def _varied_item(self, row: Row, clip: Clip, augment: AugmentConfig) -> dict[str, Any]:
+        rng, grid = generator(self.seed, self.epoch, row.id), self.processor.grid
+        use_video, use_audio = draw_senses(augment, rng, clip)
+        fits = clip.duration <= grid.max_chunks * grid.seconds_per_chunk
+        clip, word_times = move_in_time(clip, row.word_times, augment, rng, grid.frames_per_second)
+        phase = draw_phase(augment, rng, grid.seconds_per_chunk)
+        # A generator each, so that dropping one sense leaves the draws of the other and of the questions as they are.
+        picture_rng, sound_rng, text_rng = rng.spawn(3)
+        questions = self.task.random_questions(row, text_rng, word_times, clip.duration)
+        if use_video and clip.frames is not None:
+            size = self.processor.image_processor.image_size
+            clip = replace(clip, frames=vary_picture(clip.frames, size, augment, picture_rng))
+        if use_audio and clip.waveform is not None:
+            clip = replace(clip, waveform=vary_sound(clip.waveform, augment, sound_rng))
+        return self._item(
+            clip,
+            [questions[i] for i in text_rng.permutation(len(questions))],
+            # A clip made slower must not be squeezed back into the budget it had.
+            max_chunks=2 * grid.max_chunks if fits else None,
+            grid_offset_seconds=phase,
+            use_video=use_video,
+            use_audio=use_audio,
+            spec_augment=partial(mask_spectrogram, config=augment, rng=sound_rng),
+        )
+
+    def _item(self, clip: Clip, questions: Sequence[Question], **options: Any) -> dict[str, Any]:
+        count = self.questions_per_clip or len(questions)
+        questions = [questions[number % len(questions)] for number in range(count)]
+        # Frames from the cache are already squares of the size to be shown.
+        media = self.processor.chunk_clip(clip, do_resize=False, **options)
+        answers = [question.answer for question in questions] if self.with_answers else None
+        return {**media, **self.processor.tokenize_questions([question.text for question in questions], answers)}
