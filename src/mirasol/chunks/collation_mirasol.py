@@ -1,0 +1,55 @@
+"""Clips of different length -> one padded batch, with the places of the real chunks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from einops import rearrange
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mirasol.chunks.text import pad_text
+
+CHUNK_INPUTS = ("pixel_values_videos", "input_features", "video_chunk_mask", "audio_chunk_mask", "chunk_times")
+
+
+def pad_chunks(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The chunk inputs of every clip, `[batch chunk ...]`; chunks that a shorter clip lacks are zeros and masked."""
+    if len(clips) == 1:
+        return {name: rearrange(clips[0][name], "... -> 1 ...") for name in CHUNK_INPUTS}
+    return {name: pad_sequence([clip[name] for clip in clips], batch_first=True) for name in CHUNK_INPUTS}
+
+
+class MirasolCollator:
+    """Joins items of a data set into the inputs of one training step.
+
+    An item is what `MirasolProcessor.chunk_clip` gives for one clip, plus what `MirasolProcessor.tokenize_questions`
+    gives for its questions; every item of a batch has equally many. The rows of text are grouped by clip, so that all
+    questions of a clip share one encoding. `video_chunk_index` and `audio_chunk_index` are the places of the real
+    chunks in the flattened (batch chunk) axis: the encoders compute these only.
+
+    Args:
+        pad_token_id: Fills the text of shorter questions: `MirasolProcessor.pad_token_id`.
+        padding_side: Side of the text's padding; by default left for prompts, right with answers.
+    """
+
+    def __init__(self, pad_token_id: int, padding_side: str | None = None):
+        self.pad_token_id = pad_token_id
+        self.padding_side = padding_side
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """The padded batch with its packing indices."""
+        batch = pad_chunks(items)
+        for modality in ("video", "audio"):
+            real = rearrange(batch[f"{modality}_chunk_mask"], "batch chunk -> (batch chunk)")
+            batch[f"{modality}_chunk_index"] = rearrange(real.nonzero(), "index 1 -> index")
+        if "decoder_input_ids" not in items[0]:
+            return batch
+        counts = sorted({len(item["decoder_input_ids"]) for item in items})
+        if len(counts) > 1:
+            raise ValueError(
+                f"Every clip of a batch must have equally many questions, but these have {counts}: "
+                "ask each clip the same number, or use a batch size of 1."
+            )
+        names = [name for name in ("decoder_input_ids", "labels") if name in items[0]]
+        rows = {name: [row for item in items for row in item[name]] for name in names}
+        return batch | pad_text(rows, self.pad_token_id, self.padding_side)

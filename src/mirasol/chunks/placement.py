@@ -1,0 +1,106 @@
+"""One clip on the grid: which frame each slot shows, which chunks are real, and what to tell the user about it."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mirasol.chunks.sound import chunks_with_sound
+from mirasol.chunks.time_grid import SECONDS_PER_COLUMN, ChunkPlan
+from mirasol.media import Clip
+
+MAX_COLUMNS_INTO_ONE = 4
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a clip's frames and sound lie in the chunks of a plan. Masks: True = real."""
+
+    plan: ChunkPlan
+    frame_index: Int[np.ndarray, "chunk frame"]
+    video_chunk_mask: Bool[Tensor, " chunk"]
+    audio_chunk_mask: Bool[Tensor, " chunk"]
+
+
+def place_clip(clip: Clip, plan: ChunkPlan, use_video: bool = True, use_audio: bool = True) -> Placement:
+    """The clip's frames and sound in the plan's chunks, without trailing chunks that hold nothing."""
+    num_chunks = len(plan.starts)
+    frame_index = np.zeros((num_chunks, plan.num_frames_per_chunk), dtype=np.int64)
+    video_mask = audio_mask = torch.zeros(num_chunks, dtype=torch.bool)
+    if use_video and clip.frames is not None:
+        frame_index, holds_frame = plan.place_frames(clip.frame_times)
+        video_mask = torch.from_numpy(holds_frame)
+    if use_audio and clip.waveform is not None:
+        audio_mask = chunks_with_sound(plan, len(clip.waveform), clip.audio_start, clip.sampling_rate)
+    real = (video_mask | audio_mask).nonzero()
+    if len(real) == 0:
+        raise ValueError(
+            f"A clip needs at least one frame or 10 ms of sound that is used, but this one ({clip.duration:g} s) has "
+            f"{0 if clip.frames is None else len(clip.frames)} frames with use_video={use_video} and "
+            f"{0 if clip.waveform is None else len(clip.waveform)} samples with use_audio={use_audio}: "
+            "use the other track too, or leave the clip out."
+        )
+    count = int(real[-1]) + 1
+    plan = replace(plan, starts=plan.starts[:count])
+    return Placement(plan, frame_index[:count], video_mask[:count], audio_mask[:count])
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """What the processor used of one clip."""
+
+    duration_seconds: float
+    seconds_covered: float  # of the clip, by the spans of the chunks
+    num_chunks: int
+    seconds_per_chunk: float
+    num_frames: int  # decoded
+    num_frames_used: int
+    found_sound: bool
+    used_sound: bool
+    is_silent: bool  # sound was found, but every sample is zero
+    warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        sound = "no sound found"
+        if self.found_sound:
+            sound = ("sound used" if self.used_sound else "sound found but NOT used") + " (silent)" * self.is_silent
+        lines = [
+            f"{self.seconds_covered:.2f} of {self.duration_seconds:.2f} s covered by {self.num_chunks} chunks of "
+            f"{self.seconds_per_chunk:g} s; {self.num_frames_used} frames used; {sound}"
+        ]
+        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+
+def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> ClipReport:
+    """What this placement uses of the clip, with a warning for each thing it leaves out."""
+    plan = placement.plan
+    found_sound = clip.waveform is not None or bool(clip.info and clip.info.has_audio)
+    used_sound = bool(placement.audio_chunk_mask.any())
+    messages = list(clip.warnings)
+    if found_sound and not used_sound:
+        source = clip.info.source if clip.info else "The clip"
+        messages.append(
+            f"{source} has sound, but it is not used: pass use_audio=True and sound of at least 10 ms to use it."
+        )
+    columns = plan.seconds_per_chunk / SECONDS_PER_COLUMN / num_mel_frames_per_chunk
+    if used_sound and columns > MAX_COLUMNS_INTO_ONE:
+        messages.append(
+            f"Sampling 'uniform' averages {columns:.1f} columns of 10 ms sound into one, and more than "
+            f"{MAX_COLUMNS_INTO_ONE} blur speech: pass sampling='snippets', or a larger max_chunks, where sound matters."
+        )
+    used_index = placement.frame_index[placement.video_chunk_mask.numpy()]
+    times = plan.times.clip(0.0, clip.duration)
+    return ClipReport(
+        duration_seconds=clip.duration,
+        seconds_covered=float((times[:, 1] - times[:, 0]).sum()),
+        num_chunks=len(plan.starts),
+        seconds_per_chunk=plan.seconds_per_chunk,
+        num_frames=0 if clip.frames is None else len(clip.frames),
+        num_frames_used=len(np.unique(used_index)),
+        found_sound=found_sound,
+        used_sound=used_sound,
+        is_silent=clip.waveform is not None and not clip.waveform.any(),
+        warnings=messages,
+    )

@@ -1,0 +1,377 @@
+"""Clips, sound and questions -> the model's inputs, on one grid of seconds."""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature, ProcessorMixin
+
+from mirasol.chunks.collation_mirasol import CHUNK_INPUTS, pad_chunks
+from mirasol.chunks.placement import ClipReport, Placement, place_clip, report
+from mirasol.chunks.sound import log_mel_chunks
+from mirasol.chunks.sources import as_clips
+from mirasol.chunks.text import TokenRows, pad_text, tokenize_prompts
+from mirasol.chunks.time_grid import ChunkPlan, TimeGrid
+from mirasol.media import Clip, MediaInfo, read_clip
+
+CHAT_TEMPLATE = (
+    "{%- set message = messages | selectattr('role', 'equalto', 'user') | list | last -%}"
+    "{%- if message.content is string -%}{%- set question = message.content -%}{%- else -%}"
+    "{%- set texts = message.content | selectattr('type', 'equalto', 'text') | map(attribute='text') -%}"
+    "{%- set question = texts | join(' ') -%}"
+    "{%- endif -%}"
+)
+
+
+class MirasolProcessor(ProcessorMixin):
+    """Turns clips and questions into the inputs of `MirasolForConditionalGeneration`.
+
+    Args:
+        image_processor: A `MirasolVideoProcessor`.
+        feature_extractor: A `MirasolFeatureExtractor`.
+        tokenizer: The text decoder's; its `model_max_length` is the context.
+        chat_template: Renders a conversation; by default to the prompt that `prompt_template` gives.
+        frames_per_second: Frame slots a second; this and the next three make the `TimeGrid`.
+        num_frames_per_chunk: Frame slots a chunk.
+        num_mel_frames_per_chunk: Log-mel columns (10 ms) a chunk.
+        max_chunks: Budget for long clips.
+        sampling: What happens to a clip longer than the budget: `uniform`, `snippets` or `dense`.
+        prompt_template: Text of the prompt; `{question}` stands for the question.
+    """
+
+    def __init__(
+        self,
+        image_processor=None,
+        feature_extractor=None,
+        tokenizer=None,
+        chat_template=None,
+        frames_per_second: float = 12.5,
+        num_frames_per_chunk: int = 8,
+        num_mel_frames_per_chunk: int = 64,
+        max_chunks: int = 16,
+        sampling: str = "uniform",
+        prompt_template: str = "{question}\n",
+    ):
+        self.frames_per_second = frames_per_second
+        self.num_frames_per_chunk = num_frames_per_chunk
+        self.num_mel_frames_per_chunk = num_mel_frames_per_chunk
+        self.max_chunks = max_chunks
+        self.sampling = sampling
+        self.prompt_template = prompt_template
+        if prompt_template.count("{question}") != 1:
+            raise ValueError(
+                f"prompt_template must hold {{question}} once, but it is {prompt_template!r}: "
+                "write it where the question belongs."
+            )
+        self.grid.plan(0.0, sampling)  # refuses a wrong grid or policy now rather than at the first clip
+        before, after = (json.dumps(part) for part in prompt_template.split("{question}"))
+        chat_template = chat_template or CHAT_TEMPLATE + f"{{{{ {before} ~ question ~ {after} }}}}"
+        super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
+
+    @property
+    def grid(self) -> TimeGrid:
+        """The time grid that the model is checked against."""
+        return TimeGrid(
+            self.frames_per_second, self.num_frames_per_chunk, self.num_mel_frames_per_chunk, self.max_chunks
+        )
+
+    @property
+    def pad_token_id(self) -> int:
+        """Fills the text of shorter questions; the end token where the tokenizer has no padding token."""
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of everything that a call may return."""
+        return [*CHUNK_INPUTS, "decoder_input_ids", "decoder_attention_mask", "labels"]
+
+    def check_model_config(self, config: Any) -> None:
+        """Returns if the model's config agrees with this grid; otherwise says which number differs."""
+        ours = {
+            "num_frames_per_chunk": self.num_frames_per_chunk,
+            "num_mel_frames_per_chunk": self.num_mel_frames_per_chunk,
+            "num_mel_bins": self.feature_extractor.num_mel_bins,
+            "image_size": self.image_processor.image_size,
+        }
+        for name, value in ours.items():
+            if getattr(config, name) != value:
+                raise ValueError(
+                    f"Processor and model must agree on {name}, but the processor has {value} and the model "
+                    f"{getattr(config, name)}: load both from one checkpoint, or build the processor for this model."
+                )
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        videos: Any = None,
+        audio: Any = None,
+        *,
+        answers: str | Sequence[str] | None = None,
+        frame_times: Any = None,
+        frame_rate: float | None = None,
+        sampling_rate: int | None = None,
+        sampling: str | None = None,
+        max_chunks: int | None = None,
+        use_video: bool = True,
+        use_audio: bool = True,
+        padding_side: str | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """The model's inputs: chunks `[batch chunk ...]` with masks and times, and text `[question token]`.
+
+        Args:
+            text: One question for all clips, or k questions a clip, grouped by clip. None gives the media only.
+            videos: A clip or a list of them: a `Clip`, a path, the bytes of a file, or uint8 frames
+                [frame, height, width, 3] with `frame_times` or `frame_rate`; None where a clip has sound only.
+            audio: A waveform (mono, 16 kHz, from t = 0) or a path, or a list of them, one for each clip; each replaces
+                the sound of its video.
+            answers: One answer a question; adds the answer to `decoder_input_ids`, and `labels`.
+            frame_times: Seconds of each frame, for frames given as an array; a list of them for a list.
+            frame_rate: Frames a second instead of `frame_times`.
+            sampling_rate: Of the waveforms; checked against 16 kHz when given.
+            sampling: Policy for clips longer than the budget instead of the processor's own.
+            max_chunks: Budget instead of the processor's own.
+            use_video: False masks the picture.
+            use_audio: False masks the sound; a clip that has some then warns.
+            padding_side: Side of the text's padding; by default left for prompts, right with answers.
+            return_tensors: "pt", the only kind there is.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors must be 'pt', but it is {return_tensors!r}: Mirasol is a PyTorch model.")
+        if text is None and videos is None and audio is None:
+            raise ValueError("Expected a question, videos or audio, but found none of them: pass at least one.")
+        chosen = {"sampling": sampling, "max_chunks": max_chunks, "use_video": use_video, "use_audio": use_audio}
+
+        def read(source, use_video: bool, use_audio: bool) -> Clip:
+            return self.read_clip(
+                source, sampling=sampling, max_chunks=max_chunks, use_video=use_video, use_audio=use_audio
+            )
+
+        clips = as_clips(videos, audio, read, use_video, use_audio, frame_times, frame_rate, sampling_rate)
+        data = {}
+        if clips:
+            for clip in clips:
+                for message in self.describe(clip, **chosen).warnings:
+                    warnings.warn(message, stacklevel=2)
+            data = pad_chunks([self.chunk_clip(clip, **chosen) for clip in clips])
+        if text is not None:
+            questions = _as_strings(text, "text", len(clips))
+            if clips and len(questions) % len(clips):
+                raise ValueError(
+                    f"Every clip needs equally many questions, but there are {len(questions)} questions for "
+                    f"{len(clips)} clips: pass one question for all, or k for each clip, those of the first clip first."
+                )
+            rows = self.tokenize_questions(questions, answers and _as_strings(answers, "answers", len(clips)))
+            data |= pad_text(rows, self.pad_token_id, padding_side)
+        return BatchFeature(data)
+
+    def read_clip(
+        self,
+        source: str | Path | bytes,
+        *,
+        sampling: str | None = None,
+        max_chunks: int | None = None,
+        use_video: bool = True,
+        use_audio: bool = True,
+    ) -> Clip:
+        """The sound of a file and those of its frames that the grid needs, in one decode pass."""
+        announced: list[float] = []
+
+        def select(info: MediaInfo) -> np.ndarray:
+            announced.append(info.duration_seconds)
+            plan = self._plan(info.duration_seconds, sampling, max_chunks)
+            if self._is_native(plan):
+                # A file may last a little longer than it announces.
+                plan = self.grid.plan(info.duration_seconds + self.grid.seconds_per_chunk, "dense")
+            return plan.wanted_times
+
+        clip = read_clip(source, use_video=use_video, use_audio=use_audio, select=select)
+        plan = self._plan(clip.duration, sampling, max_chunks)
+        if not announced or self._is_native(plan):
+            return clip
+        if abs(clip.duration - announced[0]) <= self.grid.seconds_per_chunk:
+            return replace(clip, duration=announced[0])  # so that frames are placed as they were chosen
+        return read_clip(source, use_video=use_video, use_audio=use_audio, select=lambda info: plan.wanted_times)
+
+    def chunk_clip(
+        self,
+        clip: Clip,
+        *,
+        sampling: str | None = None,
+        max_chunks: int | None = None,
+        grid_offset_seconds: float = 0.0,
+        use_video: bool = True,
+        use_audio: bool = True,
+        do_resize: bool = True,
+        spec_augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """One clip's chunk inputs without batch axis: `pixel_values_videos` [chunk frame channel height width] and
+        `input_features` [chunk mel_frame mel], zeros where not real, their masks [chunk] and `chunk_times` [chunk 2].
+
+        Args:
+            clip: Frames and sound with their times.
+            sampling: Policy for long clips instead of the processor's own.
+            max_chunks: Budget instead of the processor's own.
+            grid_offset_seconds: The grid starts this long before t = 0: a random chunk phase.
+            use_video: False masks the picture.
+            use_audio: False masks the sound.
+            do_resize: False when the frames already are `image_size` squares.
+            spec_augment: Changes the log-mel [chunk mel_frame mel] of the whole clip.
+        """
+        placement = self._place(clip, sampling, max_chunks, use_video, use_audio, grid_offset_seconds)
+        return {
+            "pixel_values_videos": self._pixel_values(clip, placement, do_resize),
+            "input_features": self._input_features(clip, placement, spec_augment),
+            "video_chunk_mask": placement.video_chunk_mask,
+            "audio_chunk_mask": placement.audio_chunk_mask,
+            "chunk_times": torch.from_numpy(placement.plan.times).float(),
+        }
+
+    def describe(
+        self,
+        clip: Clip,
+        *,
+        sampling: str | None = None,
+        max_chunks: int | None = None,
+        use_video: bool = True,
+        use_audio: bool = True,
+    ) -> ClipReport:
+        """What a call with these options uses of the clip: seconds, frames, sound found and used, warnings."""
+        placement = self._place(clip, sampling, max_chunks, use_video, use_audio)
+        return report(clip, placement, self.num_mel_frames_per_chunk)
+
+    def tokenize_questions(self, questions: Sequence[str], answers: Sequence[str] | None = None) -> TokenRows:
+        """Token rows of questions, and of their answers if given: see `mirasol.chunks.text.tokenize_prompts`."""
+        prompts = [self.prompt_template.replace("{question}", question) for question in questions]
+        return tokenize_prompts(self.tokenizer, prompts, answers)
+
+    def decode_answer(self, ids: Tensor | Sequence, prompt_length: int = 0) -> str | list[str]:
+        """The text of generated ids without special tokens: a string for one row, a list for several.
+
+        Args:
+            ids: Generated ids, or labels, whose ignored places are left out.
+            prompt_length: Tokens at the start of each row that are the prompt (`decoder_input_ids.shape[1]`).
+        """
+        rows = torch.as_tensor(ids)
+        if rows.ndim == 2:
+            return [self.decode_answer(row, prompt_length) for row in rows]
+        kept = rows[prompt_length:]
+        return self.tokenizer.decode(kept[kept >= 0].tolist(), skip_special_tokens=True).strip()
+
+    def apply_chat_template(
+        self,
+        conversation: list,
+        chat_template: str | None = None,
+        tokenize: bool = False,
+        add_generation_prompt: bool = True,
+        return_dict: bool = True,
+        return_tensors: str = "pt",
+        processor_kwargs: dict | None = None,
+        **kwargs,
+    ) -> str | list[str] | BatchFeature:
+        """The prompt of a conversation's last user message or, with `tokenize`, the model's inputs with its media.
+
+        Args:
+            conversation: Messages whose content is text, or parts of type "text", "video" and "audio"; or a list of
+                conversations.
+            chat_template: Instead of the processor's own.
+            tokenize: Read the media and tokenise, as a call does.
+            add_generation_prompt: Has no effect, because the prompt always ends where the answer begins.
+            return_dict: False gives `decoder_input_ids` only.
+            return_tensors: "pt", the only kind there is.
+            processor_kwargs: Passed on to the call, like all further keywords.
+        """
+        prompts = super().apply_chat_template(conversation, chat_template=chat_template, tokenize=False)
+        if not tokenize:
+            return prompts
+        batch = [conversation] if isinstance(prompts, str) else conversation
+        videos, audio = ([_last_part(messages, kind) for messages in batch] for kind in ("video", "audio"))
+        media = {
+            name: parts for name, parts in (("videos", videos), ("audio", audio)) if any(p is not None for p in parts)
+        }
+        inputs = BatchFeature()
+        if media and return_dict:
+            inputs = self(**media, return_tensors=return_tensors, **(processor_kwargs or {}), **kwargs)
+        rows = tokenize_prompts(self.tokenizer, [prompts] if isinstance(prompts, str) else prompts)
+        inputs.update(pad_text(rows, self.pad_token_id))
+        return inputs if return_dict else inputs["decoder_input_ids"]
+
+    # ---- parts of chunk_clip
+
+    def _plan(self, duration: float, sampling: str | None, max_chunks: int | None, offset: float = 0.0) -> ChunkPlan:
+        return self.grid.plan(duration, sampling or self.sampling, max_chunks, offset)
+
+    def _is_native(self, plan: ChunkPlan) -> bool:
+        """Whether the plan's chunks follow each other at native rate, as those of `dense` do."""
+        steps = np.diff(plan.starts)
+        return plan.seconds_per_chunk == self.grid.seconds_per_chunk and np.allclose(steps, plan.seconds_per_chunk)
+
+    def _place(
+        self,
+        clip: Clip,
+        sampling: str | None,
+        max_chunks: int | None,
+        use_video: bool,
+        use_audio: bool,
+        offset: float = 0.0,
+    ) -> Placement:
+        return place_clip(clip, self._plan(clip.duration, sampling, max_chunks, offset), use_video, use_audio)
+
+    def _pixel_values(self, clip: Clip, placement: Placement, do_resize: bool) -> Tensor:
+        size, mask = self.image_processor.image_size, placement.video_chunk_mask
+        values = torch.zeros(len(mask), self.num_frames_per_chunk, 3, size, size)
+        if not mask.any():
+            return values
+        used, slots = np.unique(placement.frame_index[mask.numpy()], return_inverse=True)
+        frames = clip.frames if len(used) == len(clip.frames) else clip.frames[used]
+        if not do_resize and frames.shape[1:3] != (size, size):
+            raise ValueError(
+                f"With do_resize=False frames must be {size} x {size} pixels, but these are "
+                f"{frames.shape[1]} x {frames.shape[2]}: resize them, or leave do_resize on."
+            )
+        pixels = self.image_processor.crop_and_resize(frames, crop_fraction=None if do_resize else 1.0)
+        shown = torch.from_numpy(slots.reshape(-1, self.num_frames_per_chunk))
+        values[mask] = self.image_processor.to_pixel_values(pixels[shown])
+        return values
+
+    def _input_features(
+        self, clip: Clip, placement: Placement, spec_augment: Callable[[Tensor], Tensor] | None
+    ) -> Tensor:
+        extractor, mask = self.feature_extractor, placement.audio_chunk_mask
+        if not mask.any():
+            return torch.zeros(len(mask), self.num_mel_frames_per_chunk, extractor.num_mel_bins)
+        if clip.sampling_rate != extractor.sampling_rate:
+            raise ValueError(
+                f"Sound must come at {extractor.sampling_rate} Hz, but this clip's sampling_rate is "
+                f"{clip.sampling_rate} Hz: resample it to {extractor.sampling_rate} Hz first."
+            )
+        waveform = torch.from_numpy(clip.waveform)
+        features = log_mel_chunks(placement.plan, waveform, clip.audio_start, self.num_mel_frames_per_chunk, extractor)
+        if spec_augment is not None:
+            features = spec_augment(features)
+        return features.masked_fill(~mask[:, None, None], 0.0)
+
+
+def _as_strings(text: str | Sequence[str], name: str, count: int) -> list[str]:
+    """A list of strings; one string counts for each of `count` clips."""
+    strings = [text] * max(1, count) if isinstance(text, str) else list(text)
+    for item in strings:
+        if not isinstance(item, str):
+            raise ValueError(
+                f"{name} must be a string or a list of strings, but holds a {type(item).__name__}: {item!r}."
+            )
+    return strings
+
+
+def _last_part(messages: Sequence[dict], kind: str) -> Any:
+    """The last video or audio of a conversation, or None."""
+    contents = [message["content"] for message in messages if not isinstance(message["content"], str)]
+    parts = [part for content in contents for part in content if part["type"] == kind]
+    return next((parts[-1][key] for key in (kind, "path", "url") if key in parts[-1]), None) if parts else None

@@ -1,0 +1,107 @@
+"""Whatever a user holds (paths, bytes, frames, waveforms) -> `Clip`s."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mirasol.features.feature_extraction_mirasol import SAMPLING_RATE, check_waveform
+from mirasol.features.image_processing_mirasol import check_frames
+from mirasol.media import Clip
+
+FILES = (str, Path, bytes)
+
+
+def clip_from_frames(frames: Any, frame_times: Any = None, frame_rate: float | None = None) -> Clip:
+    """A clip without sound of decoded frames, with their seconds or their rate."""
+    frames = check_frames(frames)
+    if (frame_times is None) == (frame_rate is None):
+        raise ValueError(
+            f"Frames need their times in seconds, but frame_times is {frame_times} and frame_rate is {frame_rate}: "
+            f"pass one of them, {len(frames)} times or one rate, because Mirasol places every frame by its second."
+        )
+    if frame_rate is not None:
+        times = np.arange(len(frames)) / frame_rate
+        return Clip(frames, times, None, duration=len(frames) / frame_rate)
+    times = np.asarray(frame_times, dtype=np.float64)
+    if times.shape != (len(frames),) or times[0] < 0 or (np.diff(times) <= 0).any():
+        raise ValueError(
+            f"frame_times must be {len(frames)} increasing seconds from 0 on, one for each frame, but they have the shape "
+            f"{list(times.shape)} and begin {times.ravel()[:5].tolist()}: pass the presentation time of each frame."
+        )
+    last_interval = (
+        times[-1] - times[-2] if len(times) > 1 else 0.04
+    )  # one picture lasts as long as one of 25 a second
+    return Clip(frames, times, None, duration=float(times[-1] + last_interval))
+
+
+def with_waveform(clip: Clip | None, waveform: Any, sampling_rate: int | None = None) -> Clip:
+    """The clip with this sound, from t = 0, in place of its own."""
+    if sampling_rate not in (None, SAMPLING_RATE):
+        raise ValueError(
+            f"Sound must come at {SAMPLING_RATE} Hz, but its sampling_rate is {sampling_rate} Hz: "
+            f"resample it to {SAMPLING_RATE} Hz first."
+        )
+    samples = check_waveform(waveform).numpy()
+    seconds = len(samples) / SAMPLING_RATE
+    if clip is None:
+        return Clip(None, None, samples, duration=seconds)
+    video_end = 0.0 if clip.frame_times is None else float(clip.frame_times[-1])
+    return replace(clip, waveform=samples, audio_start=0.0, duration=max(seconds, video_end, clip.duration))
+
+
+def as_list(value: Any, items: tuple[type, ...]) -> list:
+    """`value` itself if it is a list, else a list of it alone; an array is one item."""
+    if isinstance(value, (*items, np.ndarray, Tensor)):
+        return [value]
+    if isinstance(value, Sequence) and not (value and isinstance(value[0], (int, float))):
+        return list(value)
+    raise ValueError(
+        f"Expected a {', '.join(item.__name__ for item in items)}, an array or a list of them, "
+        f"but found a {type(value).__name__}: pass one of these."
+    )
+
+
+def as_clips(
+    videos: Any,
+    audio: Any,
+    read: Callable[..., Clip],
+    use_video: bool,
+    use_audio: bool,
+    frame_times: Any = None,
+    frame_rate: float | None = None,
+    sampling_rate: int | None = None,
+) -> list[Clip]:
+    """One clip for each entry of `videos` and `audio`; `read(source, use_video=, use_audio=)` reads a file."""
+    video_list = None if videos is None else as_list(videos, (Clip, *FILES))
+    audio_list = None if audio is None else as_list(audio, FILES)
+    count = len(video_list if video_list is not None else audio_list or [])
+    video_list = video_list or [None] * count
+    audio_list = audio_list or [None] * count
+    if len(audio_list) != len(video_list):
+        raise ValueError(
+            f"videos and audio must be equally many, but there are {len(video_list)} videos and {len(audio_list)} "
+            "waveforms: pass None where a clip lacks one of them."
+        )
+    is_single = isinstance(videos, (np.ndarray, Tensor))
+    clips = []
+    for number, (video, sound) in enumerate(zip(video_list, audio_list, strict=True)):
+        if isinstance(video, FILES):
+            clip = read(video, use_video=use_video, use_audio=use_audio and sound is None)
+        elif isinstance(video, Clip) or video is None:
+            clip = video
+        else:
+            times = frame_times if is_single or frame_times is None else frame_times[number]
+            clip = clip_from_frames(video, times, frame_rate)
+        if isinstance(sound, FILES):
+            heard = read(sound, use_video=False, use_audio=True)
+            clip = with_waveform(clip, heard.waveform, heard.sampling_rate)
+        elif sound is not None:
+            clip = with_waveform(clip, sound, sampling_rate)
+        if clip is None:
+            raise ValueError(f"Clip {number} has neither video nor audio: pass one of them for every clip.")
+        clips.append(clip)
+    return clips

@@ -1,0 +1,75 @@
+"""Questions and answers -> token rows for the text decoder."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+IGNORED_LABEL = -100
+TokenRows = dict[str, list[list[int]]]
+
+
+def tokenize_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str] | None = None
+) -> TokenRows:
+    """`decoder_input_ids` of each prompt, after the begin token; with answers, also the answer, and `labels`.
+
+    Labels are already shifted (`logits[i]` predicts `labels[i]`), end with the end token and ignore the prompt:
+
+        decoder_input_ids   <s>  which digit  ?   two
+        labels             -100  -100  -100  two  </s>
+    """
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if begin is None:
+        begin = end  # Qwen's tokenizers have no begin token
+    prompt_ids = [[begin, *ids] for ids in _ids(tokenizer, prompts)]
+    if answers is None:
+        _check_context(tokenizer, prompt_ids, room=1)
+        return {"decoder_input_ids": prompt_ids}
+    if len(answers) != len(prompts):
+        raise ValueError(
+            f"Every question needs one answer, but there are {len(prompts)} questions and {len(answers)} answers: "
+            "pass lists of equal length."
+        )
+    pairs = list(zip(prompt_ids, _ids(tokenizer, answers), strict=True))
+    rows = [prompt + answer for prompt, answer in pairs]
+    _check_context(tokenizer, rows, room=0)
+    labels = [[IGNORED_LABEL] * (len(prompt) - 1) + answer + [end] for prompt, answer in pairs]
+    return {"decoder_input_ids": rows, "labels": labels}
+
+
+def pad_text(
+    rows: Mapping[str, Sequence[Sequence[int]]], pad_token_id: int, padding_side: str | None = None
+) -> dict[str, Tensor]:
+    """`decoder_input_ids`, `decoder_attention_mask` and, if there are answers, `labels`, all `[question token]`.
+
+    Prompts are padded on the left, because generation appends on the right; with answers, on the right.
+    """
+    side = padding_side or ("right" if "labels" in rows else "left")
+
+    def pad(tokens: Sequence[Sequence[int]], fill: int) -> Tensor:
+        return pad_sequence([torch.tensor(row) for row in tokens], True, fill, padding_side=side)
+
+    padded = {"decoder_input_ids": pad(rows["decoder_input_ids"], pad_token_id)}
+    padded["decoder_attention_mask"] = pad([[1] * len(row) for row in rows["decoder_input_ids"]], 0)
+    if "labels" in rows:
+        padded["labels"] = pad(rows["labels"], IGNORED_LABEL)
+    return padded
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+
+def _check_context(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], room: int) -> None:
+    """Refuses rows that leave less than `room` tokens of the context."""
+    context = tokenizer.model_max_length
+    for number, row in enumerate(rows):
+        if len(row) + room > context:
+            raise ValueError(
+                f"A question must fit into the text decoder's context of {context} tokens"
+                f"{' and leave room for the answer' if room else ' together with its answer'}, but question {number} "
+                f"takes {len(row)} tokens: shorten it."
+            )

@@ -1,0 +1,126 @@
+"""Seconds -> chunks: which spans of a clip become chunks, and which moments become frames."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+SECONDS_PER_COLUMN = 0.01
+TOLERANCE_SECONDS = 0.001  # containers round timestamps to 1 ms; a frame this near to a boundary lies on it
+MIN_SOUND_SECONDS = 0.01  # a chunk with less sound than one column has none
+SAMPLING_POLICIES = ("uniform", "snippets", "dense")
+
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """The spans chosen from one clip, all equally long: `starts[k]` to `starts[k] + seconds_per_chunk`."""
+
+    starts: Float[np.ndarray, " chunk"]
+    seconds_per_chunk: float
+    num_frames_per_chunk: int
+
+    @property
+    def times(self) -> Float[np.ndarray, "chunk 2"]:
+        """Start and end of each chunk, in seconds."""
+        return np.stack([self.starts, self.starts + self.seconds_per_chunk], axis=1)
+
+    @property
+    def slot_times(self) -> Float[np.ndarray, "chunk frame"]:
+        """The moment each frame slot shows, in seconds: slots divide the chunk evenly and show their own start."""
+        return self.starts[:, None] + np.arange(self.num_frames_per_chunk) * (
+            self.seconds_per_chunk / self.num_frames_per_chunk
+        )
+
+    @property
+    def wanted_times(self) -> Float[np.ndarray, " moment"]:
+        """Moments whose latest frames decide everything: those of the slots, and the last of each chunk (is it real?)."""
+        last_moments = self.times[:, 1] - TOLERANCE_SECONDS - 1e-6
+        return np.unique(np.concatenate([(self.slot_times + TOLERANCE_SECONDS).ravel(), last_moments]).clip(min=0.0))
+
+    def place_frames(
+        self, frame_times: Float[np.ndarray, " frame"]
+    ) -> tuple[Int[np.ndarray, "chunk frame"], Bool[np.ndarray, " chunk"]]:
+        """Which frame each slot shows, and which chunks are real (hold at least one frame).
+
+        A slot shows the latest frame at or before its moment, as a player would: a missing frame repeats the last one, and
+        slots before the clip's first frame show the first. Example, 3 slots of 0.1 s, frames at 0.15, 0.2, 0.4 s:
+
+            slot moment   0.0 0.1 0.2 | 0.3 0.4 0.5 | 0.6 0.7 0.8
+            frame           0   0   1 |   1   2   2 |   2   2   2
+            real                  yes |         yes |          no
+        """
+        index = np.searchsorted(frame_times, self.slot_times + TOLERANCE_SECONDS, side="right") - 1
+        frames_before = np.searchsorted(frame_times, self.times - TOLERANCE_SECONDS, side="left")
+        return index.clip(min=0), frames_before[:, 1] > frames_before[:, 0]
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """The unit of time that processor and model agree on.
+
+    Args:
+        frames_per_second: Frame slots a second.
+        num_frames_per_chunk: Frame slots a chunk; with the rate they give `seconds_per_chunk`.
+        num_mel_frames_per_chunk: Log-mel columns of 10 ms a chunk; they must cover the same seconds.
+        max_chunks: Budget of the policies that bound a long clip.
+    """
+
+    frames_per_second: float = 12.5
+    num_frames_per_chunk: int = 8
+    num_mel_frames_per_chunk: int = 64
+    max_chunks: int = 16
+
+    def __post_init__(self):
+        for name in ("frames_per_second", "num_frames_per_chunk", "num_mel_frames_per_chunk", "max_chunks"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, but it is {getattr(self, name)}: pass a positive number.")
+        mel_seconds = self.num_mel_frames_per_chunk * SECONDS_PER_COLUMN
+        if not math.isclose(mel_seconds, self.seconds_per_chunk, rel_tol=1e-9):
+            raise ValueError(
+                f"Frames and sound of a chunk must cover the same seconds, but {self.num_frames_per_chunk} frames at "
+                f"{self.frames_per_second} a second last {self.seconds_per_chunk:g} s and {self.num_mel_frames_per_chunk} "
+                f"log-mel columns {mel_seconds:g} s: set num_mel_frames_per_chunk to {100 * self.seconds_per_chunk:g}."
+            )
+
+    @property
+    def seconds_per_chunk(self) -> float:
+        """Seconds of one chunk at native rate."""
+        return self.num_frames_per_chunk / self.frames_per_second
+
+    def plan(
+        self, duration: float, sampling: str = "uniform", max_chunks: int | None = None, offset_seconds: float = 0.0
+    ) -> ChunkPlan:
+        """The chunks of a clip that lasts `duration` seconds. Up to `max_chunks`, every policy gives the same plan.
+
+        Args:
+            duration: Seconds from t = 0 to the end of the last used track.
+            sampling: What happens to a longer clip. `uniform`: chunks are stretched to cover all of it. `snippets`: native
+                chunks, one in the middle of each of `max_chunks` equal parts. `dense`: as many native chunks as there are.
+            max_chunks: Budget instead of the grid's own.
+            offset_seconds: The grid starts this long before t = 0 (a random chunk phase in training).
+        """
+        if sampling not in SAMPLING_POLICIES:
+            raise ValueError(
+                f"sampling must be one of {', '.join(SAMPLING_POLICIES)}, but it is {sampling!r}: use 'uniform' to see all "
+                "of a long clip coarsely, 'snippets' for parts of it at full rate, 'dense' for everything."
+            )
+        if not 0 <= offset_seconds < self.seconds_per_chunk:
+            raise ValueError(
+                f"The grid's offset must lie in [0, {self.seconds_per_chunk:g}) s, one chunk, but it is {offset_seconds:g} s: "
+                "take it modulo the length of a chunk."
+            )
+        budget = self.max_chunks if max_chunks is None else max_chunks
+        if budget < 1:
+            raise ValueError(f"max_chunks must be at least 1, but it is {budget}: a clip needs one chunk.")
+        seconds = self.seconds_per_chunk
+        span = duration + offset_seconds
+        num_native = max(1, math.ceil(span / seconds - 1e-6))  # 3.2 / 0.32 must give 10, not 11
+        if sampling == "dense" or num_native <= budget:
+            starts = np.arange(num_native) * seconds
+        elif sampling == "snippets":
+            starts = (np.arange(budget) + 0.5) * (span / budget) - seconds / 2
+        else:
+            seconds = span / budget
+            starts = np.arange(budget) * seconds
+        return ChunkPlan(starts - offset_seconds, seconds, self.num_frames_per_chunk)

@@ -1,0 +1,108 @@
+"""Frames -> `pixel_values_videos`: a centred square of each frame, resized and normalised."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+
+
+class MirasolVideoProcessor(BaseImageProcessor):
+    """Makes `pixel_values_videos` from uint8 frames, without torchvision.
+
+    The centred square is cut out before it is resized, so that only pixels that will be seen are computed.
+
+    Args:
+        image_size: Side of the square that the model sees, in pixels.
+        crop_fraction: Side of the square cut from each frame, as a part of the frame's shorter side.
+        image_mean: Subtracted from the colours after they are scaled to [0, 1].
+        image_std: Divides them after that.
+    """
+
+    model_input_names = ["pixel_values_videos"]
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        crop_fraction: float = 1.0,
+        image_mean: Sequence[float] = (0.5, 0.5, 0.5),
+        image_std: Sequence[float] = (0.5, 0.5, 0.5),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not 0 < crop_fraction <= 1:
+            raise ValueError(
+                f"crop_fraction is a part of the frame's shorter side, above 0 and at most 1, but it is {crop_fraction}: "
+                "pass 1.0 to keep the largest square."
+            )
+        self.image_size = image_size
+        self.crop_fraction = crop_fraction
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+
+    def crop_and_resize(
+        self,
+        frames: UInt8[np.ndarray, "frame height width 3"],
+        image_size: int | None = None,
+        crop_fraction: float | None = None,
+    ) -> UInt8[Tensor, "frame 3 size size"]:
+        """The centred square of every frame, `image_size` pixels wide, still uint8.
+
+        The frames are seen channels-last (no copy) because antialiased uint8 resizing is 30 times faster so.
+        """
+        size = self.image_size if image_size is None else image_size
+        fraction = self.crop_fraction if crop_fraction is None else crop_fraction
+        height, width = frames.shape[1:3]
+        side = max(1, round(fraction * min(height, width)))
+        top, left = (height - side) // 2, (width - side) // 2
+        square = frames[:, top : top + side, left : left + side]
+        if not (square.flags.c_contiguous and square.flags.writeable):
+            square = square.copy()
+        pixels = rearrange(torch.from_numpy(square), "frame height width channel -> frame channel height width")
+        if side == size:
+            return pixels
+        return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+    def to_pixel_values(self, pixels: UInt8[Tensor, "*row 3 height width"]) -> Float[Tensor, "*row 3 height width"]:
+        """Normalised colours: (pixels / 255 - mean) / std."""
+        mean, std = (rearrange(torch.tensor(v), "channel -> channel 1 1") for v in (self.image_mean, self.image_std))
+        values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        return values.mul_(1 / (255 * std)).sub_(mean / std)
+
+    def preprocess(self, images: np.ndarray | Sequence[np.ndarray], return_tensors: str | None = "pt") -> BatchFeature:
+        """`pixel_values_videos` [batch frame channel height width] of one video or of several with equally many frames."""
+        is_batch = isinstance(images, (list, tuple)) or np.ndim(images) == 5
+        videos = [check_frames(video) for video in (images if is_batch else [images])]
+        counts = {len(video) for video in videos}
+        if len(counts) > 1:
+            raise ValueError(
+                f"Videos of one call must have equally many frames, but these have {sorted(counts)}: "
+                "use MirasolProcessor, which places them in chunks and masks what is missing."
+            )
+        values = torch.stack([self.to_pixel_values(self.crop_and_resize(video)) for video in videos])
+        return BatchFeature({"pixel_values_videos": values}, tensor_type=return_tensors)
+
+    def __call__(self, images, return_tensors: str | None = "pt", **kwargs) -> BatchFeature:
+        """See `preprocess`."""
+        return self.preprocess(images, return_tensors=return_tensors, **kwargs)
+
+
+def check_frames(frames: np.ndarray | Tensor) -> UInt8[np.ndarray, "frame height width 3"]:
+    """The same frames as an array; refuses anything but uint8 RGB pictures, channels last."""
+    array = frames.numpy() if isinstance(frames, Tensor) else np.asarray(frames)
+    if array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"Frames must have the shape [frame, height, width, 3], but these have {list(array.shape)}: "
+            "pass RGB pictures with the colours last, at least one."
+        )
+    if array.dtype != np.uint8:
+        raise ValueError(
+            f"Frames must be uint8 with values 0 to 255, but these are {array.dtype}: "
+            "pass them as they were decoded; the processor normalises them."
+        )
+    return array
