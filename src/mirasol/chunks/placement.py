@@ -88,7 +88,7 @@ def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> C
     if used_sound and columns > MAX_COLUMNS_INTO_ONE:
         messages.append(
             f"Sampling 'uniform' averages {columns:.1f} columns of 10 ms sound into one, and more than "
-            f"{MAX_COLUMNS_INTO_ONE} blur speech: pass sampling='snippets', or a larger max_chunks, where sound matters."
+            f"{MAX_COLUMNS_INTO_ONE} blur speech: where sound matters pass sampling='snippets' or a larger max_chunks."
         )
     used_index = placement.frame_index[placement.video_chunk_mask.numpy()]
     times = plan.times.clip(0.0, clip.duration)

@@ -29,8 +29,8 @@ def clip_from_frames(frames: Any, frame_times: Any = None, frame_rate: float | N
     times = np.asarray(frame_times, dtype=np.float64)
     if times.shape != (len(frames),) or times[0] < 0 or (np.diff(times) <= 0).any():
         raise ValueError(
-            f"frame_times must be {len(frames)} increasing seconds from 0 on, one for each frame, but they have the shape "
-            f"{list(times.shape)} and begin {times.ravel()[:5].tolist()}: pass the presentation time of each frame."
+            f"frame_times must be {len(frames)} increasing seconds from 0 on, one for each frame, but they have the "
+            f"shape {list(times.shape)} and begin {times.ravel()[:5].tolist()}: pass the second each is shown."
         )
     last_interval = (
         times[-1] - times[-2] if len(times) > 1 else 0.04

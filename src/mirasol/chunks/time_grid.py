@@ -34,7 +34,7 @@ class ChunkPlan:
 
     @property
     def wanted_times(self) -> Float[np.ndarray, " moment"]:
-        """Moments whose latest frames decide everything: those of the slots, and the last of each chunk (is it real?)."""
+        """Moments whose latest frames decide everything: those of the slots and each chunk's last (is it real?)."""
         last_moments = self.times[:, 1] - TOLERANCE_SECONDS - 1e-6
         return np.unique(np.concatenate([(self.slot_times + TOLERANCE_SECONDS).ravel(), last_moments]).clip(min=0.0))
 
@@ -43,8 +43,8 @@ class ChunkPlan:
     ) -> tuple[Int[np.ndarray, "chunk frame"], Bool[np.ndarray, " chunk"]]:
         """Which frame each slot shows, and which chunks are real (hold at least one frame).
 
-        A slot shows the latest frame at or before its moment, as a player would: a missing frame repeats the last one, and
-        slots before the clip's first frame show the first. Example, 3 slots of 0.1 s, frames at 0.15, 0.2, 0.4 s:
+        A slot shows the latest frame at or before its moment, as a player would: a missing frame repeats the last one,
+        and slots before the clip's first frame show the first. Example, 3 slots of 0.1 s, frames at 0.15, 0.2, 0.4 s:
 
             slot moment   0.0 0.1 0.2 | 0.3 0.4 0.5 | 0.6 0.7 0.8
             frame           0   0   1 |   1   2   2 |   2   2   2
@@ -79,8 +79,9 @@ class TimeGrid:
         if not math.isclose(mel_seconds, self.seconds_per_chunk, rel_tol=1e-9):
             raise ValueError(
                 f"Frames and sound of a chunk must cover the same seconds, but {self.num_frames_per_chunk} frames at "
-                f"{self.frames_per_second} a second last {self.seconds_per_chunk:g} s and {self.num_mel_frames_per_chunk} "
-                f"log-mel columns {mel_seconds:g} s: set num_mel_frames_per_chunk to {100 * self.seconds_per_chunk:g}."
+                f"{self.frames_per_second} a second last {self.seconds_per_chunk:g} s and "
+                f"{self.num_mel_frames_per_chunk} log-mel columns last {mel_seconds:g} s: "
+                f"set num_mel_frames_per_chunk to {100 * self.seconds_per_chunk:g}."
             )
 
     @property
@@ -95,20 +96,21 @@ class TimeGrid:
 
         Args:
             duration: Seconds from t = 0 to the end of the last used track.
-            sampling: What happens to a longer clip. `uniform`: chunks are stretched to cover all of it. `snippets`: native
-                chunks, one in the middle of each of `max_chunks` equal parts. `dense`: as many native chunks as there are.
+            sampling: What happens to a longer clip. `uniform`: chunks are stretched to cover all of it. `snippets`:
+                native chunks, one in the middle of each of `max_chunks` equal parts. `dense`: as many native chunks as
+                there are.
             max_chunks: Budget instead of the grid's own.
             offset_seconds: The grid starts this long before t = 0 (a random chunk phase in training).
         """
         if sampling not in SAMPLING_POLICIES:
             raise ValueError(
-                f"sampling must be one of {', '.join(SAMPLING_POLICIES)}, but it is {sampling!r}: use 'uniform' to see all "
-                "of a long clip coarsely, 'snippets' for parts of it at full rate, 'dense' for everything."
+                f"sampling must be one of {', '.join(SAMPLING_POLICIES)}, but it is {sampling!r}: use "
+                "'uniform' to see all of a long clip coarsely, 'snippets' for parts of it at full rate, 'dense' for everything."
             )
         if not 0 <= offset_seconds < self.seconds_per_chunk:
             raise ValueError(
-                f"The grid's offset must lie in [0, {self.seconds_per_chunk:g}) s, one chunk, but it is {offset_seconds:g} s: "
-                "take it modulo the length of a chunk."
+                f"The grid's offset must lie in [0, {self.seconds_per_chunk:g}) s, one chunk, but it is "
+                f"{offset_seconds:g} s: take it modulo the length of a chunk."
             )
         budget = self.max_chunks if max_chunks is None else max_chunks
         if budget < 1:

@@ -1,5 +1,6 @@
 """Sound -> log-mel columns, causally: no column reads a sample later than the end of its own 10 ms."""
 
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -24,16 +25,18 @@ MAX_COLUMNS_AT_ONCE = 16_384  # bounds the memory of the windows to some 100 MB
 
 @lru_cache(maxsize=4)
 def _mel_filters(num_mel_bins: int) -> Tensor:
-    filters = mel_filter_bank(
-        num_frequency_bins=FFT_SAMPLES // 2 + 1,
-        num_mel_filters=num_mel_bins,
-        min_frequency=20,
-        max_frequency=SAMPLING_RATE // 2,
-        sampling_rate=SAMPLING_RATE,
-        norm=None,
-        mel_scale="kaldi",
-        triangularize_in_mel_space=True,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the lowest of AST's 128 bands are narrower than one FFT bin, hence empty
+        filters = mel_filter_bank(
+            num_frequency_bins=FFT_SAMPLES // 2 + 1,
+            num_mel_filters=num_mel_bins,
+            min_frequency=20,
+            max_frequency=SAMPLING_RATE // 2,
+            sampling_rate=SAMPLING_RATE,
+            norm=None,
+            mel_scale="kaldi",
+            triangularize_in_mel_space=True,
+        )
     return torch.from_numpy(filters).float()
 
 
@@ -117,7 +120,7 @@ class MirasolFeatureExtractor(SequenceFeatureExtractor):
         return_tensors: str | None = "pt",
         **kwargs,
     ) -> BatchFeature:
-        """`input_features` [batch mel_frame mel], short waveforms filled with the floor, and `attention_mask`, True = real.
+        """`input_features` [batch mel_frame mel], filled up with the floor, and `attention_mask`, True = real.
 
         Args:
             raw_speech: One mono waveform or a list of them, in [-1, 1]. A started last column counts.
@@ -149,6 +152,6 @@ def check_waveform(waveform: np.ndarray | Tensor | Sequence[float]) -> Float[Ten
         )
     if not tensor.is_floating_point():
         raise ValueError(
-            f"A waveform must hold floats in [-1, 1], but this one holds {tensor.dtype}: divide int16 samples by 32768."
+            f"A waveform must hold floats in [-1, 1], but this one holds {tensor.dtype}: divide int16 by 32768."
         )
     return tensor.float()

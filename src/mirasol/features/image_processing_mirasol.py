@@ -37,8 +37,8 @@ class MirasolVideoProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         if not 0 < crop_fraction <= 1:
             raise ValueError(
-                f"crop_fraction is a part of the frame's shorter side, above 0 and at most 1, but it is {crop_fraction}: "
-                "pass 1.0 to keep the largest square."
+                f"crop_fraction is a part of the frame's shorter side, above 0 and at most 1, but it is "
+                f"{crop_fraction}: pass 1.0 to keep the largest square."
             )
         self.image_size = image_size
         self.crop_fraction = crop_fraction
@@ -75,7 +75,7 @@ class MirasolVideoProcessor(BaseImageProcessor):
         return values.mul_(1 / (255 * std)).sub_(mean / std)
 
     def preprocess(self, images: np.ndarray | Sequence[np.ndarray], return_tensors: str | None = "pt") -> BatchFeature:
-        """`pixel_values_videos` [batch frame channel height width] of one video or of several with equally many frames."""
+        """`pixel_values_videos` [batch frame channel height width] of one video, or of several equally long ones."""
         is_batch = isinstance(images, (list, tuple)) or np.ndim(images) == 5
         videos = [check_frames(video) for video in (images if is_batch else [images])]
         counts = {len(video) for video in videos}
