@@ -1,0 +1,33 @@
+"""The public classes, registered with transformers' Auto classes by importing this module."""
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForMultimodalLM,
+    AutoModelForSeq2SeqLM,
+    AutoProcessor,
+)
+
+from mirasol.chunks.processing_mirasol import MirasolProcessor
+from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
+from mirasol.model.configuration_mirasol import MirasolConfig
+from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration, MirasolModel
+
+__all__ = [
+    "MirasolConfig",
+    "MirasolFeatureExtractor",
+    "MirasolForConditionalGeneration",
+    "MirasolModel",
+    "MirasolProcessor",
+    "MirasolVideoProcessor",
+]
+
+AutoConfig.register("mirasol", MirasolConfig)
+AutoModel.register(MirasolConfig, MirasolModel)
+AutoModelForSeq2SeqLM.register(MirasolConfig, MirasolForConditionalGeneration)
+AutoModelForMultimodalLM.register(MirasolConfig, MirasolForConditionalGeneration)
+AutoImageProcessor.register(MirasolConfig, MirasolVideoProcessor)
+AutoFeatureExtractor.register(MirasolConfig, MirasolFeatureExtractor)
+AutoProcessor.register(MirasolConfig, MirasolProcessor)
