@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.train.toy import toy_recipe, train_toy
 
 from mirasol.train.trainer import find_checkpoints
-from tests.train.toy import toy_recipe, train_toy
 
 REPOSITORY = Path(__file__).parents[2]
 NUM_STEPS = 9  # 3 epochs of 3 batches
@@ -43,7 +43,7 @@ def uninterrupted(tmp_path_factory) -> Path:
     return output
 
 
-@pytest.mark.parametrize("step", [4, 6, 8])  # inside an epoch, at an epoch's end, two steps after a checkpoint
+@pytest.mark.parametrize("step", [4, 6, 7])  # inside an epoch, at its end, a step after a checkpoint
 def test_a_killed_run_goes_on_with_the_same_losses(uninterrupted, tmp_path, step):
     train_until_killed(tmp_path, step)
     (checkpoint,) = find_checkpoints(tmp_path / "checkpoints")

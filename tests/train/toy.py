@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from mirasol.train.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, ValidationRecipe
+from mirasol.train.recipe import DataRecipe, OptimizerRecipe, Recipe, ScheduleRecipe, ValidationRecipe
 from mirasol.train.run import TrainResult, fit
 from mirasol.train.tokenizer import build_tokenizer
 
@@ -89,6 +89,7 @@ def toy_recipe(output: Path, **changes) -> Recipe:
         device="cpu",
         bf16=False,
         save_steps=2,
+        data=DataRecipe(num_workers=0),
         optimizer=OptimizerRecipe(learning_rate=1e-2, ema_decay=0.9),
         schedule=ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=4),
         validation=ValidationRecipe(every_epochs=1),

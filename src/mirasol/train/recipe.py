@@ -46,7 +46,7 @@ class DataRecipe:
     task: Literal["grid", "jsonl"] = "grid"
     root: str = "data/grid_s1"
     cache: str = "cache"
-    questions_per_clip: int = 8
+    questions_per_clip: int = 14
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     max_train_clips: int | None = None
     num_workers: int = 1
@@ -84,6 +84,7 @@ class ValidationRecipe:
     every_epochs: int = 4
     batch_size: int = 16
     max_clips: int | None = None
+    conditions: tuple[str, ...] = ("both", "sound", "picture")
     metric: str = "mean_slots"
 
 

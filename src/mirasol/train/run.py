@@ -137,7 +137,7 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
         lr_scheduler_kwargs={"min_lr_rate": optimizer.final_learning_rate_fraction},
         warmup_steps=optimizer.warmup_fraction,
         bf16=recipe.bf16,
-        use_cpu=recipe.device == "cpu",
+        use_cpu=recipe.device == "cpu" or not torch.accelerator.is_available(),
         seed=recipe.seed,
         logging_strategy="steps",
         logging_steps=recipe.logging_steps,

@@ -142,12 +142,11 @@ class MirasolTrainer(Seq2SeqTrainer):
     # -- validation by generation, in place of the Trainer's evaluation loop
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **kwargs) -> dict[str, float]:
-        """Metrics of answers generated on val, each under `eval_`; leaves every random state as it found it."""
+        """Metrics of answers generated on val, each under `eval_`."""
         start = time.perf_counter()
         model = self.best_weights
         was_training = model.training
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad(), self._autocast():
+        with self._random_state_kept(), torch.no_grad(), self._autocast():
             model.eval()
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.validate(model).items()}
         model.train(was_training)
@@ -160,10 +159,15 @@ class MirasolTrainer(Seq2SeqTrainer):
     def _autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.args.device.type, torch.bfloat16) if self.args.bf16 else contextlib.nullcontext()
 
+    def _random_state_kept(self) -> contextlib.AbstractContextManager:
+        # Validation and export come at other steps when a run is stopped and goes on; its dropout must not notice.
+        return torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else [])
+
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         is_best = super()._determine_best_metric(metrics, trial)
         if is_best and self.keep_best is not None and self.is_world_process_zero():
-            self.keep_best(self.best_weights, metrics, self.state.global_step)
+            with self._random_state_kept():
+                self.keep_best(self.best_weights, metrics, self.state.global_step)
         return is_best
 
     # -- checkpoints: written beside, then moved, so a kill leaves the last whole one

@@ -1,0 +1,147 @@
+"""From a recipe to the parts of a run: tokenizer, processor, model, training clips, and validation by generation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import nn
+from transformers import PreTrainedConfig
+
+from mirasol.chunks import MirasolCollator, MirasolProcessor
+from mirasol.data import ClipCache, ClipDataset
+from mirasol.evaluate import runner
+from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
+from mirasol.model.configuration_mirasol import MirasolConfig
+from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
+from mirasol.model.presets import preset
+from mirasol.tasks import Row, get_task
+from mirasol.train.recipe import Recipe, reject_unknown
+from mirasol.train.tokenizer import build_tokenizer
+
+
+def build_parts(recipe: Recipe) -> dict[str, Any]:
+    """Everything `fit` needs, by the names of its arguments."""
+    task = get_task(recipe.data.task)
+    train_rows = task.load(recipe.data.root, "train")[: recipe.data.max_train_clips]
+    val_rows = task.load(recipe.data.root, "val")[: recipe.validation.max_clips]
+    if recipe.model.checkpoint is None:
+        processor = build_processor(recipe, training_texts(recipe, train_rows))
+        model = MirasolForConditionalGeneration(model_config(recipe, processor))
+    else:
+        processor = MirasolProcessor.from_pretrained(recipe.model.checkpoint)
+        model = MirasolForConditionalGeneration.from_pretrained(recipe.model.checkpoint, dtype="float32")
+    processor.check_model_config(model.config)
+    dataset = ClipDataset(
+        train_rows,
+        task,
+        processor,
+        recipe.data.cache,
+        augment=recipe.data.augmentation,
+        seed=recipe.seed,
+        questions_per_clip=recipe.data.questions_per_clip,
+    )
+    return {
+        "model": model,
+        "processor": processor,
+        "train_dataset": dataset,
+        "collator": MirasolCollator(processor.pad_token_id),
+        "validate": build_validation(recipe, processor, val_rows),
+    }
+
+
+def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
+    """The processor with the recipe's grid and sizes, and a tokenizer made from the training texts."""
+    sizes = recipe.processor
+    return MirasolProcessor(
+        image_processor=MirasolVideoProcessor(image_size=sizes.image_size, crop_fraction=sizes.crop_fraction),
+        feature_extractor=MirasolFeatureExtractor(num_mel_bins=sizes.num_mel_bins),
+        tokenizer=build_tokenizer(texts, sizes.vocab_size, sizes.model_max_length),
+        frames_per_second=sizes.frames_per_second,
+        num_frames_per_chunk=sizes.num_frames_per_chunk,
+        num_mel_frames_per_chunk=sizes.num_mel_frames_per_chunk,
+        max_chunks=sizes.max_chunks,
+    )
+
+
+def training_texts(recipe: Recipe, rows: Sequence[Row]) -> list[str]:
+    """Questions and answers of the training clips, as training asks them."""
+    task, rng = get_task(recipe.data.task), np.random.default_rng(recipe.seed)
+    questions = [question for row in rows for question in row.questions]
+    for row in rows:
+        questions += task.random_questions(row, rng, row.word_times, _last_second(row))
+    return [f"{question.text}\n{question.answer}" for question in questions]
+
+
+def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:
+    """The preset with the recipe's overrides; what the processor decides is taken from the processor."""
+    tokenizer = processor.tokenizer
+    decided: dict[str, Any] = {
+        "seconds_per_chunk": processor.grid.seconds_per_chunk,
+        "video_config": {
+            "image_size": processor.image_processor.image_size,
+            "num_frames": processor.num_frames_per_chunk,
+        },
+        "audio_config": {
+            "num_mel_frames": processor.num_mel_frames_per_chunk,
+            "num_mel_bins": processor.feature_extractor.num_mel_bins,
+        },
+        "text_config": {"vocab_size": len(tokenizer)},
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.bos_token_id,
+    }
+    overrides = copy.deepcopy(recipe.model.overrides)
+    known = MirasolConfig()
+    reject_unknown(overrides, _fields(known), "model.overrides.")
+    for name, value in decided.items():
+        mine = overrides.get(name)
+        clash = mine is not None and (not isinstance(value, dict) or set(value) & set(mine))
+        if clash:
+            raise ValueError(
+                f"Recipe key model.overrides.{name} sets what the processor decides ({value}), found {mine}: "
+                "change the recipe's processor section instead."
+            )
+    for name, value in overrides.items():
+        part = getattr(known, name)
+        if isinstance(part, PreTrainedConfig):
+            reject_unknown(value, _fields(part), f"model.overrides.{name}.")
+    merged = {
+        name: {**overrides.get(name, {}), **value} if isinstance(value, dict) else value
+        for name, value in (overrides | decided).items()
+    }
+    return preset(recipe.model.preset, **merged)
+
+
+def build_validation(
+    recipe: Recipe, processor: MirasolProcessor, rows: Sequence[Row]
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A function from a model to the metrics of its greedy answers on `rows`, under each condition of the recipe."""
+    cache = ClipCache.build(
+        rows, recipe.data.cache, processor.image_processor, frames_per_second=processor.grid.frames_per_second
+    )
+    # Cached frames are already the square that the processor would cut out.
+    uncropped = copy.copy(processor)
+    uncropped.image_processor = copy.copy(processor.image_processor)
+    uncropped.image_processor.crop_fraction = 1.0
+    return partial(
+        runner.score,
+        processor=uncropped,
+        rows=[row for row in rows if row.id in cache],
+        task=recipe.data.task,
+        conditions=recipe.validation.conditions,
+        read=lambda row, condition, _: condition.apply(cache[row.id], row.id),
+        batch_size=recipe.validation.batch_size,
+    )
+
+
+def _fields(config: PreTrainedConfig) -> list[str]:
+    return [name for name in config.to_dict() if not name.startswith("_")]
+
+
+def _last_second(row: Row) -> float:
+    return max((end for _, end in row.word_times), default=0.0) + 0.5
