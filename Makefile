@@ -2,7 +2,7 @@
 #   make demo        evaluate the shipped checkpoint on real clips and write report.html
 #   make test        all tests
 #   make checks      ruff, mypy, import directions
-#   make reproduce   train the shipped checkpoint again from its recipe
+#   make reproduce   train the shipped checkpoint again from its recipe, into runs/reproduce, and measure it
 #   make wheel       build dist/mirasol-*.whl
 PYTHON ?= python3.11
 VENV := .venv
@@ -45,7 +45,8 @@ checks: $(READY)
 	$(BIN)/lint-imports
 
 reproduce: $(READY)
-	$(BIN)/mirasol train recipes/nano.yaml
+	$(BIN)/mirasol train recipes/grid_nano.yaml output=runs/reproduce
+	$(BIN)/mirasol evaluate --checkpoint runs/reproduce/best --split val+test --output runs/reproduce/val_test
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --no-isolation

@@ -26,3 +26,8 @@ def __getattr__(name: str) -> Any:
 
     return getattr(auto, name)
 
+
+# Registers the classes with AutoModel and the like, so that `import mirasol` is all they need. The command does it in
+# the commands that use a model, because torch and transformers take 5 s to load: docs/decisions/0001-import-cost.md.
+if Path(sys.argv[0]).stem != "mirasol":
+    from mirasol import auto  # noqa: F401

@@ -16,7 +16,7 @@ EXAMPLES = """examples:
   mirasol ask data/grid_s1/clips/bbaf4p.mp4 "what is said?" --no-video --json
   mirasol info data/clips/helicopter_noaudio.mp4
   mirasol evaluate --task grid --root data/grid_s1 --split val --condition sound --noise-db -10
-  mirasol train recipes/nano.yaml seed=1
+  mirasol train recipes/grid_nano.yaml seed=1
 
 `mirasol COMMAND --help` explains each command. Bad input ends with one message and exit code 2.
 """
@@ -68,7 +68,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
         return sub
 
     def checkpoint(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--checkpoint", metavar="FOLDER", help="model folder (default: the one shipped with mirasol)")
+        sub.add_argument("--checkpoint", metavar="FOLDER", help="default: the one shipped with mirasol")
 
     ask = command("ask", run_ask, "Answer a question about a clip.", 'mirasol ask clip.mp4 "which color is named?"')
     ask.add_argument("clip", metavar="CLIP", help="video or sound file")
@@ -77,7 +77,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     ask.add_argument("--no-video", dest="use_video", action="store_false", help="do not look")
     checkpoint(ask)
 
-    train = command("train", run_train, "Train a model by a recipe.", "mirasol train recipes/nano.yaml seed=1")
+    train = command("train", run_train, "Train a model by a recipe.", "mirasol train recipes/grid_nano.yaml seed=1")
     train.add_argument("recipe", metavar="RECIPE", help="YAML file, see recipes/")
     train.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="replaces a value of the recipe")
 
@@ -87,12 +87,13 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     checkpoint(evaluate)
     evaluate.add_argument("--task", default="grid", help="default: %(default)s")
     evaluate.add_argument("--root", default="data/grid_s1", metavar="FOLDER", help="the data (default: %(default)s)")
-    evaluate.add_argument("--split", default="test", help="default: %(default)s")
+    evaluate.add_argument("--split", default="test", help='one, or several joined by "+" (default: %(default)s)')
     evaluate.add_argument(
         "--condition", default="both", choices=("both", "sound", "picture", "swapped"), help="default: %(default)s"
     )
     evaluate.add_argument("--noise-db", type=float, metavar="DB", help="white noise at this signal-to-noise ratio")
     evaluate.add_argument("--noise-seed", type=int, default=0, metavar="N")
+    evaluate.add_argument("--max-clips", type=int, metavar="N", help="only the first N clips")
     evaluate.add_argument("--output", metavar="FOLDER", help="where predictions.jsonl and metrics.json go")
 
     info = command("info", run_info, "Describe a clip or a checkpoint.", "mirasol info clip.mp4")
@@ -101,6 +102,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     demo = command("demo", run_demo, "Evaluate the shipped checkpoint and write a report.", "mirasol demo")
     checkpoint(demo)
     demo.add_argument("--root", default="data/grid_s1", metavar="FOLDER", help="GRID clips (default: %(default)s)")
+    demo.add_argument("--max-clips", type=int, metavar="N", help="only the first N test clips")
     demo.add_argument("--output", default="report.html", metavar="FILE", help="default: %(default)s")
     return parser, list(subparsers.choices)
 
