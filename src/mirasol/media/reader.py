@@ -3,31 +3,23 @@
 import warnings as python_warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-import av
 import numpy as np
 from jaxtyping import Float64
 
-from mirasol.media.container import Scan, choose_stream, describe, open_container, scan
-from mirasol.media.frames import FramePicker, decode_frames, orientation
+from mirasol.media import torchcodec_backend
+from mirasol.media.container import Scan, choose_stream, name_of, open_container, scan, stated_end
+from mirasol.media.frames import SAME_TIME_SECONDS, FrameDecoder, FramePicker, frame_seconds, orientation, to_image
 from mirasol.media.types import Clip, MediaError, MediaInfo, MediaWarning, Source
 
+BACKENDS = ("pyav", "torchcodec")
 Select = Callable[[MediaInfo], Float64[np.ndarray, " time"]]
 
 
-@dataclass
-class FirstFrame:
-    """What only a decoded frame tells: its real time on the file's clock, the upright size, the rotation."""
-
-    time: float
-    width: int
-    height: int
-    rotation: int
-
-
 def probe(source: Source) -> MediaInfo:
-    """What the file holds and when, without decoding more than its sound and first frame."""
-    return _survey(source, use_video=True, use_audio=True).info
+    """What the file holds and when, exact, for the price of its sound and one frame."""
+    return _survey(source).info
 
 
 def read_clip(
@@ -38,7 +30,7 @@ def read_clip(
     select: Select | None = None,
     backend: str = "pyav",
 ) -> Clip:
-    """The clip's frames and 16 kHz mono sound with their times; t = 0 is the earliest first timestamp of the used tracks.
+    """The clip's frames and mono 16 kHz sound with their times; t = 0 is the earliest first timestamp of the used tracks.
 
     Args:
         source: a path, or the bytes of a file.
@@ -46,26 +38,29 @@ def read_clip(
         use_audio: the same for the sound.
         select: gives the wanted seconds, sorted, once the file's times are known. For each the last frame shown at
             or before it is kept (before the first frame: the first), each frame once. None keeps every frame.
-        backend: "pyav", or "torchcodec" (an extra; see docs/decoders.md for files it gets wrong).
+        backend: "pyav", or "torchcodec" (an extra; docs/decoders.md lists the files it gets wrong).
 
     Raises:
-        MediaError: nothing usable in the file. What could only partly be read is used and reported as `MediaWarning`.
+        MediaError: nothing usable in the file. What can only partly be read is used, and reported as `MediaWarning`
+            and in `Clip.warnings`.
     """
-    if backend not in ("pyav", "torchcodec"):
-        raise ValueError(f'Expected backend "pyav" or "torchcodec", found "{backend}". Leave it out to use PyAV.')
-    survey = _survey(source, use_video, use_audio)
-    info, notes = survey.info, list(survey.warnings)
-    frames = frame_times = waveform = None
+    if backend not in BACKENDS:
+        raise ValueError(f'Expected backend to be one of {BACKENDS}, found "{backend}". Leave it out to use PyAV.')
+    if not (use_video or use_audio):
+        raise ValueError("Expected use_video or use_audio, found both False: nothing would be read. Switch one on.")
+    survey = _survey(source, use_video, use_audio, backend)
+    info, notes = survey.info, survey.warnings
+    frames = frame_times = None
     if info.has_video:
         times = None if select is None else np.asarray(select(info), np.float64).reshape(-1)
         if times is not None and (np.diff(times) < 0).any():
-            raise ValueError("Expected `select` to give sorted times, found a time before the one preceding it. Sort them.")
+            raise ValueError("Expected sorted times from `select`, found one before its predecessor. Sort them.")
         if times is None or len(times):
-            frames, frame_times = _read_frames(source, survey, times, notes)
-    if info.has_audio:
-        waveform = survey.scan.sound.waveform()
+            read = _read_frames if backend == "pyav" else _read_frames_torchcodec
+            frames, frame_times = read(source, survey, times)
+    waveform = survey.scan.sound.waveform() if info.has_audio else None
     for note in notes:
-        python_warnings.warn(f"{describe(source)}: {note}", MediaWarning, stacklevel=2)
+        python_warnings.warn(f"{info.source}: {note}", MediaWarning, stacklevel=2)
     return Clip(
         frames=frames,
         frame_times=frame_times,
@@ -79,45 +74,47 @@ def read_clip(
 
 @dataclass
 class _Survey:
-    """The scan of a file with its times already on the clip's axis in `info`; `origin` is t = 0 on the file's clock."""
+    """One pass over the file: `info` is on the clip's axis, `scan` on the file's clock, where t = 0 is `origin`."""
 
     info: MediaInfo
     scan: Scan
     origin: float
+    video_index: int | None
     warnings: list[str]
 
 
-def _survey(source: Source, use_video: bool, use_audio: bool) -> _Survey:
-    name = describe(source)
-    notes: list[str] = []
+def _survey(source: Source, use_video: bool = True, use_audio: bool = True, backend: str = "pyav") -> _Survey:
+    name, notes, facts = name_of(source), [], {}
     with open_container(source) as container:
         video = choose_stream(container, "video") if use_video else None
         audio = choose_stream(container, "audio") if use_audio else None
         if video is None and audio is None:
-            asked = {(True, True): "a picture or a sound track", (True, False): "a picture track", (False, True): "a sound track"}
-            found = ", ".join(stream.type for stream in container.streams) or "no track at all"
+            wanted = " or ".join(["picture"] * use_video + ["sound"] * use_audio)
+            tracks = ", ".join(stream.type for stream in container.streams) or "none"
             raise MediaError(
-                f"Expected {asked.get((use_video, use_audio), 'use_video or use_audio')} in {name}, found {found}. "
-                "Use another file, or switch the missing track off (use_video=False or use_audio=False)."
+                f"Expected a {wanted} track in {name}, found these tracks: {tracks}. "
+                "Use another file, or do not switch off the track that is there."
             )
-        found = scan(container, video, audio)
-        first = _first_frame(source, video) if video is not None and len(found.packets.times) else None
+        found = scan(container, video, audio if backend == "pyav" else None)
+        if backend == "torchcodec" and audio is not None:
+            found.sound = torchcodec_backend.read_sound(source, audio.index)
+        notes += found.warnings
+        first = _first_frame(source, video) if len(found.packets.times) else None
         if video is not None and first is None:
             notes.append("The picture track holds no frame that can be decoded: read as if there were none.")
         if audio is not None and found.sound.start is None:
             notes.append("The sound track holds no sample that can be decoded: read as if there were none.")
-        if first is None and found.sound.start is None:
+        starts = [start for start in (first and first["time"], found.sound.start) if start is not None]
+        if not starts:
             raise MediaError(
-                f"Expected at least one frame or 1 sample of sound in {name}, found none ({' '.join(notes + found.warnings)}) "
-                "Record or export the file again."
+                f"Expected at least one frame or one sample of sound in {name}, found none. {' '.join(notes)} "
+                "Export or record the file again."
             )
-        starts = [start for start in (first.time if first else None, found.sound.start) if start is not None]
         origin = min(starts)
-        times = {}
         if first is not None:
-            times |= _video_facts(video, found, first, origin)
+            facts |= _video_facts(video, found, first, origin)
         if found.sound.start is not None:
-            times |= {
+            facts |= {
                 "audio_codec": audio.codec_context.name,
                 "audio_sampling_rate": found.sound.segments[0][1],
                 "audio_channels": audio.codec_context.layout.nb_channels,
@@ -127,99 +124,82 @@ def _survey(source: Source, use_video: bool, use_audio: bool) -> _Survey:
         info = MediaInfo(
             source=name,
             container=container.format.name,
-            duration_seconds=max(times.get("video_end", 0.0), times.get("audio_end", 0.0)),
+            duration_seconds=max(facts.get("video_end", 0.0), facts.get("audio_end", 0.0)),
             has_video=first is not None,
             has_audio=found.sound.start is not None,
-            **times,
+            **facts,
         )
-        notes = found.warnings + notes
-        stated = _stated_end(container, [s for s in (video, audio) if s is not None], origin)
-        if stated is not None and info.duration_seconds < stated - max(0.5, 0.02 * stated):
+        stated = stated_end(container, [stream for stream in (video, audio) if stream is not None])
+        missing = 0.0 if stated is None else stated - origin - info.duration_seconds
+        if missing > max(0.5, 0.02 * info.duration_seconds):
             notes.append(
-                f"The file states {stated:.2f} s but only {info.duration_seconds:.2f} s can be read, as if it had been cut off: "
+                f"The file states {info.duration_seconds + missing:.2f} s, found {info.duration_seconds:.2f} s, as if cut off: "
                 "those are used. Copy or download it again for the rest."
             )
-    return _Survey(info, found, origin, notes)
+        return _Survey(info, found, origin, None if video is None else video.index, notes)
 
 
-def _first_frame(source: Source, video) -> FirstFrame | None:
+def _first_frame(source: Source, video) -> dict | None:
+    """What only a decoded frame tells: its real time on the file's clock, the upright size, the rotation."""
     with open_container(source) as container:
-        stream = container.streams[video.index]
-        for frame in decode_frames(container, stream, None):
+        for time, frame in FrameDecoder(container, container.streams[video.index]).frames():
             turns, _ = orientation(frame)
             width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
-            return FirstFrame(_frame_time(frame, stream, 0.0), width, height, -90 * turns % 360)
+            return {"time": time, "width": width, "height": height, "rotation": -90 * turns % 360}
     return None
 
 
-def _frame_time(frame: av.VideoFrame, stream, expected: float) -> float:
-    pts = frame.pts if frame.pts is not None else frame.dts
-    return expected if pts is None else float(pts * stream.time_base)
-
-
-def _frame_seconds(stream) -> float:
-    """How long one frame is shown when the container does not say."""
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    return float(1 / rate) if rate else 0.04
-
-
-def _video_facts(video, found: Scan, first: FirstFrame, origin: float) -> dict:
-    packets, length = found.packets, _frame_seconds(video)
-    shown = packets.shown_times()
+def _video_facts(video, found: Scan, first: dict, origin: float) -> dict:
+    packets, step = found.packets, frame_seconds(video)
+    shown, num_frames = packets.shown_times(), None
     if shown is None:
-        num_frames = None
-        last_end = first.time + len(packets.times) * length
+        end = first["time"] + len(packets.times) * step
     else:
-        shown = shown[shown >= first.time]
-        num_frames = len(shown)
-        last = np.flatnonzero(packets.is_shown & (packets.times == shown[-1]))[-1]
-        last_end = packets.ends[last] if packets.ends[last] > shown[-1] else shown[-1] + length
+        num_frames = int((shown >= first["time"]).sum())
+        end = np.max(packets.ends[packets.is_shown & (packets.times == shown[-1])])
+        end = end if end > shown[-1] else shown[-1] + step
     return {
-        "frame_rate": 1 / length,
-        "width": first.width,
-        "height": first.height,
-        "rotation": first.rotation,
+        "frame_rate": 1 / step,
+        "width": first["width"],
+        "height": first["height"],
+        "rotation": first["rotation"],
         "num_frames": num_frames,
         "video_codec": video.codec_context.name,
-        "video_start": first.time - origin,
-        "video_end": float(last_end - origin),
+        "video_start": first["time"] - origin,
+        "video_end": float(end - origin),
     }
 
 
-def _stated_end(container, streams, origin: float) -> float | None:
-    """Seconds the header promises for the used tracks, None where it does not (or where other tracks blur it)."""
-    ends = [
-        float((stream.duration + (stream.start_time or 0)) * stream.time_base) - origin
-        for stream in streams
-        if stream.duration is not None
-    ]
-    if ends:
-        return max(ends)
-    if container.duration is None or any(stream.type not in ("video", "audio") for stream in container.streams):
-        return None
-    return container.duration / av.time_base + (container.start_time or 0) / av.time_base - origin
-
-
-def _read_frames(source: Source, survey: _Survey, times, notes: list[str]):
+def _read_frames(source: Source, survey: _Survey, times):
+    """Decodes what the wanted times need, in one pass with PyAV."""
     packets = survey.scan.packets
-    needed = None if times is None else packets.to_decode(times + survey.origin + 1e-6)
+    needed = None if times is None else packets.to_decode(times + survey.origin + SAME_TIME_SECONDS)
     picker = FramePicker(times, capacity=len(packets.times))
     with open_container(source) as container:
-        stream = choose_stream(container, "video")
-        length = _frame_seconds(stream)
-        last, dropped = -np.inf, 0
-        for frame in decode_frames(container, stream, needed):
-            time = _frame_time(frame, stream, last + length if np.isfinite(last) else 0.0) - survey.origin
-            if time <= last:
-                dropped += 1
-                continue
-            last = time
-            picker.offer(time, frame)
+        stream = container.streams[survey.video_index]
+        stream.thread_type = "AUTO"
+        decoder = FrameDecoder(container, stream)
+        for time, frame in decoder.frames(needed):
+            picker.offer(time - survey.origin, partial(to_image, frame, decoder.size))
             if picker.is_done:
                 break
-        picker.finish()
-    if dropped:
-        notes.append(f"{dropped} frames carry a timestamp at or before the frame shown before them: left out.")
-    notes += picker.warnings
-    count = len(picker.kept_times)
-    return picker.frames[:count], np.array(picker.kept_times, np.float64)
+    survey.warnings += decoder.warnings()
+    return picker.result()
+
+
+def _read_frames_torchcodec(source: Source, survey: _Survey, times):
+    """The same with torchcodec, asked for the frames that the packets' timestamps promise."""
+    packets = survey.scan.packets
+    promised = packets.shown_times()
+    if promised is not None and times is not None:
+        promised = packets.shown_at(times + survey.origin + SAME_TIME_SECONDS)
+    picker = FramePicker(times, capacity=len(packets.times))
+    wrong = 0
+    for index, (time, image) in enumerate(torchcodec_backend.frames(source, survey.video_index, promised)):
+        wrong += promised is not None and abs(time - promised[index]) > 1e-3
+        picker.offer(time - survey.origin, partial(np.asarray, image))
+    if wrong:
+        survey.warnings.append(
+            f'torchcodec gave another frame than the file\'s timestamps ask for at {wrong} of {len(promised)} times. Use backend="pyav".'
+        )
+    return picker.result()

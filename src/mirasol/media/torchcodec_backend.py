@@ -1,0 +1,65 @@
+"""The optional torchcodec decoder; docs/decoders.md lists the files it gets wrong."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float64
+
+from mirasol.media.frames import SAME_TIME_SECONDS
+from mirasol.media.sound import SoundTrack
+from mirasol.media.types import MediaError, Source
+
+
+def load():
+    """The torchcodec package, or an error that says how to get it: it needs FFmpeg's shared libraries beside it."""
+    try:
+        import torchcodec.decoders as decoders
+    except Exception as error:  # OSError or RuntimeError, by version, when the libraries are missing
+        raise ValueError(
+            f'Expected a working torchcodec for backend="torchcodec", found {type(error).__name__}: '
+            f"{str(error).strip().splitlines()[0]} Install the extra (pip install 'mirasol[torchcodec]') and FFmpeg's shared "
+            "libraries (for example apt-get install ffmpeg), or leave backend out to use PyAV."
+        ) from error
+    return decoders
+
+
+def read_sound(source: Source, stream_index: int) -> SoundTrack:
+    """The whole sound, mean of the native channels, as one gapless piece: torchcodec tells only where it starts."""
+    sound = SoundTrack()
+    try:
+        samples = load().AudioDecoder(source, stream_index=stream_index).get_all_samples()
+    except RuntimeError as error:
+        raise MediaError(_message("sound", error)) from error
+    sound.add(samples.pts_seconds, samples.sample_rate, samples.data.mean(dim=0).numpy())
+    return sound
+
+
+def frames(
+    source: Source, stream_index: int, times: Float64[np.ndarray, " frame"] | None
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Seconds and upright RGB image of the frames shown at `times` on the file's clock (None: of all frames).
+
+    Approximate mode, because exact mode miscounts the frames that an edit list hides.
+    """
+    try:
+        decoder = load().VideoDecoder(
+            source, stream_index=stream_index, dimension_order="NHWC", num_ffmpeg_threads=0, seek_mode="approximate"
+        )
+        if times is None:
+            for index in range(len(decoder)):
+                frame = decoder.get_frame_at(index)
+                yield frame.pts_seconds, frame.data.numpy()
+        else:
+            for time in times:
+                frame = decoder.get_frame_played_at(float(time) + SAME_TIME_SECONDS)
+                yield frame.pts_seconds, frame.data.numpy()
+    except (RuntimeError, IndexError) as error:
+        raise MediaError(_message("picture", error)) from error
+
+
+def _message(track: str, error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return (
+        f"Expected a {track} track that torchcodec can decode, found an error: {lines[0]} "
+        'Use backend="pyav", which also reads damaged and unusual files.'
+    )
