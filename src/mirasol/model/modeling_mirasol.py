@@ -282,6 +282,14 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
     def get_encoder(self, modality=None) -> nn.Module:
         return self.model.encoder
 
+    def _prepare_decoder_input_ids_for_generation(self, batch_size, model_input_name, model_kwargs, *args, **kwargs):
+        """The questions as they are: k of them for each clip, where transformers expects one, and padded on the left."""
+        if model_kwargs.get("decoder_input_ids") is not None:
+            return model_kwargs.pop("decoder_input_ids"), model_kwargs
+        return super()._prepare_decoder_input_ids_for_generation(
+            batch_size, model_input_name, model_kwargs, *args, **kwargs
+        )
+
     def set_objective(self, objective: str) -> None:
         """Sets the loss weights of `pretrain` (text, latent, video = 1, 1, 1) or `finetune` (10, 1, 1)."""
         self.config.set_objective(objective)
