@@ -20,6 +20,7 @@ NUM_CLIPS, NUM_QUESTIONS, NUM_FEATURES, NUM_WORDS = 14, 3, 5, 7
 
 class ToyConfig(PreTrainedConfig):
     model_type = "toy_of_mirasol"
+    dropout: float = 0.3
 
 
 class ToyModel(PreTrainedModel):
@@ -33,7 +34,7 @@ class ToyModel(PreTrainedModel):
         self.norm = nn.LayerNorm(11)
         self.embed = nn.Embedding(NUM_WORDS, 11)
         self.head = nn.Linear(11, NUM_WORDS, bias=False)
-        self.dropout = nn.Dropout(0.3)
+        self.dropout = nn.Dropout(config.dropout)
         self.weight = 10.0
         self.post_init()
 
@@ -97,11 +98,11 @@ def toy_recipe(output: Path, **changes) -> Recipe:
     return replace(recipe, **changes)
 
 
-def train_toy(output: Path, kill_at_step: int | None = None, **changes) -> TrainResult:
+def train_toy(output: Path, kill_at_step: int | None = None, dropout: float = 0.3, **changes) -> TrainResult:
     """Trains the toy; with `kill_at_step`, the process ends itself by SIGKILL when that step's batch is asked for."""
     recipe = toy_recipe(output, **changes)
     torch.manual_seed(recipe.seed)
-    model = ToyModel(ToyConfig())
+    model = ToyModel(ToyConfig(dropout=dropout))
     asked = 0
 
     def collate_or_die(samples):

@@ -165,7 +165,8 @@ def reject_unknown(keys: typing.Iterable[str], known: typing.Iterable[str], pref
             continue
         everywhere = list(flatten(Recipe()))
         same_leaf = [dotted for dotted in everywhere if dotted.rsplit(".", 1)[-1] == key]
-        here = [f"{prefix}{near}" for near in difflib.get_close_matches(key, known, n=1)]
+        holding = [name for name in known if key in name]
+        here = [f"{prefix}{near}" for near in holding or difflib.get_close_matches(key, known, n=1)]
         anything = difflib.get_close_matches(f"{prefix}{key}", [f"{prefix}{name}" for name in known], n=1, cutoff=0)
         nearest = (here or same_leaf or anything)[0]
         raise ValueError(

@@ -1,0 +1,90 @@
+"""Recipes: what is written is read back, overrides reach their key, and mistakes are named with a way out."""
+
+from pathlib import Path
+
+import pytest
+
+from mirasol.train.recipe import Recipe, load_recipe, to_yaml
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads_and_survives_a_round_trip(path, write):
+    recipe = load_recipe(path)
+    assert load_recipe(write(to_yaml(recipe))) == recipe
+
+
+def test_an_empty_recipe_is_the_default(write):
+    assert load_recipe(write("")) == Recipe()
+
+
+def test_overrides_reach_nested_keys_with_their_type(write):
+    recipe = load_recipe(
+        write("optimizer: {weight_decay: 0.1}"),
+        [
+            "optimizer.learning_rate=3e-4",
+            "optimizer.betas=[0.9, 0.95]",
+            "schedule.time_limit_minutes=null",
+            "model.overrides.combiner_config.num_latents=9",
+            "data.augmentation.speed=[1, 1]",
+            "bf16=false",
+        ],
+    )
+    assert recipe.optimizer.learning_rate == 3e-4 and recipe.optimizer.weight_decay == 0.1
+    assert recipe.optimizer.betas == (0.9, 0.95)
+    assert recipe.schedule.time_limit_minutes is None
+    assert recipe.model.overrides == {"combiner_config": {"num_latents": 9}}
+    assert recipe.data.augmentation.speed == (1.0, 1.0)
+    assert recipe.bf16 is False
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "optimizer.learnig_rate=1",
+            r'"optimizer.learnig_rate" is not known.*nearest valid key is "optimizer.learning_r',
+        ),
+        ("learning_rate=1", r'nearest valid key is "optimizer.learning_rate"'),
+        ("data.augmentation.flip=1", r'nearest valid key is "data.augmentation.flip_probability"'),
+        ("optimzer.betas=1", r'"optimzer" is not known.*nearest valid key is "optimizer"'),
+        ("seed=one", r"seed expects a whole number, found 'one' \(str\)"),
+        ("seed=1.5", r"seed expects a whole number, found 1.5"),
+        ("seed=true", r"seed expects a whole number, found True"),
+        ("bf16=1", r"bf16 expects true or false, found 1"),
+        ("optimizer.learning_rate=fast", r"optimizer.learning_rate expects a number, found 'fast'"),
+        ("optimizer.betas=[0.9]", r"optimizer.betas expects a list of 2 values, found \[0.9\]"),
+        ("data.task=grit", r"data.task must be one of grid, jsonl, found 'grit'"),
+        ("data=grid", r"data. expects a mapping of keys, found 'grid'"),
+        ("seed.more=1", r'"seed.more=1" goes into seed, which holds 4'),
+        ("seed", r'key=value, found "seed"'),
+        ("schedule.batch_size=0", r"schedule.batch_size must be at least 1, found 0"),
+        ("optimizer.ema_decay=1.0", r"ema_decay must lie between 0 and 1, found 1.0"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_the_way_out(write, override, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(write("seed: 4"), [override])
+
+
+def test_a_missing_recipe_and_broken_yaml_are_named(tmp_path, write):
+    with pytest.raises(ValueError, match="found nothing at .*nowhere.yaml"):
+        load_recipe(tmp_path / "nowhere.yaml")
+    with pytest.raises(ValueError, match="Expected YAML in .*recipe.yaml"):
+        load_recipe(write("seed: [1"))
+
+
+def test_no_epoch_at_all_is_refused(write):
+    with pytest.raises(ValueError, match="at least 1 epoch"):
+        load_recipe(write("schedule: {pretrain_epochs: 0, finetune_epochs: 0}"))

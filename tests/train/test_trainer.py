@@ -1,0 +1,146 @@
+"""What the trainer adds: every loss apart, phases, averaged weights, no decay where none belongs, the best kept."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.train.toy import ToyClips, ToyConfig, ToyModel, collate, toy_recipe, train_toy
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from mirasol.train.export import recipe_hash
+from mirasol.train.recipe import load_recipe
+from mirasol.train.run import training_arguments
+from mirasol.train.trainer import EpochSampler, MirasolTrainer, _warm_average
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, train_toy(folder)
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    recipe = toy_recipe(tmp_path)
+    return MirasolTrainer(
+        recipe=recipe,
+        run_dir=tmp_path,
+        started=0.0,
+        model=ToyModel(ToyConfig()),
+        args=training_arguments(recipe, tmp_path),
+        train_dataset=ToyClips(),
+        data_collator=collate,
+    )
+
+
+def lines_of(folder, key):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if key in line]
+
+
+def test_every_loss_is_logged_apart_at_every_step_and_adds_up(run):
+    lines = lines_of(run[0], "text_loss")
+    assert [line["step"] for line in lines] == list(range(1, 10))
+    for line in lines:
+        text_weight = 1.0 if line["objective_is_pretrain"] else 10.0
+        parts = text_weight * line["text_loss"] + line["latent_loss"] + line["video_loss"]
+        assert line["loss"] == pytest.approx(parts, rel=1e-6)  # float32 sums in another order
+        assert 0 <= line["loader_wait_share"] <= 1 and line["clips_per_second"] > 0
+
+
+def test_pretraining_comes_first_and_finetuning_after(run):
+    assert [line["objective_is_pretrain"] for line in lines_of(run[0], "text_loss")] == [1.0] * 3 + [0.0] * 6
+
+
+def test_losses_reach_tensorboard_in_the_run_folder(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run[0] / "tensorboard")).Reload()
+    assert {"train/loss", "train/text_loss", "train/latent_loss", "train/video_loss"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("train/text_loss")] == list(range(1, 10))
+
+
+def test_the_run_folder_says_what_ran(run):
+    folder, result = run
+    (launch,) = json.loads((folder / "environment.json").read_text())
+    assert {"command", "commit", "packages", "hardware", "started"} <= set(launch)
+    assert load_recipe(folder / "recipe.yaml") == toy_recipe(folder)
+    assert result.num_bad_clips == 1 and "1 unreadable clip(s) left out" in str(result)
+
+
+def test_the_resolved_recipe_is_there_before_the_first_batch(tmp_path, monkeypatch):
+    def refuse(samples):
+        assert (tmp_path / "recipe.yaml").is_file() and (tmp_path / "environment.json").is_file()
+        raise InterruptedError
+
+    monkeypatch.setattr("tests.train.toy.collate", refuse)
+    with pytest.raises(InterruptedError):
+        train_toy(tmp_path)
+
+
+def test_the_best_validation_is_exported_in_bf16_with_its_card(run):
+    folder, result = run
+    best = max(lines_of(folder, "eval_mean_slots"), key=lambda line: line["eval_mean_slots"])
+    assert result.best_metric == best["eval_mean_slots"]
+    training = json.loads((folder / "best" / "training.json").read_text())
+    assert training["step"] == best["step"] and training["recipe_sha256"] == recipe_hash(toy_recipe(folder))
+    assert training["validation"]["mean_slots"] == best["eval_mean_slots"]
+    model = ToyModel.from_pretrained(folder / "best")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    card = (folder / "best" / "README.md").read_text()
+    assert (
+        training["recipe_sha256"] in card
+        and training["commit"] in card
+        and f"| {best['eval_mean_slots']:.4f} |" in card
+    )
+
+
+def test_only_matrices_of_linear_layers_decay(trainer):
+    assert set(trainer.get_decay_parameter_names(trainer.model)) == {"encoder.weight", "head.weight"}
+    tied = ToyModel(ToyConfig())
+    tied.head.weight = tied.embed.weight
+    assert set(trainer.get_decay_parameter_names(tied)) == {"encoder.weight"}
+    groups = trainer.create_optimizer().param_groups
+    assert [group["weight_decay"] for group in groups] == [trainer.recipe.optimizer.weight_decay, 0.0]
+    assert sum(len(group["params"]) for group in groups) == len(list(trainer.model.parameters()))
+
+
+def test_the_average_is_the_one_written_by_hand():
+    torch.manual_seed(0)
+    model = nn.Linear(2, 3)
+    average = AveragedModel(model, multi_avg_fn=_warm_average(0.6))
+    expected = None
+    for update in range(11):
+        with torch.no_grad():
+            model.weight.add_(torch.randn(3, 2))
+        average.update_parameters(model)
+        decay = min(0.6, (1 + update) / (10 + update))
+        weight = model.weight.detach()
+        expected = weight.clone() if expected is None else decay * expected + (1 - decay) * weight
+    torch.testing.assert_close(average.module.weight.detach(), expected)
+
+
+def test_the_order_of_clips_follows_seed_and_epoch_alone():
+    def order(seed, epoch):
+        sampler = EpochSampler(37, seed)
+        sampler.set_epoch(epoch)
+        torch.rand(3)  # the global random state must not matter
+        return list(sampler)
+
+    assert sorted(order(0, 0)) == list(range(37))
+    assert order(0, 5) == order(0, 5)
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_accumulated_steps_equal_one_large_batch(tmp_path):
+    def losses(name, batch_size, steps):
+        schedule = replace(toy_recipe(tmp_path).schedule, batch_size=batch_size, gradient_accumulation_steps=steps)
+        train_toy(tmp_path / name, dropout=0.0, schedule=schedule)
+        names = ("loss", "text_loss", "latent_loss", "video_loss", "grad_norm")
+        return torch.tensor([[line[name] for name in names] for line in lines_of(tmp_path / name, "loss")])
+
+    large, small = losses("large", 14, 1), losses("small", 7, 2)
+    assert large.shape == (3, 5)
+    torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-5)  # sums of floats in another order, three steps deep
