@@ -28,18 +28,13 @@ class MirasolCollator:
     chunks in the flattened (batch chunk) axis: the encoders compute these only.
 
     Args:
-        pad_token_id: Fills the text of shorter questions; `from_processor` takes the processor's.
+        pad_token_id: Fills the text of shorter questions: `MirasolProcessor.pad_token_id`.
         padding_side: Side of the text's padding; by default left for prompts, right with answers.
     """
 
     def __init__(self, pad_token_id: int, padding_side: str | None = None):
         self.pad_token_id = pad_token_id
         self.padding_side = padding_side
-
-    @classmethod
-    def from_processor(cls, processor: Any, padding_side: str | None = None) -> "MirasolCollator":
-        """A collator that pads with the processor's padding token."""
-        return cls(processor.pad_token_id, padding_side)
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The padded batch with its packing indices."""

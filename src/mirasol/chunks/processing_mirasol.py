@@ -19,7 +19,7 @@ from mirasol.chunks.sound import log_mel_chunks
 from mirasol.chunks.sources import as_clips
 from mirasol.chunks.text import TokenRows, pad_text, tokenize_prompts
 from mirasol.chunks.time_grid import ChunkPlan, TimeGrid
-from mirasol.media import Clip, MediaInfo, read_clip
+from mirasol.media import Clip, MediaInfo, probe, read_clip
 
 CHAT_TEMPLATE = (
     "{%- set message = messages | selectattr('role', 'equalto', 'user') | list | last -%}"
@@ -28,6 +28,18 @@ CHAT_TEMPLATE = (
     "{%- set question = texts | join(' ') -%}"
     "{%- endif -%}"
 )
+
+
+class ClipBatch(BatchFeature):
+    """The model's inputs by name. `to` leaves the dtype of `chunk_times` alone, because bfloat16 rounds 10.2 s to 10.25."""
+
+    def to(self, *args, **kwargs) -> "ClipBatch":
+        """The same batch on another device, or in another dtype."""
+        seconds = self.get("chunk_times")
+        super().to(*args, **kwargs)
+        if seconds is not None:
+            self["chunk_times"] = seconds.to(self["chunk_times"].device)
+        return self
 
 
 class MirasolProcessor(ProcessorMixin):
@@ -113,6 +125,7 @@ class MirasolProcessor(ProcessorMixin):
         text: str | Sequence[str] | None = None,
         videos: Any = None,
         audio: Any = None,
+        images: None = None,
         *,
         answers: str | Sequence[str] | None = None,
         frame_times: Any = None,
@@ -122,6 +135,7 @@ class MirasolProcessor(ProcessorMixin):
         max_chunks: int | None = None,
         use_video: bool = True,
         use_audio: bool = True,
+        padding: bool = True,
         padding_side: str | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
@@ -133,6 +147,7 @@ class MirasolProcessor(ProcessorMixin):
                 [frame, height, width, 3] with `frame_times` or `frame_rate`; None where a clip has sound only.
             audio: A waveform (mono, 16 kHz, from t = 0) or a path, or a list of them, one for each clip; each replaces
                 the sound of its video.
+            images: Not for Mirasol; stands here because transformers' pipelines name it.
             answers: One answer a question; adds the answer to `decoder_input_ids`, and `labels`.
             frame_times: Seconds of each frame, for frames given as an array; a list of them for a list.
             frame_rate: Frames a second instead of `frame_times`.
@@ -141,11 +156,19 @@ class MirasolProcessor(ProcessorMixin):
             max_chunks: Budget instead of the processor's own.
             use_video: False masks the picture.
             use_audio: False masks the sound; a clip that has some then warns.
+            padding: True, because rows of unequal length make no tensor.
             padding_side: Side of the text's padding; by default left for prompts, right with answers.
             return_tensors: "pt", the only kind there is.
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors must be 'pt', but it is {return_tensors!r}: Mirasol is a PyTorch model.")
+        if not padding:
+            raise ValueError("padding must be on, but it is off: pass one question a call to get it without padding.")
+        if images is not None:
+            raise ValueError(
+                "Expected videos, but found images: pass a picture as a video of one frame, "
+                "videos=picture[None] with frame_rate=1."
+            )
         if text is None and videos is None and audio is None:
             raise ValueError("Expected a question, videos or audio, but found none of them: pass at least one.")
         chosen = {"sampling": sampling, "max_chunks": max_chunks, "use_video": use_video, "use_audio": use_audio}
@@ -171,7 +194,7 @@ class MirasolProcessor(ProcessorMixin):
                 )
             rows = self.tokenize_questions(questions, answers and _as_strings(answers, "answers", len(clips)))
             data |= pad_text(rows, self.pad_token_id, padding_side)
-        return BatchFeature(data)
+        return ClipBatch(data)
 
     def read_clip(
         self,
@@ -183,23 +206,15 @@ class MirasolProcessor(ProcessorMixin):
         use_audio: bool = True,
     ) -> Clip:
         """The sound of a file and those of its frames that the grid needs, in one decode pass."""
-        announced: list[float] = []
 
         def select(info: MediaInfo) -> np.ndarray:
-            announced.append(info.duration_seconds)
-            plan = self._plan(info.duration_seconds, sampling, max_chunks)
-            if self._is_native(plan):
-                # A file may last a little longer than it announces.
-                plan = self.grid.plan(info.duration_seconds + self.grid.seconds_per_chunk, "dense")
-            return plan.wanted_times
+            return self._plan(info.duration_seconds, sampling, max_chunks).wanted_times
 
         clip = read_clip(source, use_video=use_video, use_audio=use_audio, select=select)
-        plan = self._plan(clip.duration, sampling, max_chunks)
-        if not announced or self._is_native(plan):
-            return clip
-        if abs(clip.duration - announced[0]) <= self.grid.seconds_per_chunk:
-            return replace(clip, duration=announced[0])  # so that frames are placed as they were chosen
-        return read_clip(source, use_video=use_video, use_audio=use_audio, select=lambda info: plan.wanted_times)
+        if not use_audio and clip.info is not None:
+            # A reader that leaves sound out does not look for it, but sound is never dropped without a word.
+            clip = replace(clip, info=replace(clip.info, has_audio=probe(source).has_audio))
+        return clip
 
     def chunk_clip(
         self,
@@ -272,6 +287,7 @@ class MirasolProcessor(ProcessorMixin):
         chat_template: str | None = None,
         tokenize: bool = False,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         return_dict: bool = True,
         return_tensors: str = "pt",
         processor_kwargs: dict | None = None,
@@ -285,6 +301,7 @@ class MirasolProcessor(ProcessorMixin):
             chat_template: Instead of the processor's own.
             tokenize: Read the media and tokenise, as a call does.
             add_generation_prompt: Has no effect, because the prompt always ends where the answer begins.
+            continue_final_message: Has no effect: an answer is always begun anew.
             return_dict: False gives `decoder_input_ids` only.
             return_tensors: "pt", the only kind there is.
             processor_kwargs: Passed on to the call, like all further keywords.
@@ -297,7 +314,7 @@ class MirasolProcessor(ProcessorMixin):
         media = {
             name: parts for name, parts in (("videos", videos), ("audio", audio)) if any(p is not None for p in parts)
         }
-        inputs = BatchFeature()
+        inputs: BatchFeature = ClipBatch()
         if media and return_dict:
             inputs = self(**media, return_tensors=return_tensors, **(processor_kwargs or {}), **kwargs)
         rows = tokenize_prompts(self.tokenizer, [prompts] if isinstance(prompts, str) else prompts)
@@ -308,11 +325,6 @@ class MirasolProcessor(ProcessorMixin):
 
     def _plan(self, duration: float, sampling: str | None, max_chunks: int | None, offset: float = 0.0) -> ChunkPlan:
         return self.grid.plan(duration, sampling or self.sampling, max_chunks, offset)
-
-    def _is_native(self, plan: ChunkPlan) -> bool:
-        """Whether the plan's chunks follow each other at native rate, as those of `dense` do."""
-        steps = np.diff(plan.starts)
-        return plan.seconds_per_chunk == self.grid.seconds_per_chunk and np.allclose(steps, plan.seconds_per_chunk)
 
     def _place(
         self,

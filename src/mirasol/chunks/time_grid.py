@@ -104,8 +104,8 @@ class TimeGrid:
         """
         if sampling not in SAMPLING_POLICIES:
             raise ValueError(
-                f"sampling must be one of {', '.join(SAMPLING_POLICIES)}, but it is {sampling!r}: use "
-                "'uniform' to see all of a long clip coarsely, 'snippets' for parts of it at full rate, 'dense' for everything."
+                f"sampling must be one of {', '.join(SAMPLING_POLICIES)}, but it is {sampling!r}: use 'uniform' to "
+                "see all of a long clip coarsely, 'snippets' for parts of it at full rate, 'dense' for everything."
             )
         if not 0 <= offset_seconds < self.seconds_per_chunk:
             raise ValueError(
