@@ -2,7 +2,7 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -46,7 +46,7 @@ def rotate(states: Float[Tensor, "row head token dim"], angle: Float[Tensor, "ro
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(states.dtype)
 
 
-def rotary_angle(position: Float[Tensor, "row token"], head_dim: int, theta: float) -> Float[Tensor, "row token half"]:
+def rotary_angle(position: Int[Tensor, "row token"], head_dim: int, theta: float) -> Float[Tensor, "row token half"]:
     """Angles of rotary position embedding, computed in fp32."""
     exponent = torch.arange(0, head_dim, 2, device=position.device, dtype=torch.float32) / head_dim
     return position.float()[..., None] * theta**-exponent
