@@ -39,7 +39,7 @@ def sincos_code(position: Float[Tensor, "*place"], size: int, shortest: float, l
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-def rotate(states: Float[Tensor, "row head token dim"], angle: Float[Tensor, "row token half"]) -> Float[Tensor, "row head token dim"]:
+def rotate(states: Float[Tensor, "row head token dim"], angle: Float[Tensor, "#row token half"]) -> Float[Tensor, "row head token dim"]:
     """Rotary position embedding in Llama's half-split layout."""
     cos, sin = angle.cos()[:, None], angle.sin()[:, None]
     first, second = states.float().chunk(2, dim=-1)
