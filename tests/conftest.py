@@ -10,6 +10,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -39,4 +40,21 @@ def shared() -> Path:
     folder = REPOSITORY.parent / "shared"
     if not folder.is_dir():
         pytest.skip(f"needs the material in {folder}, which is not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory, grid_root) -> Path:
+    """The folder of a nano checkpoint with random weights, made by the recipe: whatever a checkpoint does, it does."""
+    from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
+    from mirasol.tasks import get_task
+    from mirasol.train.build import build_processor, model_config, training_texts
+    from mirasol.train.recipe import load_recipe
+
+    recipe = load_recipe(REPOSITORY / "recipes" / "grid_nano.yaml")
+    processor = build_processor(recipe, training_texts(recipe, get_task("grid").load(grid_root, "train")[:50]))
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("untrained") / "nano"
+    MirasolForConditionalGeneration(model_config(recipe, processor)).save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder

@@ -32,9 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run, as_json = options.pop("run"), options.pop("json")
     # Cores are often shared; torch's waiting threads must not spin on them. Has to be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    warnings.showwarning = show_warning
     try:
-        result = run(**options)
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            result = run(**options)
     except (ValueError, OSError) as error:
         print(f"mirasol: error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,190 @@
+"""The command as a user meets it: help, JSON, and one clear message with exit code 2 for every bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mirasol.cli import main
+from tests.clips import write_clip
+
+COLOR = "which color is named?"
+
+
+@pytest.fixture
+def clip(grid_root) -> str:
+    return str(grid_root / "clips" / "bbaf4p.mp4")
+
+
+@pytest.fixture
+def refused(capsys):
+    """A function that runs a command and gives its message, after checking that it was one message and code 2."""
+
+    def run(*arguments: str | Path) -> str:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as exit_of_the_parser:
+            code = exit_of_the_parser.code
+        printed = capsys.readouterr()
+        assert code == 2, printed.err
+        assert printed.out == ""
+        assert "Traceback" not in printed.err
+        assert printed.err.count("error:") == 1
+        return printed.err
+
+    return run
+
+
+def test_help_is_fast_and_has_examples():
+    command = Path(sys.executable).with_name("mirasol")
+    run = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=30, check=True)
+    assert 'mirasol ask data/grid_s1/clips/bbaf4p.mp4 "which color is named?"' in run.stdout
+    # Fast because nothing heavy is imported, which is what can be tested without a clock.
+    listing = "import sys; sys.argv = ['mirasol']; import mirasol.cli; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "numpy", "av"} & set(modules)
+
+
+@pytest.mark.parametrize("command", ["ask", "train", "evaluate", "info", "demo"])
+def test_every_command_explains_itself_and_speaks_json(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--json" in text and "example:" in text
+
+
+def test_unknown_command_names_the_nearest(refused):
+    assert "found 'aks'. Did you mean 'ask'?" in refused("aks", "clip.mp4")
+
+
+def test_no_command_is_refused(refused):
+    assert "COMMAND" in refused()
+
+
+def test_ask_prints_answer_and_evidence(clip, untrained, capsys):
+    assert main(["ask", clip, COLOR, "--checkpoint", str(untrained)]) == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("confidence", "covered", "3.00 s", "sound", "used", "rests on"))
+
+
+def test_ask_speaks_json(clip, untrained, capsys):
+    assert main(["ask", clip, COLOR, "--no-sound", "--json", "--checkpoint", str(untrained)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["question"] == COLOR
+    assert answer["sound"] == "found, not used"
+    assert 0 <= answer["confidence"] <= 1
+
+
+def test_missing_file(untrained, refused):
+    message = refused("ask", "no/such/clip.mp4", COLOR, "--checkpoint", untrained)
+    assert "no/such/clip.mp4" in message
+
+
+def test_not_a_media_file(untrained, refused, tmp_path):
+    path = tmp_path / "notes.mp4"
+    path.write_text("this is no film")
+    assert "notes.mp4" in refused("ask", path, COLOR, "--checkpoint", untrained)
+    assert "notes.mp4" in refused("info", path)
+
+
+def test_folder_instead_of_a_clip(untrained, refused, tmp_path):
+    assert str(tmp_path) in refused("ask", tmp_path, COLOR, "--checkpoint", untrained)
+
+
+def test_empty_file(untrained, refused, tmp_path):
+    path = tmp_path / "empty.mp4"
+    path.touch()
+    assert "empty.mp4" in refused("ask", path, COLOR, "--checkpoint", untrained)
+
+
+def test_truncated_file_is_used_as_far_as_it_decodes(clip, untrained, tmp_path, capsys):
+    whole = Path(clip).read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(whole[: int(0.6 * len(whole))])
+    assert main(["ask", str(path), COLOR, "--json", "--checkpoint", str(untrained)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["warnings"], "what was lost must be reported"
+    assert 0.5 < answer["seconds_covered"] < 3.0
+
+
+def test_track_without_length_is_left_out_and_said(untrained, tmp_path, capsys):
+    path = tmp_path / "no_sound_inside.mp4"
+    write_clip(path, seconds=1.0, sound_seconds=0.0)
+    assert main(["ask", str(path), COLOR, "--json", "--checkpoint", str(untrained)]) == 0
+    assert json.loads(capsys.readouterr().out)["sound"] == "not found"
+
+
+def test_neither_picture_nor_sound_wanted(clip, untrained, refused):
+    refused("ask", clip, COLOR, "--no-sound", "--no-video", "--checkpoint", untrained)
+
+
+def test_question_longer_than_the_context(clip, untrained, refused):
+    assert "token" in refused("ask", clip, "which color is named? " * 400, "--checkpoint", untrained)
+
+
+def test_empty_question(clip, untrained, refused):
+    assert "question" in refused("ask", clip, "  ", "--checkpoint", untrained)
+
+
+def test_checkpoint_that_does_not_exist(clip, refused):
+    assert "no/such/model" in refused("ask", clip, COLOR, "--checkpoint", "no/such/model")
+
+
+def test_checkpoint_of_another_architecture(clip, refused, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    assert "'bert'" in refused("ask", clip, COLOR, "--checkpoint", tmp_path)
+    assert "'bert'" in refused("info", tmp_path)
+
+
+def test_unknown_recipe_key_names_the_nearest(refused, repository):
+    message = refused("train", repository / "recipes" / "grid_nano.yaml", "optimizer.learnin_rate=1")
+    assert "learnin_rate" in message and "learning_rate" in message
+
+
+def test_missing_recipe(refused):
+    assert "recipes/none.yaml" in refused("train", "recipes/none.yaml")
+
+
+def test_override_without_equals_sign(refused, repository):
+    assert "key=value" in refused("train", repository / "recipes" / "grid_nano.yaml", "seed")
+
+
+def test_unknown_split_and_task(refused, untrained, grid_root):
+    arguments = ["evaluate", "--checkpoint", untrained, "--root", grid_root]
+    assert "exam" in refused(*arguments, "--split", "exam")
+    assert "gird" in refused(*arguments, "--task", "gird")
+
+
+def test_data_folder_that_does_not_exist(refused, untrained):
+    assert "no/such/data" in refused("evaluate", "--checkpoint", untrained, "--root", "no/such/data")
+
+
+def test_evaluate_counts_a_bad_clip_and_goes_on(untrained, grid_root, tmp_path, capsys):
+    """Two clips of the test split, one of them not a media file."""
+    lines = (grid_root / "labels.csv").read_text().splitlines()
+    chosen = [line for line in lines if ",test," in line][:2]
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "labels.csv").write_text("\n".join([lines[0], *chosen]) + "\n")
+    good, bad = (line.split(",")[1] for line in chosen)
+    (tmp_path / good).write_bytes((grid_root / good).read_bytes())
+    (tmp_path / bad).write_text("this is no film")
+    output = tmp_path / "results"
+    arguments = ["--checkpoint", str(untrained), "--root", str(tmp_path), "--output", str(output), "--json"]
+    assert main(["evaluate", *arguments]) == 0
+    printed = capsys.readouterr()
+    clips = json.loads(printed.out)["clips"]
+    assert (clips["asked"], clips["answered"], list(clips["unreadable"])) == (2, 1, [Path(bad).stem])
+    assert f"mirasol: warning: 1 of 2 clips could not be read and are left out: {Path(bad).stem}" in printed.err
+    assert sorted(path.name for path in output.iterdir()) == ["metrics.json", "predictions.jsonl"]
+
+
+def test_info_describes_clip_and_checkpoint(untrained, repository, capsys):
+    assert main(["info", str(repository / "data" / "clips" / "helicopter_noaudio.mp4"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sound"] == "not found"
+    assert main(["info", str(untrained), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["parameters"]["total"] > 1_000_000
+    assert len(facts["area_seen_per_frame"]) == 8
