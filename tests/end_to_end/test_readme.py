@@ -1,0 +1,79 @@
+"""The README, executed: whoever copies a line of it gets what it says."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from mirasol import DEFAULT_CHECKPOINT
+from mirasol.cli import main
+
+# What is appended to a command to make it small: a test may not train for an hour.
+SMALL = {
+    "evaluate": "--max-clips 2",
+    "train": "output={folder}/run data.cache={folder}/cache data.max_train_clips=4 validation.max_clips=2 "
+    "schedule.pretrain_epochs=0 schedule.finetune_epochs=1 schedule.batch_size=2 validation.every_epochs=1",
+}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of one language; "" is a fence without a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def readme(repository) -> str:
+    return (repository / "README.md").read_text()
+
+
+@pytest.fixture
+def shipped():
+    if not (DEFAULT_CHECKPOINT / "config.json").is_file():
+        pytest.skip(f"needs the shipped checkpoint in {DEFAULT_CHECKPOINT}, which is not there")
+
+
+def commands(text: str, program: str) -> list[list[str]]:
+    """The words of every line of a shell block that calls `program`."""
+    lines = [line for block in blocks(text, "bash") + blocks(text, "") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(f"{program} ")]
+
+
+def test_a_command_stands_in_the_first_ten_lines(readme):
+    assert any(line.startswith(("make ", "mirasol ")) for line in readme.splitlines()[:10])
+
+
+def test_shell_blocks_hold_only_what_is_tested_here(readme):
+    lines = [line for block in blocks(readme, "bash") + blocks(readme, "") for line in block.splitlines() if line]
+    assert {line.split()[0] for line in lines} == {"make", "mirasol"}
+
+
+def test_every_make_target_exists(readme, repository):
+    targets = [words[1] for words in commands(readme, "make")]
+    assert {"demo", "test", "checks", "wheel", "setup"} <= set(targets)
+    for target in targets:
+        subprocess.run(["make", "--dry-run", target], cwd=repository, check=True, capture_output=True)
+
+
+def test_every_mirasol_command_runs(readme, repository, shipped, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(repository)
+    found = commands(readme, "mirasol")
+    assert {words[1] for words in found} == {"ask", "info", "evaluate", "train"}
+    for words in found:
+        small = SMALL.get(words[1], "").format(folder=tmp_path)
+        assert main(words[1:] + small.split()) == 0, (words, capsys.readouterr().err)
+        assert capsys.readouterr().out
+
+
+def test_the_python_lines_answer(readme, repository, shipped):
+    (code,) = blocks(readme, "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    run = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "blue"
+
+
+def test_every_link_leads_somewhere(readme, repository):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
+        assert (repository / target).exists(), target
