@@ -138,8 +138,9 @@ def scan(container, video, audio) -> Scan:
     sound, rows, warnings = SoundTrack(), [], []
     bad_packets = cut_packets = 0
     time = 0.0
+    streams = [stream for stream in (video, audio) if stream is not None]
     try:
-        for packet in container.demux([stream for stream in (video, audio) if stream is not None]):
+        for packet in container.demux(streams) if streams else ():
             cut_packets += packet.is_corrupt
             if packet.stream is audio:
                 bad_packets += not _decode_sound(audio, packet, sound)

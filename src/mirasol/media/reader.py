@@ -195,7 +195,8 @@ def _read_frames_torchcodec(source: Source, survey: _Survey, times):
         promised = packets.shown_at(times + survey.origin + SAME_TIME_SECONDS)
     picker = FramePicker(times, capacity=len(packets.times))
     wrong = 0
-    for index, (time, image) in enumerate(torchcodec_backend.frames(source, survey.video_index, promised)):
+    given = torchcodec_backend.frames(source, survey.video_index, packets, promised)
+    for index, (time, image) in enumerate(given):
         wrong += promised is not None and abs(time - promised[index]) > 1e-3
         picker.offer(time - survey.origin, partial(np.asarray, image))
     if wrong:
