@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.train.toy import toy_recipe, train_toy
 
+from mirasol.train.recipe import ScheduleRecipe
 from mirasol.train.trainer import find_checkpoints
+from tests.train.toy import train_toy
 
 REPOSITORY = Path(__file__).parents[2]
 NUM_STEPS = 9  # 3 epochs of 3 batches
@@ -30,7 +31,7 @@ def validations(output: Path) -> dict[int, float]:
 
 
 def train_until_killed(output: Path, step: int) -> None:
-    command = [sys.executable, "-m", "tests.train.toy", str(output), str(step)]
+    command = [sys.executable, "-m", "tests.train.toy", str(output), f"kill_at_step={step}"]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}", "OMP_NUM_THREADS": "1"}
     killed = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -77,8 +78,7 @@ def test_another_recipe_in_the_same_folder_is_refused(uninterrupted):
 
 
 def test_a_time_limit_stops_cleanly_and_a_longer_one_goes_on(uninterrupted, tmp_path):
-    recipe = toy_recipe(tmp_path)
-    no_time = type(recipe.schedule)(pretrain_epochs=1, finetune_epochs=2, batch_size=4, time_limit_minutes=0.0)
+    no_time = ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=4, time_limit_minutes=0.0)
     stopped = train_toy(tmp_path, schedule=no_time)
     assert stopped.step == 1 and stopped.export is not None and find_checkpoints(tmp_path / "checkpoints")
     assert train_toy(tmp_path).step == NUM_STEPS

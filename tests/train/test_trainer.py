@@ -1,18 +1,20 @@
 """What the trainer adds: every loss apart, phases, averaged weights, no decay where none belongs, the best kept."""
 
 import json
-from dataclasses import replace
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
-from tests.train.toy import ToyClips, ToyConfig, ToyModel, collate, toy_recipe, train_toy
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from mirasol.train.export import recipe_hash
-from mirasol.train.recipe import load_recipe
+from mirasol.train.recipe import ScheduleRecipe, load_recipe
+from mirasol.train.record import recipe_hash
 from mirasol.train.run import training_arguments
 from mirasol.train.trainer import EpochSampler, MirasolTrainer, _warm_average
+from tests.train.toy import ToyClips, ToyConfig, ToyModel, collate, toy_recipe, train_toy
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +136,34 @@ def test_the_order_of_clips_follows_seed_and_epoch_alone():
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
-def test_accumulated_steps_equal_one_large_batch(tmp_path):
-    def losses(name, batch_size, steps):
-        schedule = replace(toy_recipe(tmp_path).schedule, batch_size=batch_size, gradient_accumulation_steps=steps)
-        train_toy(tmp_path / name, dropout=0.0, schedule=schedule)
-        names = ("loss", "text_loss", "latent_loss", "video_loss", "grad_norm")
-        return torch.tensor([[line[name] for name in names] for line in lines_of(tmp_path / name, "loss")])
+def losses(folder):
+    names = ("loss", "text_loss", "latent_loss", "video_loss", "grad_norm")
+    return torch.tensor([[line[name] for name in names] for line in lines_of(folder, "loss")])
 
-    large, small = losses("large", 14, 1), losses("small", 7, 2)
-    assert large.shape == (3, 5)
-    torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-5)  # sums of floats in another order, three steps deep
+
+@pytest.fixture(scope="module")
+def large_batch(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("large")
+    train_toy(folder, dropout=0.0, batch_size=14)
+    assert losses(folder).shape == (3, 5)
+    return losses(folder)
+
+
+# Tolerances: sums of floats in another order, three steps deep.
+
+
+def test_accumulated_steps_equal_one_large_batch(large_batch, tmp_path):
+    schedule = ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=7, gradient_accumulation_steps=2)
+    train_toy(tmp_path, dropout=0.0, schedule=schedule)
+    torch.testing.assert_close(losses(tmp_path), large_batch, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_large_batch(large_batch, tmp_path, repository):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "-m", "tests.train.toy", str(tmp_path), "dropout=0.0", "batch_size=7"]
+    environment = {**os.environ, "PYTHONPATH": f"{repository / 'src'}:{repository}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(losses(tmp_path), large_batch, rtol=1e-4, atol=1e-5)
+    assert (tmp_path / "best" / "model.safetensors").is_file() and len(list((tmp_path / "checkpoints").iterdir())) == 1

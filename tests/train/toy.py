@@ -1,5 +1,6 @@
 """A toy of the model's contract that trains in milliseconds: what the trainer promises is not about the model."""
 
+import json
 import os
 import signal
 import sys
@@ -91,16 +92,20 @@ def toy_recipe(output: Path, **changes) -> Recipe:
         bf16=False,
         save_steps=2,
         data=DataRecipe(num_workers=0),
-        optimizer=OptimizerRecipe(learning_rate=1e-2, ema_decay=0.9),
         schedule=ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=4),
+        optimizer=OptimizerRecipe(learning_rate=1e-2, ema_decay=0.9),
         validation=ValidationRecipe(every_epochs=1),
     )
     return replace(recipe, **changes)
 
 
-def train_toy(output: Path, kill_at_step: int | None = None, dropout: float = 0.3, **changes) -> TrainResult:
+def train_toy(
+    output: Path, *, kill_at_step: int | None = None, dropout: float = 0.3, batch_size: int = 4, **changes
+) -> TrainResult:
     """Trains the toy; with `kill_at_step`, the process ends itself by SIGKILL when that step's batch is asked for."""
     recipe = toy_recipe(output, **changes)
+    if "schedule" not in changes:
+        recipe = replace(recipe, schedule=replace(recipe.schedule, batch_size=batch_size))
     torch.manual_seed(recipe.seed)
     model = ToyModel(ToyConfig(dropout=dropout))
     asked = 0
@@ -128,4 +133,5 @@ def train_toy(output: Path, kill_at_step: int | None = None, dropout: float = 0.
 
 
 if __name__ == "__main__":
-    train_toy(Path(sys.argv[1]), kill_at_step=int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    changes = (argument.partition("=") for argument in sys.argv[2:])
+    train_toy(Path(sys.argv[1]), **{name: json.loads(value) for name, _, value in changes})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from mirasol.train.recipe import Recipe, to_yaml
-from mirasol.train.record import write_whole
+from mirasol.train.record import finite, recipe_hash, write_whole
 
 
 def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, record: dict[str, Any]) -> Path:
@@ -33,14 +32,9 @@ def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, re
 
 def write_card(folder: Path, recipe: Recipe, record: dict[str, Any]) -> None:
     """Writes training.json and README.md (the model card) into an exported folder, each in one move."""
-    record = {**record, "recipe_sha256": recipe_hash(recipe)}
+    record = {**record, "recipe_sha256": recipe_hash(recipe), "validation": finite(record.get("validation", {}))}
     write_whole(folder / "training.json", json.dumps(record, indent=2) + "\n")
     write_whole(folder / "README.md", model_card(recipe, record))
-
-
-def recipe_hash(recipe: Recipe) -> str:
-    """SHA-256 of the resolved recipe's YAML, in hexadecimal."""
-    return hashlib.sha256(to_yaml(recipe).encode()).hexdigest()
 
 
 def model_card(recipe: Recipe, record: dict[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
@@ -37,6 +39,12 @@ def open_run(recipe: Recipe) -> Path:
     launches = json.loads(launches_file.read_text(encoding="utf-8")) if launches_file.is_file() else []
     write_whole(launches_file, json.dumps([*launches, environment()], indent=2) + "\n")
     return folder
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """SHA-256 of what the recipe computes: keys that only change how it is carried out do not count."""
+    values = {key: value for key, value in flatten(recipe).items() if key not in FREE_TO_CHANGE}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def environment() -> dict[str, Any]:
@@ -91,6 +99,15 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with None for infinite and undefined numbers, which JSON does not have."""
+    return {name: _or_none(value) for name, value in values.items()}
+
+
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -18,10 +18,13 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback, TrainerControl, TrainerState
 
+from mirasol.model.modeling_mirasol_temporal import collapse_statistics
 from mirasol.train.recipe import Recipe
+from mirasol.train.record import finite
 
 CHECKPOINT_PREFIX = "checkpoint-"
 EMA_FILE = "ema.pt"
+MONITOR_EVERY = 20  # steps between two looks at whether the latents collapse, which cost one decomposition each
 
 
 class EpochSampler(Sampler[int]):
@@ -62,6 +65,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         self.started = started  # time.monotonic() minus what earlier launches of this run took
         self._sums: dict[str, float] = defaultdict(float)
         self._num_batches = 0
+        self._monitor: dict[str, float] = {}
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
         self._saving_to: Path | None = None
         super().__init__(callbacks=[MirasolCallback(self), *(callbacks or [])], **kwargs)
@@ -109,7 +113,16 @@ class MirasolTrainer(Seq2SeqTrainer):
             if is_scalar and name != "loss":
                 self._sums[name] += value.detach().float()
         self._num_batches += 1
+        if self.state.global_step % MONITOR_EVERY == 0 and outputs.get("encoder_outputs") is not None:
+            self._monitor = self._collapse(outputs.encoder_outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    @torch.no_grad()
+    def _collapse(self, encoded: Any) -> dict[str, float]:
+        statistics = collapse_statistics(
+            encoded.combined_features, encoded.chunk_mask, self.model.get_encoder().feature_mean
+        )
+        return {name: value.item() for name, value in statistics.items()}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds, to the Trainer's own training line, every loss apart, the loader's share of the time and the speed."""
@@ -124,12 +137,15 @@ class MirasolTrainer(Seq2SeqTrainer):
             logs |= dict(zip(names, means.tolist(), strict=True))
             logs |= {"loader_wait_share": self._wait_seconds / seconds, "clips_per_second": clips / seconds}
             logs["objective_is_pretrain"] = float(self.in_pretraining(self.state.epoch or 0.0))
+            logs |= self._monitor
+            self._monitor = {}
             self._restart_window()
+        logs.pop("total_flos", None)  # the Trainer's estimate, made for text models
         super().log(logs, start_time)
         if self.is_world_process_zero():
             minutes = (time.monotonic() - self.started) / 60
             with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"step": self.state.global_step, "minutes": minutes, **logs}) + "\n")
+                lines.write(json.dumps(finite({"step": self.state.global_step, "minutes": minutes, **logs})) + "\n")
 
     def _restart_window(self) -> None:
         self._sums.clear()
@@ -227,8 +243,12 @@ class MirasolCallback(TrainerCallback):
 
     def on_step_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         limit = self.trainer.recipe.schedule.time_limit_minutes
-        if limit is not None and time.monotonic() - self.trainer.started > limit * 60:
-            control.should_training_stop = True
+        if limit is not None:
+            is_over = torch.tensor(time.monotonic() - self.trainer.started > limit * 60, device=args.device)
+            # All processes stop at the same step, or those that go on would wait for the others for ever.
+            if args.world_size > 1:
+                is_over = self.trainer.accelerator.reduce(is_over.float(), reduction="sum")
+            control.should_training_stop |= bool(is_over > 0)
 
     def on_epoch_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         stops = control.should_training_stop or state.global_step >= state.max_steps
@@ -246,7 +266,9 @@ class QuietProgress(ProgressCallback):
         if self.training_bar is None or not logs:
             return
         if any(name.startswith("eval_") for name in logs):
-            super().on_log(args, state, control, logs=logs, **kwargs)
+            told = ("eval_mean_slots", "eval_slots_", "eval_sentence_", "eval_exact_match", "eval_seconds")
+            values = {name: value for name, value in logs.items() if name.startswith(told)}
+            super().on_log(args, state, control, logs={"epoch": logs.get("epoch"), **values}, **kwargs)
         else:
             shown = ("loss", "text_loss", "latent_loss", "video_loss", "loader_wait_share")
             self.training_bar.set_postfix({name: f"{logs[name]:.3f}" for name in shown if name in logs}, refresh=False)
