@@ -5,6 +5,7 @@ it was made from (file contents and settings), written under a temporary name an
 exists is complete, whatever was killed.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -61,6 +62,9 @@ class ClipCache:
             partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
             try:
                 _write(partial, rows, image_processor, size, crop_fraction, frames_per_second, progress)
+                # Decoders hold threads until they are collected. A forked worker that collected one inherited from
+                # here would wait for ever for threads it does not have.
+                gc.collect()
                 _move(partial, folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)

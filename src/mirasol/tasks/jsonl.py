@@ -1,7 +1,7 @@
 """Your own clips: a JSONL manifest, one clip (or one question about a clip) a line.
 
     {"media": "clips/a.mp4", "question": "what happens?", "answer": "a dog barks"}
-    {"media": "clips/b.mp4", "questions": ["who?", "where?"], "answers": ["ann", "outside"], "id": "b", "seconds": [1, 2]}
+    {"media": "clips/b.mp4", "questions": ["who?", "where?"], "answers": ["ann", "out"], "id": "b", "seconds": [1, 2]}
 
 `media` is relative to the manifest. `id` and `seconds` (where the answer is heard or seen) are optional. Metric: exact
 match of the normalised answer.

@@ -1,0 +1,101 @@
+"""The cache holds what decoding gives, once, whole or not at all; a bad clip is reported and the rest goes on."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from clips import write_clip
+from einops import rearrange
+
+from mirasol.data import ClipCache, cache
+from mirasol.features import MirasolVideoProcessor
+from mirasol.media import read_clip
+from mirasol.tasks import Row
+
+IMAGE = MirasolVideoProcessor(image_size=19, crop_fraction=0.8)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> list[Row]:
+    """Five clips: ordinary, silent, sound only, late sound, and one that is no media file."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_clip(folder / "both.mp4", seconds=0.7)
+    write_clip(folder / "mute.mp4", seconds=0.5, sound=False)
+    write_clip(folder / "heard.wav", seconds=0.5, picture=False)
+    write_clip(folder / "late.mkv", seconds=0.7, sound_start=0.2)
+    (folder / "text.mp4").write_text("this is not a clip")
+    return [Row(path.stem, path) for path in sorted(folder.iterdir())]
+
+
+def build(rows, root, **options) -> ClipCache:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ClipCache.build(rows, root, IMAGE, progress=False, **options)
+
+
+def test_cached_clips_equal_decoded_ones(rows, tmp_path):
+    cached = build(rows, tmp_path)
+    for row in rows:
+        if row.id == "text":
+            continue
+        clip, decoded = cached[row.id], read_clip(row.media)
+        assert (clip.frames is None) == (decoded.frames is None) == (row.id == "heard")
+        assert (clip.waveform is None) == (decoded.waveform is None) == (row.id == "mute")
+        assert (clip.duration, clip.audio_start) == (decoded.duration, decoded.audio_start)
+        if clip.frames is not None:
+            shown = IMAGE.crop_and_resize(decoded.frames)
+            assert np.array_equal(
+                clip.frames, rearrange(shown, "frame color height width -> frame height width color")
+            )
+            assert np.array_equal(clip.frame_times, decoded.frame_times)
+        if clip.waveform is not None:
+            assert np.array_equal(clip.waveform, decoded.waveform)
+
+
+def test_a_bad_clip_is_counted_and_named_and_the_rest_is_kept(rows, tmp_path):
+    missing = Row("gone", rows[0].media.with_name("gone.mp4"))
+    with pytest.warns(UserWarning, match="2 of 6 clips cannot be read and are left out"):
+        cached = ClipCache.build([*rows, missing], tmp_path, IMAGE, progress=False)
+    assert set(cached.bad) == {"text", "gone"} and "text" not in cached and len(cached.clips) == 4
+    assert json.loads((cached.folder / "bad_clips.json").read_text()) == cached.bad
+    with pytest.raises(ValueError, match="at least one readable clip out of 1, found none"):
+        build([missing], tmp_path)
+
+
+def test_border_is_wider_than_what_is_shown_as_far_as_the_picture_reaches(rows, tmp_path):
+    assert build(rows, tmp_path, margin=1.15).size == round(19 * 1.15)
+    assert build(rows, tmp_path, margin=2.0).size == round(19 / 0.8)
+
+
+def test_second_build_decodes_nothing_and_a_changed_input_or_setting_builds_anew(rows, tmp_path, monkeypatch):
+    decoded: list = []
+
+    def counting_read(*arguments, **options):
+        decoded.append(arguments)
+        return read_clip(*arguments, **options)
+
+    monkeypatch.setattr(cache, "read_clip", counting_read)
+    first = build(rows[:2], tmp_path)
+    assert len(decoded) == 2
+    assert build(rows[:2], tmp_path).folder == first.folder and len(decoded) == 2
+    assert build(rows[:2], tmp_path, margin=1.1).folder != first.folder and len(decoded) == 4
+    other = Row(rows[0].id, rows[1].media)
+    assert build([other, rows[1]], tmp_path).folder != first.folder and len(decoded) == 6
+
+
+def test_a_kill_while_writing_leaves_nothing_that_looks_whole(rows, tmp_path, monkeypatch):
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "read_clip", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(rows, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert len(build(rows, tmp_path).clips) == 4
+
+
+def test_only_frames_that_the_grid_shows_are_kept(rows, tmp_path):
+    clip = build(rows, tmp_path, frames_per_second=5.0)["both"]
+    np.testing.assert_allclose(clip.frame_times, [0.0, 0.2, 0.4, 0.6], atol=0.001)

@@ -1,0 +1,198 @@
+"""Items depend on (seed, epoch, id) alone, equal the processor's where nothing is varied, and join into batches."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from clips import write_clip
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast
+
+from mirasol.chunks import MirasolCollator, MirasolProcessor
+from mirasol.data import AugmentConfig, ClipDataset, noisy
+from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
+from mirasol.tasks import Row, get_task
+from mirasol.tasks.grid import GridRow, fixed_questions
+
+WORDS = ("bin", "blue", "at", "f", "two", "now")
+WORD_TIMES = tuple((0.23 + 0.19 * number, 0.23 + 0.19 * (number + 1)) for number in range(6))
+MEDIA_INPUTS = ("pixel_values_videos", "input_features", "video_chunk_mask", "audio_chunk_mask", "chunk_times")
+
+
+@pytest.fixture(scope="module")
+def processor() -> MirasolProcessor:
+    """Small pictures on the grid of GRID, and a tokenizer that spells."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<bos>", "<eos>", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", model_max_length=128
+    )
+    return MirasolProcessor(
+        MirasolVideoProcessor(image_size=19, crop_fraction=0.8), MirasolFeatureExtractor(num_mel_bins=23), fast,
+        frames_per_second=25.0, num_frames_per_chunk=8, num_mel_frames_per_chunk=32, max_chunks=5,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> list[GridRow]:
+    """Five sentences of different length; the last one is silent."""
+    folder = tmp_path_factory.mktemp("clips")
+    rows = []
+    for number, seconds in enumerate((1.44, 1.6, 1.52, 1.4, 1.6)):
+        path = write_clip(folder / f"{number}.mp4", seconds=seconds, sound=number < 4)
+        row = GridRow(str(number), path, (), WORD_TIMES, WORDS, "train")
+        rows.append(dataclasses.replace(row, questions=tuple(fixed_questions(row))))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def make(rows, processor, tmp_path_factory):
+    """A dataset of these rows, with one cache for the module."""
+    root = tmp_path_factory.mktemp("cache")
+
+    def make(of_rows=rows, **options) -> ClipDataset:
+        return ClipDataset(of_rows, get_task("grid"), processor, root, progress=False, **options)
+
+    return make
+
+
+def equal(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name])
+        if isinstance(first[name], torch.Tensor)
+        else first[name] == second[name]
+        for name in first
+    )
+
+
+def test_unvaried_item_is_what_the_processor_makes_of_the_file(make, rows, processor):
+    dataset = make()
+    for row, item in zip(rows, dataset, strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inputs = processor(text=[q.text for q in row.questions], videos=row.media)
+        for name in MEDIA_INPUTS:
+            assert torch.equal(item[name], inputs[name][0]), name
+        assert len(item["labels"]) == 17
+
+
+def test_strengths_of_zero_vary_nothing(make):
+    plain, off = make(), make(augment=AugmentConfig.off())
+    for index in range(len(plain)):
+        for name in MEDIA_INPUTS:
+            assert torch.equal(plain[index][name], off[index][name]), name
+
+
+def test_item_is_the_same_for_the_same_seed_epoch_and_id(make, rows):
+    dataset, other_order, other_seed = (
+        make(augment=AugmentConfig()), make(rows[::-1], augment=AugmentConfig()), make(augment=AugmentConfig(), seed=1)
+    )  # fmt: skip
+    for epoch in (0, 3):
+        for data in (dataset, other_order, other_seed):
+            data.set_epoch(epoch)
+        for index in range(5):
+            item = dataset[index]
+            assert equal(item, dataset[index]) and equal(item, other_order[4 - index])
+            assert not equal(item, other_seed[index])
+    third = dataset[2]
+    dataset.set_epoch(4)
+    assert not equal(third, dataset[2])
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_make_the_same_batches_and_see_each_new_epoch(make, processor, persistent):
+    dataset, collate = make(augment=AugmentConfig(), questions_per_clip=3), MirasolCollator(processor.pad_token_id)
+    alone = DataLoader(dataset, batch_size=3, collate_fn=collate)
+    beside = DataLoader(dataset, batch_size=3, collate_fn=collate, num_workers=2, persistent_workers=persistent)
+    previous = None
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        batches = list(alone)
+        for batch, same in zip(batches, beside, strict=True):
+            assert equal(batch, same)
+            assert len(batch["labels"]) == 3 * len(batch["chunk_times"])
+        assert previous is None or not equal(batches[0], previous)
+        previous = batches[0]
+
+
+def test_varied_items_ask_for_what_is_inside_the_varied_clip(make, processor):
+    dataset = make(augment=AugmentConfig())
+    for epoch in range(20):
+        dataset.set_epoch(epoch)
+        for index in range(len(dataset)):
+            item = dataset[index]
+            assert (item["video_chunk_mask"] | item["audio_chunk_mask"]).any()
+            assert not item["pixel_values_videos"][~item["video_chunk_mask"]].any()
+            assert not item["input_features"][~item["audio_chunk_mask"]].any()
+            spans = item["chunk_times"][:, 1] - item["chunk_times"][:, 0]
+            assert torch.allclose(spans, torch.tensor(0.32), atol=1e-5)  # slower never means squeezed
+            assert len(item["labels"]) == 14
+
+
+def test_a_sense_switched_off_is_absent(make):
+    item = make(use_audio=False)[0]
+    assert not item["audio_chunk_mask"].any() and not item["input_features"].any() and item["video_chunk_mask"].any()
+    item = make(use_video=False)[0]
+    assert not item["video_chunk_mask"].any() and not item["pixel_values_videos"].any()
+    config = AugmentConfig(sound_only_probability=0.5, picture_only_probability=0.5)
+    dataset = make(augment=config, use_video=False)
+    for epoch in range(10):
+        dataset.set_epoch(epoch)
+        assert dataset[0]["audio_chunk_mask"].any() and not dataset[0]["video_chunk_mask"].any()
+
+
+def test_a_change_reaches_the_clip_and_not_the_cache(make):
+    def add_noise(clip, row_id):
+        if clip.waveform is None:
+            return clip
+        return dataclasses.replace(clip, waveform=noisy(clip.waveform, -5.0, seed=int(row_id)))
+
+    plain, changed = make(), make(change=add_noise)
+    before = plain[1]
+    assert not torch.equal(before["input_features"], changed[1]["input_features"])
+    assert torch.equal(before["pixel_values_videos"], changed[1]["pixel_values_videos"])
+    assert equal(before, plain[1]) and equal(changed[1], make(change=add_noise)[1])
+
+
+def test_bad_clips_are_left_out_and_the_rest_can_be_trained_on(make, rows, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"\0" * 1000)
+    bad = dataclasses.replace(rows[0], id="bad", media=tmp_path / "bad.mp4")
+    with pytest.warns(UserWarning, match="1 of 6 clips cannot be read"):
+        dataset = make([bad, *rows])
+    assert [row.id for row in dataset.rows] == [row.id for row in rows] and set(dataset.cache.bad) == {"bad"}
+
+
+def test_prompts_alone_when_answers_are_to_be_generated(make):
+    item = make(with_answers=False)[0]
+    assert "labels" not in item and len(item["decoder_input_ids"]) == 17
+
+
+def test_own_clips_with_unequal_numbers_of_questions_share_a_batch(rows, processor, tmp_path):
+    task = get_task("jsonl")
+    manifest = tmp_path / "train.jsonl"
+    manifest.write_text(
+        f'{{"media": "{rows[0].media}", "question": "q", "answer": "a"}}\n'
+        f'{{"media": "{rows[1].media}", "questions": ["q", "r", "s"], "answers": ["a", "b", "c"]}}\n'
+    )
+    own: list[Row] = task.load(manifest)
+    dataset = ClipDataset(own, task, processor, tmp_path / "cache", augment=AugmentConfig(), progress=False)
+    batch = MirasolCollator(processor.pad_token_id)([dataset[0], dataset[1]])
+    assert len(batch["labels"]) == 6
+    answers = processor.decode_answer(batch["labels"])
+    assert answers[:3] == ["a", "a", "a"] and sorted(answers[3:]) == ["a", "b", "c"]
+
+
+def test_shipped_clips_train_with_every_word_inside(grid_root, processor, tmp_path):
+    task = get_task("grid")
+    dataset = ClipDataset(
+        task.load(grid_root, "train")[:3], task, processor, tmp_path, augment=AugmentConfig(), progress=False
+    )
+    batch = MirasolCollator(processor.pad_token_id)([dataset[index] for index in range(3)])
+    assert len(batch["labels"]) == 3 * 14 and batch["input_features"].isfinite().all()
+    assert np.isfinite(batch["chunk_times"].numpy()).all()
