@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 
 
 class ClipBatch(BatchFeature):
-    """The model's inputs by name. `to` leaves the dtype of `chunk_times` alone, because bfloat16 rounds 10.2 s to 10.25."""
+    """The model's inputs by name. `to` keeps the dtype of `chunk_times`, because bfloat16 rounds 10.2 s to 10.25 s."""
 
     def to(self, *args, **kwargs) -> "ClipBatch":
         """The same batch on another device, or in another dtype."""
@@ -383,7 +383,7 @@ def _as_strings(text: str | Sequence[str], name: str, count: int) -> list[str]:
     for item in strings:
         if not isinstance(item, str):
             raise ValueError(
-                f"{name} must be a string or a list of strings, but holds a {type(item).__name__}: {item!r}."
+                f"{name} must be a string or a list of strings, but it holds a {type(item).__name__}: {item!r}."
             )
     return strings
 

@@ -1,0 +1,297 @@
+"""The processor: what reaches the model from clips of every kind."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from clips import write_clip
+
+from mirasol.media import Clip
+
+CHUNK_INPUTS = ["pixel_values_videos", "input_features", "video_chunk_mask", "audio_chunk_mask", "chunk_times"]
+
+
+def test_three_seconds_give_ten_chunks(processor, make_clip, shown):
+    item = processor.chunk_clip(make_clip())
+    assert item["pixel_values_videos"].shape == (10, 8, 3, 13, 13)
+    assert item["input_features"].shape == (10, 32, 17)
+    assert item["video_chunk_mask"].all() and item["audio_chunk_mask"].all()
+    torch.testing.assert_close(item["chunk_times"][-1], torch.tensor([2.88, 3.2]))
+    pictures = shown(item["pixel_values_videos"])
+    assert pictures[0] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert pictures[9] == [72, 73, 74, 74, 74, 74, 74, 74]
+
+
+def test_late_sound_and_early_picture_end_are_masked(processor, make_clip, shown):
+    clip = make_clip(seconds=1.0, sound=(0.7, 2.0))
+    item = processor.chunk_clip(clip)
+    assert item["video_chunk_mask"].tolist() == [True, True, True, True, False, False, False]
+    assert item["audio_chunk_mask"].tolist() == [False, False, True, True, True, True, True]
+    assert shown(item["pixel_values_videos"])[3] == [24] * 8
+    assert not item["pixel_values_videos"][4:].any()
+    assert not item["input_features"][:2].any()
+    # 0.7 s is column 6 of chunk 2; before it there is silence, not absence.
+    assert (item["input_features"][2, :6] == processor.feature_extractor.floor).all()
+    assert (item["input_features"][2, 6:] > processor.feature_extractor.floor).all()
+
+
+def test_latest_chunk_without_content_is_left_out(processor, make_clip):
+    clip = replace(make_clip(seconds=0.32, sound=(0.0, 0.325)), duration=0.325)  # 5 ms of sound in the second chunk
+    assert len(processor.chunk_clip(clip)["chunk_times"]) == 1
+
+
+@pytest.mark.parametrize(
+    "clip_options", [{}, {"sound": None}, {"picture": False}, {"seconds": 1.1, "sound": (0, 0.4)}]
+)
+def test_item_alone_equals_item_in_a_batch(processor, make_clip, clip_options):
+    alone = processor.chunk_clip(make_clip(**clip_options))
+    batch = processor(videos=[make_clip(seconds=4.1, sound=(0.0, 4.0), seed=1), make_clip(**clip_options)])
+    chunks = len(alone["chunk_times"])
+    for name in CHUNK_INPUTS:
+        assert torch.equal(batch[name][1, :chunks], alone[name]), name
+        assert not batch[name][1, chunks:].any(), name
+
+
+def test_absent_equals_masked(processor, make_clip):
+    both, silent = make_clip(), make_clip(sound=None)
+    with pytest.warns(UserWarning, match="has sound, but it is not used"):
+        masked = processor(videos=both, use_audio=False)
+    absent = processor(videos=silent)
+    for name in CHUNK_INPUTS:
+        assert torch.equal(masked[name], absent[name]), name
+    masked = processor(videos=both, use_video=False)
+    absent = processor(videos=replace(both, frames=None, frame_times=None))
+    for name in CHUNK_INPUTS:
+        assert torch.equal(masked[name], absent[name]), name
+
+
+def test_silence_is_sound(processor, make_clip):
+    clip = make_clip()
+    clip.waveform[:] = 0
+    item = processor.chunk_clip(clip)
+    assert item["audio_chunk_mask"].all()
+    assert (item["input_features"] == processor.feature_extractor.floor).all()
+    assert processor.describe(clip).is_silent
+
+
+@pytest.mark.parametrize("policy", ["snippets", "dense"])
+@pytest.mark.parametrize("seconds", [0.04, 2.0, 5.12])
+def test_policies_agree_up_to_the_budget(processor, make_clip, policy, seconds):
+    clip = make_clip(seconds=seconds, sound=(0.0, seconds))
+    expected = processor.chunk_clip(clip, sampling="uniform")
+    item = processor.chunk_clip(clip, sampling=policy)
+    assert all(torch.equal(item[name], expected[name]) for name in CHUNK_INPUTS)
+
+
+def test_long_clip_by_policy(processor, make_clip, shown):
+    clip = make_clip(seconds=6.4, sound=(0.0, 6.4))
+    uniform, snippets, dense = (
+        processor.chunk_clip(clip, sampling=policy, max_chunks=5) for policy in ("uniform", "snippets", "dense")
+    )
+    assert shown(uniform["pixel_values_videos"])[1] == [32, 36, 40, 44, 48, 52, 56, 60]
+    assert shown(snippets["pixel_values_videos"])[1] == [44, 45, 46, 47, 48, 49, 50, 51]
+    assert len(dense["chunk_times"]) == 20
+    assert uniform["input_features"].shape == snippets["input_features"].shape == (5, 32, 17)
+
+
+def test_uniform_warns_above_four_columns_into_one(processor, make_clip):
+    with pytest.warns(UserWarning, match="averages 4.2 columns .* into one.*pass sampling='snippets'"):
+        processor(videos=make_clip(seconds=6.7, sound=(0.0, 6.7)), max_chunks=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        processor(videos=make_clip(seconds=6.4, sound=(0.0, 6.4)), max_chunks=5)
+        processor(videos=make_clip(seconds=6.7, sound=(0.0, 6.7)), max_chunks=5, sampling="snippets")
+        processor(videos=make_clip(seconds=6.7, sound=None), max_chunks=5)
+
+
+@pytest.mark.parametrize("boundary", [1, 4, 9])
+def test_chunks_ignore_later_media(processor, make_clip, boundary):
+    """Frames and sound from the start of chunk `boundary` on are changed; the chunks before are equal to the bit."""
+    clip, other = make_clip(), make_clip(seed=1)
+    other.frames[:] = clip.frames
+    other.frames[8 * boundary :] = 255 - clip.frames[8 * boundary :]
+    other.waveform[: 5_120 * boundary] = clip.waveform[: 5_120 * boundary]
+    before, after = processor.chunk_clip(clip), processor.chunk_clip(other)
+    for name in ("pixel_values_videos", "input_features"):
+        assert torch.equal(before[name][:boundary], after[name][:boundary])
+        assert not torch.equal(before[name][boundary], after[name][boundary])
+
+
+def test_grid_offset_moves_pictures_and_sound_together(processor, make_clip, shown):
+    clip = make_clip()
+    offset = processor.chunk_clip(clip, grid_offset_seconds=0.2)
+    assert len(offset["chunk_times"]) == 10  # 3.2 s
+    torch.testing.assert_close(offset["chunk_times"][0], torch.tensor([-0.2, 0.12]))
+    assert shown(offset["pixel_values_videos"])[0] == [0, 0, 0, 0, 0, 0, 1, 2]
+    plain = processor.chunk_clip(clip)
+    torch.testing.assert_close(offset["input_features"][0, 20:], plain["input_features"][0, :12], atol=1e-5, rtol=0)
+
+
+def test_spec_augment_sees_the_whole_clip_and_masks_stay(processor, make_clip):
+    seen = []
+    clip = make_clip(seconds=2.0, sound=(0.0, 1.0))
+    item = processor.chunk_clip(clip, spec_augment=lambda features: seen.append(features.shape) or features + 1)
+    plain = processor.chunk_clip(clip)
+    assert seen == [(7, 32, 17)]
+    assert torch.equal(item["input_features"][:4], plain["input_features"][:4] + 1)
+    assert not item["input_features"][4:].any()
+
+
+def test_frames_of_the_right_size_need_no_resize(processor, make_clip):
+    clip = make_clip()
+    small = replace(clip, frames=np.ascontiguousarray(clip.frames[:, 2:15, 3:16]))
+    assert torch.equal(
+        processor.chunk_clip(small, do_resize=False)["pixel_values_videos"],
+        processor.chunk_clip(clip)["pixel_values_videos"],
+    )
+    with pytest.raises(ValueError, match="must be 13 x 13 pixels, but these are 17 x 19: resize them"):
+        processor.chunk_clip(clip, do_resize=False)
+
+
+def test_inputs_stay_as_they_were(processor, make_clip):
+    clip, same = make_clip(), make_clip()
+    first, second = processor("what is said?", clip), processor("what is said?", clip)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert np.array_equal(clip.frames, same.frames) and np.array_equal(clip.waveform, same.waveform)
+
+
+# ---- kinds of sources
+
+
+def test_path_bytes_clip_and_arrays_give_the_same(processor, tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", seconds=1.3, size=(38, 34))
+    expected = processor(videos=path)
+    clip = processor.read_clip(path)
+    for source in (str(path), path.read_bytes(), clip):
+        inputs = processor(videos=source)
+        assert all(torch.equal(inputs[name], expected[name]) for name in CHUNK_INPUTS)
+    arrays = processor(videos=clip.frames, frame_times=clip.frame_times, audio=clip.waveform, sampling_rate=16_000)
+    for name in ("pixel_values_videos", "video_chunk_mask"):
+        assert torch.equal(arrays[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"sampling": "uniform", "max_chunks": 3}, {"sampling": "snippets", "max_chunks": 2}]
+)
+def test_reading_only_the_wanted_frames_gives_the_same(processor, tmp_path, options):
+    from mirasol.media import read_clip
+
+    path = write_clip(tmp_path / "clip.mp4", seconds=2.6, fps=50, size=(38, 34))
+    every, wanted = read_clip(path), processor.read_clip(path, **options)
+    assert len(wanted.frames) < len(every.frames)
+    full, sparse = processor.chunk_clip(every, **options), processor.chunk_clip(wanted, **options)
+    assert all(torch.equal(full[name], sparse[name]) for name in CHUNK_INPUTS)
+
+
+def test_batch_mixes_lengths_silent_clips_and_sound_alone(processor, make_clip):
+    sound = make_clip(seconds=0.9, sound=(0.0, 0.9)).waveform
+    batch = processor(
+        text=["what is said?"] * 3,
+        videos=[make_clip(), make_clip(seconds=1.0, sound=None), None],
+        audio=[None, None, sound],
+    )
+    assert batch["video_chunk_mask"].sum(1).tolist() == [10, 4, 0]
+    assert batch["audio_chunk_mask"].sum(1).tolist() == [10, 0, 3]
+    assert batch["pixel_values_videos"].shape[:2] == batch["input_features"].shape[:2] == (3, 10)
+
+
+def test_audio_file_alone(processor, tmp_path):
+    path = write_clip(tmp_path / "sound.wav", seconds=1.0)
+    for inputs in (processor(videos=path), processor(audio=path)):
+        assert inputs["audio_chunk_mask"].sum() == 4
+        assert not inputs["video_chunk_mask"].any()
+
+
+def test_sound_given_beside_frames_starts_at_zero(processor, make_clip):
+    clip = make_clip()
+    inputs = processor(videos=clip.frames, frame_rate=25.0, audio=clip.waveform)
+    expected = processor(videos=clip)
+    assert all(torch.equal(inputs[name], expected[name]) for name in CHUNK_INPUTS)
+
+
+def test_file_whose_sound_is_left_out_warns(processor, tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", seconds=0.5)
+    with pytest.warns(UserWarning, match="clip.mp4 has sound, but it is not used: pass use_audio=True"):
+        processor(videos=path, use_audio=False)
+    silent = write_clip(tmp_path / "mute.mp4", seconds=0.5, sound=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        processor(videos=silent, use_audio=False)
+        processor(videos=path)
+
+
+def test_report_says_what_was_used(processor, make_clip):
+    clip = make_clip(seconds=6.4, sound=(0.0, 6.4))
+    report = processor.describe(clip)
+    assert (report.num_chunks, report.num_frames, report.num_frames_used) == (16, 160, 128)
+    assert report.seconds_covered == pytest.approx(6.4)
+    assert str(report) == "6.40 of 6.40 s covered by 16 chunks of 0.4 s; 128 frames used; sound used"
+    report = processor.describe(clip, sampling="snippets", max_chunks=5)
+    assert report.seconds_covered == pytest.approx(1.6)
+    report = processor.describe(clip, use_audio=False)
+    assert "sound found but NOT used" in str(report) and "warning: The clip has sound" in str(report)
+    assert "no sound found" in str(processor.describe(make_clip(sound=None)))
+
+
+# ---- errors
+
+
+def test_wrong_inputs_are_refused_with_a_remedy(processor, make_clip):
+    clip, frames, sound = make_clip(), make_clip().frames, make_clip().waveform
+    cases = [
+        ({}, "found none of them: pass at least one"),
+        ({"videos": frames}, "Frames need their times in seconds, .*75 times or one rate"),
+        ({"videos": frames[0], "frame_rate": 25.0}, r"\[frame, height, width, 3\], but these have \[17, 19, 3\]"),
+        ({"videos": frames, "frame_times": np.arange(74)}, r"75 increasing seconds .* shape \[74\]"),
+        ({"videos": frames, "frame_times": np.zeros(75)}, "75 increasing seconds"),
+        ({"videos": frames / 255, "frame_rate": 25.0}, "uint8 with values 0 to 255, but these are float64"),
+        ({"audio": sound[None].repeat(2, 0)}, r"\[sample\], but this one has \[2, 48000\]"),
+        ({"audio": sound, "sampling_rate": 44_100}, "16000 Hz, but its sampling_rate is 44100 Hz: resample"),
+        ({"videos": [clip, clip], "audio": [sound]}, "equally many, but there are 2 videos and 1 waveforms"),
+        ({"videos": [None]}, "Clip 0 has neither video nor audio"),
+        ({"videos": 7}, "but found a int: pass one of these"),
+        ({"videos": clip, "use_audio": False, "use_video": False}, "at least one frame or 10 ms of sound"),
+        ({"audio": sound[:100]}, "at least one frame or 10 ms of sound .* 100 samples"),
+        ({"videos": clip, "sampling": "all"}, "one of uniform, snippets, dense, but it is 'all'"),
+        ({"videos": clip, "images": frames}, "Expected videos, but found images"),
+        ({"videos": clip, "return_tensors": "np"}, "must be 'pt', but it is 'np'"),
+        ({"videos": [clip] * 2, "text": ["a"] * 3}, "there are 3 questions for 2 clips: pass one question for all"),
+        ({"videos": clip, "text": [3]}, "text must be a string or a list of strings, but it holds a int: 3"),
+        ({"videos": clip, "text": ["a", "b"], "answers": ["c"]}, "2 questions and 1 answers"),
+    ]
+    for options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            processor(**options)
+
+
+def test_sound_of_another_rate_in_a_clip_is_refused(processor, make_clip):
+    clip = replace(make_clip(), sampling_rate=8_000)
+    with pytest.raises(ValueError, match="16000 Hz, but this clip's sampling_rate is 8000 Hz: resample"):
+        processor.chunk_clip(clip)
+
+
+def test_grid_that_differs_from_the_model_is_refused(processor):
+    class Config:
+        num_frames_per_chunk, num_mel_frames_per_chunk, num_mel_bins, image_size = 8, 64, 17, 13
+
+    with pytest.raises(ValueError, match="num_mel_frames_per_chunk, but the processor has 32 and the model 64"):
+        processor.check_model_config(Config)
+    Config.num_mel_frames_per_chunk = 32
+    processor.check_model_config(Config)
+
+
+def test_cast_keeps_seconds_exact(processor, make_clip):
+    inputs = processor(videos=make_clip())
+    seconds = inputs["chunk_times"].clone()
+    inputs = inputs.to(dtype=torch.bfloat16)
+    assert inputs["pixel_values_videos"].dtype == torch.bfloat16
+    assert inputs["chunk_times"].dtype == torch.float32 and torch.equal(inputs["chunk_times"], seconds)
+
+
+def test_one_frame_is_a_clip(processor, make_clip):
+    frames = make_clip().frames[:1]
+    inputs = processor(videos=Clip(frames, np.array([0.0]), None, duration=0.04))
+    assert inputs["video_chunk_mask"].tolist() == [[True]]
+    assert inputs["pixel_values_videos"].shape == (1, 1, 8, 3, 13, 13)
