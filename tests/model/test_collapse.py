@@ -1,0 +1,74 @@
+"""The latent loss alone must not make all chunks alike; without its variance and covariance terms it does."""
+
+import pytest
+import torch
+
+from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
+from mirasol.model.modeling_mirasol_temporal import collapse_statistics
+from tests.model.tiny import media, questions, tiny_config
+
+STEPS = 120
+
+
+def statistics_after_training(**terms):
+    """Cosine between chunks, rank and spread of the features after training on the latent loss alone."""
+    torch.manual_seed(0)
+    config = tiny_config(
+        text_weight=0.0,
+        video_weight=0.0,
+        audio_weight=0.0,
+        temporal_config={"combined_mask_probability": 0.0, **terms},
+    )
+    model = MirasolForConditionalGeneration(config)
+    optimizer = torch.optim.AdamW(model.model.encoder.parameters(), lr=3e-3, weight_decay=0.0)
+    text = questions(rows=7, tokens=2)
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * min(1.0, (step + 1) / 10)
+        loss = model.train()(**media(batch=7, seed=step), **text).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    clips = media(batch=7, seed=STEPS)
+    with torch.no_grad():
+        output = model(**clips, **text)
+    combined, mask = output.encoder_outputs.combined_features, output.encoder_outputs.chunk_mask
+    found = collapse_statistics(combined, mask, combined[mask].mean(dim=0))
+    spread = combined[mask].std(dim=0).mean()
+    return {
+        **{key: value.item() for key, value in found.items()},
+        "spread": spread.item(),
+        "loss": output.latent_loss.item(),
+    }
+
+
+def test_latent_loss_alone_does_not_collapse():
+    found = statistics_after_training()
+    assert found["spread"] > 0.3
+    assert found["effective_rank"] > 5
+    assert abs(found["chunk_cosine"]) < 0.3
+
+
+def test_without_variance_and_covariance_it_collapses():
+    """The ablation that shows that the terms, and nothing else, keep the features apart."""
+    found = statistics_after_training(variance_weight=0.0, covariance_weight=0.0)
+    assert found["spread"] < 0.1
+    assert found["loss"] < 0.02
+
+
+def test_collapse_statistics_of_known_features():
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    mask[2, 2:] = False
+    mean = torch.randn(2, 6)
+
+    same = torch.randn(2, 6).expand(3, 4, 2, 6)
+    found = collapse_statistics(same, mask, mean)
+    assert found["chunk_cosine"].item() == pytest.approx(1.0, abs=1e-5)
+    assert found["effective_rank"].item() == pytest.approx(1.0, abs=1e-3)
+
+    apart = torch.zeros(3, 4, 12)
+    apart[mask] = torch.eye(12)[:10]  # ten real chunks, each in a direction of its own
+    found = collapse_statistics(apart.reshape(3, 4, 2, 6) + mean, mask, mean)
+    assert found["chunk_cosine"].item() == pytest.approx(0.0, abs=1e-5)
+    assert found["effective_rank"].item() == pytest.approx(10.0, abs=1e-2)

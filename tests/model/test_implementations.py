@@ -1,0 +1,106 @@
+"""However the same numbers are computed, they are the same."""
+
+import pytest
+import torch
+
+from tests.model.tiny import BATCH, CHUNKS, LATENTS, TOKENS, media, questions, tiny_model
+
+# reason for tolerances in this file: another order of sums
+CLOSE = {"atol": 3e-5, "rtol": 1e-4}
+
+
+def ragged_clips():
+    clips = media()
+    clips["video_chunk_mask"][0, 3:] = clips["audio_chunk_mask"][0, 3:] = False
+    clips["audio_chunk_mask"][1] = False
+    return clips
+
+
+def padded_questions():
+    text = questions()
+    mask = torch.ones_like(text["decoder_input_ids"])
+    mask[1, :4] = 0
+    return {**text, "decoder_attention_mask": mask}
+
+
+def test_eager_equals_sdpa():
+    eager, sdpa = tiny_model(attention="eager"), tiny_model(attention="sdpa")
+    clips, text = ragged_clips(), padded_questions()
+
+    with torch.no_grad():
+        expected = eager(**clips, **text, output_attentions=True)
+        found = sdpa(**clips, **text)
+
+    real = text["decoder_attention_mask"].bool()
+    torch.testing.assert_close(found.logits[real], expected.logits[real], **CLOSE)
+    for name in ("loss", "text_loss", "latent_loss", "video_loss", "audio_loss"):
+        torch.testing.assert_close(found[name], expected[name], **CLOSE)
+    assert eager.config.text_config._attn_implementation == "eager"
+    assert sdpa.model.encoder.video_encoder.layers[0].attention.config._attn_implementation == "sdpa"
+
+
+def test_cross_attentions_are_shares_of_the_real_chunks():
+    model = tiny_model(attention="eager")
+    clips, text = ragged_clips(), questions(rows=2 * BATCH)
+
+    with torch.no_grad():
+        output = model(**clips, **text, output_attentions=True)
+
+    assert len(output.cross_attentions) == 2
+    for weights in output.cross_attentions:
+        assert weights.shape == (2 * BATCH, 4, TOKENS, CHUNKS * LATENTS)
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2 * BATCH, 4, TOKENS))
+        assert (weights[:2, ..., 3 * LATENTS :] == 0).all()  # both questions of the clip that ends after 3 chunks
+        assert (weights[2:, ..., 3 * LATENTS :] > 0).all()
+
+
+def test_checkpointed_gradients_are_equal():
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny_model(text_config={"dropout": 0.2}).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            assert model.is_gradient_checkpointing
+        torch.manual_seed(5)
+        model(**ragged_clips(), **questions()).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+
+    for name, expected in gradients[0].items():
+        assert torch.equal(gradients[1][name], expected), name
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bf16_is_finite_and_near_fp32(autocast):
+    clips, text = ragged_clips(), questions()
+    expected = tiny_model()(**clips, **text)
+    model = tiny_model() if autocast else tiny_model().to(torch.bfloat16)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        output = model(**clips, **text)
+    output.loss.backward()
+
+    for name in ("loss", "text_loss", "latent_loss", "video_loss", "audio_loss"):
+        assert output[name].isfinite(), name
+        assert output[name].item() == pytest.approx(expected[name].item(), rel=0.1), name  # 8 bits of mantissa
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_bf16_generates():
+    model = tiny_model().to(torch.bfloat16)
+    ids = model.generate(
+        **ragged_clips(), decoder_input_ids=questions(tokens=4)["decoder_input_ids"], max_new_tokens=3
+    )
+    assert ids.shape[0] == BATCH
+
+
+def test_compiled_equals_eager():
+    """One smoke test: tracing the whole forward into one graph is what compiling asks of the model."""
+    model = tiny_model()
+    clips, text = ragged_clips(), questions()
+    with torch.no_grad():
+        expected = model(**clips, **text, use_cache=False)
+        compiled = torch.compile(model, backend="aot_eager")
+        found = compiled(**clips, **text, use_cache=False)
+
+    torch.testing.assert_close(found.logits, expected.logits, **CLOSE)
+    torch.testing.assert_close(found.loss, expected.loss, **CLOSE)

@@ -1,0 +1,74 @@
+"""Tubes and patches: the windows of a convolution, in the order of their centres."""
+
+import torch
+from torch import nn
+
+from mirasol.model.configuration_mirasol import MirasolVideoConfig
+from mirasol.model.modeling_mirasol_encoders import (
+    MirasolVideoEncoder,
+    MirasolWindowEmbedding,
+    covered_area,
+    window_centres,
+)
+from mirasol.model.modeling_mirasol_layers import sincos_code
+from tests.model.tiny import FRAMES, IMAGE_SIZE, enliven, tiny_config
+
+WINDOWS = (((2, 3, 4), (1, 3, 5), (1, 2, 0)), ((3, 5, 2), (2, 4, 3), (0, 0, 1)))
+SIZE = (5, 11, 13)
+
+
+def test_window_embedding_equals_a_strided_convolution():
+    embedding = MirasolWindowEmbedding(WINDOWS, SIZE, num_channels=3, hidden_size=24)
+    values = torch.randn(2, 3, *SIZE)
+
+    found = embedding(values) - embedding.position_code(values.device)
+
+    expected = []
+    for (kernel, stride, offset), projection in zip(WINDOWS, embedding.projections, strict=True):
+        rest = values[:, :, offset[0] :, offset[1] :, offset[2] :]
+        weight = projection.weight.reshape(24, 3, *kernel)
+        expected.append(nn.functional.conv3d(rest, weight, projection.bias, stride=stride).flatten(2).mT)
+    # sums of up to 90 products in another order
+    torch.testing.assert_close(found, torch.cat(expected, dim=1), atol=1e-5, rtol=1e-5)
+
+
+def test_centres_are_those_of_the_windows():
+    assert window_centres((7,), (3,), (2,), (0,)).tolist() == [[1.0], [3.0], [5.0]]
+    assert window_centres((7,), (2,), (3,), (1,)).tolist() == [[1.5], [4.5]]
+    assert window_centres((4, 3), (4, 1), (4, 2), (0, 0)).tolist() == [[1.5, 0.0], [1.5, 2.0]]
+
+
+def test_every_token_has_a_position_code_of_its_own():
+    for config in (tiny_config().video_config, MirasolVideoConfig()):
+        code = MirasolVideoEncoder(config).embedding.position_code(torch.device("cpu"))
+        # windows of different shapes may share a centre, windows of one shape may not
+        start = 0
+        for kernel, stride, offset in config.tubes:
+            count = len(window_centres(config.input_size, kernel, stride, offset))
+            distance = torch.cdist(code[start : start + count], code[start : start + count])
+            assert (distance + torch.eye(count) > 1e-2).all()
+            start += count
+        assert start == len(code) == config.num_tokens
+
+
+def test_covered_area_is_where_the_tokens_have_a_gradient():
+    config = MirasolVideoConfig(num_frames=FRAMES, image_size=IMAGE_SIZE, tubes=(((2, 3, 4), (2, 5, 5), (0, 1, 0)),))
+    encoder = enliven(MirasolVideoEncoder(config))
+    pixels = torch.randn(1, FRAMES, 3, IMAGE_SIZE, IMAGE_SIZE, requires_grad=True)
+
+    encoder.embedding(pixels.movedim(2, 1)).square().sum().backward()
+
+    seen = (pixels.grad[0] != 0).any(dim=1).float().mean(dim=(1, 2))
+    assert covered_area(config) == seen.tolist()
+    assert covered_area(config)[0] > 0.2
+    assert covered_area(config)[2] == 0  # one tube of two frames leaves the third unseen
+
+
+def test_sincos_code_repeats_after_its_periods():
+    code = sincos_code(torch.tensor([0.0, 0.5, 8.0]), 4, shortest=0.5, longest=8.0)
+
+    assert code.shape == (3, 4)
+    torch.testing.assert_close(code[0], torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    torch.testing.assert_close(code[1, [0, 2]], torch.tensor([0.0, 1.0]), atol=1e-6, rtol=0)  # one shortest period on
+    torch.testing.assert_close(code[2], code[0], atol=1e-5, rtol=0)  # one longest, sixteen shortest
+    assert abs(code[1, 1] - 0.3827) < 1e-3  # sin(2 pi / 16)
