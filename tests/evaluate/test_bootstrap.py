@@ -32,7 +32,12 @@ def test_ratio_weighs_clips_by_their_questions_and_is_the_same_for_the_same_seed
 
 
 def test_nothing_measured_gives_none_instead_of_a_number():
-    assert bootstrap_ratio(np.zeros(0), np.zeros(0)).as_dict() == {"value": None, "low": None, "high": None, "clips": 0}
+    assert bootstrap_ratio(np.zeros(0), np.zeros(0)).as_dict() == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "clips": 0,
+    }
     assert bootstrap_statistic([]).num_clips == 0
 
 

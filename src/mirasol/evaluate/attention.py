@@ -1,4 +1,4 @@
-"""Which seconds an answer rests on: cross-attention per chunk, or how much the answer loses when a chunk is taken away."""
+"""Which seconds an answer rests on: cross-attention per chunk, or what the answer loses without the chunk."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,14 @@ class Evidence:
 
 @contextlib.contextmanager
 def eager_attention(model) -> Iterator[None]:
-    """Attention computed step by step inside, because the fused kernels do not give the weights out."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    """The decoder's attention computed step by step inside, because fused kernels do not give their weights out."""
+    config = model.config.text_config
+    before = config._attn_implementation
+    config._attn_implementation = "eager"
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        config._attn_implementation = before
 
 
 def chunk_attention(
@@ -50,7 +51,7 @@ def chunk_attention(
 
 def answer_log_probability(
     logits: Float[Tensor, "row token vocab"], labels: Int[Tensor, "row token"]
-) -> Float[Tensor, "row"]:
+) -> Float[Tensor, " row"]:
     """Mean log-probability of each row's answer tokens (labels already shifted, -100 ignored)."""
     picked = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     mask = labels != -100
@@ -58,7 +59,9 @@ def answer_log_probability(
 
 
 @torch.no_grad()
-def attention_weights(model, encoder_outputs, text: dict, layers: Sequence[int] | None = None) -> Float[Tensor, "row chunk"]:
+def attention_weights(
+    model, encoder_outputs, text: dict, layers: Sequence[int] | None = None
+) -> Float[Tensor, "row chunk"]:
     """Cross-attention share per chunk and row; `text` holds decoder_input_ids with the answer, mask and labels."""
     with eager_attention(model):
         outputs = model(
@@ -77,14 +80,14 @@ def leave_one_out_weights(model, media: dict, text: dict) -> Float[Tensor, "row 
     """Share per chunk of the loss in the answer's log-probability when that chunk, picture and sound, is masked.
 
     Every real chunk is masked in turn and the clip encoded anew, because later chunks carry what earlier ones showed.
-    A chunk whose loss helps the answer has weight 0; if no chunk hurts, the weight is spread evenly over the real ones.
+    A chunk whose loss helps the answer has weight 0; if none hurts, the weight is spread evenly over the real ones.
     """
     media = {name: value for name, value in media.items() if not name.endswith("_chunk_index")}
     real = media["video_chunk_mask"] | media["audio_chunk_mask"]
     num_rows = text["decoder_input_ids"].shape[0]
     questions = num_rows // real.shape[0]
 
-    def log_probability(masks: dict) -> Float[Tensor, "row"]:
+    def log_probability(masks: dict) -> Float[Tensor, " row"]:
         outputs = model(
             encoder_outputs=model.get_encoder()(**(media | masks)),
             decoder_input_ids=text["decoder_input_ids"],
@@ -110,14 +113,17 @@ def leave_one_out_weights(model, media: dict, text: dict) -> Float[Tensor, "row 
 
 
 def top_evidence(
-    weights: Float[Tensor, "chunk"], chunk_times: Float[Tensor, "chunk 2"], real: Bool[Tensor, "chunk"], count: int = 3
+    weights: Float[Tensor, " chunk"],
+    chunk_times: Float[Tensor, "chunk 2"],
+    real: Bool[Tensor, " chunk"],
+    count: int = 3,
 ) -> list[Evidence]:
     """The `count` heaviest real chunks, heaviest first."""
     order = torch.where(real, weights, -1.0).argsort(descending=True, stable=True)[: min(count, int(real.sum()))]
     return [Evidence(*map(float, chunk_times[i]), float(weights[i])) for i in order.tolist()]
 
 
-def overlaps(chunk_times: Float[Tensor, "chunk 2"], seconds: tuple[float, float]) -> Bool[Tensor, "chunk"]:
+def overlaps(chunk_times: Float[Tensor, "chunk 2"], seconds: tuple[float, float]) -> Bool[Tensor, " chunk"]:
     """Which chunks touch the interval of seconds, widened by 0.16 s on both sides."""
     start, end = rearrange(chunk_times, "chunk edge -> edge chunk")
     return (start < seconds[1] + MARGIN_SECONDS) & (end > seconds[0] - MARGIN_SECONDS)

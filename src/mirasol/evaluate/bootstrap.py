@@ -1,5 +1,5 @@
 """Percentile intervals by resampling clips. The clip is the unit, because the questions of one clip share its picture
-and its sound: resampling single questions would count the same clip many times and give intervals that are too small."""
+and its sound: resampling single questions would count one clip many times and give intervals that are too small."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,10 @@ class Interval:
     def as_dict(self) -> dict[str, float | int | None]:
         """Plain numbers for JSON, None instead of nan."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
-        return {**{k: None if np.isnan(v) else round(float(v), 6) for k, v in numbers.items()}, "clips": self.num_clips}
+        return {
+            **{k: None if np.isnan(v) else round(float(v), 6) for k, v in numbers.items()},
+            "clips": self.num_clips,
+        }
 
 
 def resample(num_clips: int, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
@@ -31,8 +34,8 @@ def resample(num_clips: int, seed: int = 0, num_resamples: int = NUM_RESAMPLES) 
 
 
 def bootstrap_ratio(
-    totals: Float[np.ndarray, "clip"],
-    counts: Float[np.ndarray, "clip"],
+    totals: Float[np.ndarray, " clip"],
+    counts: Float[np.ndarray, " clip"],
     *,
     seed: int = 0,
     confidence: float = 0.95,
@@ -66,5 +69,6 @@ def bootstrap_statistic(
         return Interval(np.nan, np.nan, np.nan, 0)
     picks = resample(len(clips), seed, num_resamples)
     draws = [statistic(np.concatenate([clips[i] for i in row])) for row in picks]
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    # "nearest", because between a number and infinity (no time was named) there is nothing to interpolate.
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], method="nearest")
     return Interval(float(statistic(np.concatenate(clips))), float(low), float(high), len(clips))

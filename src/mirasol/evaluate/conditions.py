@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +30,10 @@ class Condition:
 
     def __post_init__(self):
         if self.name not in CONDITIONS:
-            raise ValueError(f"Condition {self.name!r} is unknown. Expected one of {', '.join(CONDITIONS)}: choose one.")
+            raise ValueError(f"Expected a condition out of {', '.join(CONDITIONS)}, found {self.name!r}: choose one.")
         if self.name == "picture" and self.noise_db is not None:
             raise ValueError(
-                f"Noise at {self.noise_db:g} dB was asked for, but the condition is picture only, which hears nothing. "
+                f"Noise at {self.noise_db:g} dB was asked for, but picture only hears nothing. "
                 "Drop the noise, or choose both or sound."
             )
 
@@ -87,15 +87,15 @@ def add_noise(
     return noisy(waveform, noise_db, np.random.default_rng([noise_seed, zlib.crc32(row_id.encode())]))
 
 
-def swap_partners(rows: Sequence[Row], seed: int = 0) -> list[int]:
+def swap_partners(rows: Sequence[Row], kinds: Collection[str] | None = None, seed: int = 0) -> list[int]:
     """For each row the index of the row whose sound it gets: the one that differs in the most asked answers.
 
-    Only questions with the same text are compared. Among equally different rows the choice is random with `seed`;
-    a row never gets its own sound.
+    Only questions with the same text are compared, and only of these kinds if given. Among equally different rows the
+    choice is random with `seed`; a row never gets its own sound.
     """
     if len(rows) < 2:
         raise ValueError(f"Swapping sound needs at least 2 clips, found {len(rows)}: choose a larger split.")
-    answers = [{question.text: question.answer for question in row.questions} for row in rows]
+    answers = [{q.text: q.answer for q in row.questions if kinds is None or q.kind in kinds} for row in rows]
     rng = np.random.default_rng(seed)
     partners = []
     for i, mine in enumerate(answers):

@@ -1,14 +1,17 @@
 """From questions and encoded clips to answers with a confidence; and the checkpoint that gives them."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from mirasol import DEFAULT_CHECKPOINT
 
 MAX_NEW_TOKENS = 48
 MEDIA_INPUTS = (
@@ -30,11 +33,6 @@ class GeneratedAnswer:
     confidence: float
 
 
-def default_checkpoint() -> Path:
-    """The folder of the checkpoint that is shipped inside the package."""
-    return Path(str(resources.files("mirasol"))) / "checkpoints" / "nano"
-
-
 def load_checkpoint(checkpoint: str | Path | None = None, device: str | torch.device | None = None) -> tuple[Any, Any]:
     """The model, ready to answer, and its processor: from a folder, or the shipped one.
 
@@ -42,17 +40,18 @@ def load_checkpoint(checkpoint: str | Path | None = None, device: str | torch.de
     """
     from mirasol import MirasolForConditionalGeneration, MirasolProcessor
 
-    folder = default_checkpoint() if checkpoint is None else Path(checkpoint)
+    folder = DEFAULT_CHECKPOINT if checkpoint is None else Path(checkpoint)
     check_checkpoint(folder)
+    transformers.utils.logging.disable_progress_bar()  # nano loads in a tenth of a second
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = MirasolForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-    return model, MirasolProcessor.from_pretrained(folder)
+    processor = MirasolProcessor.from_pretrained(folder)
+    processor.check_model_config(model.config)
+    return model, processor
 
 
 def check_checkpoint(folder: Path) -> dict:
     """The folder's config as a dict, or an error that says why this is not a Mirasol checkpoint."""
-    import json
-
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise ValueError(
@@ -63,7 +62,9 @@ def check_checkpoint(folder: Path) -> dict:
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"Expected JSON in {config_file}, found text that is not ({error}). Write the folder anew.") from error
+        raise ValueError(
+            f"Expected JSON in {config_file}, found text that is not ({error}). Write the folder anew."
+        ) from error
     if config.get("model_type") != "mirasol":
         raise ValueError(
             f"Expected a checkpoint of model_type 'mirasol' in {folder}, found {config.get('model_type')!r}. Mirasol "
@@ -82,15 +83,19 @@ def split_inputs(inputs: dict, device: torch.device) -> tuple[dict, dict]:
 
 @torch.no_grad()
 def generate_answers(
-    model, processor, encoder_outputs, text: dict, max_new_tokens: int = MAX_NEW_TOKENS
+    model, processor, encoder_outputs, text: dict, max_new_tokens: int | None = None
 ) -> list[GeneratedAnswer]:
-    """One greedy answer per row of questions; the clips are encoded already, each for all its questions."""
+    """One greedy answer per row of questions; the clips are encoded already, each for all its questions.
+
+    An answer has at most `max_new_tokens`, by default the number in the checkpoint's generation config, else 48.
+    """
+    wanted = max_new_tokens or model.generation_config.max_new_tokens or MAX_NEW_TOKENS
     room = model.config.text_config.max_position_embeddings - text["decoder_input_ids"].shape[1]
     output = model.generate(
         decoder_input_ids=text["decoder_input_ids"],
         decoder_attention_mask=text["decoder_attention_mask"],
         encoder_outputs=encoder_outputs,
-        max_new_tokens=max(1, min(max_new_tokens, room)),
+        max_new_tokens=max(1, min(wanted, room)),
         do_sample=False,
         num_beams=1,
         return_dict_in_generate=True,
@@ -105,11 +110,15 @@ def generate_answers(
 
 
 def confidence(
-    logits: Float[Tensor, "row token vocab"], new_ids: Int[Tensor, "row token"], eos_token_id: int | Sequence[int] | None
-) -> Float[Tensor, "row"]:
+    logits: Float[Tensor, "row token vocab"],
+    new_ids: Int[Tensor, "row token"],
+    eos_token_id: int | Sequence[int] | None,
+) -> Float[Tensor, " row"]:
     """exp of the mean log-probability of each row's tokens, up to and including the first end of sequence."""
     picked = logits.float().log_softmax(-1).gather(-1, new_ids[..., None])[..., 0]
-    ends = torch.tensor([eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or []), device=new_ids.device)
+    ends = torch.tensor(
+        [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or []), device=new_ids.device
+    )
     is_end = torch.isin(new_ids, ends)
     counted = is_end.cumsum(1) - is_end.long() == 0
     return ((picked.nan_to_num(neginf=0.0) * counted).sum(1) / counted.sum(1)).exp()

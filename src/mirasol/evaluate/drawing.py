@@ -1,0 +1,143 @@
+"""Pictures and drawings for the report: JPEG data URIs and SVG whose colours follow the page's light or dark theme."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from mirasol.evaluate.bootstrap import Interval
+
+WIDTH = 720  # units of every drawing along the seconds; the browser scales them to the column
+INFERNO = np.array(
+    [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39)],
+    dtype=np.float64,
+)
+
+
+def svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
+    """The parts as one drawing, with a label for those who cannot see it."""
+    label = html.escape(label, quote=True)
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def rect(x: float, y: float, width: float, height: float, style: str, inner: str = "") -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {style}>{inner}</rect>'
+
+
+def line(x: float, y: float, to_x: float, to_y: float, style: str) -> str:
+    return f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{to_x:.1f}" y2="{to_y:.1f}" {style}/>'
+
+
+def text(x: float, y: float, content: str, style: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{html.escape(content)}</text>'
+
+
+def image_uri(pixels: UInt8[np.ndarray, "height width channel"], size: tuple[int, int] | None = None) -> str:
+    """The picture as a JPEG data URI, so that the page needs no second file."""
+    image = Image.fromarray(pixels)
+    if size is not None:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def spectrogram_uri(mel: Float[np.ndarray, "mel_frame mel"]) -> str:
+    """The log-mel energies in colours, low notes at the bottom; the quiet half of the clip is dark."""
+    quiet, loud = np.quantile(mel, [0.4, 0.998])
+    position = np.clip((mel.T[::-1] - quiet) / max(loud - quiet, 1e-6), 0, 1) * (len(INFERNO) - 1)
+    below = np.clip(position.astype(int), 0, len(INFERNO) - 2)
+    share = (position - below)[..., None]
+    return image_uri((INFERNO[below] * (1 - share) + INFERNO[below + 1] * share).astype(np.uint8), (WIDTH, 184))
+
+
+def time_axis(duration: float) -> str:
+    """Ticks with their seconds, at most twelve."""
+    step = next(s for s in (0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 86_400) if duration / s <= 12)
+    parts = []
+    for tick in np.arange(0, duration + 1e-6, step):
+        x = tick / duration * WIDTH
+        anchor = "start" if x < 8 else "end" if x > WIDTH - 16 else "middle"
+        parts.append(line(x, 0, x, 5, 'stroke="var(--faint)"'))
+        parts.append(text(x, 18, f"{tick:g} s", f'text-anchor="{anchor}" font-size="11.5" fill="var(--soft)"'))
+    return svg(WIDTH, 24, "seconds", parts)
+
+
+def weight_bars(
+    weights: Float[np.ndarray, " chunk"],
+    chunk_times: Float[np.ndarray, "chunk 2"],
+    duration: float,
+    seconds: tuple[float, float] | None,
+    right: bool,
+) -> str:
+    """Bars of weight over the chunks' seconds, and a box around the seconds in which the asked word is spoken."""
+    height, peak = 40.0, max(float(np.max(weights, initial=0.0)), 1e-9)
+    parts = [line(0, height - 0.5, WIDTH, height - 0.5, 'stroke="var(--line)"')]
+    for (start, end), weight in zip(chunk_times, weights, strict=True):
+        left, stop = start / duration * WIDTH + 2, min(end, duration) / duration * WIDTH - 2
+        bar = weight / peak * (height - 6)
+        style = f'rx="2" fill="var(--{"accent" if right else "wrong"})" fill-opacity="{0.3 + 0.6 * weight / peak:.2f}"'
+        tip = f"<title>{start:.2f} to {end:.2f} s: {100 * weight:.0f} %</title>"
+        parts.append(rect(left, height - 1 - bar, max(stop - left, 1), bar, style, tip))
+    if seconds is not None:
+        start, end = (min(s, duration) / duration * WIDTH for s in seconds)
+        style = 'rx="3" fill="var(--asked)" fill-opacity=".14" stroke="var(--asked)" stroke-width="1.6"'
+        parts.append(rect(start, 1, end - start, height - 2, style))
+    return svg(WIDTH, height, "weight of each chunk", parts)
+
+
+def curve(values: Float[np.ndarray, " chunk"], chunk_times: Float[np.ndarray, "chunk 2"], duration: float) -> str:
+    """A line through the chunks' centres with the largest and smallest value written out; nan leaves a chunk out."""
+    height, known = 64.0, np.isfinite(values)
+    if not known.any():
+        return svg(WIDTH, height, "no values", [])
+    shown, xs = values[known], chunk_times[known].mean(axis=1).clip(max=duration) / duration * WIDTH
+    low, high = shown.min(), shown.max()
+    ys = 12 + (high - shown) / max(high - low, 1e-6) * (height - 24)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+    area = f"{xs[0]:.1f},{height} {points} {xs[-1]:.1f},{height}"
+    parts = [
+        f'<polygon points="{area}" fill="var(--curve)" fill-opacity=".1"/>',
+        f'<polyline points="{points}" fill="none" stroke="var(--curve)" stroke-width="2" stroke-linejoin="round"/>',
+    ]
+    for x, y, value in zip(xs, ys, shown, strict=True):
+        style = 'r="3.6" fill="var(--card)" stroke="var(--curve)" stroke-width="2"'
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {style}><title>{value:.2f}</title></circle>')
+    for place, name in ((shown.argmax(), "end"), (shown.argmin(), "start")):
+        away = 8 if name == "start" and xs[place] < WIDTH - 40 else -8
+        anchor = "start" if away > 0 else "end"
+        style = f'text-anchor="{anchor}" font-size="11.5" fill="var(--soft)"'
+        parts.append(text(xs[place] + away, ys[place] + 4, f"{shown[place]:.2f}", style))
+    return svg(WIDTH, height, "value of each chunk", parts)
+
+
+def interval_plot(interval: Interval, chance: float) -> str:
+    """A dot with its interval on a scale from 0 to 100 %, the chance level as a dashed line."""
+    width = 200.0
+    spot, low, high, at = (
+        8 + (width - 16) * (0.0 if np.isnan(v) else v) for v in (interval.value, interval.low, interval.high, chance)
+    )
+    parts = [
+        line(8, 13, width - 8, 13, 'stroke="var(--line)" stroke-width="2"'),
+        line(at, 2, at, 24, 'stroke="var(--faint)" stroke-width="1.5" stroke-dasharray="3 3"'),
+        line(low, 13, high, 13, 'stroke="var(--accent)" stroke-width="6" stroke-linecap="round" stroke-opacity=".4"'),
+        f'<circle cx="{spot:.1f}" cy="13" r="5.5" fill="var(--accent)"/>',
+    ]
+    return svg(width, 26, f"{100 * interval.value:.1f} percent", parts)
+
+
+def share_bar(shares: Sequence[tuple[str, float]]) -> str:
+    """One bar divided by the shares (colour name, 0 to 1), each written out where it has room."""
+    x, parts = 0.0, []
+    for name, share in shares:
+        width = (0.0 if np.isnan(share) else share) * WIDTH
+        parts.append(rect(x, 3, width, 24, f'fill="var(--{name})"'))
+        if width > 0.05 * WIDTH:
+            style = f'text-anchor="middle" font-size="13" font-weight="600" fill="var(--on-{name})"'
+            parts.append(text(x + width / 2, 20, f"{100 * share:.0f}", style))
+        x += width
+    return svg(WIDTH, 30, ", ".join(f"{name} {100 * share:.0f} percent" for name, share in shares), parts)

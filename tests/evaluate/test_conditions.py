@@ -1,0 +1,83 @@
+"""Showing a clip: what is taken away is gone, what is swapped is the other clip's, noise has the asked strength."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mirasol.evaluate.conditions import Condition, add_noise, swap_partners
+from mirasol.media import read_clip
+from mirasol.tasks import Question, Row, grid
+
+
+@pytest.fixture(scope="module")
+def rows(grid_root) -> list:
+    return grid.load(grid_root, "test")[:11]
+
+
+def test_sound_only_has_no_picture_and_picture_only_no_sound(rows):
+    assert Condition("sound").read(rows[0]).frames is None
+    assert Condition("picture").read(rows[0]).waveform is None
+
+
+@pytest.mark.parametrize("name", ["both", "sound", "picture", "swapped"])
+def test_showing_a_decoded_clip_equals_decoding_it_as_shown(rows, name):
+    condition = Condition(name, None if name == "picture" else -5.0, 3)
+    decoded = condition.apply(read_clip(rows[0].media), rows[0].id, read_clip(rows[1].media))
+    read = condition.read(rows[0], rows[1])
+    for field in ("frames", "frame_times", "waveform"):
+        first, second = getattr(decoded, field), getattr(read, field)
+        assert (first is None and second is None) or np.array_equal(first, second)
+
+
+def test_swapped_sound_is_the_other_clips_and_the_picture_its_own(rows):
+    shown = Condition("swapped").read(rows[0], rows[1])
+    assert np.array_equal(shown.frames, read_clip(rows[0].media).frames)
+    assert np.array_equal(shown.waveform, read_clip(rows[1].media).waveform)
+
+
+@pytest.mark.parametrize("noise_db", [-10.0, -5.0, 7.0])
+def test_noise_has_the_asked_ratio_over_the_whole_clip(rows, noise_db):
+    waveform = read_clip(rows[0].media, use_video=False).waveform
+    noise = add_noise(waveform, noise_db, 0, "a") - waveform
+    assert 10 * np.log10(np.mean(waveform**2) / np.mean(noise**2)) == pytest.approx(noise_db, abs=0.01)
+
+
+def test_noise_depends_on_seed_and_clip_alone():
+    waveform = np.ones(997, np.float32)
+    assert np.array_equal(add_noise(waveform, 0, 1, "a"), add_noise(waveform, 0, 1, "a"))
+    assert not np.array_equal(add_noise(waveform, 0, 1, "a"), add_noise(waveform, 0, 2, "a"))
+    assert not np.array_equal(add_noise(waveform, 0, 1, "a"), add_noise(waveform, 0, 1, "b"))
+
+
+def test_every_partner_differs_in_every_word_of_the_sentence(grid_root):
+    rows = grid.load(grid_root, "test")
+    for row, partner in zip(rows, swap_partners(rows, grid.SLOTS, seed=1), strict=True):
+        different = sum(a != b for a, b in zip(row.words, rows[partner].words, strict=True))
+        assert different == 6, (row.words, rows[partner].words)
+
+
+def test_partners_prefer_different_answers_and_never_are_the_clip_itself():
+    def row(name, answer):
+        return Row(name, Path(name), (Question(name, "which color?", answer, "color"),))
+
+    rows = [row("a", "red"), row("b", "red"), row("c", "blue")]
+    assert swap_partners(rows)[:2] == [2, 2]
+    assert swap_partners(rows)[2] in (0, 1)
+    with pytest.raises(ValueError, match="at least 2 clips"):
+        swap_partners(rows[:1])
+
+
+def test_noise_on_a_clip_that_is_not_heard_is_refused():
+    with pytest.raises(ValueError, match="hears nothing"):
+        Condition("picture", noise_db=-10)
+    with pytest.raises(ValueError, match="out of both"):
+        Condition("smell")
+
+
+def test_showing_does_not_change_the_clip(rows):
+    clip = read_clip(rows[0].media)
+    before = dataclasses.replace(clip, waveform=clip.waveform.copy())
+    Condition("both", 0.0, 1).apply(clip, "a")
+    assert np.array_equal(clip.waveform, before.waveform)
