@@ -130,9 +130,9 @@ class MirasolTextDecoder(nn.Module):
 
     def forward(
         self,
-        input_ids: Int[Tensor, "row token"],
+        input_ids: Int[Tensor, "row token"] | None,
         attention_mask: Tensor | None,
-        encoder_hidden_states: Float[Tensor, "batch key dim"],
+        encoder_hidden_states: Float[Tensor, "batch key latent_dim"],
         encoder_attention_mask: Bool[Tensor, "batch key"],
         past_key_values: EncoderDecoderCache | None = None,
         inputs_embeds: Float[Tensor, "row token dim"] | None = None,
