@@ -119,7 +119,7 @@ def test_cross_attention_by_hand():
     """Text of clip b attends to the latents of clip b, head by head, each key/value head serving two query heads."""
     model = tiny_model(attention="eager")
     layer = model.model.decoder.layers[0].cross_attention
-    text, latents = torch.randn(2 * BATCH, 3, 18), torch.randn(BATCH, 7, 20)
+    text, latents = torch.randn(2 * BATCH, 3, 16), torch.randn(BATCH, 7, 20)
     mask = torch.ones(BATCH, 7, dtype=torch.bool)
     mask[1, 4:] = False
 

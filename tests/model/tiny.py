@@ -43,7 +43,7 @@ TINY: dict = {
     },
     "text_config": {
         "vocab_size": VOCAB,
-        "hidden_size": 18,
+        "hidden_size": 16,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
