@@ -216,6 +216,8 @@ def test_file_whose_sound_is_left_out_warns(processor, tmp_path):
     with pytest.warns(UserWarning, match="clip.mp4 has sound, but it is not used: pass use_audio=True"):
         processor(videos=path, use_audio=False)
     silent = write_clip(tmp_path / "mute.mp4", seconds=0.5, sound=False)
+    with pytest.warns(UserWarning, match="clip.mp4 has sound of its own; the given audio replaces it"):
+        processor(videos=path, audio=np.zeros(8_000, np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         processor(videos=silent, use_audio=False)

@@ -29,7 +29,12 @@ def place_clip(clip: Clip, plan: ChunkPlan, use_video: bool = True, use_audio: b
     num_chunks = len(plan.starts)
     frame_index = np.zeros((num_chunks, plan.num_frames_per_chunk), dtype=np.int64)
     video_mask = audio_mask = torch.zeros(num_chunks, dtype=torch.bool)
-    if use_video and clip.frames is not None:
+    if use_video and clip.frames is not None and clip.frame_times is not None:
+        if len(clip.frames) != len(clip.frame_times):
+            raise ValueError(
+                f"Every frame needs its time, but the clip has {len(clip.frames)} frames and {len(clip.frame_times)} "
+                "times: give frame_times one second for each frame."
+            )
         frame_index, holds_frame = plan.place_frames(clip.frame_times)
         video_mask = torch.from_numpy(holds_frame)
     if use_audio and clip.waveform is not None:

@@ -1,6 +1,5 @@
 """Clips, sound and questions -> the model's inputs, on one grid of seconds."""
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,17 +16,11 @@ from mirasol.chunks.collation_mirasol import CHUNK_INPUTS, pad_chunks
 from mirasol.chunks.placement import ClipReport, Placement, place_clip, report
 from mirasol.chunks.sound import log_mel_chunks
 from mirasol.chunks.sources import as_clips
-from mirasol.chunks.text import TokenRows, pad_text, tokenize_prompts
+from mirasol.chunks.text import TokenRows, as_strings, chat_template_of, last_part, pad_text, tokenize_prompts
 from mirasol.chunks.time_grid import ChunkPlan, TimeGrid
+from mirasol.features.feature_extraction_mirasol import check_waveform
+from mirasol.features.image_processing_mirasol import check_frames
 from mirasol.media import Clip, MediaInfo, probe, read_clip
-
-CHAT_TEMPLATE = (
-    "{%- set message = messages | selectattr('role', 'equalto', 'user') | list | last -%}"
-    "{%- if message.content is string -%}{%- set question = message.content -%}{%- else -%}"
-    "{%- set texts = message.content | selectattr('type', 'equalto', 'text') | map(attribute='text') -%}"
-    "{%- set question = texts | join(' ') -%}"
-    "{%- endif -%}"
-)
 
 
 class ClipBatch(BatchFeature):
@@ -77,15 +70,11 @@ class MirasolProcessor(ProcessorMixin):
         self.max_chunks = max_chunks
         self.sampling = sampling
         self.prompt_template = prompt_template
-        if prompt_template.count("{question}") != 1:
-            raise ValueError(
-                f"prompt_template must hold {{question}} once, but it is {prompt_template!r}: "
-                "write it where the question belongs."
-            )
         self.grid.plan(0.0, sampling)  # refuses a wrong grid or policy now rather than at the first clip
-        before, after = (json.dumps(part) for part in prompt_template.split("{question}"))
-        chat_template = chat_template or CHAT_TEMPLATE + f"{{{{ {before} ~ question ~ {after} }}}}"
-        super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
+        default_template = chat_template_of(prompt_template)
+        super().__init__(
+            image_processor, feature_extractor, tokenizer, chat_template=chat_template or default_template
+        )
 
     @property
     def grid(self) -> TimeGrid:
@@ -183,16 +172,19 @@ class MirasolProcessor(ProcessorMixin):
         if clips:
             for clip in clips:
                 for message in self.describe(clip, **chosen).warnings:
-                    warnings.warn(message, stacklevel=2)
+                    if message not in clip.warnings:  # the reader has given its own
+                        warnings.warn(message, stacklevel=2)
             data = pad_chunks([self.chunk_clip(clip, **chosen) for clip in clips])
         if text is not None:
-            questions = _as_strings(text, "text", len(clips))
+            questions = as_strings(text, "text", len(clips))
             if clips and len(questions) % len(clips):
                 raise ValueError(
                     f"Every clip needs equally many questions, but there are {len(questions)} questions for "
                     f"{len(clips)} clips: pass one question for all, or k for each, those of the first clip first."
                 )
-            rows = self.tokenize_questions(questions, answers and _as_strings(answers, "answers", len(clips)))
+            if answers is not None:
+                answers = as_strings(answers, "answers", len(clips))
+            rows = self.tokenize_questions(questions, answers)
             data |= pad_text(rows, self.pad_token_id, padding_side)
         return ClipBatch(data)
 
@@ -310,7 +302,7 @@ class MirasolProcessor(ProcessorMixin):
         if not tokenize:
             return prompts
         batch = [conversation] if isinstance(prompts, str) else conversation
-        videos, audio = ([_last_part(messages, kind) for messages in batch] for kind in ("video", "audio"))
+        videos, audio = ([last_part(messages, kind) for messages in batch] for kind in ("video", "audio"))
         media = {
             name: parts for name, parts in (("videos", videos), ("audio", audio)) if any(p is not None for p in parts)
         }
@@ -342,7 +334,8 @@ class MirasolProcessor(ProcessorMixin):
         if not mask.any():
             return torch.zeros(len(mask), self.num_frames_per_chunk, 3, size, size)
         used, slots = np.unique(placement.frame_index[mask.numpy()], return_inverse=True)
-        frames = clip.frames if len(used) == len(clip.frames) else clip.frames[used]
+        frames = check_frames(clip.frames)
+        frames = frames if len(used) == len(frames) else frames[used]
         if not do_resize and frames.shape[1:3] != (size, size):
             raise ValueError(
                 f"With do_resize=False frames must be {size} x {size} pixels, but these are "
@@ -370,26 +363,8 @@ class MirasolProcessor(ProcessorMixin):
                 f"Sound must come at {extractor.sampling_rate} Hz, but this clip's sampling_rate is "
                 f"{clip.sampling_rate} Hz: resample it to {extractor.sampling_rate} Hz first."
             )
-        waveform = torch.from_numpy(clip.waveform)
+        waveform = check_waveform(clip.waveform)
         features = log_mel_chunks(placement.plan, waveform, clip.audio_start, self.num_mel_frames_per_chunk, extractor)
         if spec_augment is not None:
             features = spec_augment(features)
         return features.masked_fill(~mask[:, None, None], 0.0)
-
-
-def _as_strings(text: str | Sequence[str], name: str, count: int) -> list[str]:
-    """A list of strings; one string counts for each of `count` clips."""
-    strings = [text] * max(1, count) if isinstance(text, str) else list(text)
-    for item in strings:
-        if not isinstance(item, str):
-            raise ValueError(
-                f"{name} must be a string or a list of strings, but it holds a {type(item).__name__}: {item!r}."
-            )
-    return strings
-
-
-def _last_part(messages: Sequence[dict], kind: str) -> Any:
-    """The last video or audio of a conversation, or None."""
-    contents = [message["content"] for message in messages if not isinstance(message["content"], str)]
-    parts = [part for content in contents for part in content if part["type"] == kind]
-    return next((parts[-1][key] for key in (kind, "path", "url") if key in parts[-1]), None) if parts else None

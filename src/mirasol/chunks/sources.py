@@ -1,5 +1,6 @@
 """Whatever a user holds (paths, bytes, frames, waveforms) -> `Clip`s."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,8 +50,10 @@ def with_waveform(clip: Clip | None, waveform: Any, sampling_rate: int | None = 
     seconds = len(samples) / SAMPLING_RATE
     if clip is None:
         return Clip(None, None, samples, duration=seconds)
-    video_end = 0.0 if clip.frame_times is None else float(clip.frame_times[-1])
-    return replace(clip, waveform=samples, audio_start=0.0, duration=max(seconds, video_end, clip.duration))
+    if clip.waveform is not None or (clip.info and clip.info.has_audio):
+        source = clip.info.source if clip.info else "The clip"
+        warnings.warn(f"{source} has sound of its own; the given audio replaces it.", stacklevel=4)
+    return replace(clip, waveform=samples, audio_start=0.0, duration=max(seconds, clip.duration))
 
 
 def as_list(value: Any, items: tuple[type, ...]) -> list:

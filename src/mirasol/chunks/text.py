@@ -1,6 +1,8 @@
 """Questions and answers -> token rows for the text decoder."""
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +11,24 @@ from transformers import PreTrainedTokenizerBase
 
 IGNORED_LABEL = -100
 TokenRows = dict[str, list[list[int]]]
+LAST_QUESTION = (
+    "{%- set message = messages | selectattr('role', 'equalto', 'user') | list | last -%}"
+    "{%- if message.content is string -%}{%- set question = message.content -%}{%- else -%}"
+    "{%- set texts = message.content | selectattr('type', 'equalto', 'text') | map(attribute='text') -%}"
+    "{%- set question = texts | join(' ') -%}"
+    "{%- endif -%}"
+)
+
+
+def chat_template_of(prompt_template: str) -> str:
+    """A chat template that renders a conversation's last user message as `prompt_template` renders a question."""
+    if prompt_template.count("{question}") != 1:
+        raise ValueError(
+            f"prompt_template must hold {{question}} once, but it is {prompt_template!r}: "
+            "write it where the question belongs."
+        )
+    before, after = (json.dumps(part) for part in prompt_template.split("{question}"))
+    return LAST_QUESTION + f"{{{{ {before} ~ question ~ {after} }}}}"
 
 
 def tokenize_prompts(
@@ -73,3 +93,21 @@ def _check_context(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[i
                 f"{' and leave room for the answer' if room else ' together with its answer'}, but question {number} "
                 f"takes {len(row)} tokens: shorten it."
             )
+
+
+def as_strings(text: str | Sequence[str], name: str, count: int) -> list[str]:
+    """A list of strings; one string counts for each of `count` clips."""
+    strings = [text] * max(1, count) if isinstance(text, str) else list(text)
+    for item in strings:
+        if not isinstance(item, str):
+            raise ValueError(
+                f"{name} must be a string or a list of strings, but it holds a {type(item).__name__}: {item!r}."
+            )
+    return strings
+
+
+def last_part(messages: Sequence[dict], kind: str) -> Any:
+    """The last video or audio of a conversation, or None."""
+    contents = [message["content"] for message in messages if not isinstance(message["content"], str)]
+    parts = [part for content in contents for part in content if part["type"] == kind]
+    return next((parts[-1][key] for key in (kind, "path", "url") if key in parts[-1]), None) if parts else None
