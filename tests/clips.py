@@ -75,6 +75,7 @@ def write_clip(
     rate: int = 48_000,
     channel_gains: Sequence[float] = (1.0, 1.0),
     gop: int = 12,
+    b_frames: int | None = None,
     rotation: int = 0,
     options: dict[str, str] | None = None,
 ) -> Path:
@@ -92,6 +93,7 @@ def write_clip(
         at: seconds of the beeps, on the clip's axis.
         channel_gains: one factor per channel (1 or 2 channels).
         gop: frames from one keyframe to the next.
+        b_frames: pictures stored out of order between two others; 2 for H.264, else none.
         rotation: 0, 90, 180 or 270, clockwise, written as a display matrix (mp4 only).
     """
     default_video, default_audio = CODECS[path.suffix]
@@ -107,7 +109,10 @@ def write_clip(
             video.codec_context.bit_rate = 400_000
             video.codec_context.time_base = Fraction(1, 90_000) if frame_times is not None else 1 / Fraction(fps)
             if video.codec_context.name == "libx264":
-                video.options = {"crf": "18", "preset": "ultrafast", "bf": "2", "sc_threshold": "0"}
+                bf = 2 if b_frames is None else b_frames
+                video.options = {"crf": "18", "preset": "ultrafast", "bf": str(bf), "sc_threshold": "0"}
+            elif b_frames:
+                video.codec_context.max_b_frames = b_frames
         if sound and (audio_codec or default_audio):
             layout = {1: "mono", 2: "stereo"}[len(channel_gains)]
             audio = container.add_stream(audio_codec or default_audio, rate=rate, layout=layout)
