@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from mirasol.train.recipe import ScheduleRecipe, load_recipe
+from mirasol.train.recipe import OptimizerRecipe, ScheduleRecipe, load_recipe
 from mirasol.train.record import recipe_hash
 from mirasol.train.run import training_arguments
 from mirasol.train.trainer import EpochSampler, MirasolTrainer, _warm_average
@@ -23,18 +23,22 @@ def run(tmp_path_factory):
     return folder, train_toy(folder)
 
 
-@pytest.fixture
-def trainer(tmp_path):
-    recipe = toy_recipe(tmp_path)
+def toy_trainer(folder, **changes):
+    recipe = toy_recipe(folder, **changes)
     return MirasolTrainer(
         recipe=recipe,
-        run_dir=tmp_path,
+        run_dir=folder,
         started=0.0,
         model=ToyModel(ToyConfig()),
-        args=training_arguments(recipe, tmp_path),
+        args=training_arguments(recipe, folder),
         train_dataset=ToyClips(),
         data_collator=collate,
     )
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    return toy_trainer(tmp_path)
 
 
 def lines_of(folder, key):
@@ -95,18 +99,35 @@ def test_the_best_validation_is_exported_in_bf16_with_its_card(run):
     assert (
         training["recipe_sha256"] in card
         and training["commit"] in card
-        and f"| {best['eval_mean_slots']:.4f} |" in card
+        and f"mean_slots: {best['eval_mean_slots']:.4f}" in card
     )
 
 
 def test_only_matrices_of_linear_layers_decay(trainer):
-    assert set(trainer.get_decay_parameter_names(trainer.model)) == {"encoder.weight", "head.weight"}
+    layers = {"encoder.weight", "layers.0.weight", "layers.1.weight"}
+    assert set(trainer.get_decay_parameter_names(trainer.model)) == {*layers, "head.weight"}
     tied = ToyModel(ToyConfig())
     tied.head.weight = tied.embed.weight
-    assert set(trainer.get_decay_parameter_names(tied)) == {"encoder.weight"}
-    groups = trainer.create_optimizer().param_groups
-    assert [group["weight_decay"] for group in groups] == [trainer.recipe.optimizer.weight_decay, 0.0]
-    assert sum(len(group["params"]) for group in groups) == len(list(trainer.model.parameters()))
+    assert set(trainer.get_decay_parameter_names(tied)) == layers
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("muon", [2, 2, 6]), ("adamw", [4, 6])])
+def test_every_parameter_is_in_one_group_and_follows_the_schedule(tmp_path, name, sizes):
+    trainer = toy_trainer(tmp_path, optimizer=OptimizerRecipe(name=name, weight_decay=0.03))
+    optimizer = trainer.create_optimizer()
+    groups = optimizer.param_groups
+    assert [len(group["params"]) for group in groups] == sizes
+    assert [group["weight_decay"] for group in groups] == [0.03] * (len(sizes) - 1) + [0.0]
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in trainer.model.parameters())
+    trainer.create_scheduler(num_training_steps=100)
+    for _ in range(3):
+        optimizer.step()
+        trainer.lr_scheduler.step()
+    rates = {
+        group["lr"] for part in getattr(optimizer, "parts", {"": optimizer}).values() for group in part.param_groups
+    }
+    assert list(rates) == pytest.approx([3 / 5 * trainer.recipe.optimizer.learning_rate])  # 5 of 100 steps are warmup
 
 
 def test_the_average_is_the_one_written_by_hand():

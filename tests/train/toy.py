@@ -32,6 +32,7 @@ class ToyModel(PreTrainedModel):
     def __init__(self, config: ToyConfig):
         super().__init__(config)
         self.encoder = nn.Linear(NUM_FEATURES, 11)
+        self.layers = nn.ModuleList([nn.Linear(11, 13), nn.Linear(13, 11)])
         self.norm = nn.LayerNorm(11)
         self.embed = nn.Embedding(NUM_WORDS, 11)
         self.head = nn.Linear(11, NUM_WORDS, bias=False)
@@ -43,7 +44,8 @@ class ToyModel(PreTrainedModel):
         self.weight = {"pretrain": 1.0, "finetune": 10.0}[objective]
 
     def forward(self, features, decoder_input_ids, labels):
-        hidden = self.dropout(self.norm(self.encoder(features)))  # clip dim
+        hidden = self.encoder(features)  # clip dim
+        hidden = self.dropout(self.norm(hidden + self.layers[1](self.layers[0](hidden).relu())))
         rows = hidden.repeat_interleave(len(decoder_input_ids) // len(features), dim=0)
         logits = self.head(rows + self.embed(decoder_input_ids))
         text_loss = nn.functional.cross_entropy(logits.float(), labels)

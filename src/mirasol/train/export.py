@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,7 @@ def write_card(folder: Path, recipe: Recipe, record: dict[str, Any]) -> None:
 
 def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
     """The text of the model card: what made this checkpoint, how it did on val, what it cannot do."""
-    metrics = record.get("validation", {})
-    rows = [f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items()) if isinstance(value, float)]
+    origin = "from scratch" if recipe.model.checkpoint is None else f"from `{recipe.model.checkpoint}`"
     facts = {
         "Task and data": f"{recipe.data.task}, train split of `{recipe.data.root}`",
         "Parameters": f"{record.get('num_parameters', 0):,}",
@@ -63,17 +63,15 @@ def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
             "---",
             f"# Mirasol, {recipe.model.preset}, trained on {recipe.data.task}",
             "",
-            "Answers questions about a clip from its picture and its sound. It was trained from scratch on one small "
-            "data set and knows only the questions and words of that set: asked anything else, it answers with the "
-            "words it knows.",
+            f"Answers questions about a clip from its picture and its sound. It was trained {origin} on one data set "
+            "and knows only the questions and words of that set: asked anything else, it answers with the words it "
+            "knows.",
             "",
             "## Validation",
-            f"Exact match of generated answers on the val split. `{recipe.validation.metric}` chose this checkpoint; "
-            "the test split took no part in training or selection.",
+            "Share of generated answers that match exactly on the val split, and errors in seconds. "
+            f"`{recipe.validation.metric}` chose this checkpoint; the test split took no part in any choice.",
             "",
-            "| metric | value |",
-            "|---|---|",
-            *rows,
+            *_table(record.get("validation", {}), recipe.validation.conditions),
             "",
             "## How it was made",
             *(f"- {name}: {value}" for name, value in facts.items()),
@@ -84,6 +82,21 @@ def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _table(metrics: dict[str, Any], conditions: Sequence[str]) -> list[str]:
+    """Rows of a Markdown table: one line a metric, one column a condition; metrics of no condition stand below."""
+    cells: dict[str, dict[str, Any]] = {}
+    for name, value in metrics.items():
+        condition = next((condition for condition in conditions if name.endswith(f"_{condition}")), None)
+        if condition is not None and not name.startswith("bad_clips"):
+            cells.setdefault(name.removesuffix(f"_{condition}"), {})[condition] = value
+    shown = [
+        f"| {name} | " + " | ".join("-" if values.get(c) is None else f"{values[c]:.4f}" for c in conditions) + " |"
+        for name, values in cells.items()
+    ]
+    whole = [f"- {name}: {value:.4f}" for name, value in metrics.items() if name in ("mean_slots", "exact_match")]
+    return [f"| metric | {' | '.join(conditions)} |", "|---" * (len(conditions) + 1) + "|", *shown, "", *whole]
 
 
 def _replace(partial: Path, folder: Path) -> None:

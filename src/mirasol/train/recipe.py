@@ -54,8 +54,9 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class OptimizerRecipe:
-    """AdamW with linear warmup and a cosine to `final_learning_rate_fraction`, over both phases."""
+    """Muon (or AdamW alone) with linear warmup and a cosine to `final_learning_rate_fraction`, over both phases."""
 
+    name: Literal["muon", "adamw"] = "muon"
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
     epsilon: float = 1e-8

@@ -19,6 +19,7 @@ from torch.utils.data import Sampler
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback, TrainerControl, TrainerState
 
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
+from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 from mirasol.train.recipe import Recipe
 from mirasol.train.record import finite
 
@@ -90,6 +91,29 @@ class MirasolTrainer(Seq2SeqTrainer):
             for name, module in model.named_modules()
             if isinstance(module, decaying) and id(module.weight) not in embeddings
         ]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW as the Trainer makes it, or Muon for the layers' matrices beside it."""
+        if self.recipe.optimizer.name == "adamw" or self.optimizer is not None:
+            return super().create_optimizer(model)
+        recipe, names, decaying = (
+            self.recipe.optimizer,
+            layer_matrices(self.model),
+            self.get_decay_parameter_names(self.model),
+        )
+        rest = [(name, parameter) for name, parameter in self.model.named_parameters() if name not in names]
+        self.optimizer = MuonWithAdamW(
+            [parameter for name, parameter in self.model.named_parameters() if name in names],
+            [
+                {"params": [p for name, p in rest if name in decaying], "weight_decay": recipe.weight_decay},
+                {"params": [p for name, p in rest if name not in decaying], "weight_decay": 0.0},
+            ],
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            betas=recipe.betas,
+            eps=recipe.epsilon,
+        )
+        return self.optimizer
 
     # -- data: order and augmentation follow (seed, epoch), and the time the loader costs is measured
 
