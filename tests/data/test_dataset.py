@@ -35,7 +35,7 @@ def processor() -> MirasolProcessor:
     )
     return MirasolProcessor(
         MirasolVideoProcessor(image_size=19, crop_fraction=0.8), MirasolFeatureExtractor(num_mel_bins=23), fast,
-        frames_per_second=25.0, num_frames_per_chunk=8, num_mel_frames_per_chunk=32, max_chunks=5,
+        frames_per_second=25.0, num_frames_per_chunk=8, num_mel_frames_per_chunk=32, max_chunks=6,
     )  # fmt: skip
 
 
