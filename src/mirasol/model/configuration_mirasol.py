@@ -162,7 +162,14 @@ class MirasolTextConfig(PreTrainedConfig):
     use_cache: bool = True
 
     def validate_architecture(self):
-        _require_heads_divide("MirasolTextConfig (key/value heads)", self.num_attention_heads, self.num_key_value_heads)
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads must be a multiple of num_key_value_heads, found "
+                f"num_attention_heads={self.num_attention_heads} and num_key_value_heads={self.num_key_value_heads}. "
+                f"Change one of the two."
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even for rotary positions, found head_dim={self.head_dim}.")
 
 
 @strict
@@ -241,9 +248,9 @@ class MirasolConfig(PreTrainedConfig):
             raise ValueError(
                 f"combiner_config.hidden_size and temporal_config.hidden_size must be equal, found {widths[0]} and {widths[1]}."
             )
-        frames, height, width = self.temporal_config.predicted_video_size
-        if self.num_frames_per_chunk % frames or self.image_size % height or self.image_size % width:
-            raise ValueError(
-                f"temporal_config.predicted_video_size={tuple(self.temporal_config.predicted_video_size)} must divide the "
-                f"chunk {self.video_config.input_size} along each axis. Choose divisors."
-            )
+        for name, part in (("predicted_video_size", self.video_config), ("predicted_audio_size", self.audio_config)):
+            small = tuple(getattr(self.temporal_config, name))
+            if len(small) != len(part.input_size) or any(size % n for size, n in zip(part.input_size, small, strict=True)):
+                raise ValueError(
+                    f"temporal_config.{name}={small} must divide the chunk {part.input_size} on each axis. Choose divisors."
+                )

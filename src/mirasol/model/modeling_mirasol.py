@@ -121,7 +121,7 @@ class MirasolEncoder(MirasolPreTrainedModel):
             video_chunk_index, audio_chunk_index: indices of the real chunks on the flattened (batch chunk) axis, from
                 the collator; then only these are computed. Without them every chunk is computed and masked.
         """
-        self._check_media(pixel_values_videos, input_features)
+        self._check_media(pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask, chunk_times)
         batch, num_chunks = video_chunk_mask.shape
         video_features = run_real_chunks(self.video_encoder, pixel_values_videos.to(self.dtype), video_chunk_index)
         audio_features = run_real_chunks(self.audio_encoder, input_features.to(self.dtype), audio_chunk_index)
@@ -147,8 +147,14 @@ class MirasolEncoder(MirasolPreTrainedModel):
         mean = (combined.detach() * weight).sum(dim=(0, 1)) / weight.sum().clamp_min(1)
         self.feature_mean.lerp_(mean.to(self.feature_mean.dtype), self.config.temporal_config.feature_mean_momentum)
 
-    def _check_media(self, pixel_values_videos, input_features):
+    def _check_media(self, pixel_values_videos, input_features, *masks_and_times):
         config = self.config
+        batch_and_chunks = [tuple(x.shape[:2]) for x in (pixel_values_videos, input_features, *masks_and_times)]
+        if len(set(batch_and_chunks)) > 1:
+            raise ValueError(
+                f"pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask and chunk_times must agree in "
+                f"(batch, chunk), found {batch_and_chunks}. Pad clips with the collator, which pads all of them."
+            )
         found = tuple(pixel_values_videos.shape[2:]), tuple(input_features.shape[2:])
         size = config.image_size
         expected = (
@@ -217,14 +223,20 @@ class MirasolModel(MirasolPreTrainedModel):
     ) -> MirasolOutput:
         """Hidden states of the text. The rows of text may be k questions for each clip, grouped by clip."""
         if encoder_outputs is None:
+            media = {
+                "pixel_values_videos": pixel_values_videos,
+                "input_features": input_features,
+                "video_chunk_mask": video_chunk_mask,
+                "audio_chunk_mask": audio_chunk_mask,
+                "chunk_times": chunk_times,
+            }
+            if missing := [name for name, value in media.items() if value is None]:
+                raise ValueError(
+                    f"Expected clips or encoder_outputs, found no {', '.join(missing)}. Pass all that the processor gives: it "
+                    f"masks what a clip does not have."
+                )
             encoder_outputs = self.encoder(
-                pixel_values_videos,
-                input_features,
-                video_chunk_mask,
-                audio_chunk_mask,
-                chunk_times,
-                video_chunk_index=video_chunk_index,
-                audio_chunk_index=audio_chunk_index,
+                **media, video_chunk_index=video_chunk_index, audio_chunk_index=audio_chunk_index
             )
         chunk_mask = encoder_outputs.chunk_mask
         text = decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds
@@ -289,6 +301,18 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         return super()._prepare_decoder_input_ids_for_generation(
             batch_size, model_input_name, model_kwargs, *args, **kwargs
         )
+
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
+        """More rows of text for beams and samples; all rows of a clip share its latents, which are never copied."""
+        text = {key: model_kwargs.pop(key) for key in ("decoder_attention_mask",) if key in model_kwargs}
+        input_ids, text = super()._expand_inputs_for_generation(expand_size, False, input_ids, **text)
+        return input_ids, {**model_kwargs, **text}
+
+    @staticmethod
+    def _reorder_cache(past_key_values: EncoderDecoderCache, beam_idx: Int[Tensor, " row"]) -> EncoderDecoderCache:
+        """The rows' keys and values in the order of the chosen beams; beams of one clip share those of its latents."""
+        past_key_values.self_attention_cache.reorder_cache(beam_idx)
+        return past_key_values
 
     def set_objective(self, objective: str) -> None:
         """Sets the loss weights of `pretrain` (text, latent, video = 1, 1, 1) or `finetune` (10, 1, 1)."""
