@@ -19,36 +19,37 @@ export HF_HUB_OFFLINE := 1
 .PHONY: setup demo test checks reproduce wheel clean
 .DEFAULT_GOAL := demo
 
+# The check is made every time, because a later `pip install` into .venv can bring such a package too.
 setup: $(READY)
-
-$(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt torch==2.13.0
-	$(PIP) install --quiet --constraint constraints.txt hatchling editables
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[train,demo,torchcodec,dev]'
 	@if $(PIP) list 2>/dev/null | grep -Ei '$(UNWANTED)'; then \
 	  echo 'Expected CPU PyTorch without the packages above, found them in $(VENV).' \
 	    'Delete $(VENV), point pip at an index with CPU wheels of torch 2.13.0 (PIP_INDEX_URL), and run make again.' >&2; \
 	  exit 1; \
 	fi
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -qq --constraint constraints.txt torch==2.13.0
+	$(PIP) install -qq --constraint constraints.txt hatchling editables
+	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable '.[train,demo,torchcodec,dev]'
 	@touch $@
 
-demo: $(READY)
+demo: setup
 	$(BIN)/mirasol demo
 
-test: $(READY)
+test: setup
 	$(BIN)/python -m pytest
 
-checks: $(READY)
+checks: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-reproduce: $(READY)
+reproduce: setup
 	$(BIN)/mirasol train recipes/grid_nano.yaml output=runs/reproduce
 	$(BIN)/mirasol evaluate --checkpoint runs/reproduce/best --split val+test --output runs/reproduce/val_test
 
-wheel: $(READY)
+wheel: setup
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
