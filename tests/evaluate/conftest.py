@@ -21,14 +21,15 @@ def untrained(tmp_path_factory, grid_root):
     torch.manual_seed(0)
     rows = grid.load(grid_root, "val")[:20]
     tokenizer = build_tokenizer(t for row in rows for q in row.questions for t in (q.text + "\n", q.answer))
-    model = MirasolForConditionalGeneration(preset("nano"))
+    config = preset("nano")
+    model = MirasolForConditionalGeneration(config)
     processor = MirasolProcessor(
-        MirasolVideoProcessor(image_size=64),
-        MirasolFeatureExtractor(),
+        MirasolVideoProcessor(image_size=config.image_size),
+        MirasolFeatureExtractor(config.num_mel_bins),
         tokenizer,
-        frames_per_second=25.0,
-        num_frames_per_chunk=8,
-        num_mel_frames_per_chunk=32,
+        frames_per_second=config.num_frames_per_chunk / config.seconds_per_chunk,
+        num_frames_per_chunk=config.num_frames_per_chunk,
+        num_mel_frames_per_chunk=config.num_mel_frames_per_chunk,
         max_chunks=10,
     )
     model.generation_config.max_new_tokens = 5  # untrained models never end an answer

@@ -1,0 +1,77 @@
+"""`ask` and `info`: everything promised is said, bad input is refused, sound is never dropped silently."""
+
+import json
+
+import pytest
+
+from mirasol.evaluate.ask import ask, ask_model
+from mirasol.evaluate.info import checkpoint_info, clip_info, info
+from mirasol.evaluate.rests_on import measure_rests_on
+from mirasol.tasks import grid
+
+
+@pytest.fixture(scope="module")
+def clip(grid_root):
+    return grid.load(grid_root, "test")[0].media
+
+
+def test_the_answer_says_what_it_was_made_of(untrained, clip):
+    answer = ask(clip, "which color is named?", untrained)
+    assert 0 < answer.confidence <= 1
+    assert answer.seconds_covered == pytest.approx(3.0, abs=0.02)
+    assert answer.sound == "used"
+    assert len(answer.rests_on) == 3
+    assert all(0 <= e.start < e.end <= answer.seconds for e in answer.rests_on)
+    assert set(json.loads(json.dumps(answer.as_dict()))) >= {"answer", "confidence", "rests_on", "sound", "warnings"}
+    for part in ("confidence", "covered", "sound", "rests on"):
+        assert part in str(answer)
+
+
+@pytest.mark.parametrize("method", ["attention", "leave_one_out"])
+def test_sound_that_is_not_used_is_reported(loaded, clip, method):
+    answer = ask_model(*loaded, clip, "what is said?", use_audio=False, rests_on_method=method)
+    assert answer.sound == "found, not used"
+    assert any("has sound, but it is not used" in warning for warning in answer.warnings)
+    assert answer.rests_on_method == method
+
+
+def test_bytes_are_answered_like_the_file_they_come_from(loaded, clip):
+    from_file = ask_model(*loaded, clip, "what is said?")
+    from_bytes = ask_model(*loaded, clip.read_bytes(), "what is said?")
+    assert (from_file.answer, from_file.confidence) == (from_bytes.answer, from_bytes.confidence)
+
+
+def test_bad_questions_and_clips_are_refused(loaded, untrained, tmp_path):
+    with pytest.raises(ValueError, match="Expected a question"):
+        ask("clip.mp4", " ", untrained)
+    with pytest.raises(ValueError, match=r"missing\.mp4"):
+        ask_model(*loaded, tmp_path / "missing.mp4", "what is said?")
+
+
+def test_a_question_longer_than_the_context_is_refused(loaded, clip):
+    with pytest.raises(ValueError, match="context of"):
+        ask_model(*loaded, clip, "which color is named? " * 200)
+
+
+def test_info_of_a_clip_names_its_tracks(clip):
+    facts = info(clip).as_dict()
+    assert facts["picture"]["video_codec"] == "h264"
+    assert facts["sound"]["audio_sampling_rate"] == 16_000
+    assert clip_info(str(clip)).as_dict() == {**facts, "clip": str(clip)}
+    assert "num_chunks" in str(info(clip))
+
+
+def test_info_of_a_checkpoint_counts_every_parameter_and_sees_every_frame(untrained, loaded):
+    facts = checkpoint_info(untrained).as_dict()
+    parts = dict(facts["parameters"])
+    total = parts.pop("total")
+    assert total == sum(parts.values()) == sum(p.numel() for p in loaded[0].parameters())
+    assert len(facts["area_seen_per_frame"]) == 8
+    assert facts["grid"]["seconds_per_chunk"] == 0.32
+
+
+def test_resting_places_of_right_answers_are_counted(loaded, grid_root):
+    shares = measure_rests_on(*loaded, grid.load(grid_root, "test")[:1], progress=False)
+    assert [share.method for share in shares] == ["attention", "leave_one_out"]
+    assert shares[0].num_answers == shares[1].num_answers
+    assert "uniformly" in str(shares[0])

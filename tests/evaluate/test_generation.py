@@ -1,0 +1,57 @@
+"""Answers and their confidence; which folders are refused as checkpoints."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from mirasol.evaluate.generation import confidence, generate_answers, load_checkpoint, split_inputs
+from mirasol.tasks import grid
+
+
+def test_confidence_is_the_mean_token_probability_in_logs_up_to_the_first_end():
+    logits = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    new_ids = torch.tensor([[3, 2, 4, 0], [1, 1, 3, 4]])  # 2 ends an answer, what follows is filling
+    expected = []
+    for row, length in ((0, 2), (1, 4)):
+        logs = [
+            logits[row, t, new_ids[row, t]].item() - math.log(sum(math.exp(v) for v in logits[row, t].tolist()))
+            for t in range(length)
+        ]
+        expected.append(math.exp(sum(logs) / length))
+    torch.testing.assert_close(confidence(logits, new_ids, 2), torch.tensor(expected))
+
+
+def test_a_clip_alone_is_answered_as_in_a_batch(loaded, grid_root):
+    model, processor = loaded
+    rows = grid.load(grid_root, "test")[:2]
+    clips = [processor.read_clip(row.media) for row in rows]
+    texts = ["which color is named?", "what is said?", "when does the letter begin?"]
+
+    def answers(clips):
+        media, text = split_inputs(processor(text=texts * len(clips), videos=clips), model.device)
+        with torch.no_grad():
+            return generate_answers(model, processor, model.get_encoder()(**media), text)
+
+    together, alone = answers(clips), answers(clips[:1]) + answers(clips[1:])
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+    for first, second in zip(together, alone, strict=True):
+        assert first.confidence == pytest.approx(second.confidence, rel=1e-4)  # float32 sums in another order
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "found nothing"),
+        ("no json", "found text that is not"),
+        (json.dumps({"model_type": "llama"}), "found 'llama'"),
+    ],
+)
+def test_a_folder_that_is_no_mirasol_checkpoint_is_refused_by_name(tmp_path, content, message):
+    folder = tmp_path / "checkpoint"
+    if content is not None:
+        folder.mkdir()
+        (folder / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(folder)

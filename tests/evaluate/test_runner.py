@@ -1,0 +1,130 @@
+"""Evaluation: batches change nothing, bad clips are counted, shares are right by hand, nothing is half written."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mirasol.evaluate.conditions import Condition
+from mirasol.evaluate.runner import comparable, evaluate, evaluate_rows, load_rows, predict, score
+from mirasol.evaluate.summary import Prediction, describe, finite, follows, paired_difference, summarise
+from mirasol.tasks import grid
+
+
+@pytest.fixture(scope="module")
+def rows(grid_root):
+    """Three clips with questions of every kind, fewer of them, so that the test is quick."""
+    return [replace(row, questions=row.questions[3:9]) for row in grid.load(grid_root, "test")[:3]]
+
+
+def answers(loaded, rows, **options):
+    bad: dict[str, str] = {}
+    found = list(predict(*loaded, rows, task="grid", bad=bad, progress=False, **{"batch_size": 3, **options}))
+    return [(p.id, p.prediction) for p in found], bad
+
+
+def test_batch_size_changes_no_answer(loaded, rows):
+    condition = Condition("both", -5.0, 1)
+    assert answers(loaded, rows, condition=condition) == answers(loaded, rows, condition=condition, batch_size=1)
+
+
+def test_clips_with_different_numbers_of_questions_are_answered_as_alone(loaded, rows):
+    ragged = [replace(row, questions=row.questions[: 1 + i]) for i, row in enumerate(rows)]
+    found, _ = answers(loaded, ragged, condition=Condition())
+    assert [name for name, _ in found] == [question.id for row in ragged for question in row.questions]
+    assert found == answers(loaded, ragged, condition=Condition(), batch_size=1)[0]
+
+
+def test_an_unreadable_clip_is_counted_and_the_rest_is_answered(loaded, rows, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("this is no clip")
+    mixed = [rows[0], replace(rows[1], media=broken), replace(rows[2], media=tmp_path / "missing.mp4")]
+    with pytest.warns(UserWarning, match="2 of 3 clips could not be read"):
+        result = evaluate_rows(*loaded, mixed, Condition(), progress=False)
+    assert result.metrics["clips"]["answered"] == 1
+    assert set(result.metrics["clips"]["unreadable"]) == {rows[1].id, rows[2].id}
+    assert {p.clip for p in result.predictions} == {rows[0].id}
+
+
+def test_the_command_writes_whole_files_with_all_predictions(untrained, grid_root, tmp_path):
+    result = evaluate(untrained, "grid", grid_root, "test", "swapped", output=tmp_path / "run", max_clips=2)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.json", "predictions.jsonl"]
+    lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
+    assert len(lines) == len(result.predictions) == result.metrics["scores"]["num_questions"]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert set(metrics["follows"]["slots"]) == {"picture", "sound", "neither"}
+    assert "follows" in str(result)
+
+
+def test_validation_gives_flat_numbers_and_leaves_the_model_training(loaded, rows):
+    model, processor = loaded
+    model.train()
+    flat = score(model, processor, rows, conditions=("both", "picture"))
+    assert model.training
+    model.eval()
+    assert {"slots_both", "slots_picture", "mean_slots"} <= set(flat)
+    assert all(isinstance(value, float) for value in flat.values())
+
+
+def test_joined_splits_are_asked_together(grid_root):
+    assert len(load_rows("grid", grid_root, "val+test")) == 180
+
+
+def test_swapped_clips_are_asked_only_where_their_answers_differ(grid_root):
+    row, partner = grid.load(grid_root, "test")[:2]
+    for question, sound_answer in comparable(row, partner):
+        assert question.answer != sound_answer
+    same = {a.text for a in row.questions for b in partner.questions if (a.text, a.answer) == (b.text, b.answer)}
+    assert same.isdisjoint({question.text for question, _ in comparable(row, partner)})
+
+
+def prediction(clip, kind, answer, said, sound_answer=None):
+    right = said == answer
+    return Prediction(clip, f"{clip}/{kind}", kind, f"{kind}?", answer, said, right, 0.5, (1.0, 1.2), sound_answer)
+
+
+def test_follows_counts_picture_sound_and_neither():
+    found = [
+        prediction("a", "color", "red", "red", "blue"),
+        prediction("a", "letter", "f", "g", "g"),
+        prediction("b", "color", "red", "green", "blue"),
+        prediction("b", "letter", "f", "G.", "g"),
+    ]
+    shares = follows(found, {"slots": ["color", "letter"]}, grid.normalise)["slots"]
+    assert {part: entry["value"] for part, entry in shares.items()} == {"picture": 0.25, "sound": 0.5, "neither": 0.25}
+
+
+def test_paired_difference_pools_seeds_and_keeps_clips_together():
+    names = [f"clip{i}" for i in range(31)]
+    better = [[prediction(name, "color", "red", "red") for name in names] for _ in range(3)]
+    worse = [
+        [prediction(n, "color", "red", "red" if i % 2 else "blue") for i, n in enumerate(names)] for _ in range(3)
+    ]
+    difference = paired_difference(better, worse, ["color"])
+    assert difference.value == pytest.approx(16 / 31)
+    assert 0 < difference.low < difference.value < difference.high
+    assert difference.num_clips == 31
+    with pytest.raises(ValueError, match="as many runs"):
+        paired_difference(better, worse[:2], ["color"])
+
+
+def test_summary_of_a_model_that_names_no_time_is_valid_json():
+    found = [prediction(str(i), "when_letter", "1.0", "soon" if i % 2 else "1.1") for i in range(5)]
+    metrics = summarise(found, "grid")
+    json.loads(json.dumps(finite(metrics)), parse_constant=pytest.fail)
+    assert metrics["intervals_95"]["when_letter"]["value"] == pytest.approx(0.1)
+    clips = {"answered": 5, "asked": 5}
+    text = describe(
+        {"condition": "both", "noise_db": None, "noise_seed": None, "clips": clips, "seconds": 1.0, **metrics}
+    )
+    assert "median error 0.100 s" in text
+    assert np.isfinite(metrics["scores"]["when_letter"]["median_error_seconds"])
+
+
+def test_a_missing_task_or_split_is_named(grid_root):
+    with pytest.raises(ValueError, match="Did you mean 'grid'"):
+        load_rows("gird", grid_root, "test")
+    with pytest.raises(ValueError, match="labels.csv"):
+        load_rows("grid", Path("nowhere"), "test")
