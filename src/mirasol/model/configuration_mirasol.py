@@ -40,7 +40,6 @@ class MirasolTransformerConfig(PreTrainedConfig):
     num_attention_heads: int = 4
     intermediate_size: int = 512
     layer_norm_eps: float = 1e-6
-    initializer_range: float = 0.02
     dropout: float = 0.0
 
     def validate_architecture(self):
@@ -154,7 +153,6 @@ class MirasolTextConfig(PreTrainedConfig):
     max_position_embeddings: int = 512
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-6
-    initializer_range: float = 0.02
     dropout: float = 0.0
     cross_attention_gate_init: float = 1.0  # 0.0 when a pretrained language model is loaded: step 0 equals it
     time_code_size: int = 64

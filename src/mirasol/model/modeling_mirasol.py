@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput, ModelOutput
 from .configuration_mirasol import MirasolConfig
 from .modeling_mirasol_combiner import MirasolTransformerCombiner
 from .modeling_mirasol_decoder import MirasolDecoderLayer, MirasolTextDecoder
-from .modeling_mirasol_encoders import MirasolAudioEncoder, MirasolVideoEncoder
+from .modeling_mirasol_encoders import MirasolAudioEncoder, MirasolVideoEncoder, MirasolWindowEmbedding
 from .modeling_mirasol_layers import MirasolEncoderLayer
 from .modeling_mirasol_losses import cosine_loss, reconstruction_loss, small_audio, small_video, spread_losses
 from .modeling_mirasol_temporal import MirasolNextChunkHeads, MirasolTemporalModel, surprise
@@ -81,6 +81,9 @@ class MirasolPreTrainedModel(PreTrainedModel):
         elif isinstance(module, MirasolTemporalModel):
             init.normal_(module.slot_embedding, std=std)
             init.normal_(module.mask_embedding, std=std)
+        elif isinstance(module, MirasolWindowEmbedding):
+            for projection in module.projections:  # windows hold up to thousands of values: keep their sum of order one
+                init.normal_(projection.weight, std=projection.in_features**-0.5)
         elif isinstance(module, MirasolDecoderLayer):
             init.constant_(module.cross_attention_gate, self.config.text_config.cross_attention_gate_init)
         elif isinstance(module, MirasolEncoder):

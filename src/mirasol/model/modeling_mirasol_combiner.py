@@ -55,6 +55,6 @@ class MirasolTransformerCombiner(nn.Module):
         audio = torch.where(audio_mask[:, None, None], self.audio_projection(audio_features), self.missing_embedding[1])
         hidden_states = torch.cat([video, audio], dim=1) + self.slot_embedding
         mask = slot_mask(video_mask, audio_mask, self.sizes)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states, mask)
-        return self.norm(hidden_states[:, -self.num_latents :])
+        return self.norm(self.layers[-1](hidden_states, mask, num_queries=self.num_latents))  # the others nobody reads

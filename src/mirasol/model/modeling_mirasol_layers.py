@@ -61,20 +61,25 @@ class MirasolSelfAttention(nn.Module):
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.config = config
-        self.num_heads = config.num_attention_heads
-        self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
-        self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.kv_proj = nn.Linear(config.hidden_size, 2 * config.hidden_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
         self,
         hidden_states: Float[Tensor, "row token dim"],
-        attention_mask: Bool[Tensor, "#row 1 #token key"] | None = None,
+        attention_mask: Bool[Tensor, "#row 1 #query token"] | None = None,
         angle: Float[Tensor, "#row token half"] | None = None,
-    ) -> Float[Tensor, "row token dim"]:
-        query, key, value = rearrange(self.qkv_proj(hidden_states), "b t (three h d) -> three b h t d", three=3, h=self.num_heads)
+        num_queries: int | None = None,
+    ) -> Float[Tensor, "row query dim"]:
+        """What the last `num_queries` tokens (all without it) read from all tokens."""
+        asking = hidden_states if num_queries is None else hidden_states[:, -num_queries:]
+        query = rearrange(self.q_proj(asking), "b t (h d) -> b h t d", d=self.head_dim)
+        key, value = rearrange(self.kv_proj(hidden_states), "b t (two h d) -> two b h t d", two=2, d=self.head_dim)
         if angle is not None:
-            query, key = rotate(query, angle), rotate(key, angle)
+            query, key = rotate(query, angle[:, -query.shape[2] :]), rotate(key, angle)
         return self.o_proj(attend(self, query, key, value, attention_mask)[0])
 
 
@@ -96,8 +101,11 @@ class MirasolEncoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: Float[Tensor, "row token dim"],
-        attention_mask: Bool[Tensor, "#row 1 #token key"] | None = None,
+        attention_mask: Bool[Tensor, "#row 1 #query token"] | None = None,
         angle: Float[Tensor, "#row token half"] | None = None,
-    ) -> Float[Tensor, "row token dim"]:
-        hidden_states = hidden_states + self.dropout(self.attention(self.attention_norm(hidden_states), attention_mask, angle))
+        num_queries: int | None = None,
+    ) -> Float[Tensor, "row query dim"]:
+        """The last `num_queries` tokens (all without it), having read all tokens."""
+        attended = self.attention(self.attention_norm(hidden_states), attention_mask, angle, num_queries)
+        hidden_states = hidden_states[:, -attended.shape[1] :] + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
