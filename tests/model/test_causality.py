@@ -99,8 +99,12 @@ def nano_clips(config, batch):
     }
 
 
-@pytest.mark.parametrize(("modality", "count"), [("pixel_values_videos", 8), ("input_features", 32)])
-def test_each_frame_and_each_mel_column_of_nano_changes_its_chunk(nano, modality, count):
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_each_frame_and_each_mel_column_of_nano_changes_its_chunk(nano, modality):
+    count = {
+        "pixel_values_videos": nano.config.num_frames_per_chunk,
+        "input_features": nano.config.num_mel_frames_per_chunk,
+    }[modality]
     clips = nano_clips(nano.config, count + 1)
     for position in range(count):
         clips[modality][position, 1, position] += 1.0  # the last row stays as it was

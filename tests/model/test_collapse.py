@@ -43,14 +43,14 @@ def statistics_after_training(**terms):
     }
 
 
-def test_latent_loss_alone_does_not_collapse():
+def test_latent_loss_alone_does_not_collapse(unchecked):
     found = statistics_after_training()
     assert found["spread"] > 0.3
     assert found["effective_rank"] > 5
     assert abs(found["chunk_cosine"]) < 0.3
 
 
-def test_without_variance_and_covariance_it_collapses():
+def test_without_variance_and_covariance_it_collapses(unchecked):
     """The ablation that shows that the terms, and nothing else, keep the features apart."""
     found = statistics_after_training(variance_weight=0.0, covariance_weight=0.0)
     assert found["spread"] < 0.1

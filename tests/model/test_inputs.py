@@ -58,32 +58,32 @@ def test_only_training_moves_the_running_mean():
         ("input_features", (2, 5, 5, 7), ["(7, 5)", "(5, 7)"]),
     ],
 )
-def test_media_of_another_grid_are_refused(name, size, numbers):
+def test_media_of_another_grid_are_refused(unchecked, name, size, numbers):
     with pytest.raises(ValueError, match="processor saved with this model") as error:
         tiny_model()(**dict(media(), **{name: torch.zeros(size)}), **questions())
     for number in numbers:
         assert number in str(error.value)
 
 
-def test_rows_of_text_that_do_not_divide_by_the_clips_are_refused():
+def test_rows_of_text_that_do_not_divide_by_the_clips_are_refused(unchecked):
     with pytest.raises(ValueError, match="3 rows and 2 clips"):
         tiny_model()(**media(), **questions(rows=3))
 
 
-def test_missing_text_is_refused():
+def test_missing_text_is_refused(unchecked):
     with pytest.raises(ValueError, match="tokenised question"):
         tiny_model()(**media())
 
 
-def test_missing_media_are_refused():
+def test_missing_media_are_refused(unchecked):
     with pytest.raises(ValueError, match="pixel_values_videos"):
         tiny_model()(**questions())
 
 
-def test_clips_and_masks_of_different_lengths_are_refused():
+def test_clips_and_masks_of_different_lengths_are_refused(unchecked):
     clips = media()
     clips["input_features"] = clips["input_features"][:, :-1]
-    with pytest.raises(ValueError, match="input_features"):
+    with pytest.raises(ValueError, match=r"\(2, 4\)"):
         tiny_model()(**clips, **questions())
 
 
