@@ -1,4 +1,4 @@
-"""Tiny clips written with PyAV for every test that needs a file: pictures that tell their number, sound that beeps on time."""
+"""Tiny clips for every test that needs a file: pictures that tell their number, sound that beeps on time."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -37,7 +37,9 @@ def picture_number(picture: np.ndarray) -> int:
     edges = np.linspace(0, width // 2, BITS + 1)
     centres = ((edges[:-1] + edges[1:]) / 2).astype(int)
     height = picture.shape[0]
-    return sum(int(picture[height // 4 : -height // 4, column].mean() > 128) << bit for bit, column in enumerate(centres))
+    return sum(
+        int(picture[height // 4 : -height // 4, column].mean() > 128) << bit for bit, column in enumerate(centres)
+    )
 
 
 def beeps(seconds: float, rate: int, at: Sequence[float], start: float = 0.0) -> np.ndarray:
@@ -166,7 +168,7 @@ def _write_rotation(path: Path, rotation: int, size: tuple[int, int]) -> None:
 
 
 def cut_with_edit_list(source: Path, path: Path, start: float) -> Path:
-    """Copies packets from the keyframe before `start` on; an edit list hides what lies before (as `ffmpeg -ss -c copy`)."""
+    """Copies from the keyframe before `start` on; an edit list hides what lies before (as `ffmpeg -ss -c copy`)."""
     with av.open(str(source)) as container:
         streams = {stream.index: stream for stream in container.streams if stream.type in ("video", "audio")}
         packets = [packet for packet in container.demux(list(streams.values())) if packet.dts is not None]

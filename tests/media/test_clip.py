@@ -18,11 +18,18 @@ def beeps_of(clip) -> np.ndarray:
     return np.array(beep_times(clip.waveform, clip.audio_start))
 
 
-# How far the format itself delays picture and sound against what was written, in seconds: mp2 in AVI and MPEG hides the
-# encoder's 481 samples nowhere, MPEG-TS starts with AAC's 1,024 priming samples; both shift t = 0.
+# How far the format itself delays picture and sound against what was written, in seconds: mp2 in AVI and MPEG does not
+# say that its first 481 samples are padding, MPEG-TS starts with AAC's 1,024 priming samples; both shift t = 0.
 @pytest.mark.parametrize(
     ("suffix", "picture_delay", "sound_delay"),
-    [(".mp4", 0, 0), (".mkv", 0, 0), (".webm", 0, 0), (".avi", 0, 0.01), (".mpg", 0.01, 0.01), (".ts", 0.0213, 0.0213)],
+    [
+        (".mp4", 0, 0),
+        (".mkv", 0, 0),
+        (".webm", 0, 0),
+        (".avi", 0, 0.01),
+        (".mpg", 0.01, 0.01),
+        (".ts", 0.0213, 0.0213),
+    ],
 )
 def test_every_frame_and_beep_is_at_its_second(tmp_path, suffix, picture_delay, sound_delay):
     clip = read_clip(write_clip(tmp_path / f"a{suffix}", seconds=1.2, at=(0.3, 0.8)))
@@ -153,5 +160,10 @@ def test_the_default_then_the_largest_stream_is_used(tmp_path):
 def test_probe_tells_what_reading_finds(tmp_path):
     info = probe(write_clip(tmp_path / "a.mp4", seconds=1.2))
     assert (info.num_frames, info.width, info.height, info.frame_rate) == (30, 64, 48, 25)
-    assert (info.audio_sampling_rate, info.audio_channels, info.audio_codec, info.video_codec) == (48_000, 2, "aac", "h264")
+    assert (info.audio_sampling_rate, info.audio_channels, info.audio_codec, info.video_codec) == (
+        48_000,
+        2,
+        "aac",
+        "h264",
+    )
     assert info.video_end == pytest.approx(1.2)

@@ -8,7 +8,9 @@ from mirasol.media import read_clip
 from mirasol.media.sound import SoundTrack
 
 
-@pytest.mark.parametrize(("gains", "expected"), [((1.0, 0.0), 0.25), ((1.0, 1.0), 0.5), ((1.0, -1.0), 0.0), ((1.0,), 0.5)])
+@pytest.mark.parametrize(
+    ("gains", "expected"), [((1.0, 0.0), 0.25), ((1.0, 1.0), 0.5), ((1.0, -1.0), 0.0), ((1.0,), 0.5)]
+)
 def test_sound_is_the_mean_of_the_native_channels(tmp_path, gains, expected):
     clip = read_clip(write_clip(tmp_path / "a.wav", seconds=1, at=(0.5,), channel_gains=gains))
     # 16-bit rounding and the resampler's ripple on a 50 ms burst; FFmpeg's own down-mix would be off by 41 %

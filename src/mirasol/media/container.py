@@ -53,8 +53,9 @@ def open_container(source: Source) -> av.container.InputContainer:
         return av.open(file, container_options={"format_whitelist": CONTAINERS})
     except (av.FFmpegError, ValueError, OSError) as error:
         raise MediaError(
-            f"Expected a video or sound file, found {name} with {size} bytes that cannot be opened as one ({reason(error)}). "
-            "Check that it is a media file; an mp4 cut off before its index (moov) must be copied or downloaded again."
+            f"Expected a video or sound file, found {name} with {size} bytes that cannot be opened as one "
+            f"({reason(error)}). Check that it is a media file; an mp4 cut off before its index (moov) must be copied "
+            "or downloaded again."
         ) from error
 
 
@@ -155,7 +156,7 @@ def scan(container, video, audio) -> Scan:
         if audio is not None:
             _decode_sound(audio, None, sound)
     if cut_packets:
-        warnings.append(f"{cut_packets} packets are incomplete, as where a file was cut off: what they still hold is used.")
+        warnings.append(f"{cut_packets} packets are incomplete, as where a file is cut off: what they hold is used.")
     if bad_packets:
         warnings.append(f"{bad_packets} sound packets could not be decoded and were left out.")
     if container.format.name in FORMATS_WITHOUT_PRESENTATION_TIMES:

@@ -82,9 +82,13 @@ class FrameDecoder:
         if self.damaged:
             notes.append(f"{self.damaged} frames were decoded from damaged data.")
         if self.backward:
-            notes.append(f"{self.backward} frames carry a time at or before the frame shown before them and were left out.")
+            notes.append(
+                f"{self.backward} frames are stamped at or before the frame shown before them and were left out."
+            )
         if self.resized:
-            notes.append(f"{self.resized} frames are stored in another size and were scaled to the first one, {self.size}.")
+            notes.append(
+                f"{self.resized} frames are stored in another size and were scaled to the first, {self.size}."
+            )
         return notes
 
     def _decode(self, needed) -> Iterator[av.VideoFrame]:

@@ -30,7 +30,9 @@ def read_clip(
     select: Select | None = None,
     backend: str = "pyav",
 ) -> Clip:
-    """The clip's frames and mono 16 kHz sound with their times; t = 0 is the earliest first timestamp of the used tracks.
+    """The clip's frames and mono 16 kHz sound with their times.
+
+    t = 0 is the earliest first timestamp of the used tracks.
 
     Args:
         source: a path, or the bytes of a file.
@@ -133,8 +135,8 @@ def _survey(source: Source, use_video: bool = True, use_audio: bool = True, back
         missing = 0.0 if stated is None else stated - origin - info.duration_seconds
         if missing > max(0.5, 0.02 * info.duration_seconds):
             notes.append(
-                f"The file states {info.duration_seconds + missing:.2f} s, found {info.duration_seconds:.2f} s, as if cut off: "
-                "those are used. Copy or download it again for the rest."
+                f"The file states {info.duration_seconds + missing:.2f} s, found {info.duration_seconds:.2f} s, "
+                "as if cut off: those are used. Copy or download it again for the rest."
             )
         return _Survey(info, found, origin, None if video is None else video.index, notes)
 
@@ -199,8 +201,11 @@ def _read_frames_torchcodec(source: Source, survey: _Survey, times):
     for index, (time, image) in enumerate(given):
         wrong += promised is not None and abs(time - promised[index]) > 1e-3
         picker.offer(time - survey.origin, partial(np.asarray, image))
+        if picker.is_done:
+            break
     if wrong:
         survey.warnings.append(
-            f'torchcodec gave another frame than the file\'s timestamps ask for at {wrong} of {len(promised)} times. Use backend="pyav".'
+            f"torchcodec gave another frame than the file's timestamps ask for at {wrong} of {len(promised)} times. "
+            'Use backend="pyav".'
         )
     return picker.result()

@@ -6,7 +6,8 @@ import soxr
 from jaxtyping import Float32
 
 SAMPLING_RATE = 16_000
-# Containers that round timestamps (Matroska: 1 ms) jitter around the sample count; a real gap is longer than two 10 ms mel columns.
+# Containers that round timestamps (Matroska: 1 ms) jitter around the sample count; a real gap is longer than two mel
+# columns of 10 ms.
 JITTER_SECONDS = 0.02
 # A longer jump is a broken clock (a wrapped or restarted MPEG counter), not silence worth 40 MB of zeros.
 LONGEST_GAP_SECONDS = 600.0

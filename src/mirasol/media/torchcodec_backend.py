@@ -18,8 +18,8 @@ def load():
     except Exception as error:  # OSError or RuntimeError, by version, when the libraries are missing
         raise ValueError(
             f'Expected a working torchcodec for backend="torchcodec", found {type(error).__name__}: '
-            f"{str(error).strip().splitlines()[0]} Install the extra (pip install 'mirasol[torchcodec]') and FFmpeg's shared "
-            "libraries (for example apt-get install ffmpeg), or leave backend out to use PyAV."
+            f"{str(error).strip().splitlines()[0]} Install the extra (pip install 'mirasol[torchcodec]') and FFmpeg's "
+            "shared libraries (for example apt-get install ffmpeg), or leave backend out to use PyAV."
         ) from error
     return decoders
 

@@ -43,8 +43,9 @@ class MediaInfo:
 
 @dataclass
 class Clip:
-    """Frames and sound of one file on one time axis in seconds; t = 0 is the earliest first timestamp of the used tracks.
+    """Frames and sound of one file on one time axis in seconds.
 
+    t = 0 is the earliest first timestamp of the used tracks.
     A track that is absent, unused or empty is None, never an array of zeros: silence is sound, absence is not.
     """
 
