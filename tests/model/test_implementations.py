@@ -113,7 +113,7 @@ torch.testing.assert_close(found.encoder_outputs.surprise, expected.encoder_outp
 
 @pytest.mark.slow
 def test_compiled_equals_eager(repository):
-    """One smoke test of the default backend, the whole forward one graph; apart, since shape checks cannot be compiled."""
+    """One smoke test: the whole forward as one graph; in its own process, since shape checks cannot be compiled."""
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     result = subprocess.run(
         [sys.executable, "-c", COMPILE], cwd=repository, env=environment, capture_output=True, text=True
