@@ -56,7 +56,7 @@ def run(small_grid, repository, tmp_path_factory):
     return output, result
 
 
-SIZES = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1}
+SIZES = {"hidden_size": WIDTH, "num_attention_heads": 2, "intermediate_size": WIDTH, "num_hidden_layers": 1}
 
 
 @pytest.mark.slow
@@ -94,6 +94,7 @@ def test_the_export_answers_a_question_about_a_clip(run, small_grid):
             r"nearest valid key is \"model.overrides.text_config.num_h",
         ),
         ("model.overrides.video_config.image_size=32", r"sets what the processor decides.*processor section instead"),
+        ("model.overrides.text_config.num_attention_heads=5", r"multiple of num_attention_heads|must be a multiple"),
         ("model.preset=nan", r"Unknown preset 'nan'"),
     ],
 )

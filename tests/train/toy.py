@@ -6,6 +6,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -60,7 +61,7 @@ class ToyModel(PreTrainedModel):
 class ToyClips:
     """Random clips that depend on (epoch, index), as augmentation does; one clip could not be read."""
 
-    bad_clips = {"clip_99": "no video track"}
+    cache = SimpleNamespace(bad={"clip_99": "no video track"})
 
     def __init__(self):
         self.epoch = 0

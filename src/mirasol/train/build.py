@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -22,6 +24,8 @@ from mirasol.tasks import Row, get_task
 from mirasol.train.recipe import Recipe, reject_unknown
 from mirasol.train.tokenizer import build_tokenizer
 
+SECONDS_PER_MEL_FRAME = 0.01
+
 
 def build_parts(recipe: Recipe) -> dict[str, Any]:
     """Everything `fit` needs, by the names of its arguments."""
@@ -30,10 +34,14 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
     val_rows = task.load(recipe.data.root, "val")[: recipe.validation.max_clips]
     if recipe.model.checkpoint is None:
         processor = build_processor(recipe, training_texts(recipe, train_rows))
-        model = MirasolForConditionalGeneration(model_config(recipe, processor))
+        config = model_config(recipe, processor)
+        config._attn_implementation = recipe.model.attn_implementation
+        model = MirasolForConditionalGeneration(config)
     else:
         processor = MirasolProcessor.from_pretrained(recipe.model.checkpoint)
-        model = MirasolForConditionalGeneration.from_pretrained(recipe.model.checkpoint, dtype="float32")
+        model = MirasolForConditionalGeneration.from_pretrained(
+            recipe.model.checkpoint, dtype="float32", attn_implementation=recipe.model.attn_implementation
+        )
     processor.check_model_config(model.config)
     dataset = ClipDataset(
         train_rows,
@@ -51,6 +59,23 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         "collator": MirasolCollator(processor.pad_token_id),
         "validate": build_validation(recipe, processor, val_rows),
     }
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with every size of the processor that it leaves to the preset written out."""
+    named = preset(recipe.model.preset)
+    given = recipe.processor
+    num_frames = given.num_frames_per_chunk or named.num_frames_per_chunk
+    num_mel_frames = given.num_mel_frames_per_chunk or named.num_mel_frames_per_chunk
+    sizes = replace(
+        given,
+        num_frames_per_chunk=num_frames,
+        num_mel_frames_per_chunk=num_mel_frames,
+        frames_per_second=given.frames_per_second or num_frames / (num_mel_frames * SECONDS_PER_MEL_FRAME),
+        num_mel_bins=given.num_mel_bins or named.num_mel_bins,
+        image_size=given.image_size or named.image_size,
+    )
+    return replace(recipe, processor=sizes)
 
 
 def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
@@ -114,7 +139,10 @@ def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:
         name: {**overrides.get(name, {}), **value} if isinstance(value, dict) else value
         for name, value in (overrides | decided).items()
     }
-    return preset(recipe.model.preset, **merged)
+    try:
+        return preset(recipe.model.preset, **merged)
+    except StrictDataclassError as error:  # which is no ValueError, but means one: values that do not fit together
+        raise ValueError(str(error.__cause__ or error)) from error
 
 
 def build_validation(

@@ -22,19 +22,20 @@ class ModelRecipe:
     preset: str = "nano"
     overrides: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
+    attn_implementation: str = "eager"  # on CPU, faster than sdpa for sequences of a hundred tokens (docs/log.md)
 
 
 @dataclass(frozen=True)
 class ProcessorRecipe:
-    """The time grid and the sizes of what the model sees (the model's sizes follow from these)."""
+    """The time grid and the sizes of what the model sees. None: as the preset has it; a number: the model follows."""
 
-    frames_per_second: float = 25.0
-    num_frames_per_chunk: int = 8
-    num_mel_frames_per_chunk: int = 32
-    max_chunks: int = 10
-    image_size: int = 64
+    frames_per_second: float | None = None
+    num_frames_per_chunk: int | None = None
+    num_mel_frames_per_chunk: int | None = None
+    num_mel_bins: int | None = None
+    image_size: int | None = None
     crop_fraction: float = 1.0
-    num_mel_bins: int = 128
+    max_chunks: int = 10
     vocab_size: int = 512
     model_max_length: int = 64
 

@@ -52,9 +52,9 @@ class TrainResult:
 
 def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainResult:
     """Trains by the recipe, or goes on with the run in its folder; the best checkpoint is in `<output>/best`."""
-    from mirasol.train.build import build_parts
+    from mirasol.train.build import build_parts, resolve
 
-    recipe = load_recipe(recipe_path, overrides)
+    recipe = resolve(load_recipe(recipe_path, overrides))
     set_seed(recipe.seed)
     parts = build_parts(recipe)
     return fit(recipe, **parts)
@@ -136,7 +136,6 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": optimizer.final_learning_rate_fraction},
         warmup_steps=optimizer.warmup_fraction,
-        bf16=recipe.bf16,
         use_cpu=recipe.device == "cpu" or not torch.accelerator.is_available(),
         seed=recipe.seed,
         logging_strategy="steps",
@@ -157,8 +156,8 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
 
 
 def num_bad_clips(dataset: Any) -> int:
-    """How many clips of the dataset could not be read."""
-    return len(getattr(dataset, "bad_clips", ()))
+    """How many clips of a `ClipDataset` could not be read and were left out."""
+    return len(dataset.cache.bad)
 
 
 def _forget_after(metrics: Path, step: int) -> float:

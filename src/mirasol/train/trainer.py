@@ -129,6 +129,14 @@ class MirasolTrainer(Seq2SeqTrainer):
 
     # -- losses
 
+    def compute_loss_context_manager(self) -> contextlib.AbstractContextManager:
+        """Autocast to bf16 where the recipe asks for it.
+
+        Ours instead of accelerate's, which replaces the model's `forward` and copies every output to float32.
+        """
+        device = self.args.device.type
+        return torch.autocast(device, torch.bfloat16) if self.recipe.bf16 else contextlib.nullcontext()
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The weighted loss of the batch; its parts are summed for the next log line."""
         outputs = model(**inputs)
@@ -186,7 +194,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         start = time.perf_counter()
         model = self.best_weights
         was_training = model.training
-        with self._random_state_kept(), torch.no_grad(), self._autocast():
+        with self._random_state_kept(), torch.no_grad(), self.compute_loss_context_manager():
             model.eval()
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.validate(model).items()}
         model.train(was_training)
@@ -195,9 +203,6 @@ class MirasolTrainer(Seq2SeqTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._restart_window()
         return metrics
-
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        return torch.autocast(self.args.device.type, torch.bfloat16) if self.args.bf16 else contextlib.nullcontext()
 
     def _random_state_kept(self) -> contextlib.AbstractContextManager:
         # Validation and export come at other steps when a run is stopped and goes on; its dropout must not notice.
