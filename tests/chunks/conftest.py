@@ -4,12 +4,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mirasol.chunks import MirasolProcessor
-from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
-from mirasol.media import Clip
+# Before they are imported: the shapes in these modules' signatures are checked while testing. The processor's own are not,
+# because transformers reads the arguments of its `__init__` from the bare function.
+install_import_hook([f"mirasol.chunks.{name}" for name in ("placement", "sound", "time_grid")], "beartype.beartype")
+
+from mirasol.chunks import MirasolProcessor  # noqa: E402
+from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor  # noqa: E402
+from mirasol.media import Clip  # noqa: E402
 
 
 @pytest.fixture(scope="session")

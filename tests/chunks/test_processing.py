@@ -43,7 +43,7 @@ def test_latest_chunk_without_content_is_left_out(processor, make_clip):
 
 
 @pytest.mark.parametrize(
-    "clip_options", [{}, {"sound": None}, {"picture": False}, {"seconds": 1.1, "sound": (0, 0.4)}]
+    "clip_options", [{}, {"sound": None}, {"picture": False}, {"seconds": 1.1, "sound": (0.0, 0.4)}]
 )
 def test_item_alone_equals_item_in_a_batch(processor, make_clip, clip_options):
     alone = processor.chunk_clip(make_clip(**clip_options))

@@ -19,7 +19,7 @@ class Placement:
     """Where a clip's frames and sound lie in the chunks of a plan. Masks: True = real."""
 
     plan: ChunkPlan
-    frame_index: Int[np.ndarray, "chunk frame"]
+    frame_index: Int[np.ndarray, "chunk slot"]
     video_chunk_mask: Bool[Tensor, " chunk"]
     audio_chunk_mask: Bool[Tensor, " chunk"]
 

@@ -71,10 +71,8 @@ class MirasolProcessor(ProcessorMixin):
         self.sampling = sampling
         self.prompt_template = prompt_template
         self.grid.plan(0.0, sampling)  # refuses a wrong grid or policy now rather than at the first clip
-        default_template = chat_template_of(prompt_template)
-        super().__init__(
-            image_processor, feature_extractor, tokenizer, chat_template=chat_template or default_template
-        )
+        chat_template = chat_template or chat_template_of(prompt_template)
+        super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
 
     @property
     def grid(self) -> TimeGrid:
@@ -160,12 +158,15 @@ class MirasolProcessor(ProcessorMixin):
             )
         if text is None and videos is None and audio is None:
             raise ValueError("Expected a question, videos or audio, but found none of them: pass at least one.")
-        chosen = {"sampling": sampling, "max_chunks": max_chunks, "use_video": use_video, "use_audio": use_audio}
+        chosen: dict[str, Any] = {
+            "sampling": sampling,
+            "max_chunks": max_chunks,
+            "use_video": use_video,
+            "use_audio": use_audio,
+        }
 
-        def read(source, use_video: bool, use_audio: bool) -> Clip:
-            return self.read_clip(
-                source, sampling=sampling, max_chunks=max_chunks, use_video=use_video, use_audio=use_audio
-            )
+        def read(source: str | Path | bytes, **tracks: bool) -> Clip:
+            return self.read_clip(source, **chosen | tracks)
 
         clips = as_clips(videos, audio, read, use_video, use_audio, frame_times, frame_rate, sampling_rate)
         data = {}
@@ -269,7 +270,7 @@ class MirasolProcessor(ProcessorMixin):
         """
         rows = torch.as_tensor(ids)
         if rows.ndim == 2:
-            return [self.decode_answer(row, prompt_length) for row in rows]
+            return [str(self.decode_answer(row, prompt_length)) for row in rows]
         kept = rows[prompt_length:]
         return self.tokenizer.decode(kept[kept >= 0].tolist(), skip_special_tokens=True).strip()
 
@@ -281,7 +282,6 @@ class MirasolProcessor(ProcessorMixin):
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         return_dict: bool = True,
-        return_tensors: str = "pt",
         processor_kwargs: dict | None = None,
         **kwargs,
     ) -> str | list[str] | BatchFeature:
@@ -295,7 +295,6 @@ class MirasolProcessor(ProcessorMixin):
             add_generation_prompt: Has no effect, because the prompt always ends where the answer begins.
             continue_final_message: Has no effect: an answer is always begun anew.
             return_dict: False gives `decoder_input_ids` only.
-            return_tensors: "pt", the only kind there is.
             processor_kwargs: Passed on to the call, like all further keywords.
         """
         prompts = super().apply_chat_template(conversation, chat_template=chat_template, tokenize=False)
@@ -303,12 +302,9 @@ class MirasolProcessor(ProcessorMixin):
             return prompts
         batch = [conversation] if isinstance(prompts, str) else conversation
         videos, audio = ([last_part(messages, kind) for messages in batch] for kind in ("video", "audio"))
-        media = {
-            name: parts for name, parts in (("videos", videos), ("audio", audio)) if any(p is not None for p in parts)
-        }
         inputs: BatchFeature = ClipBatch()
-        if media and return_dict:
-            inputs = self(**media, return_tensors=return_tensors, **(processor_kwargs or {}), **kwargs)
+        if return_dict and any(part is not None for part in videos + audio):
+            inputs = self(videos=videos, audio=audio, **(processor_kwargs or {}), **kwargs)
         rows = tokenize_prompts(self.tokenizer, [prompts] if isinstance(prompts, str) else prompts)
         inputs.update(pad_text(rows, self.pad_token_id))
         return inputs if return_dict else inputs["decoder_input_ids"]

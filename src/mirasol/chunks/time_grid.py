@@ -26,7 +26,7 @@ class ChunkPlan:
         return np.stack([self.starts, self.starts + self.seconds_per_chunk], axis=1)
 
     @property
-    def slot_times(self) -> Float[np.ndarray, "chunk frame"]:
+    def slot_times(self) -> Float[np.ndarray, "chunk slot"]:
         """The moment each frame slot shows, in seconds: slots divide the chunk evenly and show their own start."""
         return self.starts[:, None] + np.arange(self.num_frames_per_chunk) * (
             self.seconds_per_chunk / self.num_frames_per_chunk
@@ -40,7 +40,7 @@ class ChunkPlan:
 
     def place_frames(
         self, frame_times: Float[np.ndarray, " frame"]
-    ) -> tuple[Int[np.ndarray, "chunk frame"], Bool[np.ndarray, " chunk"]]:
+    ) -> tuple[Int[np.ndarray, "chunk slot"], Bool[np.ndarray, " chunk"]]:
         """Which frame each slot shows, and which chunks are real (hold at least one frame).
 
         A slot shows the latest frame at or before its moment, as a player would: a missing frame repeats the last one,

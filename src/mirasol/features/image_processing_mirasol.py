@@ -77,7 +77,7 @@ class MirasolVideoProcessor(BaseImageProcessor):
     def preprocess(self, images: np.ndarray | Sequence[np.ndarray], return_tensors: str | None = "pt") -> BatchFeature:
         """`pixel_values_videos` [batch frame channel height width] of one video, or of several equally long ones."""
         is_batch = isinstance(images, (list, tuple)) or np.ndim(images) == 5
-        videos = [check_frames(video) for video in (images if is_batch else [images])]
+        videos = [check_frames(np.asarray(video)) for video in (images if is_batch else [images])]
         counts = {len(video) for video in videos}
         if len(counts) > 1:
             raise ValueError(
