@@ -1,1 +1,1 @@
-"""The model: chunks of features -> latents -> text. Read the files in the order encoders, combiner, temporal, decoder."""
+"""The model: chunks of features -> latents -> text. Read them in the order encoders, combiner, temporal, decoder."""

@@ -80,7 +80,10 @@ class MirasolVideoConfig(MirasolTransformerConfig):
 
 @strict
 class MirasolAudioConfig(MirasolTransformerConfig):
-    """Overlapping patches over one chunk of log-mel, then a ViT. `patches` lists (kernel, stride, offset) in (mel_frame, mel)."""
+    """Overlapping patches over one chunk of log-mel, then a ViT.
+
+    `patches` lists (kernel, stride, offset), each in (mel_frame, mel).
+    """
 
     model_type = "mirasol_audio"
 
@@ -104,11 +107,14 @@ class MirasolAudioConfig(MirasolTransformerConfig):
 def _require_windows_fit(name: str, windows, size: tuple[int, ...]) -> None:
     for kernel, stride, offset in windows:
         if not len(kernel) == len(stride) == len(offset) == len(size):
-            raise ValueError(f"A {name} needs kernel, stride and offset of {len(size)} numbers each, found {kernel, stride, offset}.")
-        if min(num_positions(*axis) for axis in zip(size, kernel, stride, offset)) < 1:
             raise ValueError(
-                f"A {name} of kernel {tuple(kernel)} at offset {tuple(offset)} does not fit into a chunk of size {size}: it "
-                f"would give no token. Make the kernel smaller or the chunk larger."
+                f"A {name} needs kernel, stride and offset of {len(size)} numbers each, "
+                f"found {kernel, stride, offset}."
+            )
+        if min(num_positions(*axis) for axis in zip(size, kernel, stride, offset, strict=True)) < 1:
+            raise ValueError(
+                f"A {name} of kernel {tuple(kernel)} at offset {tuple(offset)} does not fit into a chunk of size "
+                f"{size}: it would give no token. Make the kernel smaller or the chunk larger."
             )
 
 
@@ -238,17 +244,21 @@ class MirasolConfig(PreTrainedConfig):
         slots = self.video_config.num_tokens + self.audio_config.num_tokens
         if self.num_latents > slots:
             raise ValueError(
-                f"num_latents must not exceed the Combiner's slots, found num_latents={self.num_latents} and {slots} slots "
-                f"(video and audio tokens of one chunk). Lower num_latents or use finer tubes or patches."
+                f"num_latents must not exceed the Combiner's slots, found num_latents={self.num_latents} and {slots} "
+                f"slots (video and audio tokens of one chunk). Lower num_latents or use finer tubes or patches."
             )
         widths = self.combiner_config.hidden_size, self.temporal_config.hidden_size
         if widths[0] != widths[1]:
             raise ValueError(
-                f"combiner_config.hidden_size and temporal_config.hidden_size must be equal, found {widths[0]} and {widths[1]}."
+                f"combiner_config.hidden_size and temporal_config.hidden_size must be equal, "
+                f"found {widths[0]} and {widths[1]}."
             )
         for name, part in (("predicted_video_size", self.video_config), ("predicted_audio_size", self.audio_config)):
             small = tuple(getattr(self.temporal_config, name))
-            if len(small) != len(part.input_size) or any(size % n for size, n in zip(part.input_size, small, strict=True)):
+            if len(small) != len(part.input_size) or any(
+                size % n for size, n in zip(part.input_size, small, strict=True)
+            ):
                 raise ValueError(
-                    f"temporal_config.{name}={small} must divide the chunk {part.input_size} on each axis. Choose divisors."
+                    f"temporal_config.{name}={small} must divide the chunk {part.input_size} on each axis. "
+                    f"Choose divisors."
                 )

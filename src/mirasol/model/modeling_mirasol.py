@@ -14,7 +14,6 @@ from .configuration_mirasol import MirasolConfig
 from .modeling_mirasol_combiner import MirasolTransformerCombiner
 from .modeling_mirasol_decoder import MirasolDecoderLayer, MirasolTextDecoder
 from .modeling_mirasol_encoders import MirasolAudioEncoder, MirasolVideoEncoder, MirasolWindowEmbedding
-from .modeling_mirasol_layers import MirasolEncoderLayer
 from .modeling_mirasol_losses import cosine_loss, reconstruction_loss, small_audio, small_video, spread_losses
 from .modeling_mirasol_temporal import MirasolNextChunkHeads, MirasolTemporalModel, surprise
 
@@ -68,7 +67,8 @@ class MirasolPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: MirasolConfig):
         super().__init__(config)
-        for key in config.sub_configs:  # attention modules hold their part's config, which a constructor call leaves unset
+        # Attention modules hold their part's config, which a constructor call leaves unset.
+        for key in config.sub_configs:
             getattr(config, key)._attn_implementation = config._attn_implementation
 
     @torch.no_grad()
@@ -82,7 +82,8 @@ class MirasolPreTrainedModel(PreTrainedModel):
             init.normal_(module.slot_embedding, std=std)
             init.normal_(module.mask_embedding, std=std)
         elif isinstance(module, MirasolWindowEmbedding):
-            for projection in module.projections:  # windows hold up to thousands of values: keep their sum of order one
+            # Windows hold up to thousands of values: keep their sum of order one.
+            for projection in module.projections:
                 init.normal_(projection.weight, std=projection.in_features**-0.5)
         elif isinstance(module, MirasolDecoderLayer):
             init.constant_(module.cross_attention_gate, self.config.text_config.cross_attention_gate_init)
@@ -128,7 +129,9 @@ class MirasolEncoder(MirasolPreTrainedModel):
         batch, num_chunks = video_chunk_mask.shape
         video_features = run_real_chunks(self.video_encoder, pixel_values_videos.to(self.dtype), video_chunk_index)
         audio_features = run_real_chunks(self.audio_encoder, input_features.to(self.dtype), audio_chunk_index)
-        combined = self.combiner(video_features, audio_features, video_chunk_mask.flatten(), audio_chunk_mask.flatten())
+        combined = self.combiner(
+            video_features, audio_features, video_chunk_mask.flatten(), audio_chunk_mask.flatten()
+        )
         combined = rearrange(combined, "(batch chunk) latent dim -> batch chunk latent dim", chunk=num_chunks)
         chunk_mask = video_chunk_mask | audio_chunk_mask
         if self.training:
@@ -155,8 +158,8 @@ class MirasolEncoder(MirasolPreTrainedModel):
         batch_and_chunks = [tuple(x.shape[:2]) for x in (pixel_values_videos, input_features, *masks_and_times)]
         if len(set(batch_and_chunks)) > 1:
             raise ValueError(
-                f"pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask and chunk_times must agree in "
-                f"(batch, chunk), found {batch_and_chunks}. Pad clips with the collator, which pads all of them."
+                f"pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask and chunk_times must agree "
+                f"in (batch, chunk), found {batch_and_chunks}. Pad clips with the collator, which pads all of them."
             )
         found = tuple(pixel_values_videos.shape[2:]), tuple(input_features.shape[2:])
         size = config.image_size
@@ -166,8 +169,9 @@ class MirasolEncoder(MirasolPreTrainedModel):
         )
         if found != expected:
             raise ValueError(
-                f"Each chunk must hold frames of shape {expected[0]} (frame channel height width) and log-mel of shape "
-                f"{expected[1]} (mel_frame mel), found {found[0]} and {found[1]}. Use the processor saved with this model."
+                f"Each chunk must hold frames of shape {expected[0]} (frame channel height width) and log-mel of "
+                f"shape {expected[1]} (mel_frame mel), found {found[0]} and {found[1]}. Use the processor saved with "
+                f"this model."
             )
 
 
@@ -235,8 +239,8 @@ class MirasolModel(MirasolPreTrainedModel):
             }
             if missing := [name for name, value in media.items() if value is None]:
                 raise ValueError(
-                    f"Expected clips or encoder_outputs, found no {', '.join(missing)}. Pass all that the processor gives: it "
-                    f"masks what a clip does not have."
+                    f"Expected clips or encoder_outputs, found no {', '.join(missing)}. Pass all that the processor "
+                    f"gives: it masks what a clip does not have."
                 )
             encoder_outputs = self.encoder(
                 **media, video_chunk_index=video_chunk_index, audio_chunk_index=audio_chunk_index
@@ -252,9 +256,13 @@ class MirasolModel(MirasolPreTrainedModel):
             )
         use_cache = self.config.text_config.use_cache if use_cache is None else use_cache
         if use_cache and past_key_values is None and not self.training:
-            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config.text_config), DynamicCache(config=self.config.text_config))
+            past_key_values = EncoderDecoderCache(
+                DynamicCache(config=self.config.text_config), DynamicCache(config=self.config.text_config)
+            )
         num_latents = self.config.num_latents
-        latents = rearrange(encoder_outputs.last_hidden_state, "batch (chunk latent) dim -> batch chunk latent dim", latent=num_latents)
+        latents = rearrange(
+            encoder_outputs.last_hidden_state, "batch (chunk latent) dim -> batch chunk latent dim", latent=num_latents
+        )
         hidden_states, cross_attentions = self.decoder(
             decoder_input_ids,
             decoder_attention_mask,
@@ -298,7 +306,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         return self.model.encoder
 
     def _prepare_decoder_input_ids_for_generation(self, batch_size, model_input_name, model_kwargs, *args, **kwargs):
-        """The questions as they are: k of them for each clip, where transformers expects one, and padded on the left."""
+        """The questions as they are: k of them for each clip, where transformers expects one, padded on the left."""
         if model_kwargs.get("decoder_input_ids") is not None:
             return model_kwargs.pop("decoder_input_ids"), model_kwargs
         return super()._prepare_decoder_input_ids_for_generation(
@@ -344,8 +352,8 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
 
         Args:
             decoder_input_ids: question and, in training, answer; k rows for each clip, grouped by clip.
-            labels: the answer, already shifted (logits at i predict labels at i), -100 where no loss is wanted. Without
-                `decoder_input_ids` the decoder reads the labels shifted to the right.
+            labels: the answer, already shifted (logits at i predict labels at i), -100 where no loss is wanted.
+                Without `decoder_input_ids` the decoder reads the labels shifted to the right.
             encoder_outputs: latents of clips watched before; then no media are needed and only the text loss is given.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -372,16 +380,24 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         output.logits = self.lm_head(output.last_hidden_state)
         if labels is not None:
             output.text_loss = self.loss_function(
-                logits=output.logits, labels=None, shift_labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+                logits=output.logits,
+                labels=None,
+                shift_labels=labels,
+                vocab_size=self.config.text_config.vocab_size,
+                **kwargs,
             )
             output.loss = self.config.text_weight * output.text_loss
             if watched_now:
-                self._add_next_chunk_losses(output, pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask)
+                self._add_next_chunk_losses(
+                    output, pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask
+                )
         return output
 
     def _add_next_chunk_losses(self, output, pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask):
         config, temporal, encoder = self.config, self.config.temporal_config, output.encoder_outputs
-        latents = rearrange(encoder.last_hidden_state, "batch (chunk latent) dim -> batch chunk latent dim", latent=config.num_latents)
+        latents = rearrange(
+            encoder.last_hidden_state, "batch (chunk latent) dim -> batch chunk latent dim", latent=config.num_latents
+        )
         heads = self.model.encoder.next_chunk
         variance_loss, covariance_loss = spread_losses(encoder.combined_features, encoder.chunk_mask)
         output.latent_loss = (

@@ -9,8 +9,10 @@ from .configuration_mirasol import MirasolConfig
 from .modeling_mirasol_layers import MirasolEncoderLayer
 
 
-def slot_mask(video: Bool[Tensor, " chunk"], audio: Bool[Tensor, " chunk"], sizes: tuple[int, int]) -> Bool[Tensor, "chunk 1 1 slot"]:
-    """Which slots are keys: those of the real modalities; all of them in a chunk without any, whose output nobody reads.
+def slot_mask(
+    video: Bool[Tensor, " chunk"], audio: Bool[Tensor, " chunk"], sizes: tuple[int, int]
+) -> Bool[Tensor, "chunk 1 1 slot"]:
+    """Which slots are keys: those of real modalities; all of them in a chunk without any, whose output is not read.
 
     Two video slots, four audio slots (1 = key); rows are chunks with both / sound only / picture only / none:
 
@@ -21,7 +23,9 @@ def slot_mask(video: Bool[Tensor, " chunk"], audio: Bool[Tensor, " chunk"], size
         1 1 1 1 1 1
     """
     neither = ~(video | audio)
-    mask = torch.cat([(video | neither)[:, None].expand(-1, sizes[0]), (audio | neither)[:, None].expand(-1, sizes[1])], dim=1)
+    mask = torch.cat(
+        [(video | neither)[:, None].expand(-1, sizes[0]), (audio | neither)[:, None].expand(-1, sizes[1])], dim=1
+    )
     return rearrange(mask, "chunk slot -> chunk 1 1 slot")
 
 
@@ -51,8 +55,12 @@ class MirasolTransformerCombiner(nn.Module):
         video_mask: Bool[Tensor, " chunk"],
         audio_mask: Bool[Tensor, " chunk"],
     ) -> Float[Tensor, "chunk latent dim"]:
-        video = torch.where(video_mask[:, None, None], self.video_projection(video_features), self.missing_embedding[0])
-        audio = torch.where(audio_mask[:, None, None], self.audio_projection(audio_features), self.missing_embedding[1])
+        video = torch.where(
+            video_mask[:, None, None], self.video_projection(video_features), self.missing_embedding[0]
+        )
+        audio = torch.where(
+            audio_mask[:, None, None], self.audio_projection(audio_features), self.missing_embedding[1]
+        )
         hidden_states = torch.cat([video, audio], dim=1) + self.slot_embedding
         mask = slot_mask(video_mask, audio_mask, self.sizes)
         for layer in self.layers[:-1]:

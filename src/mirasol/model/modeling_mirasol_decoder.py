@@ -40,7 +40,7 @@ class MirasolDecoderAttention(nn.Module):
 class MirasolCrossAttention(nn.Module):
     """Attention of text to the latents of its clip, keys and values projected once per clip.
 
-    The rows of text may be k questions for each clip, grouped by clip: the questions' tokens then share one query axis,
+    The rows of text may be k questions for each clip, grouped by clip: their tokens then share one query axis,
     so that latents are never copied.
     """
 
@@ -92,7 +92,9 @@ class MirasolDecoderLayer(GradientCheckpointingLayer):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden_states, attention_mask, angle, encoder_hidden_states, encoder_attention_mask, past_key_values=None):
+    def forward(
+        self, hidden_states, attention_mask, angle, encoder_hidden_states, encoder_attention_mask, past_key_values=None
+    ):
         self_cache = None if past_key_values is None else past_key_values.self_attention_cache
         hidden_states = hidden_states + self.dropout(
             self.self_attention(self.self_attention_norm(hidden_states), attention_mask, angle, self_cache)
@@ -102,7 +104,9 @@ class MirasolDecoderLayer(GradientCheckpointingLayer):
         )
         hidden_states = hidden_states + self.dropout(self.cross_attention_gate * attended)
         normed = self.mlp_norm(hidden_states)
-        hidden_states = hidden_states + self.dropout(self.down_proj(nn.functional.silu(self.gate_proj(normed)) * self.up_proj(normed)))
+        hidden_states = hidden_states + self.dropout(
+            self.down_proj(nn.functional.silu(self.gate_proj(normed)) * self.up_proj(normed))
+        )
         return hidden_states, weights
 
 
@@ -114,7 +118,9 @@ class MirasolTextDecoder(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.time_projection = nn.Linear(config.time_code_size, latent_size, bias=False)
-        self.layers = nn.ModuleList(MirasolDecoderLayer(config, latent_size, i) for i in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(
+            MirasolDecoderLayer(config, latent_size, i) for i in range(config.num_hidden_layers)
+        )
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def add_time(
@@ -141,7 +147,8 @@ class MirasolTextDecoder(nn.Module):
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         rows, length = hidden_states.shape[:2]
         if attention_mask is not None and attention_mask.ndim == 2:
-            position = (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)[:, -length:]  # left padding does not count
+            # Left padding does not count.
+            position = (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)[:, -length:]
         else:
             position = repeat(torch.arange(length, device=hidden_states.device) + past, "token -> row token", row=rows)
         mask = create_causal_mask(
@@ -154,7 +161,12 @@ class MirasolTextDecoder(nn.Module):
         cross_attentions = []
         for layer in self.layers:
             hidden_states, weights = layer(
-                hidden_states, mask, angle, encoder_hidden_states, encoder_attention_mask, past_key_values=past_key_values
+                hidden_states,
+                mask,
+                angle,
+                encoder_hidden_states,
+                encoder_attention_mask,
+                past_key_values=past_key_values,
             )
             cross_attentions.append(weights)
         return self.norm(hidden_states), tuple(cross_attentions)

@@ -31,7 +31,7 @@ def covered_area(config: MirasolVideoConfig) -> list[float]:
 
 
 class MirasolWindowEmbedding(nn.Module):
-    """Tokens of a set of strided windows of any shape: gather, one matrix product per shape, fixed sin/cos code of the centre.
+    """Tokens of a set of strided windows, any shape: gather, one matrix product per shape, sin/cos code of the centre.
 
     A window is a 3D convolution whose stride may differ from its kernel (TubeViT); gathering first makes it a plain
     matrix product, which is several times faster on CPU because the windows hardly overlap.
@@ -40,15 +40,20 @@ class MirasolWindowEmbedding(nn.Module):
     def __init__(self, windows, size: tuple[int, ...], num_channels: int, hidden_size: int):
         super().__init__()
         self.windows, self.size, self.hidden_size = windows, tuple(size), hidden_size
-        self.projections = nn.ModuleList(nn.Linear(num_channels * prod(kernel), hidden_size) for kernel, _, _ in windows)
+        self.projections = nn.ModuleList(
+            nn.Linear(num_channels * prod(kernel), hidden_size) for kernel, _, _ in windows
+        )
 
     def position_code(self, device: torch.device) -> Float[Tensor, "token dim"]:
-        """The code of every token's centre; each axis has an equal share of the width, periods from 2 elements to 4 chunks."""
+        """The code of every token's centre; axes share the width equally, periods from 2 elements to 4 chunks."""
         share = self.hidden_size // (2 * len(self.size)) * 2
         codes = []
         for kernel, stride, offset in self.windows:
             centres = window_centres(self.size, kernel, stride, offset).to(device)
-            code = torch.cat([sincos_code(c, share, 2.0, 4.0 * n) for c, n in zip(centres.unbind(-1), self.size, strict=True)], dim=-1)
+            code = torch.cat(
+                [sincos_code(c, share, 2.0, 4.0 * n) for c, n in zip(centres.unbind(-1), self.size, strict=True)],
+                dim=-1,
+            )
             codes.append(nn.functional.pad(code, (0, self.hidden_size - code.shape[-1])))
         return torch.cat(codes)
 
@@ -58,7 +63,8 @@ class MirasolWindowEmbedding(nn.Module):
             windows = values
             for axis, (k, s, o) in enumerate(zip(kernel, stride, offset, strict=True), start=2):
                 windows = windows.narrow(axis, o, windows.shape[axis] - o).unfold(axis, k, s)
-            windows = windows.movedim(1, len(kernel) + 1).flatten(len(kernel) + 1).flatten(1, -2)  # chunk token (channel kernel)
+            # -> chunk token (channel kernel)
+            windows = windows.movedim(1, len(kernel) + 1).flatten(len(kernel) + 1).flatten(1, -2)
             tokens.append(projection(windows))
         tokens = torch.cat(tokens, dim=1)
         return tokens + self.position_code(tokens.device).to(tokens.dtype)
@@ -86,8 +92,12 @@ class MirasolVideoEncoder(MirasolTower):
     def __init__(self, config: MirasolVideoConfig):
         super().__init__(config, config.tubes, config.num_channels)
 
-    def forward(self, pixel_values: Float[Tensor, "chunk frame channel height width"]) -> Float[Tensor, "chunk video_token dim"]:
-        return self.encode(rearrange(pixel_values, "chunk frame channel height width -> chunk channel frame height width"))
+    def forward(
+        self, pixel_values: Float[Tensor, "chunk frame channel height width"]
+    ) -> Float[Tensor, "chunk video_token dim"]:
+        return self.encode(
+            rearrange(pixel_values, "chunk frame channel height width -> chunk channel frame height width")
+        )
 
 
 class MirasolAudioEncoder(MirasolTower):

@@ -31,15 +31,19 @@ def attend(module: nn.Module, query, key, value, attention_mask):
     return rearrange(output, "b q h d -> b q (h d)"), weights
 
 
-def sincos_code(position: Float[Tensor, "*place"], size: int, shortest: float, longest: float) -> Float[Tensor, "*place size"]:
-    """Sine and cosine of `position` at `size / 2` periods, geometric from `shortest` to `longest` (in the unit of position)."""
+def sincos_code(
+    position: Float[Tensor, "*place"], size: int, shortest: float, longest: float
+) -> Float[Tensor, "*place size"]:
+    """Sine and cosine of `position` at `size / 2` periods, geometric from `shortest` to `longest` (in its unit)."""
     exponent = torch.linspace(0, 1, size // 2, device=position.device, dtype=torch.float32)
     periods = shortest * (longest / shortest) ** exponent
     angle = 2 * torch.pi * position.float()[..., None] / periods
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-def rotate(states: Float[Tensor, "row head token dim"], angle: Float[Tensor, "#row token half"]) -> Float[Tensor, "row head token dim"]:
+def rotate(
+    states: Float[Tensor, "row head token dim"], angle: Float[Tensor, "#row token half"]
+) -> Float[Tensor, "row head token dim"]:
     """Rotary position embedding in Llama's half-split layout."""
     cos, sin = angle.cos()[:, None], angle.sin()[:, None]
     first, second = states.float().chunk(2, dim=-1)

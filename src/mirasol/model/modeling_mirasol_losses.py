@@ -17,7 +17,9 @@ def masked_mean(values: Float[Tensor, "batch pair"], mask: Bool[Tensor, "batch p
 
 
 def cosine_loss(
-    predicted: Float[Tensor, "batch chunk latent dim"], target: Float[Tensor, "batch chunk latent dim"], mask: Bool[Tensor, "batch chunk"]
+    predicted: Float[Tensor, "batch chunk latent dim"],
+    target: Float[Tensor, "batch chunk latent dim"],
+    mask: Bool[Tensor, "batch chunk"],
 ) -> Float[Tensor, ""]:
     """1 - cosine between the prediction and the next chunk's features; the target gives no gradient."""
     cosine = nn.functional.cosine_similarity(predicted[:, :-1].float(), target[:, 1:].detach().float(), dim=-1)
@@ -59,7 +61,9 @@ def small_audio(
     return reduce(input_features, "b c (t dt) (f df) -> b c t f", "mean", t=size[0], f=size[1])
 
 
-def reconstruction_loss(predicted: Float[Tensor, "batch chunk *axes"], target: Float[Tensor, "batch chunk *axes"], mask) -> Float[Tensor, ""]:
+def reconstruction_loss(
+    predicted: Float[Tensor, "batch chunk *axes"], target: Float[Tensor, "batch chunk *axes"], mask
+) -> Float[Tensor, ""]:
     """Mean squared error between the prediction and the next chunk's small video or log-mel."""
     error = (predicted[:, :-1].float() - target[:, 1:].float()).square().flatten(2).mean(dim=-1)
     return masked_mean(error, next_chunk_pairs(mask))

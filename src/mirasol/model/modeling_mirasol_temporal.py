@@ -12,7 +12,7 @@ from .modeling_mirasol_layers import MirasolEncoderLayer, rotary_angle
 
 
 def chunk_causal_mask(chunk_mask: Bool[Tensor, "batch chunk"], num_latents: int) -> Bool[Tensor, "batch 1 query key"]:
-    """Full inside a chunk, causal across chunks, no missing chunk as a key except for itself (whose output nobody reads).
+    """Full inside a chunk, causal across chunks, no missing chunk as a key but for itself (whose output is not read).
 
     Three chunks of two latents, all real (1 = attended), and with the middle chunk missing:
 
@@ -46,15 +46,24 @@ class MirasolTemporalModel(nn.Module):
     ) -> Float[Tensor, "batch chunk latent dim"]:
         num_chunks, num_latents = combined_features.shape[1:3]
         if self.training and self.config.combined_mask_probability > 0:
-            masked = torch.rand(combined_features.shape[:3], device=combined_features.device) < self.config.combined_mask_probability
+            masked = (
+                torch.rand(combined_features.shape[:3], device=combined_features.device)
+                < self.config.combined_mask_probability
+            )
             combined_features = torch.where(masked[..., None], self.mask_embedding, combined_features)
-        hidden_states = rearrange(combined_features + self.slot_embedding, "batch chunk latent dim -> batch (chunk latent) dim")
-        index = repeat(torch.arange(num_chunks, device=hidden_states.device), "chunk -> 1 (chunk latent)", latent=num_latents)
+        hidden_states = rearrange(
+            combined_features + self.slot_embedding, "batch chunk latent dim -> batch (chunk latent) dim"
+        )
+        index = repeat(
+            torch.arange(num_chunks, device=hidden_states.device), "chunk -> 1 (chunk latent)", latent=num_latents
+        )
         angle = rotary_angle(index, self.config.hidden_size // self.config.num_attention_heads, self.config.rope_theta)
         mask = chunk_causal_mask(chunk_mask, num_latents)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, angle)
-        return rearrange(self.norm(hidden_states), "batch (chunk latent) dim -> batch chunk latent dim", chunk=num_chunks)
+        return rearrange(
+            self.norm(hidden_states), "batch (chunk latent) dim -> batch chunk latent dim", chunk=num_chunks
+        )
 
 
 class MirasolNextChunkHeads(nn.Module):
@@ -67,7 +76,9 @@ class MirasolNextChunkHeads(nn.Module):
         self.video_size = tuple(temporal.predicted_video_size)
         self.audio_size = tuple(temporal.predicted_audio_size)
         self.features = nn.Sequential(
-            nn.Linear(hidden_size, temporal.intermediate_size), nn.GELU(), nn.Linear(temporal.intermediate_size, hidden_size)
+            nn.Linear(hidden_size, temporal.intermediate_size),
+            nn.GELU(),
+            nn.Linear(temporal.intermediate_size, hidden_size),
         )
         self.video = nn.Linear(hidden_size, config.video_config.num_channels * prod(self.video_size))
         self.audio = nn.Linear(hidden_size, prod(self.audio_size))
@@ -75,12 +86,16 @@ class MirasolNextChunkHeads(nn.Module):
     def forward(self, latents: Float[Tensor, "batch chunk latent dim"]) -> Float[Tensor, "batch chunk latent dim"]:
         return self.features(latents)
 
-    def predict_video(self, latents: Float[Tensor, "batch chunk latent dim"]) -> Float[Tensor, "batch chunk frame channel height width"]:
+    def predict_video(
+        self, latents: Float[Tensor, "batch chunk latent dim"]
+    ) -> Float[Tensor, "batch chunk frame channel height width"]:
         frames, height, width = self.video_size
         pixels = self.video(latents.mean(dim=2))
         return rearrange(pixels, "batch chunk (f c h w) -> batch chunk f c h w", f=frames, h=height, w=width)
 
-    def predict_audio(self, latents: Float[Tensor, "batch chunk latent dim"]) -> Float[Tensor, "batch chunk mel_frame mel"]:
+    def predict_audio(
+        self, latents: Float[Tensor, "batch chunk latent dim"]
+    ) -> Float[Tensor, "batch chunk mel_frame mel"]:
         return rearrange(self.audio(latents.mean(dim=2)), "batch chunk (t f) -> batch chunk t f", t=self.audio_size[0])
 
 
@@ -90,14 +105,16 @@ def surprise(
     chunk_mask: Bool[Tensor, "batch chunk"],
     feature_mean: Float[Tensor, "latent dim"],
 ) -> Float[Tensor, "batch chunk"]:
-    """1 - cos(predicted, actual) of every chunk after removing the running mean; 0 where there is no real pair (chunk 0)."""
+    """1 - cos(predicted, actual) of every chunk after removing the running mean; 0 without a real pair (chunk 0)."""
     cosine = nn.functional.cosine_similarity(predicted[:, :-1] - feature_mean, combined[:, 1:] - feature_mean, dim=-1)
     value = (1 - cosine.mean(dim=-1)) * (chunk_mask[:, 1:] & chunk_mask[:, :-1])
     return nn.functional.pad(value, (1, 0))
 
 
-def collapse_statistics(combined: Float[Tensor, "batch chunk latent dim"], chunk_mask: Bool[Tensor, "batch chunk"], feature_mean) -> dict[str, Tensor]:
-    """Chunk-cosine (mean cosine between different chunks) and effective rank of the features, the running mean removed.
+def collapse_statistics(
+    combined: Float[Tensor, "batch chunk latent dim"], chunk_mask: Bool[Tensor, "batch chunk"], feature_mean
+) -> dict[str, Tensor]:
+    """Chunk-cosine (mean cosine between chunks) and effective rank of the features, their running mean removed.
 
     A collapsed Combiner gives a cosine near 1 or a rank near 1 (exponential of the entropy of the spectrum).
     """
