@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from mirasol.train.recipe import OptimizerRecipe, ScheduleRecipe, load_recipe
+from mirasol.train.recipe import OptimizerRecipe, ScheduleRecipe, ValidationRecipe, load_recipe
 from mirasol.train.record import recipe_hash
 from mirasol.train.run import training_arguments
 from mirasol.train.trainer import EpochSampler, MirasolTrainer, _warm_average
@@ -155,6 +155,11 @@ def test_the_order_of_clips_follows_seed_and_epoch_alone():
     assert sorted(order(0, 0)) == list(range(37))
     assert order(0, 5) == order(0, 5)
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_a_metric_that_validation_does_not_give_is_named(tmp_path):
+    with pytest.raises(ValueError, match="validation.metric is 'slots', but validation gives: mean_slots, seconds"):
+        train_toy(tmp_path, validation=ValidationRecipe(every_epochs=1, metric="slots"))
 
 
 def losses(folder):

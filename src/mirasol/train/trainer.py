@@ -209,6 +209,12 @@ class MirasolTrainer(Seq2SeqTrainer):
         return torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else [])
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        if f"eval_{self.args.metric_for_best_model}" not in metrics:
+            known = ", ".join(sorted(name.removeprefix("eval_") for name in metrics))
+            raise ValueError(
+                f"Recipe key validation.metric is {self.args.metric_for_best_model!r}, but validation gives: {known}. "
+                "Choose one of these."
+            )
         is_best = super()._determine_best_metric(metrics, trial)
         if is_best and self.keep_best is not None and self.is_world_process_zero():
             with self._random_state_kept():
