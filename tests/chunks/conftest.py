@@ -8,7 +8,7 @@ from jaxtyping import install_import_hook
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-# Before they are imported: the shapes in these modules' signatures are checked while testing. Those of the processor are
+# Before they are imported: the shapes in these modules' signatures are checked while testing. The processor's are
 # not, because transformers reads the arguments of its `__init__` from the bare function.
 install_import_hook([f"mirasol.chunks.{name}" for name in ("placement", "sound", "time_grid")], "beartype.beartype")
 
