@@ -39,6 +39,7 @@ class AugmentConfig:
     color_gain: Range = (0.9, 1.1)  # of red, green and blue, each
     gain_db: Range = (-8.0, 6.0)
     noise_probability: float = 0.4
+    noise_ramp_epochs: int = 0  # noise_probability is reached linearly: words are first learned clean, much faster
     pink_share: float = 0.5  # of the noises; the others are white
     noise_db: Range = (-12.0, 20.0)  # signal-to-noise ratio over the whole clip
     num_time_masks: int = 2
@@ -58,6 +59,12 @@ class AugmentConfig:
                 "Expected sound_only_probability + picture_only_probability to be at most 1, found "
                 f"{self.sound_only_probability:g} + {self.picture_only_probability:g}: lower one of them."
             )
+
+    def at_epoch(self, epoch: int) -> "AugmentConfig":
+        """The strengths of one epoch: the share of noisy clips grows over the first `noise_ramp_epochs`."""
+        if epoch >= self.noise_ramp_epochs:
+            return self
+        return dataclasses.replace(self, noise_probability=self.noise_probability * epoch / self.noise_ramp_epochs)
 
     @classmethod
     def off(cls) -> "AugmentConfig":

@@ -104,7 +104,7 @@ class ClipDataset(Dataset):
             clip = replace(clip, waveform=None)
         if self.augment is None:
             return self._item(clip, row.questions)
-        return self._varied_item(row, clip, self.augment)
+        return self._varied_item(row, clip, self.augment.at_epoch(self.epoch))
 
     def _varied_item(self, row: Row, clip: Clip, augment: AugmentConfig) -> dict[str, Any]:
         rng, grid = generator(self.seed, self.epoch, row.id), self.processor.grid
