@@ -107,6 +107,24 @@ def test_each_clip_of_a_mixed_batch_equals_the_clip_alone(packed):
             torch.testing.assert_close(latents, alone.encoder_outputs.last_hidden_state, **CLOSE)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_chunks_missing_at_the_start_equal_a_clip_that_starts_later(packed):
+    """Chunks know their distance, not their number, so what comes after a gap is what it is without the gap."""
+    model = tiny_model()
+    clips, text = media(seed=2), questions()["decoder_input_ids"]
+    clips["video_chunk_mask"][:, :2] = clips["audio_chunk_mask"][:, :2] = False
+    later = {key: value[:, 2:] for key, value in clips.items()}
+    prepare = with_indices if packed else dict
+
+    with torch.no_grad():
+        found = model(**prepare(clips), decoder_input_ids=text)
+        expected = model(**prepare(later), decoder_input_ids=text)
+
+    torch.testing.assert_close(found.logits, expected.logits, **CLOSE)
+    for name in ["combined_features", "predicted_features", "surprise"]:
+        torch.testing.assert_close(found.encoder_outputs[name][:, 2:], expected.encoder_outputs[name], **CLOSE)
+
+
 def test_losses_ignore_padded_chunks():
     model = tiny_model()
     clips = media(seed=3)
@@ -137,3 +155,16 @@ def test_a_batch_without_a_modality_still_runs_its_tower(modality):
     for name, parameter in getattr(model.model.encoder, f"{modality}_encoder").named_parameters():
         assert parameter.grad is not None, name
         assert torch.equal(parameter.grad, torch.zeros_like(parameter.grad)), name
+
+
+def test_a_clip_without_any_real_chunk_leaves_the_batch_finite():
+    model = tiny_model()
+    clips, text = media(), questions()
+    clips["video_chunk_mask"][1] = clips["audio_chunk_mask"][1] = False
+
+    output = model(**clips, **text)
+    output.loss.backward()
+
+    assert output.logits.isfinite().all()
+    assert (output.encoder_outputs.surprise[1] == 0).all()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
