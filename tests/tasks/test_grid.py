@@ -118,3 +118,6 @@ def test_errors_name_what_is_near(tmp_path):
         grid.load(tmp_path, "tset")
     with pytest.raises(ValueError, match="found no such file"):
         grid.load(tmp_path, "test")
+    (tmp_path / "labels.csv").write_text("id,file\na,a.mp4\n")
+    with pytest.raises(ValueError, match="found none called split, command"):
+        grid.load(tmp_path, "test")

@@ -56,6 +56,12 @@ def test_malformed_lines_are_named_by_file_and_line(folder, line, problem):
     assert f"{path}:2:" in str(error.value) and "found 1 malformed" in str(error.value)
 
 
+def test_a_manifest_that_is_no_text_is_refused(folder):
+    (folder / "train.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="Expected UTF-8 text"):
+        jsonl.load(folder)
+
+
 def test_missing_media_are_counted_and_left_out(folder):
     path = write(
         folder,

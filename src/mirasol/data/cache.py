@@ -126,9 +126,9 @@ def _write(partial: Path, rows, image_processor, size, crop_fraction, frames_per
             if num_frames:
                 pixels = image_processor.crop_and_resize(clip.frames, size, crop_fraction)
                 pixels = rearrange(pixels, "frame channel height width -> frame height width channel")
-                frames_file.write(np.ascontiguousarray(pixels.numpy()))
+                pixels.numpy().tofile(frames_file)
             if num_samples:
-                sound_file.write(np.ascontiguousarray(clip.waveform, np.float32))
+                clip.waveform.tofile(sound_file)
             clips[row.id] = {
                 "first_frame": first_frame, "num_frames": num_frames,
                 "frame_times": clip.frame_times.tolist() if num_frames else [],

@@ -18,6 +18,7 @@ from mirasol.tasks.base import Question, Row, nearest
 
 SLOTS = ("command", "color", "preposition", "letter", "digit", "adverb")
 SPLITS = ("train", "val", "test")
+COLUMNS = ("id", "file", "split", *SLOTS, "word_times_s")
 NOTHING = "nothing"
 DURATION = 2.96  # seconds every clip has: 5 of the 900 are one frame short of 3.0
 EDGE = 0.02  # no question closer than half a frame to a word's edge: the labels are not more exact
@@ -50,7 +51,14 @@ def load(root: str | Path, split: str = "test") -> list[GridRow]:
         )
     rows = []
     with labels.open(newline="") as file:
-        for line in csv.DictReader(file):
+        lines = csv.DictReader(file)
+        absent = [column for column in COLUMNS if column not in (lines.fieldnames or ())]
+        if absent:
+            raise ValueError(
+                f"Expected columns {', '.join(COLUMNS)} in {labels}, found none called {', '.join(absent)}. "
+                "Take the header of the shipped data/grid_s1/labels.csv."
+            )
+        for line in lines:
             if line["split"] == split:
                 words = tuple(line[slot] for slot in SLOTS)
                 start_end = (span.split("-") for span in line["word_times_s"].split(";"))

@@ -34,7 +34,11 @@ def load(root: str | Path, split: str = "train") -> list[Row]:
         )
     rows: dict[str, Row] = {}
     malformed, missing = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected UTF-8 text in {path}, found other bytes ({error}). Save it as UTF-8.") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
