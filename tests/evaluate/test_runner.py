@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mirasol.evaluate import robustness
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.runner import comparable, evaluate, evaluate_rows, load_rows, predict, score
 from mirasol.evaluate.summary import Prediction, describe, finite, follows, paired_difference, summarise
@@ -128,3 +129,13 @@ def test_a_missing_task_or_split_is_named(grid_root):
         load_rows("gird", grid_root, "test")
     with pytest.raises(ValueError, match="labels.csv"):
         load_rows("grid", Path("nowhere"), "test")
+
+
+def test_robustness_compares_the_same_clips_with_and_without_picture(untrained, grid_root, tmp_path, capsys):
+    options = [str(untrained), f"root={grid_root}", "split=test", "noise_db=-5", "seeds=0,1", "max_clips=2"]
+    robustness.main([*options, f"json={tmp_path / 'table.json'}"])
+    numbers = json.loads((tmp_path / "table.json").read_text())
+    assert list(numbers) == ["clean", "-5 dB"]
+    assert set(numbers["clean"]) - set(numbers["-5 dB"]) == {"picture"}
+    assert numbers["-5 dB"]["gain"]["clips"] == 2
+    assert "| -5 dB |" in capsys.readouterr().out

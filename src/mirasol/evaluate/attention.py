@@ -120,7 +120,7 @@ def top_evidence(
 ) -> list[Evidence]:
     """The `count` heaviest real chunks, heaviest first."""
     order = torch.where(real, weights, -1.0).argsort(descending=True, stable=True)[: min(count, int(real.sum()))]
-    return [Evidence(*map(float, chunk_times[i]), float(weights[i])) for i in order.tolist()]
+    return [Evidence(float(chunk_times[i, 0]), float(chunk_times[i, 1]), float(weights[i])) for i in order.tolist()]
 
 
 def overlaps(chunk_times: Float[Tensor, "chunk 2"], seconds: tuple[float, float]) -> Bool[Tensor, " chunk"]:

@@ -96,7 +96,7 @@ def demo(
     seconds, commands = round(time.perf_counter() - start, 1), next_commands(root, rows, checkpoint)
     result = Demo(str(path), accuracy, follows, shares, seconds, commands)
     path.parent.mkdir(parents=True, exist_ok=True)
-    chance = chance_levels(train_rows("grid", root) or rows)
+    chance = chance_levels(train_rows("grid", root) or rows)  # type: ignore[arg-type]
     write_whole(path, page(model, runs, stories, rests_on, method, result, chance, checkpoint))
     return result
 
@@ -107,7 +107,7 @@ def better_method(shares: Sequence[RestsOnShare]) -> str:
     return "attention" if attention.share.value >= 0.6 else "leave_one_out"
 
 
-def choose_stories(rows: Sequence[Row], predictions: Sequence[Prediction], count: int) -> list[Row]:
+def choose_stories(rows: Sequence[grid.GridRow], predictions: Sequence[Prediction], count: int) -> list[grid.GridRow]:
     """Clips to tell about, from the one with the fewest mistakes to the one with the most, evenly between."""
     mistakes = {row.id: 0 for row in rows}
     for prediction in predictions:
@@ -118,7 +118,9 @@ def choose_stories(rows: Sequence[Row], predictions: Sequence[Prediction], count
 
 
 @torch.no_grad()
-def tell(model, processor, row: grid.GridRow, rows: Sequence[Row], runs: dict[str, Evaluation], method: str) -> Story:
+def tell(
+    model, processor, row: grid.GridRow, rows: Sequence[grid.GridRow], runs: dict[str, Evaluation], method: str
+) -> Story:
     """The clip along its seconds, with its questions answered from picture and sound."""
     clip = processor.read_clip(row.media)
     given = [p for p in runs["both"].predictions if p.clip == row.id and p.kind not in HIDDEN_KINDS]
@@ -148,7 +150,7 @@ def tell(model, processor, row: grid.GridRow, rows: Sequence[Row], runs: dict[st
             Answered(p.question, p.answer, p.prediction, p.right, p.confidence, w, p.seconds, otherwise(p, runs))
             for p, w in zip(given, weights.cpu().numpy(), strict=True)
         ],
-        swapped_sentence=" ".join(partner.words),
+        swapped_sentence=" ".join(partner.words),  # type: ignore[attr-defined]
     )
 
 
@@ -175,8 +177,8 @@ def accuracy_rows(runs: dict[str, Evaluation]) -> list[AccuracyRow]:
 
 
 def to_interval(entry: dict[str, Any]) -> Interval:
-    numbers = (np.nan if entry[key] is None else entry[key] for key in ("value", "low", "high"))
-    return Interval(*numbers, entry["clips"])
+    value, low, high = (np.nan if entry[key] is None else entry[key] for key in ("value", "low", "high"))
+    return Interval(value, low, high, entry["clips"])
 
 
 def next_commands(root: Path, rows: Sequence[Row], checkpoint: str | Path | None) -> list[str]:

@@ -68,12 +68,15 @@ def evaluate(
 def evaluate_rows(
     model, processor, rows: Sequence[Row], condition: Condition, *, task: str = "grid", root: str | Path | None = None,
     batch_size: int = BATCH_SIZE, output: str | Path | None = None, about: dict[str, Any] | None = None,
-    progress: bool = True,
+    read: Callable[[Row, Condition, Row | None], Clip] | None = None, progress: bool = True,
 ) -> Evaluation:  # fmt: skip
-    """The same with a loaded model and rows; `root` gives the train split's best constants for time questions."""
+    """The same with a loaded model and rows; `root` gives the train split's best constants for time questions.
+
+    `read(row, condition, sound_row)` may take decoded clips from elsewhere than the files.
+    """
     start = time.perf_counter()
     bad: dict[str, str] = {}
-    options = {"task": task, "batch_size": batch_size, "bad": bad, "progress": progress}
+    options: dict[str, Any] = {"task": task, "batch_size": batch_size, "bad": bad, "read": read, "progress": progress}
     predictions = list(predict(model, processor, rows, condition, **options))
     metrics = {
         **(about or {}),
@@ -108,7 +111,13 @@ def score(
     try:
         for name in conditions:
             bad: dict[str, str] = {}
-            options = {"task": task, "batch_size": batch_size, "bad": bad, "read": read, "progress": False}
+            options: dict[str, Any] = {
+                "task": task,
+                "batch_size": batch_size,
+                "bad": bad,
+                "read": read,
+                "progress": False,
+            }
             found = list(predict(model, processor, rows, Condition(name), **options))
             scores = get_task(task).score([as_question(p) for p in found], [p.prediction for p in found])
             for key, value in scores.items():

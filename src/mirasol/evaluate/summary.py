@@ -84,7 +84,7 @@ def follows(
 
     return {
         name: {
-            part: share(predictions, lambda p, part=part: group_of(p) == part, kinds, seed).as_dict()
+            part: share(predictions, lambda p, part=part: group_of(p) == part, kinds, seed).as_dict()  # type: ignore[misc]
             for part in ("picture", "sound", "neither")
         }
         for name, kinds in groups.items()
@@ -106,8 +106,8 @@ def paired_difference(
             totals = differences.setdefault(prediction.clip, [0, 0])
             totals[0] += sign * prediction.right
             totals[1] += sign == 1
-    totals, counts = np.array(list(differences.values()), dtype=np.float64).reshape(-1, 2).T
-    return bootstrap_ratio(totals, counts, seed=seed)
+    sums, counts = np.array(list(differences.values()), dtype=np.float64).reshape(-1, 2).T
+    return bootstrap_ratio(sums, counts, seed=seed)
 
 
 def finite(value: Any) -> Any:

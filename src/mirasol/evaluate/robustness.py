@@ -1,0 +1,102 @@
+"""Where the picture helps: picture + sound against sound alone, clean and under white noise, on the same clips.
+
+    python -m mirasol.evaluate.robustness [CHECKPOINT] [key=value ...]
+    python -m mirasol.evaluate.robustness split=test noise_db=-5,-10 seeds=0,1,2
+
+`noise_db` and `seeds` are lists with commas. The same seed gives a clip the same noise with and without its picture.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mirasol.evaluate.bootstrap import Interval
+from mirasol.evaluate.conditions import Condition
+from mirasol.evaluate.generation import load_checkpoint
+from mirasol.evaluate.runner import evaluate_rows, load_rows
+from mirasol.evaluate.summary import Prediction, paired_difference, share
+from mirasol.media import Clip
+from mirasol.tasks import grid
+
+
+def robustness(
+    checkpoint: str | Path | None = None,
+    root: str | Path = "data/grid_s1",
+    split: str = "val+test",
+    noise_db: Sequence[float] = (-5.0, -10.0),
+    seeds: Sequence[int] = (0, 1, 2),
+    max_clips: int | None = None,
+) -> dict[str, dict[str, Interval]]:
+    """Share of word slots (and sentences) right by condition, and the paired `gain` of the picture over sound alone.
+
+    Keys: `clean`, then one for each noise (`-5 dB`, ...), whose seeds are pooled with the clip as the unit.
+    """
+    rows = [
+        replace(row, questions=tuple(q for q in row.questions if q.kind in (*grid.SLOTS, "sentence")))
+        for row in load_rows("grid", root, split)[:max_clips]
+    ]
+    model, processor = load_checkpoint(checkpoint)
+    decoded: dict[str, Clip] = {}
+
+    def read(row, condition: Condition, sound_row) -> Clip:
+        if row.id not in decoded:  # 7 MB a clip: cheaper to keep than to decode for every condition
+            decoded[row.id] = processor.read_clip(row.media)
+        return condition.apply(decoded[row.id], row.id)
+
+    def run(name: str, db: float | None = None, seed: int = 0) -> list[Prediction]:
+        return evaluate_rows(model, processor, rows, Condition(name, db, seed), read=read).predictions
+
+    def compare(both: list[list[Prediction]], sound: list[list[Prediction]]) -> dict[str, Interval]:
+        pooled = {"both": sum(both, []), "sound": sum(sound, [])}
+        shares = {name: share(found, lambda p: p.right, grid.SLOTS) for name, found in pooled.items()}
+        sentences = {
+            f"{name} sentences": share(found, lambda p: p.right, ["sentence"]) for name, found in pooled.items()
+        }
+        return shares | sentences | {"gain": paired_difference(both, sound, grid.SLOTS)}
+
+    results = {"clean": compare([run("both")], [run("sound")])}
+    results["clean"]["picture"] = share(run("picture"), lambda p: p.right, grid.SLOTS)
+    for db in noise_db:
+        both, sound = ([run(name, db, seed) for seed in seeds] for name in ("both", "sound"))
+        results[f"{db:g} dB"] = compare(both, sound)
+    return results
+
+
+def table(results: dict[str, dict[str, Interval]]) -> str:
+    """The results as a Markdown table, in percent with 95 % intervals over clips."""
+    names = ("both", "sound", "picture", "gain", "both sentences", "sound sentences")
+    head = ("noise", "picture + sound", "sound only", "picture only", "gain of the picture", *names[4:])
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for noise, shares in results.items():
+        cells = []
+        for interval in (shares.get(name) for name in names):
+            numbers = "" if interval is None else [100 * v for v in (interval.value, interval.low, interval.high)]
+            cells.append("" if interval is None else "{:.1f} [{:.1f}, {:.1f}]".format(*numbers))
+        lines.append(f"| {noise} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the table; with `json=FILE` also writes the numbers there."""
+    options: dict[str, Any] = {}
+    for argument in arguments:
+        key, _, value = argument.rpartition("=")
+        options[key or "checkpoint"] = value
+    file = options.pop("json", None)
+    for key, kind in (("noise_db", float), ("seeds", int)):
+        if key in options:
+            options[key] = [kind(part) for part in options[key].split(",")]
+    if "max_clips" in options:
+        options["max_clips"] = int(options["max_clips"])
+    results = robustness(**options)
+    sys.stdout.write(table(results) + "\n")
+    if file is not None:
+        numbers = {noise: {name: i.as_dict() for name, i in shares.items()} for noise, shares in results.items()}
+        Path(file).write_text(json.dumps(numbers, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
