@@ -4,6 +4,7 @@ import warnings as python_warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -86,7 +87,8 @@ class _Survey:
 
 
 def _survey(source: Source, use_video: bool = True, use_audio: bool = True, backend: str = "pyav") -> _Survey:
-    name, notes, facts = name_of(source), [], {}
+    name, notes = name_of(source), list[str]()
+    facts: dict[str, Any] = {}
     with open_container(source) as container:
         video = choose_stream(container, "video") if use_video else None
         audio = choose_stream(container, "audio") if use_audio else None
@@ -106,7 +108,7 @@ def _survey(source: Source, use_video: bool = True, use_audio: bool = True, back
             notes.append("The picture track holds no frame that can be decoded: read as if there were none.")
         if audio is not None and found.sound.start is None:
             notes.append("The sound track holds no sample that can be decoded: read as if there were none.")
-        starts = [start for start in (first and first["time"], found.sound.start) if start is not None]
+        starts: list[Any] = [start for start in (first and first["time"], found.sound.start) if start is not None]
         if not starts:
             raise MediaError(
                 f"Expected at least one frame or one sample of sound in {name}, found none. {' '.join(notes)} "
