@@ -7,9 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from mirasol.evaluate.bootstrap import Interval
+
+try:
+    from PIL import Image
+except ModuleNotFoundError as error:
+    raise ValueError("The report needs Pillow for its pictures, found none: pip install 'mirasol[demo]'.") from error
 
 WIDTH = 720  # units of every drawing along the seconds; the browser scales them to the column
 INFERNO = np.array(

@@ -186,10 +186,12 @@ def next_commands(root: Path, rows: Sequence[Row], checkpoint: str | Path | None
     beside = Path(sys.executable).with_name("mirasol")
     name = "mirasol" if shutil.which("mirasol") or not beside.exists() else os.path.relpath(beside)
     option = "" if checkpoint is None else f" --checkpoint {checkpoint}"
+    recipe = Path("recipes/grid_nano.yaml")  # beside a checkout, not inside the wheel
+    third = f"train {recipe} output=runs/mine" if recipe.is_file() else f"info {checkpoint or DEFAULT_CHECKPOINT}"
     return [
         f'{name} ask {rows[0].media} "what is said at 1.4 seconds?"{option}',
         f"{name} evaluate --root {root} --split val --condition sound --noise-db -10{option}",
-        f"{name} train recipes/nano.yaml output=runs/mine",
+        f"{name} {third}",
     ]
 
 
