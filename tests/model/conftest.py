@@ -1,5 +1,12 @@
 import jaxtyping
 import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same numbers at every run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -35,12 +35,7 @@ def statistics_after_training(**terms):
         output = model(**clips, **text)
     combined, mask = output.encoder_outputs.combined_features, output.encoder_outputs.chunk_mask
     found = collapse_statistics(combined, mask, combined[mask].mean(dim=0))
-    spread = combined[mask].std(dim=0).mean()
-    return {
-        **{key: value.item() for key, value in found.items()},
-        "spread": spread.item(),
-        "loss": output.latent_loss.item(),
-    }
+    return {**{key: value.item() for key, value in found.items()}, "latent_loss": output.latent_loss.item()}
 
 
 def test_latent_loss_alone_does_not_collapse(unchecked):
@@ -53,8 +48,8 @@ def test_latent_loss_alone_does_not_collapse(unchecked):
 def test_without_variance_and_covariance_it_collapses(unchecked):
     """The ablation that shows that the terms, and nothing else, keep the features apart."""
     found = statistics_after_training(variance_weight=0.0, covariance_weight=0.0)
-    assert found["spread"] < 0.1
-    assert found["loss"] < 0.02
+    assert found["spread"] < 0.05
+    assert found["latent_loss"] < 0.02  # a perfect score that says nothing
 
 
 def test_collapse_statistics_of_known_features():
@@ -63,12 +58,17 @@ def test_collapse_statistics_of_known_features():
     mean = torch.randn(2, 6)
 
     same = torch.randn(2, 6).expand(3, 4, 2, 6)
+    noise = 1e-3 * torch.randn(3, 4, 2, 6)
+    assert collapse_statistics(same + noise, mask, same[0, 0])["spread"] < 1e-2
     found = collapse_statistics(same, mask, mean)
     assert found["chunk_cosine"].item() == pytest.approx(1.0, abs=1e-5)
     assert found["effective_rank"].item() == pytest.approx(1.0, abs=1e-3)
 
     apart = torch.zeros(3, 4, 12)
     apart[mask] = torch.eye(12)[:10]  # ten real chunks, each in a direction of its own
+    assert collapse_statistics(apart.reshape(3, 4, 2, 6), mask, torch.zeros(2, 6))["spread"].item() == pytest.approx(
+        1.0
+    )
     found = collapse_statistics(apart.reshape(3, 4, 2, 6) + mean, mask, mean)
     assert found["chunk_cosine"].item() == pytest.approx(0.0, abs=1e-5)
     assert found["effective_rank"].item() == pytest.approx(10.0, abs=1e-2)

@@ -114,14 +114,21 @@ def surprise(
 def collapse_statistics(
     combined: Float[Tensor, "batch chunk latent dim"], chunk_mask: Bool[Tensor, "batch chunk"], feature_mean
 ) -> dict[str, Tensor]:
-    """Chunk-cosine (mean cosine between chunks) and effective rank of the features, their running mean removed.
+    """How far from collapse the features are: `spread`, `chunk_cosine`, `effective_rank`, the running mean removed.
 
-    A collapsed Combiner gives a cosine near 1 or a rank near 1 (exponential of the entropy of the spectrum).
+    spread: length of the centred features over that of the features, 0 when all chunks are one point. The two others
+        cannot tell that case: of one point only rounding and noise is left, which points everywhere.
+    chunk_cosine: mean cosine between chunks, near 1 when they differ from the mean all in the same way.
+    effective_rank: exponential of the entropy of the spectrum, near 1 when they lie on one line.
     """
+    features = combined[chunk_mask].flatten(1).float()
     centred = (combined - feature_mean)[chunk_mask].flatten(1).float()
     unit = nn.functional.normalize(centred, dim=-1)
     count = unit.shape[0]
-    cosine = (unit.sum(dim=0).square().sum() - count) / max(count * (count - 1), 1)
     spectrum = torch.linalg.svdvals(centred).square()
     share = spectrum / spectrum.sum().clamp_min(1e-12)
-    return {"chunk_cosine": cosine, "effective_rank": torch.exp(-(share * share.clamp_min(1e-12).log()).sum())}
+    return {
+        "spread": centred.norm() / features.norm().clamp_min(1e-12),
+        "chunk_cosine": (unit.sum(dim=0).square().sum() - count) / max(count * (count - 1), 1),
+        "effective_rank": torch.exp(-(share * share.clamp_min(1e-12).log()).sum()),
+    }
