@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Bool, Float64, UInt8
 
 Image = UInt8[np.ndarray, "height width channel"]
@@ -26,16 +27,6 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     return round(np.degrees(np.arctan2(-b, a)) / 90) % 4, bool(is_mirrored)
 
 
-def to_image(frame: av.VideoFrame, stored_size: tuple[int, int]) -> Image:
-    """The frame in RGB as a player shows it; scaled only where a file changes its picture size on the way."""
-    width, height = stored_size
-    if (frame.width, frame.height) != stored_size:
-        frame = frame.reformat(width=width, height=height)
-    turns, is_mirrored = orientation(frame)
-    image = frame.to_ndarray(format="rgb24")
-    return np.rot90(image[:, ::-1] if is_mirrored else image, turns)
-
-
 def frame_seconds(stream) -> float:
     """How long one frame is shown where the container does not say."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
@@ -52,7 +43,10 @@ class FrameDecoder:
     def __init__(self, container, stream) -> None:
         self.container, self.stream, self.codec = container, stream, stream.codec_context
         self.stamp = "dts" if container.format.name in FORMATS_WITHOUT_PRESENTATION_TIMES else "pts"
-        self.size: tuple[int, int] | None = None  # as stored, of the first frame
+        self.size: tuple[int, int] | None = None  # as stored, of the first frame; its orientation likewise
+        self.orientation = (0, False)
+        # One for all frames: PyAV's own default starts a pool of threads for every frame it converts.
+        self.reformatter = VideoReformatter()
         self.bad_packets = self.damaged = self.backward = self.resized = 0
 
     def frames(self, needed: Bool[np.ndarray, " packet"] | None = None) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -69,10 +63,19 @@ class FrameDecoder:
                 self.backward += 1
                 continue
             previous = time
-            self.size = self.size or (frame.width, frame.height)
+            if self.size is None:
+                self.size, self.orientation = (frame.width, frame.height), orientation(frame)
             self.resized += (frame.width, frame.height) != self.size
             self.damaged += frame.is_corrupt
             yield time, frame
+
+    def to_image(self, frame: av.VideoFrame) -> Image:
+        """The frame in RGB as a player shows it; scaled only where a file changes its picture size on the way."""
+        width, height = self.size
+        rgb = self.reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        turns, is_mirrored = self.orientation
+        image = rgb.to_ndarray()
+        return np.rot90(image[:, ::-1] if is_mirrored else image, turns)
 
     def warnings(self) -> list[str]:
         """What went wrong so far, in sentences."""

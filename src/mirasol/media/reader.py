@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from mirasol.media import torchcodec_backend
 from mirasol.media.container import Scan, choose_stream, name_of, open_container, scan, stated_end
-from mirasol.media.frames import SAME_TIME_SECONDS, FrameDecoder, FramePicker, frame_seconds, orientation, to_image
+from mirasol.media.frames import SAME_TIME_SECONDS, FrameDecoder, FramePicker, frame_seconds, orientation
 from mirasol.media.types import Clip, MediaError, MediaInfo, MediaWarning, Source
 
 BACKENDS = ("pyav", "torchcodec")
@@ -184,7 +184,7 @@ def _read_frames(source: Source, survey: _Survey, times):
         stream.thread_type = "AUTO"
         decoder = FrameDecoder(container, stream)
         for time, frame in decoder.frames(needed):
-            picker.offer(time - survey.origin, partial(to_image, frame, decoder.size))
+            picker.offer(time - survey.origin, partial(decoder.to_image, frame))
             if picker.is_done:
                 break
     survey.warnings += decoder.warnings()
