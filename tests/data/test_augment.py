@@ -197,3 +197,11 @@ def test_contradicting_strengths_are_refused():
         AugmentConfig(speed=(1.1, 0.9))
     with pytest.raises(ValueError, match="found 0.6 \\+ 0.5"):
         AugmentConfig(sound_only_probability=0.6, picture_only_probability=0.5)
+
+
+def test_sound_comes_first_and_noise_grows():
+    config = AugmentConfig(noise_probability=0.4, noise_ramp_epochs=(4, 8), sound_first_epochs=3)
+    epochs = [config.at_epoch(epoch) for epoch in (0, 2, 3, 4, 6, 8, 11)]
+    assert [e.noise_probability for e in epochs] == pytest.approx([0, 0, 0, 0, 0.2, 0.4, 0.4])
+    assert [e.sound_only_probability for e in epochs] == [1, 1, *[config.sound_only_probability] * 5]
+    assert [e.picture_only_probability for e in epochs] == [0, 0, *[config.picture_only_probability] * 5]

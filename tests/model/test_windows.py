@@ -18,7 +18,7 @@ SIZE = (5, 11, 13)
 
 
 def test_window_embedding_equals_a_strided_convolution():
-    embedding = MirasolWindowEmbedding(WINDOWS, SIZE, num_channels=3, hidden_size=24)
+    embedding = MirasolWindowEmbedding(WINDOWS, SIZE, num_channels=3, hidden_size=24, patch_norm=False)
     values = torch.randn(2, 3, *SIZE)
 
     found = embedding(values) - embedding.position_code(values.device)

@@ -39,7 +39,7 @@ class AugmentConfig:
     color_gain: Range = (0.9, 1.1)  # of red, green and blue, each
     gain_db: Range = (-8.0, 6.0)
     noise_probability: float = 0.4
-    noise_ramp_epochs: int = 0  # noise_probability is reached linearly: words are first learned clean, much faster
+    noise_ramp_epochs: Range = (0.0, 0.0)  # noise_probability grows from 0 over these: clean words are learned faster
     pink_share: float = 0.5  # of the noises; the others are white
     noise_db: Range = (-12.0, 20.0)  # signal-to-noise ratio over the whole clip
     num_time_masks: int = 2
@@ -48,9 +48,11 @@ class AugmentConfig:
     mel_mask_share: float = 0.15  # largest share of the mel bins per mask
     sound_only_probability: float = 0.15
     picture_only_probability: float = 0.25
+    sound_first_epochs: int = 0  # first, clips have sound only: cheap, and lips are learned better once words are known
 
     def __post_init__(self) -> None:
-        for name in ("shift_seconds", "speed", "zoom", "contrast", "color_gain", "gain_db", "noise_db"):
+        ranges = ("shift_seconds", "speed", "zoom", "contrast", "color_gain", "gain_db", "noise_db", "noise_ramp_epochs")
+        for name in ranges:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"Expected augmentation {name} as [low, high], found [{low:g}, {high:g}]: swap them.")
@@ -61,10 +63,13 @@ class AugmentConfig:
             )
 
     def at_epoch(self, epoch: int) -> "AugmentConfig":
-        """The strengths of one epoch: the share of noisy clips grows over the first `noise_ramp_epochs`."""
-        if epoch >= self.noise_ramp_epochs:
-            return self
-        return dataclasses.replace(self, noise_probability=self.noise_probability * epoch / self.noise_ramp_epochs)
+        """The strengths of one epoch: what is easy comes first."""
+        start, full = self.noise_ramp_epochs
+        grown = 1.0 if epoch >= full else max(0.0, (epoch - start) / (full - start))
+        config = dataclasses.replace(self, noise_probability=self.noise_probability * grown)
+        if epoch < self.sound_first_epochs:
+            config = dataclasses.replace(config, sound_only_probability=1.0, picture_only_probability=0.0)
+        return config
 
     @classmethod
     def off(cls) -> "AugmentConfig":

@@ -59,6 +59,7 @@ class MirasolVideoConfig(MirasolTransformerConfig):
     image_size: int = 64
     num_channels: int = 3
     num_frames: int = 8
+    patch_norm: bool = False
     tubes: list | tuple = (
         ((4, 16, 16), (4, 16, 16), (0, 0, 0)),
         ((8, 8, 8), (8, 32, 32), (0, 0, 0)),
@@ -89,6 +90,7 @@ class MirasolAudioConfig(MirasolTransformerConfig):
 
     num_mel_frames: int = 64
     num_mel_bins: int = 128
+    patch_norm: bool = False
     patches: list | tuple = (((16, 16), (10, 10), (0, 0)),)
 
     @property
