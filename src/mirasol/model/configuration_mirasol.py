@@ -60,6 +60,7 @@ class MirasolVideoConfig(MirasolTransformerConfig):
     num_channels: int = 3
     num_frames: int = 8
     patch_norm: bool = False
+    motion_gain: float = 1.0  # of what moves within a chunk, over what stands still
     tubes: list | tuple = (
         ((4, 16, 16), (4, 16, 16), (0, 0, 0)),
         ((8, 8, 8), (8, 32, 32), (0, 0, 0)),

@@ -93,17 +93,24 @@ class MirasolTower(nn.Module):
 
 
 class MirasolVideoEncoder(MirasolTower):
-    """v_t: the tokens of one chunk of frames."""
+    """v_t: the tokens of one chunk of frames.
+
+    What moves within the chunk is first multiplied by `motion_gain`: a small, still face fills the pixels with what is
+    always the same, and lips change them by a few percent. For the tubes, which are linear, this is only another scale
+    of their weights (1 leaves the pixels as they are, and inflated 2D kernels give the same tokens at any gain).
+    """
 
     def __init__(self, config: MirasolVideoConfig):
         super().__init__(config, config.tubes, config.num_channels)
+        self.motion_gain = config.motion_gain
 
     def forward(
         self, pixel_values: Float[Tensor, "chunk frame channel height width"]
     ) -> Float[Tensor, "chunk video_token dim"]:
-        return self.encode(
-            rearrange(pixel_values, "chunk frame channel height width -> chunk channel frame height width")
-        )
+        if self.motion_gain != 1:
+            still = pixel_values.mean(dim=1, keepdim=True)
+            pixel_values = still + self.motion_gain * (pixel_values - still)
+        return self.encode(rearrange(pixel_values, "chunk frame channel height width -> chunk channel frame height width"))
 
 
 class MirasolAudioEncoder(MirasolTower):
