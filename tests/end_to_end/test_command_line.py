@@ -1,6 +1,7 @@
 """The command as a user meets it: help, JSON, and one clear message with exit code 2 for every bad input."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,8 @@ def test_no_command_is_refused(refused):
 def test_ask_prints_answer_and_evidence(clip, untrained, capsys):
     assert main(["ask", clip, COLOR, "--checkpoint", str(untrained)]) == 0
     text = capsys.readouterr().out
-    assert all(word in text for word in ("confidence", "covered", "3.00 s", "sound", "used", "rests on"))
+    assert all(word in text for word in ("confidence", "covered", "sound", "used", "rests on"))
+    assert re.search(r"covered +3\.0\d of 3\.0\d s, 75 frames", text)  # the sound ends a few milliseconds later
 
 
 def test_ask_speaks_json(clip, untrained, capsys):

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mirasol.evaluate.generation import confidence, generate_answers, load_checkpoint, split_inputs
+from mirasol.evaluate.generation import confidence, generate_answers, load_checkpoint, split_inputs, with_answers
 from mirasol.tasks import grid
 
 
@@ -38,6 +38,23 @@ def test_a_clip_alone_is_answered_as_in_a_batch(loaded, grid_root):
     assert [answer.text for answer in together] == [answer.text for answer in alone]
     for first, second in zip(together, alone, strict=True):
         assert first.confidence == pytest.approx(second.confidence, rel=1e-4)  # float32 sums in another order
+
+
+def test_the_answers_fed_back_have_the_confidence_they_were_given_with(loaded, grid_root):
+    model, processor = loaded
+    clip = processor.read_clip(grid.load(grid_root, "test")[0].media)
+    texts = ["what is said?", "which color is named?"]  # of unequal length: the shorter is padded on the left
+    media, text = split_inputs(processor(text=texts, videos=[clip]), model.device)
+    with torch.no_grad():
+        encoder_outputs = model.get_encoder()(**media)
+        given = generate_answers(model, processor, encoder_outputs, text, max_new_tokens=5)
+        fed_back = with_answers(text, given)
+        labels = fed_back.pop("labels")
+        logits = model(encoder_outputs=encoder_outputs, **fed_back, use_cache=False).logits
+    found = [
+        math.exp(-torch.nn.functional.cross_entropy(row, ids).item()) for row, ids in zip(logits, labels, strict=True)
+    ]
+    assert found == pytest.approx([answer.confidence for answer in given], rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,21 @@ class AugmentConfig:
     mel_mask_share: float = 0.15  # largest share of the mel bins per mask
     sound_only_probability: float = 0.15
     picture_only_probability: float = 0.25
-    sound_first_epochs: int = 0  # first, clips have sound only: cheap, and lips are learned better once words are known
+    sound_first_epochs: int = (
+        0  # first, clips have sound only: cheap, and lips are learned better once words are known
+    )
 
     def __post_init__(self) -> None:
-        ranges = ("shift_seconds", "speed", "zoom", "contrast", "color_gain", "gain_db", "noise_db", "noise_ramp_epochs")
+        ranges = (
+            "shift_seconds",
+            "speed",
+            "zoom",
+            "contrast",
+            "color_gain",
+            "gain_db",
+            "noise_db",
+            "noise_ramp_epochs",
+        )
         for name in ranges:
             low, high = getattr(self, name)
             if low > high:

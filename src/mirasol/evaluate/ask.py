@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 
 from mirasol.evaluate.attention import Evidence, attention_weights, leave_one_out_weights, top_evidence
-from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs
+from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs, with_answers
 
 RESTS_ON = "attention"  # its top chunk is on the asked word more often than that of leaving chunks out: `mirasol demo`
 
@@ -81,7 +81,7 @@ def ask_model(
         with torch.no_grad():
             encoder_outputs = model.get_encoder()(**media)
         (given,) = generate_answers(model, processor, encoder_outputs, text)
-        _, text = split_inputs(processor(text=[question], answers=[given.text]), model.device)
+        text = with_answers(text, [given])
     if rests_on_method == "attention":
         weights = attention_weights(model, encoder_outputs, text)
     else:

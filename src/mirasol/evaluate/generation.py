@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 import transformers
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mirasol import DEFAULT_CHECKPOINT
+from mirasol.chunks.text import IGNORED_LABEL
 
 MAX_NEW_TOKENS = 48
 MEDIA_INPUTS = (
@@ -31,6 +32,7 @@ class GeneratedAnswer:
 
     text: str
     confidence: float
+    token_ids: tuple[int, ...]
 
 
 def load_checkpoint(checkpoint: str | Path | None = None, device: str | torch.device | None = None) -> tuple[Any, Any]:
@@ -103,10 +105,35 @@ def generate_answers(
     )
     new_ids = output.sequences[:, text["decoder_input_ids"].shape[1] :]
     confidences = confidence(torch.stack(output.logits, dim=1), new_ids, model.config.eos_token_id)
+    counted = up_to_end(new_ids, model.config.eos_token_id)
     return [
-        GeneratedAnswer(processor.decode_answer(ids), float(value))
-        for ids, value in zip(new_ids, confidences, strict=True)
+        GeneratedAnswer(processor.decode_answer(ids), float(value), tuple(ids[is_counted].tolist()))
+        for ids, value, is_counted in zip(new_ids, confidences, counted, strict=True)
     ]
+
+
+def with_answers(text: dict, given: Sequence[GeneratedAnswer]) -> dict:
+    """The prompts followed by the tokens that were generated, with labels, to look at what the answers rest on."""
+    prompt, mask = text["decoder_input_ids"], text["decoder_attention_mask"]
+    labels = prompt.new_full((len(given), max(len(answer.token_ids) for answer in given)), IGNORED_LABEL)
+    for row, answer in enumerate(given):
+        labels[row, : len(answer.token_ids)] = labels.new_tensor(answer.token_ids)
+    before = prompt.new_full((len(given), prompt.shape[1] - 1), IGNORED_LABEL)
+    answered = torch.cat([prompt, labels[:, :-1].clamp(min=0)], dim=1)
+    return {
+        "decoder_input_ids": answered,
+        "decoder_attention_mask": torch.cat([mask, torch.ones_like(labels[:, :-1])], dim=1),
+        "labels": torch.cat([before, labels], dim=1),
+    }
+
+
+def up_to_end(
+    new_ids: Int[Tensor, "row token"], eos_token_id: int | Sequence[int] | None
+) -> Bool[Tensor, "row token"]:
+    """Which generated tokens belong to the answer: those up to and including the first end of sequence."""
+    ends = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or [])
+    is_end = torch.isin(new_ids, new_ids.new_tensor(ends))
+    return is_end.cumsum(1) - is_end.long() == 0
 
 
 def confidence(
@@ -116,9 +143,5 @@ def confidence(
 ) -> Float[Tensor, " row"]:
     """exp of the mean log-probability of each row's tokens, up to and including the first end of sequence."""
     picked = logits.float().log_softmax(-1).gather(-1, new_ids[..., None])[..., 0]
-    ends = torch.tensor(
-        [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or []), device=new_ids.device
-    )
-    is_end = torch.isin(new_ids, ends)
-    counted = is_end.cumsum(1) - is_end.long() == 0
+    counted = up_to_end(new_ids, eos_token_id)
     return ((picked.nan_to_num(neginf=0.0) * counted).sum(1) / counted.sum(1)).exp()

@@ -19,7 +19,7 @@ from mirasol import DEFAULT_CHECKPOINT, __version__
 from mirasol.evaluate.attention import attention_weights, leave_one_out_weights
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import CONDITIONS, Condition
-from mirasol.evaluate.generation import load_checkpoint, split_inputs
+from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs, with_answers
 from mirasol.evaluate.page import (
     AccuracyRow,
     Answered,
@@ -124,9 +124,9 @@ def tell(
     """The clip along its seconds, with its questions answered from picture and sound."""
     clip = processor.read_clip(row.media)
     given = [p for p in runs["both"].predictions if p.clip == row.id and p.kind not in HIDDEN_KINDS]
-    texts, answers = [p.question for p in given], [p.prediction for p in given]
-    media, text = split_inputs(processor(text=texts, videos=[clip], answers=answers), model.device)
+    media, text = split_inputs(processor(text=[p.question for p in given], videos=[clip]), model.device)
     encoder_outputs = model.get_encoder()(**media)
+    text = with_answers(text, generate_answers(model, processor, encoder_outputs, text))
     if method == "attention":
         weights = attention_weights(model, encoder_outputs, text)
     else:

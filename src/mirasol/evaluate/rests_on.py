@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mirasol.evaluate.attention import METHODS, attention_weights, leave_one_out_weights, overlaps
 from mirasol.evaluate.bootstrap import Interval, bootstrap_ratio
-from mirasol.evaluate.generation import generate_answers, split_inputs
+from mirasol.evaluate.generation import generate_answers, split_inputs, with_answers
 from mirasol.tasks import Row, get_task
 
 
@@ -54,7 +54,7 @@ def measure_rests_on(
         with torch.no_grad():
             encoder_outputs = model.get_encoder()(**media)
         given = generate_answers(model, processor, encoder_outputs, text)
-        _, text = split_inputs(processor(text=texts, answers=[answer.text for answer in given]), model.device)
+        text = with_answers(text, given)
         weights = {
             "attention": lambda e=encoder_outputs, t=text: attention_weights(model, e, t, layers),
             "leave_one_out": lambda m=media, t=text: leave_one_out_weights(model, m, t),

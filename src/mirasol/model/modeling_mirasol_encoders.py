@@ -81,7 +81,9 @@ class MirasolTower(nn.Module):
 
     def __init__(self, config, windows, num_channels: int):
         super().__init__()
-        self.embedding = MirasolWindowEmbedding(windows, config.input_size, num_channels, config.hidden_size, config.patch_norm)
+        self.embedding = MirasolWindowEmbedding(
+            windows, config.input_size, num_channels, config.hidden_size, config.patch_norm
+        )
         self.layers = nn.ModuleList(MirasolEncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -110,7 +112,9 @@ class MirasolVideoEncoder(MirasolTower):
         if self.motion_gain != 1:
             still = pixel_values.mean(dim=1, keepdim=True)
             pixel_values = still + self.motion_gain * (pixel_values - still)
-        return self.encode(rearrange(pixel_values, "chunk frame channel height width -> chunk channel frame height width"))
+        return self.encode(
+            rearrange(pixel_values, "chunk frame channel height width -> chunk channel frame height width")
+        )
 
 
 class MirasolAudioEncoder(MirasolTower):
