@@ -1,0 +1,123 @@
+"""Seconds from a file to its answer, by stage, and the peak memory of the process.
+
+    OMP_NUM_THREADS=1 python benchmarks/answer.py [CLIP] [--checkpoint FOLDER | --untrained] [--max-chunks 32]
+
+The stages are those of `mirasol ask`, without the seconds an answer rests on: decode (file to frames and sound),
+features (to chunks of pixels and log-mel), encode (to latents), generate (to text). "First" is the first answer after
+loading, the others are medians. "CPU" is what the process used on all its threads, which a busy machine changes less
+than "wall". "Peak" is the process's largest resident memory until then. A checkpoint reads as many chunks as it was
+trained on, spread over a longer clip; `--max-chunks` asks for more. An untrained model does not know when to stop and
+mostly generates the 48 tokens it may, where a trained one needs 2 to 8.
+"""
+
+import argparse
+import resource
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+BEGIN = time.perf_counter(), time.process_time()  # before the imports, which count as loading
+
+import torch  # noqa: E402
+from transformers.utils import logging  # noqa: E402
+
+from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs  # noqa: E402
+from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration  # noqa: E402
+from mirasol.tasks import get_task  # noqa: E402
+from mirasol.train.build import build_processor, model_config, resolve, training_texts  # noqa: E402
+from mirasol.train.recipe import load_recipe  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STAGES = ("decode", "features", "encode", "generate")
+Seconds = tuple[float, float]  # wall, CPU
+
+
+def peak_mebibytes() -> float:
+    """The largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def since(begin: Seconds) -> Seconds:
+    """Wall and CPU seconds from `begin` to now."""
+    return time.perf_counter() - begin[0], time.process_time() - begin[1]
+
+
+def untrained(recipe_path: Path):
+    """A model of the recipe's preset with random weights, and the recipe's processor."""
+    recipe = resolve(load_recipe(recipe_path))
+    rows = get_task(recipe.data.task).load(str(REPOSITORY / recipe.data.root), "train")
+    processor = build_processor(recipe, training_texts(recipe, rows))
+    torch.manual_seed(0)
+    return MirasolForConditionalGeneration(model_config(recipe, processor)).eval(), processor
+
+
+@torch.no_grad()
+def answer(model, processor, clip: Path, question: str, max_chunks: int | None):
+    """Answers once; returns the answer, the clip's report, and by stage (wall, CPU, peak memory until its end)."""
+    taken: dict[str, tuple[float, float, float]] = {}
+
+    def finish(stage: str, begin: Seconds) -> Seconds:
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+        taken[stage] = (*since(begin), peak_mebibytes())
+        return time.perf_counter(), time.process_time()
+
+    begin = time.perf_counter(), time.process_time()
+    decoded = processor.read_clip(clip, max_chunks=max_chunks)
+    begin = finish("decode", begin)
+    inputs = processor(text=[question], videos=[decoded], max_chunks=max_chunks)
+    media, text = split_inputs(inputs, model.device)
+    begin = finish("features", begin)
+    encoder_outputs = model.get_encoder()(**media)
+    begin = finish("encode", begin)
+    (given,) = generate_answers(model, processor, encoder_outputs, text)
+    finish("generate", begin)
+    return given, processor.describe(decoded, max_chunks=max_chunks), taken
+
+
+def main() -> None:
+    """Prints one row per stage and their sum."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip", nargs="?", type=Path, default=REPOSITORY / "data" / "clips" / "bbb_10s_360p.mp4")
+    parser.add_argument("--question", default="what is said?")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--checkpoint", help="a folder; by default the shipped one")
+    source.add_argument("--untrained", action="store_true", help="random weights by the recipe")
+    parser.add_argument("--recipe", type=Path, default=REPOSITORY / "recipes" / "grid_nano.yaml")
+    parser.add_argument("--max-chunks", type=int)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    logging.disable_progress_bar()
+    warnings.simplefilter("ignore")  # of what a clip lacks; here only time counts
+    model, processor = untrained(arguments.recipe) if arguments.untrained else load_checkpoint(arguments.checkpoint)
+    loading, loaded = since(BEGIN), peak_mebibytes()
+
+    runs = []
+    for _ in range(1 + arguments.repeats):
+        given, report, taken = answer(model, processor, arguments.clip, arguments.question, arguments.max_chunks)
+        runs.append(taken)
+    first, later = runs[0], runs[1:] or runs
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(
+        f"{arguments.clip.name}: {report.seconds_covered:.2f} of {report.duration_seconds:.2f} s covered, "
+        f"{report.num_frames_used} frames, sound {'used' if report.used_sound else 'not used'}\n"
+        f"{num_parameters / 1e6:.2f} million parameters on {model.device}, {torch.get_num_threads()} torch thread(s); "
+        f'"{arguments.question}": "{given.text}"\n'
+    )
+    print(f"{'stage':<10} {'wall s':>8} {'CPU s':>8} {'first, wall s':>14} {'first, CPU s':>13} {'peak MiB':>9}")
+    print(f"{'loading':<10} {'':>8} {'':>8} {loading[0]:>14.3f} {loading[1]:>13.3f} {loaded:>9.0f}")
+    rows = {stage: [[run[stage][kind] for run in later] for kind in (0, 1)] for stage in STAGES}
+    for stage in STAGES:
+        wall, cpu = map(statistics.median, rows[stage])
+        first_wall, first_cpu, peak = first[stage]
+        print(f"{stage:<10} {wall:>8.3f} {cpu:>8.3f} {first_wall:>14.3f} {first_cpu:>13.3f} {peak:>9.0f}")
+    total = [[sum(run[stage][kind] for stage in STAGES) for run in later] for kind in (0, 1)]
+    firsts = [sum(first[stage][kind] for stage in STAGES) for kind in (0, 1)]
+    wall, cpu = map(statistics.median, total)
+    print(f"{'answer':<10} {wall:>8.3f} {cpu:>8.3f} {firsts[0]:>14.3f} {firsts[1]:>13.3f} {peak_mebibytes():>9.0f}")
+
+
+if __name__ == "__main__":
+    main()
