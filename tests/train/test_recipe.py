@@ -69,6 +69,7 @@ def test_overrides_reach_nested_keys_with_their_type(write):
         ("data=grid", r"data. expects a mapping of keys, found 'grid'"),
         ("seed.more=1", r'"seed.more=1" goes into seed, which holds 4'),
         ("seed", r'key=value, found "seed"'),
+        ("optimizer.betas=[0.9", r'Expected YAML behind "=" in the override "optimizer.betas=\[0.9"'),
         ("schedule.batch_size=0", r"schedule.batch_size must be at least 1, found 0"),
         ("optimizer.ema_decay=1.0", r"ema_decay must lie between 0 and 1, found 1.0"),
     ],
@@ -83,6 +84,8 @@ def test_a_missing_recipe_and_broken_yaml_are_named(tmp_path, write):
         load_recipe(tmp_path / "nowhere.yaml")
     with pytest.raises(ValueError, match="Expected YAML in .*recipe.yaml"):
         load_recipe(write("seed: [1"))
+    with pytest.raises(ValueError, match=r"key: value lines in .*recipe.yaml, found 'just text'"):
+        load_recipe(write("just text"), ["seed=1"])
 
 
 def test_no_epoch_at_all_is_refused(write):

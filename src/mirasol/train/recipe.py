@@ -139,13 +139,19 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise ValueError(f"Expected a recipe file, found nothing at {path}: pass the path of a YAML recipe.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected YAML in {path}, found: {error}. Correct that line.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"Expected key: value lines in {path}, found {str(values)[:40]!r}. Write e.g. seed: 1.")
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise ValueError(f'Expected an override as key=value, found "{override}": write e.g. seed=1.')
-        _set(values, key.strip(), yaml.safe_load(text), override)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f'Expected YAML behind "=" in the override "{override}", found: {error}.') from error
+        _set(values, key.strip(), value, override)
     return build(Recipe, values)
 
 
