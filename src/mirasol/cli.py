@@ -94,7 +94,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     )
     evaluate.add_argument("--noise-db", type=float, metavar="DB", help="white noise at this signal-to-noise ratio")
     evaluate.add_argument("--noise-seed", type=int, default=0, metavar="N")
-    evaluate.add_argument("--max-clips", type=int, metavar="N", help="only the first N clips")
+    evaluate.add_argument("--max-clips", type=positive, metavar="N", help="only the first N clips")
     evaluate.add_argument("--output", metavar="FOLDER", help="where predictions.jsonl and metrics.json go")
 
     info = command("info", run_info, "Describe a clip or a checkpoint.", "mirasol info clip.mp4")
@@ -103,9 +103,16 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     demo = command("demo", run_demo, "Evaluate the shipped checkpoint and write a report.", "mirasol demo")
     checkpoint(demo)
     demo.add_argument("--root", default="data/grid_s1", metavar="FOLDER", help="GRID clips (default: %(default)s)")
-    demo.add_argument("--max-clips", type=int, metavar="N", help="only the first N test clips")
+    demo.add_argument("--max-clips", type=positive, metavar="N", help="only the first N test clips")
     demo.add_argument("--output", default="report.html", metavar="FILE", help="default: %(default)s")
     return parser, list(subparsers.choices)
+
+
+def positive(text: str) -> int:
+    """The number, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)
 
 
 def run_ask(**options: Any) -> Any:
