@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -63,6 +64,7 @@ def test_the_answers_fed_back_have_the_confidence_they_were_given_with(loaded, g
         (None, "found nothing"),
         ("no json", "found text that is not"),
         (json.dumps({"model_type": "llama"}), "found 'llama'"),
+        ("[1]", "found None"),
     ],
 )
 def test_a_folder_that_is_no_mirasol_checkpoint_is_refused_by_name(tmp_path, content, message):
@@ -71,4 +73,12 @@ def test_a_folder_that_is_no_mirasol_checkpoint_is_refused_by_name(tmp_path, con
         folder.mkdir()
         (folder / "config.json").write_text(content)
     with pytest.raises(ValueError, match=message):
+        load_checkpoint(folder)
+
+
+def test_weights_that_are_cut_off_are_refused(untrained, tmp_path):
+    folder = shutil.copytree(untrained, tmp_path / "cut")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="whole weights"):
         load_checkpoint(folder)

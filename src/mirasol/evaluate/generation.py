@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mirasol import DEFAULT_CHECKPOINT
@@ -46,7 +47,13 @@ def load_checkpoint(checkpoint: str | Path | None = None, device: str | torch.de
     check_checkpoint(folder)
     transformers.utils.logging.disable_progress_bar()  # nano loads in a tenth of a second
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = MirasolForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    try:
+        model = MirasolForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    except SafetensorError as error:
+        raise ValueError(
+            f"Expected whole weights in {folder}, found a file that is cut off or no safetensors ({error}). "
+            "Copy the folder again."
+        ) from error
     processor = MirasolProcessor.from_pretrained(folder)
     processor.check_model_config(model.config)
     return model, processor
@@ -67,9 +74,10 @@ def check_checkpoint(folder: Path) -> dict:
         raise ValueError(
             f"Expected JSON in {config_file}, found text that is not ({error}). Write the folder anew."
         ) from error
-    if config.get("model_type") != "mirasol":
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if model_type != "mirasol":
         raise ValueError(
-            f"Expected a checkpoint of model_type 'mirasol' in {folder}, found {config.get('model_type')!r}. Mirasol "
+            f"Expected a checkpoint of model_type 'mirasol' in {folder}, found {model_type!r}. Mirasol "
             "cannot run other architectures: pass a folder written by `mirasol train`."
         )
     return config
