@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
 
 from mirasol import DEFAULT_CHECKPOINT
 from mirasol.evaluate.generation import check_checkpoint
@@ -95,6 +93,7 @@ def _chunks(duration: float) -> dict[str, Any]:
 def checkpoint_info(folder: Path) -> Info:
     """Parameters by part, the time grid, tokens of a chunk and the share of every frame that a video token sees."""
     from mirasol import MirasolConfig, MirasolForConditionalGeneration, MirasolProcessor
+    from mirasol.model.modeling_mirasol_encoders import covered_area
 
     check_checkpoint(folder)
     config, processor = MirasolConfig.from_pretrained(folder), MirasolProcessor.from_pretrained(folder)
@@ -120,7 +119,7 @@ def checkpoint_info(folder: Path) -> Info:
                 "audio": config.audio_config.num_tokens,
                 "latents": config.num_latents,
             },
-            "area_seen_per_frame": [f"{100 * share:.0f} %" for share in seen_area(config.video_config)],
+            "area_seen_per_frame": [f"{100 * share:.0f} %" for share in covered_area(config.video_config)],
             "context_tokens": config.text_config.max_position_embeddings,
             "vocabulary": config.text_config.vocab_size,
         }
@@ -135,16 +134,3 @@ def parameters_by_part(model: torch.nn.Module) -> dict[str, int]:
         part = ".".join(parts[:2]) if parts[0] == "encoder" and len(parts) > 2 else parts[0]
         counts[part] = counts.get(part, 0) + parameter.numel()
     return {"total": sum(counts.values()), **dict(sorted(counts.items(), key=lambda item: -item[1]))}
-
-
-def seen_area(video_config) -> Float[np.ndarray, " frame"]:
-    """Share of each frame's pixels that lie inside at least one tube."""
-    seen = np.zeros(video_config.input_size, dtype=bool)
-    for kernel, stride, offset in video_config.tubes:
-        starts = (range(o, n - k + 1, s) for n, k, s, o in zip(seen.shape, kernel, stride, offset, strict=True))
-        times, tops, lefts = starts
-        for time in times:
-            for top in tops:
-                for left in lefts:
-                    seen[time : time + kernel[0], top : top + kernel[1], left : left + kernel[2]] = True
-    return seen.mean(axis=(1, 2))
