@@ -31,6 +31,12 @@ def test_showing_a_decoded_clip_equals_decoding_it_as_shown(rows, name):
         assert (first is None and second is None) or np.array_equal(first, second)
 
 
+def test_a_clip_of_which_nothing_is_left_is_refused(rows):
+    silent = dataclasses.replace(read_clip(rows[0].media), waveform=None)
+    with pytest.raises(ValueError, match="a has nothing to show as sound only"):
+        Condition("sound").apply(silent, "a")
+
+
 def test_swapped_sound_is_the_other_clips_and_the_picture_its_own(rows):
     shown = Condition("swapped").read(rows[0], rows[1])
     assert np.array_equal(shown.frames, read_clip(rows[0].media).frames)

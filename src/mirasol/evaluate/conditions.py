@@ -64,6 +64,8 @@ class Condition:
             clip = dataclasses.replace(clip, frames=None, frame_times=None)
         elif self.name == "picture":
             clip = dataclasses.replace(clip, waveform=None)
+        if clip.frames is None and clip.waveform is None:
+            raise ValueError(f"{row_id} has nothing to show as {self.label}: use another condition, or leave it out.")
         if self.noise_db is not None and clip.waveform is not None:
             clip = dataclasses.replace(clip, waveform=add_noise(clip.waveform, self.noise_db, self.noise_seed, row_id))
         return clip
