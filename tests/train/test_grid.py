@@ -96,6 +96,9 @@ def test_the_export_answers_a_question_about_a_clip(run, small_grid):
         ("model.overrides.video_config.image_size=32", r"sets what the processor decides.*processor section instead"),
         ("model.overrides.text_config.num_attention_heads=5", r"multiple of num_attention_heads|must be a multiple"),
         ("model.preset=nan", r"Unknown preset 'nan'"),
+        ("validation.metric=mean_exact_match", r"task 'grid' gives 'mean_slots'"),
+        ("validation.conditions=[both, smell]", r"condition out of both.*found 'smell'"),
+        ("validation.conditions=[both, swapped]", r"one answer right, found 'swapped'"),
     ],
 )
 def test_a_wrong_model_key_is_refused(small_grid, repository, tmp_path, override, message):
@@ -103,3 +106,13 @@ def test_a_wrong_model_key_is_refused(small_grid, repository, tmp_path, override
     with pytest.raises(ValueError, match=message):
         train(repository / "recipes" / "grid_nano.yaml", overrides)
     assert not (tmp_path / "run").exists()
+
+
+def test_own_clips_that_are_train_and_val_at_once_are_refused(grid_root, repository, tmp_path):
+    """A manifest given as a file is every split: the best checkpoint would be chosen by what it was trained on."""
+    manifest = tmp_path / "own.jsonl"
+    clip = next((grid_root / "clips").iterdir())
+    manifest.write_text(json.dumps({"media": str(clip), "question": "what is said?", "answer": "bin"}))
+    overrides = ["data.task=jsonl", "validation.metric=mean_exact_match", f"data.root={manifest}"]
+    with pytest.raises(ValueError, match=r"found 1 of 1 in both below .*own\.jsonl"):
+        train(repository / "recipes" / "grid_nano.yaml", [*overrides, f"output={tmp_path / 'run'}"])

@@ -102,6 +102,8 @@ def score(
 ) -> dict[str, float]:  # fmt: skip
     """Flat metrics for validation in training: `slots_both`, `letter_both`, ..., one set per condition.
 
+    And `mean_slots`, or what the task's own main metric is: its mean over the conditions.
+
     `read(row, condition, sound_row)` may take decoded clips from a cache instead of the files. The model is left in
     the mode (training or not) it was in.
     """
@@ -128,8 +130,9 @@ def score(
             flat[f"bad_clips_{name}"] = float(len(bad))
     finally:
         model.train(was_training)
-    slots = [flat[f"slots_{name}"] for name in conditions if f"slots_{name}" in flat]
-    return flat | ({"mean_slots": float(np.mean(slots))} if slots else {})
+    main = get_task(task).METRIC
+    values = [flat[f"{main}_{name}"] for name in conditions if f"{main}_{name}" in flat]
+    return flat | ({f"mean_{main}": float(np.mean(values))} if values else {})
 
 
 def load_rows(task: str, root: str | Path, split: str) -> list[Row]:

@@ -37,8 +37,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return (difflib.get_close_matches(name, known, n=1, cutoff=0.0) or known)[0]
 
 
+def normalise(answer: str) -> str:
+    """Return the answer in lower case, without punctuation at its end and with single spaces."""
+    return " ".join(answer.lower().strip().rstrip(".!?").split())
+
+
 def get_task(name: str) -> ModuleType:
-    """Return the task's module: `load`, `fixed_questions`, `random_questions`, `normalise`, `score`."""
+    """Return the task's module: `load`, `fixed_questions`, `random_questions`, `normalise`, `score`, `METRIC`."""
     if name not in TASKS:
         raise ValueError(
             f"Expected a task out of {sorted(TASKS)}, found {name!r}. Did you mean {nearest(name, TASKS)!r}?"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mirasol.tasks.base import Question, Row, nearest
+from mirasol.tasks.base import Question, Row, nearest, normalise
 
 SLOTS = ("command", "color", "preposition", "letter", "digit", "adverb")
 SPLITS = ("train", "val", "test")
@@ -23,6 +23,7 @@ NOTHING = "nothing"
 DURATION = 2.96  # seconds every clip has: 5 of the 900 are one frame short of 3.0
 EDGE = 0.02  # no question closer than half a frame to a word's edge: the labels are not more exact
 WITHIN = 0.1
+METRIC = "slots"  # of `score`, the one that tells how good a model is
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,6 @@ def said_at_questions(row, word_times, rng: np.random.Generator, slots, duration
             Question(f"{row.id}/said_at/{text}", f"what is said at {text} seconds?", word, "said_at", seconds)
         )
     return questions
-
-
-def normalise(answer: str) -> str:
-    """Return the answer in lower case, without punctuation at its end and with single spaces."""
-    return " ".join(answer.lower().strip().rstrip(".!?").split())
 
 
 def best_constants(rows: Iterable[GridRow]) -> dict[str, tuple[float, float]]:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mirasol.tasks.base import Question, Row, nearest
+from mirasol.tasks.base import Question, Row, nearest, normalise
 
 KEYS = ("media", "question", "answer", "questions", "answers", "id", "seconds")
+METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 SHOWN = 10  # malformed lines or missing files named one by one
 
 
@@ -115,11 +116,6 @@ def fixed_questions(row: Row, seed: int = 0) -> list[Question]:
 def random_questions(row: Row, rng: np.random.Generator, word_times=(), duration: float = 0.0) -> list[Question]:
     """Return the row's questions in random order."""
     return [row.questions[i] for i in rng.permutation(len(row.questions))]
-
-
-def normalise(answer: str) -> str:
-    """Return the answer in lower case, without punctuation at its end and with single spaces."""
-    return " ".join(answer.lower().strip().rstrip(".!?").split())
 
 
 def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from mirasol.chunks import MirasolCollator, MirasolProcessor
 from mirasol.data import ClipCache, ClipDataset
 from mirasol.evaluate import runner
+from mirasol.evaluate.conditions import Condition
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
 from mirasol.model.configuration_mirasol import MirasolConfig
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
@@ -30,8 +31,10 @@ SECONDS_PER_MEL_FRAME = 0.01
 def build_parts(recipe: Recipe) -> dict[str, Any]:
     """Everything `fit` needs, by the names of its arguments."""
     task = get_task(recipe.data.task)
+    check_validation(recipe)
     train_rows = task.load(recipe.data.root, "train")[: recipe.data.max_train_clips]
     val_rows = task.load(recipe.data.root, "val")[: recipe.validation.max_clips]
+    _require_apart(train_rows, val_rows, recipe.data.root)
     if recipe.model.checkpoint is None:
         processor = build_processor(recipe, training_texts(recipe, train_rows))
         config = model_config(recipe, processor)
@@ -145,6 +148,22 @@ def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:
         raise ValueError(str(error.__cause__ or error)) from error
 
 
+def check_validation(recipe: Recipe) -> None:
+    """Refuses, before anything is decoded or trained, what the first validation could not measure."""
+    metric, mean = recipe.validation.metric, f"mean_{get_task(recipe.data.task).METRIC}"
+    if metric.startswith("mean_") and metric != mean:
+        raise ValueError(
+            f"Recipe key validation.metric is {metric!r}, but task {recipe.data.task!r} gives {mean!r}: "
+            f"set validation.metric={mean}."
+        )
+    for name in recipe.validation.conditions:
+        if Condition(name).name == "swapped":
+            raise ValueError(
+                "Expected validation.conditions that leave one answer right, found 'swapped': measure it afterwards, "
+                "with mirasol evaluate --condition swapped."
+            )
+
+
 def build_validation(
     recipe: Recipe, processor: MirasolProcessor, rows: Sequence[Row]
 ) -> Callable[[nn.Module], dict[str, float]]:
@@ -165,6 +184,18 @@ def build_validation(
         read=lambda row, condition, _: condition.apply(cache[row.id], row.id),
         batch_size=recipe.validation.batch_size,
     )
+
+
+def _require_apart(train_rows: Sequence[Row], val_rows: Sequence[Row], root: str) -> None:
+    trained, validated = (
+        {(row.media, question.text) for row in rows for question in row.questions} for rows in (train_rows, val_rows)
+    )
+    if both := len(trained & validated):
+        raise ValueError(
+            f"Expected other questions about clips in val than in train, found {both} of {len(validated)} in both "
+            f"below {root}: what was trained on cannot choose the best checkpoint. Split them, for task jsonl into "
+            "train.jsonl and val.jsonl of one folder."
+        )
 
 
 def _fields(config: PreTrainedConfig) -> list[str]:

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from mirasol.evaluate.runner import write_whole
+from mirasol.evaluate.summary import finite
 from mirasol.train.recipe import Recipe, to_yaml
-from mirasol.train.record import finite, recipe_hash, write_whole
+from mirasol.train.record import recipe_hash
 
 
 def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, record: dict[str, Any]) -> Path:
@@ -95,7 +97,7 @@ def _table(metrics: dict[str, Any], conditions: Sequence[str]) -> list[str]:
         f"| {name} | " + " | ".join("-" if values.get(c) is None else f"{values[c]:.4f}" for c in conditions) + " |"
         for name, values in cells.items()
     ]
-    whole = [f"- {name}: {value:.4f}" for name, value in metrics.items() if name in ("mean_slots", "exact_match")]
+    whole = [f"- {name}: {value:.4f}" for name, value in metrics.items() if name.startswith("mean_")]
     return [f"| metric | {' | '.join(conditions)} |", "|---" * (len(conditions) + 1) + "|", *shown, "", *whole]
 
 

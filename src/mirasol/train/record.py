@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shlex
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 import yaml
 
+from mirasol.evaluate.runner import write_whole
 from mirasol.train.recipe import Recipe, flatten, to_yaml
 
 PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "av", "numpy")
@@ -99,19 +99,3 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with None for infinite and undefined numbers, which JSON does not have."""
-    return {name: _or_none(value) for name, value in values.items()}
-
-
-def _or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file beside its place and moves it there, so that a kill leaves the old one or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

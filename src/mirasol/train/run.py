@@ -17,9 +17,10 @@ from transformers import Seq2SeqTrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging
 
+from mirasol.evaluate.runner import write_whole
 from mirasol.train.export import export
 from mirasol.train.recipe import Recipe, load_recipe
-from mirasol.train.record import open_run, write_whole
+from mirasol.train.record import open_run
 from mirasol.train.trainer import MirasolTrainer, find_checkpoints, step_of
 
 Validate = Callable[[nn.Module], dict[str, float]]

@@ -18,10 +18,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback, TrainerControl, TrainerState
 
+from mirasol.evaluate.summary import finite
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 from mirasol.train.recipe import Recipe
-from mirasol.train.record import finite
 
 CHECKPOINT_PREFIX = "checkpoint-"
 EMA_FILE = "ema.pt"
@@ -301,7 +301,7 @@ class QuietProgress(ProgressCallback):
         if self.training_bar is None or not logs:
             return
         if any(name.startswith("eval_") for name in logs):
-            told = ("eval_mean_slots", "eval_slots_", "eval_sentence_", "eval_exact_match", "eval_seconds")
+            told = ("eval_mean_", "eval_slots_", "eval_sentence_", "eval_exact_match_", "eval_seconds")
             values = {name: value for name, value in logs.items() if name.startswith(told)}
             super().on_log(args, state, control, logs={"epoch": logs.get("epoch"), **values}, **kwargs)
         else:
