@@ -29,12 +29,10 @@ class MirasolCollator:
 
     Args:
         pad_token_id: Fills the text of shorter questions: `MirasolProcessor.pad_token_id`.
-        padding_side: Side of the text's padding; by default left for prompts, right with answers.
     """
 
-    def __init__(self, pad_token_id: int, padding_side: str | None = None):
+    def __init__(self, pad_token_id: int):
         self.pad_token_id = pad_token_id
-        self.padding_side = padding_side
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The padded batch with its packing indices."""
@@ -52,4 +50,4 @@ class MirasolCollator:
             )
         names = [name for name in ("decoder_input_ids", "labels") if name in items[0]]
         rows = {name: [row for item in items for row in item[name]] for name in names}
-        return batch | pad_text(rows, self.pad_token_id, self.padding_side)
+        return batch | pad_text(rows, self.pad_token_id)

@@ -1,6 +1,6 @@
 """Rows of a task as the items of a batch: the chunks of one clip and its tokenised questions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,10 +41,6 @@ class ClipDataset(Dataset):
         seed: Of the variations.
         questions_per_clip: Questions of each item, drawn anew each epoch in training; a clip with fewer repeats some.
             By default all of them.
-        with_answers: False gives prompts only, for generation.
-        use_video: False takes the picture from every clip.
-        use_audio: False takes the sound from every clip.
-        change: Applied to each decoded clip together with its id, for example noise at evaluation.
     """
 
     def __init__(
@@ -57,10 +53,6 @@ class ClipDataset(Dataset):
         augment: AugmentConfig | None = None,
         seed: int = 0,
         questions_per_clip: int | None = None,
-        with_answers: bool = True,
-        use_video: bool = True,
-        use_audio: bool = True,
-        change: Callable[[Clip, str], Clip] | None = None,
         progress: bool = True,
     ):
         self.cache = ClipCache.build(
@@ -73,7 +65,6 @@ class ClipDataset(Dataset):
         )
         self.rows = [row for row in rows if row.id in self.cache]
         self.task, self.processor, self.augment, self.seed = task, processor, augment, seed
-        self.with_answers, self.use_video, self.use_audio, self.change = with_answers, use_video, use_audio, change
         if questions_per_clip is None and len({len(row.questions) for row in self.rows}) > 1:
             questions_per_clip = max(len(row.questions) for row in self.rows)
         self.questions_per_clip = questions_per_clip
@@ -96,12 +87,6 @@ class ClipDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         clip = self.cache[row.id]
-        if self.change is not None:
-            clip = self.change(clip, row.id)
-        if not self.use_video:
-            clip = replace(clip, frames=None, frame_times=None)
-        if not self.use_audio:
-            clip = replace(clip, waveform=None)
         if self.augment is None:
             return self._item(clip, row.questions)
         return self._varied_item(row, clip, self.augment.at_epoch(self.epoch))
@@ -143,6 +128,6 @@ class ClipDataset(Dataset):
         # The same few texts come again and again: remembering them takes 1.5 ms off every item.
         key = (text, answer)
         if key not in self._tokens:
-            rows = self.processor.tokenize_questions([text], [answer] if self.with_answers else None)
+            rows = self.processor.tokenize_questions([text], [answer])
             self._tokens[key] = {name: ids for name, (ids,) in rows.items()}
         return self._tokens[key]
