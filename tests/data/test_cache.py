@@ -99,3 +99,10 @@ def test_a_kill_while_writing_leaves_nothing_that_looks_whole(rows, tmp_path, mo
 def test_only_frames_that_the_grid_shows_are_kept(rows, tmp_path):
     clip = build(rows, tmp_path, frames_per_second=5.0)["both"]
     np.testing.assert_allclose(clip.frame_times, [0.0, 0.2, 0.4, 0.6], atol=0.001)
+
+
+def test_frames_whose_times_the_container_rounds_are_kept(tmp_path):
+    """Matroska stores 1/15 s as 67 ms, which is after the moment that a grid of 15 frames a second shows."""
+    row = Row("a", write_clip(tmp_path / "a.mkv", fps=15, seconds=1.0, sound=False))
+    clip = build([row], tmp_path / "cache", frames_per_second=15.0)["a"]
+    assert clip.frame_times.tolist() == read_clip(row.media).frame_times.tolist()

@@ -19,6 +19,7 @@ import numpy as np
 from einops import rearrange
 from tqdm import tqdm
 
+from mirasol.chunks.time_grid import TOLERANCE_SECONDS
 from mirasol.features import MirasolVideoProcessor
 from mirasol.media import Clip, MediaError, MediaInfo, read_clip
 from mirasol.tasks import Row
@@ -108,7 +109,8 @@ class ClipCache:
 
 def _write(partial: Path, rows, image_processor, size, crop_fraction, frames_per_second, progress) -> None:
     def grid_times(info: MediaInfo) -> np.ndarray:
-        return np.arange(int(np.ceil(info.duration_seconds * frames_per_second))) / frames_per_second
+        times = np.arange(int(np.ceil(info.duration_seconds * frames_per_second))) / frames_per_second
+        return times + TOLERANCE_SECONDS  # as the chunks place frames: 1/15 s is stamped 67 ms in Matroska
 
     clips: dict[str, dict] = {}
     bad: dict[str, str] = {}
