@@ -18,7 +18,7 @@ def wheel(repository, tmp_path_factory) -> Path:
     return path
 
 
-def test_wheel_holds_every_tracked_file_of_the_package_and_nothing_else(wheel, repository):
+def test_wheel_holds_every_tracked_file_of_the_package_and_no_clip_or_bytecode(wheel, repository):
     listed = subprocess.run(
         ["git", "ls-files", "src/mirasol"], cwd=repository, check=True, capture_output=True, text=True
     ).stdout.split()

@@ -78,10 +78,10 @@ def test_the_export_answers_a_question_about_a_clip(run, small_grid):
     output, result = run
     model = AutoModelForSeq2SeqLM.from_pretrained(result.export, dtype="float32").eval()
     processor = AutoProcessor.from_pretrained(result.export)
-    clip = next((small_grid / "clips").iterdir())
     inputs = processor(text="which color is named?", videos=str(sorted((small_grid / "clips").iterdir())[-1]))
     ids = model.generate(**inputs, max_new_tokens=3)
-    assert isinstance(processor.decode_answer(ids[0]), str) and clip.exists()
+    prompt_length = inputs["decoder_input_ids"].shape[1]
+    assert 1 <= ids.shape[1] - prompt_length <= 3 and ids.max() < model.config.text_config.vocab_size
     assert json.loads((output / "best" / "training.json").read_text())["num_bad_clips"] == 1
 
 
