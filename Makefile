@@ -21,7 +21,8 @@ export HF_HUB_OFFLINE := 1
 
 # The check is made every time, because a later `pip install` into .venv can bring such a package too.
 setup: $(READY)
-	@if $(PIP) list 2>/dev/null | grep -Ei '$(UNWANTED)'; then \
+	@packages=$$($(PIP) list) || exit 1; \
+	if echo "$$packages" | grep -Ei '$(UNWANTED)'; then \
 	  echo 'Expected CPU PyTorch without the packages above, found them in $(VENV).' \
 	    'Delete $(VENV), point pip at an index with CPU wheels of torch 2.13.0 (PIP_INDEX_URL), and run make again.' >&2; \
 	  exit 1; \
