@@ -210,7 +210,7 @@ class MirasolTrainer(Seq2SeqTrainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         if f"eval_{self.args.metric_for_best_model}" not in metrics:
-            known = ", ".join(sorted(name.removeprefix("eval_") for name in metrics))
+            known = ", ".join(sorted(n.removeprefix("eval_") for n in metrics if n.startswith("eval_")))
             raise ValueError(
                 f"Recipe key validation.metric is {self.args.metric_for_best_model!r}, but validation gives: {known}. "
                 "Choose one of these."
