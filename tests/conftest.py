@@ -19,6 +19,7 @@ SOURCE = REPOSITORY / "src" / "mirasol"
 # The modules whose jaxtyping signatures are enforced while testing; users pay nothing. Only these, because `@strict`
 # config modules must not be hooked. The hook stays for the whole session: modules load lazily.
 SHAPED = [*(SOURCE / "features").glob("*.py"), *(SOURCE / "model").glob("modeling_*.py")]
+SHAPED += [SOURCE / name for name in ("data/augment.py", "evaluate/attention.py", "evaluate/generation.py")]
 install_import_hook([f"mirasol.{path.parent.name}.{path.stem}" for path in SHAPED], "beartype.beartype")
 
 

@@ -200,7 +200,7 @@ def test_contradicting_strengths_are_refused():
 
 
 def test_sound_comes_first_and_noise_grows():
-    config = AugmentConfig(noise_probability=0.4, noise_ramp_epochs=(4, 8), sound_first_epochs=3)
+    config = AugmentConfig(noise_probability=0.4, noise_ramp_epochs=(4.0, 8.0), sound_first_epochs=3)
     epochs = [config.at_epoch(epoch) for epoch in (0, 2, 3, 4, 6, 8, 11)]
     assert [e.noise_probability for e in epochs] == pytest.approx([0, 0, 0, 0, 0.2, 0.4, 0.4])
     assert [e.sound_only_probability for e in epochs] == [1, 1, *[config.sound_only_probability] * 5]

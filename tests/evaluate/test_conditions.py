@@ -52,9 +52,9 @@ def test_noise_has_the_asked_ratio_over_the_whole_clip(rows, noise_db):
 
 def test_noise_depends_on_seed_and_clip_alone():
     waveform = np.ones(997, np.float32)
-    assert np.array_equal(add_noise(waveform, 0, 1, "a"), add_noise(waveform, 0, 1, "a"))
-    assert not np.array_equal(add_noise(waveform, 0, 1, "a"), add_noise(waveform, 0, 2, "a"))
-    assert not np.array_equal(add_noise(waveform, 0, 1, "a"), add_noise(waveform, 0, 1, "b"))
+    assert np.array_equal(add_noise(waveform, 0.0, 1, "a"), add_noise(waveform, 0.0, 1, "a"))
+    assert not np.array_equal(add_noise(waveform, 0.0, 1, "a"), add_noise(waveform, 0.0, 2, "a"))
+    assert not np.array_equal(add_noise(waveform, 0.0, 1, "a"), add_noise(waveform, 0.0, 1, "b"))
 
 
 def test_every_partner_differs_in_every_word_of_the_sentence(grid_root):

@@ -132,10 +132,18 @@ def test_a_missing_task_or_split_is_named(grid_root):
 
 
 def test_robustness_compares_the_same_clips_with_and_without_picture(untrained, grid_root, tmp_path, capsys):
-    options = [str(untrained), f"root={grid_root}", "split=test", "noise_db=-5", "seeds=0,1", "max_clips=2"]
-    robustness.main([*options, f"json={tmp_path / 'table.json'}"])
+    options = ["--split", "test", "--noise-db", "-5", "--seeds", "0", "1", "--max-clips", "2"]
+    robustness.main([str(untrained), "--root", str(grid_root), *options, "--json", str(tmp_path / "table.json")])
     numbers = json.loads((tmp_path / "table.json").read_text())
     assert list(numbers) == ["clean", "-5 dB"]
     assert set(numbers["clean"]) - set(numbers["-5 dB"]) == {"picture"}
     assert numbers["-5 dB"]["gain"]["clips"] == 2
     assert "| -5 dB |" in capsys.readouterr().out
+
+
+def test_robustness_refuses_what_it_does_not_know_without_a_traceback(capsys):
+    for options in (["--splits", "test"], ["nowhere"]):
+        with pytest.raises(SystemExit) as stopped:
+            robustness.main(options)
+        assert stopped.value.code == 2
+    assert "Expected a checkpoint folder" in capsys.readouterr().err

@@ -18,7 +18,7 @@ SIZE = (5, 11, 13)
 
 
 def test_window_embedding_equals_a_strided_convolution():
-    embedding = MirasolWindowEmbedding(WINDOWS, SIZE, num_channels=3, hidden_size=24, patch_norm=False)
+    embedding = MirasolWindowEmbedding(WINDOWS, SIZE, num_channels=3, hidden_size=24)
     values = torch.randn(2, 3, *SIZE)
 
     found = embedding(values) - embedding.position_code(values.device)
@@ -72,3 +72,20 @@ def test_sincos_code_repeats_after_its_periods():
     torch.testing.assert_close(code[1, [0, 2]], torch.tensor([0.0, 1.0]), atol=1e-6, rtol=0)  # one shortest period on
     torch.testing.assert_close(code[2], code[0], atol=1e-5, rtol=0)  # one longest, sixteen shortest
     assert abs(code[1, 1] - 0.3827) < 1e-3  # sin(2 pi / 16)
+
+
+def test_motion_gain_multiplies_what_differs_from_the_mean_frame_of_the_chunk():
+    config = MirasolVideoConfig(num_frames=FRAMES, image_size=IMAGE_SIZE, tubes=(((2, 3, 4), (1, 3, 4), (0, 0, 0)),))
+    plain = enliven(MirasolVideoEncoder(config)).eval()
+    amplified = MirasolVideoEncoder(config)
+    amplified.load_state_dict(plain.state_dict())
+    amplified.motion_gain = 5.0
+    pixels = torch.randn(1, FRAMES, 3, IMAGE_SIZE, IMAGE_SIZE)
+    still = sum(pixels[:, frame] for frame in range(FRAMES)) / FRAMES
+
+    by_hand = torch.stack([still + 5.0 * (pixels[:, frame] - still) for frame in range(FRAMES)], dim=1)
+
+    torch.testing.assert_close(amplified.eval()(pixels), plain(by_hand), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(plain(pixels), plain(by_hand), atol=1e-2)
+    standing = still[:, None].expand(-1, FRAMES, -1, -1, -1)
+    torch.testing.assert_close(amplified(standing), plain(standing), atol=1e-4, rtol=1e-4)

@@ -338,7 +338,7 @@ class MirasolProcessor(ProcessorMixin):
                 f"{frames.shape[1]} x {frames.shape[2]}: resize them, or leave do_resize on."
             )
         pixels = self.image_processor.crop_and_resize(frames, crop_fraction=None if do_resize else 1.0)
-        # Whole frames are copied 10 times faster when each is one piece of memory.
+        # Whole frames are copied faster when each is one piece of memory.
         shown = pixels.contiguous().index_select(0, torch.from_numpy(slots.ravel()))
         shown = rearrange(shown, "(chunk frame) ... -> chunk frame ...", frame=self.num_frames_per_chunk)
         values = self.image_processor.to_pixel_values(shown)

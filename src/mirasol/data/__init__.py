@@ -1,7 +1,7 @@
 """From a task's rows to batches: decoded once, varied by (seed, epoch, sample id), cut into chunks, with questions."""
 
-from mirasol.data.augment import AugmentConfig, noisy
+from mirasol.data.augment import AugmentConfig
 from mirasol.data.cache import ClipCache
 from mirasol.data.dataset import ClipDataset
 
-__all__ = ["AugmentConfig", "ClipCache", "ClipDataset", "noisy"]
+__all__ = ["AugmentConfig", "ClipCache", "ClipDataset"]

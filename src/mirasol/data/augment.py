@@ -48,9 +48,7 @@ class AugmentConfig:
     mel_mask_share: float = 0.15  # largest share of the mel bins per mask
     sound_only_probability: float = 0.15
     picture_only_probability: float = 0.25
-    sound_first_epochs: int = (
-        0  # first, clips have sound only: cheap, and lips are learned better once words are known
-    )
+    sound_first_epochs: int = 0  # in these, clips have sound only: cheap, and words are learned from sound first
 
     def __post_init__(self) -> None:
         ranges = (
@@ -181,10 +179,10 @@ def vary_picture(
         shown = F.interpolate(shown, size=(size, size), mode="bilinear", antialias=True)
         shown = rearrange(shown, "frame channel height width -> frame height width channel")
     if mirrored:
-        shown = shown.flip(2)  # 9 times faster than NumPy's
+        shown = shown.flip(2)  # faster than NumPy's
     frames = np.ascontiguousarray(shown.numpy())
     if brightness != 0 or (gains != 1).any():
-        # int16 with 5 binary places, one row of gains as long as a frame: 6 times faster than a table of levels.
+        # int16 with 5 binary places, one row of gains as long as a frame: faster than a table of levels.
         row = np.tile(np.rint(32 * gains).astype(np.int16), size * size)
         levels = frames.reshape(len(frames), -1) * row
         levels += np.rint(32 * (127.5 + 255 * brightness) - 127.5 * row).astype(np.int16)

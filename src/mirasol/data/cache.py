@@ -1,6 +1,6 @@
 """Clips decoded once: small uint8 frames and the 16 kHz waveform of every clip, memory-mapped.
 
-Decoding costs about 20 times what the rest of a training sample costs. A cache is one folder, named by a hash of what
+Decoding costs more than all the rest of a training sample. A cache is one folder, named by a hash of what
 it was made from (file contents and settings), written under a temporary name and moved when whole: a folder that
 exists is complete, whatever was killed.
 """

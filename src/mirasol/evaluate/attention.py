@@ -38,13 +38,14 @@ def chunk_attention(
     cross_attentions: Sequence[Float[Tensor, "row head token chunk_latent"]],
     answer_mask: Bool[Tensor, "row token"],
     num_chunks: int,
-    layers: Sequence[int] | None = None,
 ) -> Float[Tensor, "row chunk"]:
     """Share of cross-attention on each chunk: mean over layers, heads and the positions that predict the answer."""
-    chosen = [cross_attentions[i] for i in (range(len(cross_attentions)) if layers is None else layers)]
     per_token = reduce(
-        torch.stack(chosen).float(), "layer row head token (chunk latent) -> row token chunk", "sum", chunk=num_chunks
-    ) / (len(chosen) * chosen[0].shape[1])
+        torch.stack(list(cross_attentions)).float(),
+        "layer row head token (chunk latent) -> row token chunk",
+        "sum",
+        chunk=num_chunks,
+    ) / (len(cross_attentions) * cross_attentions[0].shape[1])
     mask = answer_mask.to(per_token.dtype)
     return torch.einsum("rtc,rt->rc", per_token, mask) / mask.sum(1, keepdim=True).clamp(min=1)
 
@@ -59,9 +60,7 @@ def answer_log_probability(
 
 
 @torch.no_grad()
-def attention_weights(
-    model, encoder_outputs, text: dict, layers: Sequence[int] | None = None
-) -> Float[Tensor, "row chunk"]:
+def attention_weights(model, encoder_outputs, text: dict) -> Float[Tensor, "row chunk"]:
     """Cross-attention share per chunk and row; `text` holds decoder_input_ids with the answer, mask and labels."""
     with eager_attention(model):
         outputs = model(
@@ -72,7 +71,7 @@ def attention_weights(
             use_cache=False,
         )
     num_chunks = encoder_outputs.chunk_times.shape[1]
-    return chunk_attention(outputs.cross_attentions, text["labels"] != -100, num_chunks, layers)
+    return chunk_attention(outputs.cross_attentions, text["labels"] != -100, num_chunks)
 
 
 @torch.no_grad()

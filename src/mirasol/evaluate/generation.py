@@ -1,7 +1,7 @@
 """From questions and encoded clips to answers with a confidence; and the checkpoint that gives them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def check_checkpoint(folder: Path) -> dict:
     return config
 
 
-def split_inputs(inputs: dict, device: torch.device) -> tuple[dict, dict]:
+def split_inputs(inputs: Mapping, device: torch.device) -> tuple[dict, dict]:
     """(media, text): what the encoder takes and what the decoder takes, on the device."""
     moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
     media = {name: moved[name] for name in MEDIA_INPUTS if moved.get(name) is not None}

@@ -37,7 +37,7 @@ class RestsOnShare:
 
 def measure_rests_on(
     model, processor, rows: Sequence[Row], *, task: str = "grid", methods: Sequence[str] = METHODS,
-    layers: Sequence[int] | None = None, batch_size: int = 8, progress: bool = True,
+    batch_size: int = 8, progress: bool = True,
 ) -> list[RestsOnShare]:  # fmt: skip
     """One share per method, over the questions of the rows that ask for a single spoken word (the task's SLOTS)."""
     module = get_task(task)
@@ -56,7 +56,7 @@ def measure_rests_on(
         given = generate_answers(model, processor, encoder_outputs, text)
         text = with_answers(text, given)
         weights = {
-            "attention": lambda e=encoder_outputs, t=text: attention_weights(model, e, t, layers),
+            "attention": lambda e=encoder_outputs, t=text: attention_weights(model, e, t),
             "leave_one_out": lambda m=media, t=text: leave_one_out_weights(model, m, t),
         }
         found = {method: weights[method]() for method in methods}

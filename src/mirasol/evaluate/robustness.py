@@ -1,22 +1,21 @@
 """Where the picture helps: picture + sound against sound alone, clean and under white noise, on the same clips.
 
-    python -m mirasol.evaluate.robustness [CHECKPOINT] [key=value ...]
-    python -m mirasol.evaluate.robustness split=test noise_db=-5,-10 seeds=0,1,2
+    python -m mirasol.evaluate.robustness --split test --noise-db -5 -10 --seeds 0 1 2
 
-`noise_db` and `seeds` are lists with commas. The same seed gives a clip the same noise with and without its picture.
+The same seed gives a clip the same noise with and without its picture.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.generation import load_checkpoint
-from mirasol.evaluate.runner import evaluate_rows, load_rows
+from mirasol.evaluate.runner import evaluate_rows, load_rows, write_whole
 from mirasol.evaluate.summary import Prediction, paired_difference, share
 from mirasol.media import Clip
 from mirasol.tasks import grid
@@ -79,24 +78,27 @@ def table(results: dict[str, dict[str, Interval]]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Prints the table; with `json=FILE` also writes the numbers there."""
-    options: dict[str, Any] = {}
-    for argument in arguments:
-        key, _, value = argument.rpartition("=")
-        options[key or "checkpoint"] = value
-    file = options.pop("json", None)
-    for key, kind in (("noise_db", float), ("seeds", int)):
-        if key in options:
-            options[key] = [kind(part) for part in options[key].split(",")]
-    if "max_clips" in options:
-        options["max_clips"] = int(options["max_clips"])
-    results = robustness(**options)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table; with `--json` also writes the numbers there."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("checkpoint", nargs="?", help="folder; default: the shipped one")
+    parser.add_argument("--root", default="data/grid_s1")
+    parser.add_argument("--split", default="val+test")
+    parser.add_argument("--noise-db", type=float, nargs="+", default=[-5.0, -10.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--max-clips", type=int)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = vars(parser.parse_args(arguments))
+    file = options.pop("json")
+    try:
+        results = robustness(**options)
+    except ValueError as error:
+        parser.error(str(error))
     sys.stdout.write(table(results) + "\n")
     if file is not None:
         numbers = {noise: {name: i.as_dict() for name, i in shares.items()} for noise, shares in results.items()}
-        Path(file).write_text(json.dumps(numbers, indent=2) + "\n")
+        write_whole(file, json.dumps(numbers, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -59,7 +59,6 @@ class MirasolVideoConfig(MirasolTransformerConfig):
     image_size: int = 64
     num_channels: int = 3
     num_frames: int = 8
-    patch_norm: bool = False
     motion_gain: float = 1.0  # of what moves within a chunk, over what stands still
     tubes: list | tuple = (
         ((4, 16, 16), (4, 16, 16), (0, 0, 0)),
@@ -91,7 +90,6 @@ class MirasolAudioConfig(MirasolTransformerConfig):
 
     num_mel_frames: int = 64
     num_mel_bins: int = 128
-    patch_norm: bool = False
     patches: list | tuple = (((16, 16), (10, 10), (0, 0)),)
 
     @property

@@ -223,7 +223,6 @@ class MirasolModel(MirasolPreTrainedModel):
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: MirasolEncoderOutput | None = None,
         past_key_values: EncoderDecoderCache | None = None,
-        decoder_inputs_embeds: Float[Tensor, "row token dim"] | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         **kwargs,
@@ -246,13 +245,12 @@ class MirasolModel(MirasolPreTrainedModel):
                 **media, video_chunk_index=video_chunk_index, audio_chunk_index=audio_chunk_index
             )
         chunk_mask = encoder_outputs.chunk_mask
-        text = decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds
-        if text is None:
+        if decoder_input_ids is None:
             raise ValueError("Expected decoder_input_ids (or labels), found neither. Pass the tokenised question.")
-        if text.shape[0] % chunk_mask.shape[0]:
+        if decoder_input_ids.shape[0] % chunk_mask.shape[0]:
             raise ValueError(
                 f"The rows of text must be a multiple of the clips (k questions each, grouped by clip), found "
-                f"{text.shape[0]} rows and {chunk_mask.shape[0]} clips."
+                f"{decoder_input_ids.shape[0]} rows and {chunk_mask.shape[0]} clips."
             )
         use_cache = self.config.text_config.use_cache if use_cache is None else use_cache
         if use_cache and past_key_values is None and not self.training:
@@ -269,7 +267,6 @@ class MirasolModel(MirasolPreTrainedModel):
             self.decoder.add_time(latents, encoder_outputs.chunk_times),
             repeat(chunk_mask, "batch chunk -> batch (chunk latent)", latent=num_latents),
             past_key_values=past_key_values,
-            inputs_embeds=decoder_inputs_embeds,
         )
         return MirasolOutput(
             last_hidden_state=hidden_states,
@@ -343,7 +340,6 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         labels: Int[Tensor, "row token"] | None = None,
         encoder_outputs: MirasolEncoderOutput | None = None,
         past_key_values: EncoderDecoderCache | None = None,
-        decoder_inputs_embeds: Float[Tensor, "row token dim"] | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         **kwargs,
@@ -356,7 +352,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
                 Without `decoder_input_ids` the decoder reads the labels shifted to the right.
             encoder_outputs: latents of clips watched before; then no media are needed and only the text loss is given.
         """
-        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+        if labels is not None and decoder_input_ids is None:
             start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
             decoder_input_ids = torch.cat([start, labels[:, :-1]], dim=1)
             decoder_input_ids = decoder_input_ids.masked_fill(decoder_input_ids == -100, self.config.pad_token_id)
@@ -373,7 +369,6 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             past_key_values=past_key_values,
-            decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
             output_attentions=output_attentions,
         )

@@ -136,14 +136,13 @@ class MirasolTextDecoder(nn.Module):
 
     def forward(
         self,
-        input_ids: Int[Tensor, "row token"] | None,
+        input_ids: Int[Tensor, "row token"],
         attention_mask: Tensor | None,
         encoder_hidden_states: Float[Tensor, "batch key latent_dim"],
         encoder_attention_mask: Bool[Tensor, "batch key"],
         past_key_values: EncoderDecoderCache | None = None,
-        inputs_embeds: Float[Tensor, "row token dim"] | None = None,
     ) -> tuple[Float[Tensor, "row token dim"], tuple]:
-        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        hidden_states = self.embed_tokens(input_ids)
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         rows, length = hidden_states.shape[:2]
         if attention_mask is not None and attention_mask.ndim == 2:

@@ -34,20 +34,14 @@ class MirasolWindowEmbedding(nn.Module):
     """Tokens of a set of strided windows, any shape: gather, one matrix product per shape, sin/cos code of the centre.
 
     A window is a 3D convolution whose stride may differ from its kernel (TubeViT); gathering first makes it a plain
-    matrix product, which is several times faster on CPU because the windows hardly overlap.
-
-    With `patch_norm`, each window is normalised before and after its projection (Dual PatchNorm, arXiv 2302.01327):
-    what differs between windows then counts, not how bright or loud they are.
+    matrix product: the windows hardly overlap, so little is copied twice.
     """
 
-    def __init__(self, windows, size: tuple[int, ...], num_channels: int, hidden_size: int, patch_norm: bool):
+    def __init__(self, windows, size: tuple[int, ...], num_channels: int, hidden_size: int):
         super().__init__()
         self.windows, self.size, self.hidden_size = windows, tuple(size), hidden_size
         sizes = [num_channels * prod(kernel) for kernel, _, _ in windows]
         self.projections = nn.ModuleList(nn.Linear(size, hidden_size) for size in sizes)
-        make_norm = nn.LayerNorm if patch_norm else nn.Identity
-        self.input_norms = nn.ModuleList(make_norm(size) for size in sizes)
-        self.output_norms = nn.ModuleList(make_norm(hidden_size) for _ in sizes)
 
     def position_code(self, device: torch.device) -> Float[Tensor, "token dim"]:
         """The code of every token's centre; axes share the width equally, periods from 2 elements to 4 chunks."""
@@ -64,14 +58,13 @@ class MirasolWindowEmbedding(nn.Module):
 
     def forward(self, values: Float[Tensor, "chunk channel *size"]) -> Float[Tensor, "chunk token dim"]:
         tokens = []
-        for number, (kernel, stride, offset) in enumerate(self.windows):
+        for (kernel, stride, offset), projection in zip(self.windows, self.projections, strict=True):
             windows = values
             for axis, (k, s, o) in enumerate(zip(kernel, stride, offset, strict=True), start=2):
                 windows = windows.narrow(axis, o, windows.shape[axis] - o).unfold(axis, k, s)
             # -> chunk token (channel kernel)
             windows = windows.movedim(1, len(kernel) + 1).flatten(len(kernel) + 1).flatten(1, -2)
-            projected = self.projections[number](self.input_norms[number](windows))
-            tokens.append(self.output_norms[number](projected))
+            tokens.append(projection(windows))
         tokens = torch.cat(tokens, dim=1)
         return tokens + self.position_code(tokens.device).to(tokens.dtype)
 
@@ -81,9 +74,7 @@ class MirasolTower(nn.Module):
 
     def __init__(self, config, windows, num_channels: int):
         super().__init__()
-        self.embedding = MirasolWindowEmbedding(
-            windows, config.input_size, num_channels, config.hidden_size, config.patch_norm
-        )
+        self.embedding = MirasolWindowEmbedding(windows, config.input_size, num_channels, config.hidden_size)
         self.layers = nn.ModuleList(MirasolEncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -97,9 +88,8 @@ class MirasolTower(nn.Module):
 class MirasolVideoEncoder(MirasolTower):
     """v_t: the tokens of one chunk of frames.
 
-    What moves within the chunk is first multiplied by `motion_gain`: a small, still face fills the pixels with what is
-    always the same, and lips change them by a few percent. For the tubes, which are linear, this is only another scale
-    of their weights (1 leaves the pixels as they are, and inflated 2D kernels give the same tokens at any gain).
+    What moves within the chunk, its difference from the chunk's mean frame, is first multiplied by `motion_gain`: a
+    still face fills the pixels with what is always the same, and lips change them little. 1 leaves the pixels alone.
     """
 
     def __init__(self, config: MirasolVideoConfig):
