@@ -14,10 +14,10 @@ PRESETS: dict[str, dict] = {
             "num_attention_heads": 3,
             "intermediate_size": 384,
             "image_size": 48,
+            "motion_gain": 4.0,  # lips change a still face little
             "tubes": (
-                ((4, 16, 16), (4, 16, 16), (0, 0, 0)),
+                ((2, 16, 16), (2, 16, 16), (0, 0, 0)),
                 ((8, 8, 8), (8, 32, 32), (0, 4, 4)),
-                ((1, 16, 16), (8, 32, 32), (0, 0, 0)),
             ),
         },
         "audio_config": {
