@@ -46,7 +46,7 @@ def rows(tmp_path_factory) -> list[GridRow]:
     rows = []
     for number, seconds in enumerate((1.44, 1.6, 1.52, 1.4, 1.6)):
         path = write_clip(folder / f"{number}.mp4", seconds=seconds, sound=number < 4)
-        row = GridRow(str(number), path, (), WORD_TIMES, WORDS, "train")
+        row = GridRow(str(number), path, word_times=WORD_TIMES, words=WORDS, split="train")
         rows.append(dataclasses.replace(row, questions=tuple(fixed_questions(row))))
     return rows
 

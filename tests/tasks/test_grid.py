@@ -8,7 +8,9 @@ import pytest
 from mirasol.tasks import get_task, grid
 
 WORD_TIMES = ((0.71, 0.9), (0.9, 1.08), (1.08, 1.12), (1.15, 1.24), (1.24, 1.45), (1.45, 1.87))  # a gap before "f"
-ROW = grid.GridRow("bbaf3s", "clip.mp4", (), WORD_TIMES, ("bin", "blue", "at", "f", "three", "soon"), "val")
+ROW = grid.GridRow(
+    "bbaf3s", "clip.mp4", word_times=WORD_TIMES, words=("bin", "blue", "at", "f", "three", "soon"), split="val"
+)
 
 
 def word_at(time: float, word_times=WORD_TIMES) -> str:

@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,23 +12,78 @@ TASKS = {"grid": "mirasol.tasks.grid", "jsonl": "mirasol.tasks.jsonl"}
 
 @dataclass(frozen=True)
 class Question:
-    """One question about a clip, its right answer, and (if known) the seconds in which the answer is heard."""
+    """One question about a clip, its right answer, and (if known) the seconds in which the answer is heard.
+
+    `options` are the answers to choose between, the right one among them; none where the answer is free.
+    `references` are further right answers that the official metric accepts beside `answer`.
+    """
 
     id: str
     text: str
     answer: str
     kind: str
     seconds: tuple[float, float] | None = None
+    options: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One clip of a task. `word_times` are the seconds an augmentation must keep inside the clip (none: no shift)."""
+    """One clip of a task. `word_times` are the seconds an augmentation must keep inside the clip (none: no shift).
+
+    `segment` is the (start, end) in seconds of the file that the questions are about; None: the whole file.
+    """
 
     id: str
     media: Path
     questions: tuple[Question, ...] = ()
     word_times: tuple[tuple[float, float], ...] = ()
+    segment: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class PaperNumber:
+    """A result of the paper in per cent. `is_certain` is False where it is recalled and not confirmed."""
+
+    percent: float
+    setting: str
+    is_certain: bool = True
+
+    def __str__(self) -> str:
+        text = f"{self.percent} % ({self.setting})"
+        return text if self.is_certain else f"about {text}, recalled, not confirmed"
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What a reader of a benchmark's score has to know about it; `mirasol data info TASK` prints it."""
+
+    title: str
+    source: str  # where annotations and clips are obtained
+    licence: str
+    sizes: Mapping[str, int]  # published number of `unit` in each split
+    unit: str  # questions or clips
+    prompt: str
+    normalisation: str
+    metric: str
+    paper: tuple[PaperNumber, ...]
+    versions: str  # known differences between published versions
+    layout: str  # of the folder that `load` reads
+
+    def __str__(self) -> str:
+        sizes = " / ".join(f"{split} {count:,}" for split, count in self.sizes.items())
+        lines = {
+            "source": self.source,
+            "licence": self.licence,
+            self.unit: sizes,
+            "layout": self.layout,
+            "prompt": self.prompt,
+            "normalisation": self.normalisation,
+            "metric": self.metric,
+            "versions": self.versions,
+            "paper": "; ".join(map(str, self.paper)),
+        }
+        return "\n".join([self.title, *(f"  {name:<14}{text}" for name, text in lines.items())])
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -43,7 +98,10 @@ def normalise(answer: str) -> str:
 
 
 def get_task(name: str) -> ModuleType:
-    """Return the task's module: `load`, `fixed_questions`, `random_questions`, `normalise`, `score`, `METRIC`."""
+    """Return the task's module: `load`, `fixed_questions`, `random_questions`, `normalise`, `score`, `METRIC`.
+
+    A benchmark's module has `INFO`, a `TaskInfo`, too.
+    """
     if name not in TASKS:
         raise ValueError(
             f"Expected a task out of {sorted(TASKS)}, found {name!r}. Did you mean {nearest(name, TASKS)!r}?"

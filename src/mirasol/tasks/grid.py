@@ -9,7 +9,7 @@ import csv
 import re
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +64,8 @@ def load(root: str | Path, split: str = "test") -> list[GridRow]:
                 words = tuple(line[slot] for slot in SLOTS)
                 start_end = (span.split("-") for span in line["word_times_s"].split(";"))
                 word_times = tuple((float(start), float(end)) for start, end in start_end)
-                row = GridRow(line["id"], root / line["file"], (), word_times, words, split)
-                rows.append(GridRow(row.id, row.media, tuple(fixed_questions(row)), word_times, words, split))
+                row = GridRow(line["id"], root / line["file"], word_times=word_times, words=words, split=split)
+                rows.append(replace(row, questions=tuple(fixed_questions(row))))
     return rows
 
 
