@@ -88,3 +88,13 @@ def test_wrong_frames_are_refused_with_a_remedy(clip, message):
 def test_wrong_crop_fraction_is_refused():
     with pytest.raises(ValueError, match="above 0 and at most 1, but it is 1.5: pass 1.0"):
         MirasolVideoProcessor(SIZE, crop_fraction=1.5)
+
+
+def test_crop_center_moves_the_square_and_stays_inside_the_frame():
+    clip = np.zeros((1, 10, 20, 3), np.uint8)
+    clip[:, 6:10, 13:17] = 255  # centre at x = 15 of 20, y = 8 of 10
+    assert (MirasolVideoProcessor(4, crop_fraction=0.4, crop_center=(0.75, 0.8)).crop_and_resize(clip) == 255).all()
+    assert (MirasolVideoProcessor(4, crop_fraction=0.4, crop_center=(0.75, 1.0)).crop_and_resize(clip) == 255).all()
+    assert (MirasolVideoProcessor(4, crop_fraction=0.4, crop_center=(0.5, 0.5)).crop_and_resize(clip) == 0).any()
+    with pytest.raises(ValueError, match=r"crop_center is \(x, y\).*it is \(0.5, 1.2\)"):
+        MirasolVideoProcessor(4, crop_center=(0.5, 1.2))

@@ -55,7 +55,10 @@ class ClipCache:
         size = round(image_processor.image_size * min(margin, 1 / shown))
         crop_fraction = min(shown * size / image_processor.image_size, 1.0)
         digests = {row.id: _digest(row.media) for row in rows}
-        settings = {"format": FORMAT, "size": size, "crop_fraction": crop_fraction, "rate": frames_per_second}
+        settings = {
+            "format": FORMAT, "size": size, "crop_fraction": crop_fraction, "rate": frames_per_second,
+            "crop_center": image_processor.crop_center,
+        }  # fmt: skip
         key = hashlib.sha256(json.dumps([settings, digests], sort_keys=True).encode()).hexdigest()[:16]
         folder = Path(root) / key
         if not (folder / "index.json").is_file():

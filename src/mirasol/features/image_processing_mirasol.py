@@ -1,4 +1,4 @@
-"""Frames -> `pixel_values_videos`: a centred square of each frame, resized and normalised."""
+"""Frames -> `pixel_values_videos`: a square of each frame, resized and normalised."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,13 @@ from transformers.image_processing_utils import BaseImageProcessor
 class MirasolVideoProcessor(BaseImageProcessor):
     """Makes `pixel_values_videos` from uint8 frames, without torchvision.
 
-    The centred square is cut out before it is resized, so that only pixels that will be seen are computed.
+    The square is cut out before it is resized, so that only pixels that will be seen are computed.
 
     Args:
         image_size: Side of the square that the model sees, in pixels.
         crop_fraction: Side of the square cut from each frame, as a part of the frame's shorter side.
+        crop_center: Where the square's centre lies, as parts of the frame's width and height; the square is moved as
+            little as keeps it inside the frame.
         image_mean: Subtracted from the colours after they are scaled to [0, 1].
         image_std: Divides them after that.
     """
@@ -30,6 +32,7 @@ class MirasolVideoProcessor(BaseImageProcessor):
         self,
         image_size: int = 224,
         crop_fraction: float = 1.0,
+        crop_center: Sequence[float] = (0.5, 0.5),
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
         **kwargs,
@@ -40,8 +43,14 @@ class MirasolVideoProcessor(BaseImageProcessor):
                 f"crop_fraction is a part of the frame's shorter side, above 0 and at most 1, but it is "
                 f"{crop_fraction}: pass 1.0 to keep the largest square."
             )
+        if len(crop_center) != 2 or not all(0 <= part <= 1 for part in crop_center):
+            raise ValueError(
+                f"crop_center is (x, y), each a part of the frame from 0 to 1, but it is {tuple(crop_center)}: "
+                "pass (0.5, 0.5) for the middle."
+            )
         self.image_size = image_size
         self.crop_fraction = crop_fraction
+        self.crop_center = list(crop_center)
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
 
@@ -51,7 +60,7 @@ class MirasolVideoProcessor(BaseImageProcessor):
         image_size: int | None = None,
         crop_fraction: float | None = None,
     ) -> UInt8[Tensor, "frame 3 size size"]:
-        """The centred square of every frame, `image_size` pixels wide, still uint8.
+        """The square of every frame that the model sees, `image_size` pixels wide, still uint8.
 
         The frames are seen channels-last (no copy) because antialiased uint8 resizing is much faster so.
         """
@@ -59,7 +68,10 @@ class MirasolVideoProcessor(BaseImageProcessor):
         fraction = self.crop_fraction if crop_fraction is None else crop_fraction
         height, width = frames.shape[1:3]
         side = max(1, round(fraction * min(height, width)))
-        top, left = (height - side) // 2, (width - side) // 2
+        left, top = (
+            min(max(int(part * length - side / 2), 0), length - side)
+            for part, length in zip(self.crop_center, (width, height), strict=True)
+        )
         square = frames[:, top : top + side, left : left + side]
         if not (square.flags.c_contiguous and square.flags.writeable):
             square = square.copy()

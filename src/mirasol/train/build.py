@@ -85,7 +85,7 @@ def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
     """The processor with the recipe's grid and sizes, and a tokenizer made from the training texts."""
     sizes = recipe.processor
     return MirasolProcessor(
-        image_processor=MirasolVideoProcessor(image_size=sizes.image_size, crop_fraction=sizes.crop_fraction),
+        image_processor=MirasolVideoProcessor(sizes.image_size, sizes.crop_fraction, sizes.crop_center),
         feature_extractor=MirasolFeatureExtractor(num_mel_bins=sizes.num_mel_bins),
         tokenizer=build_tokenizer(texts, sizes.vocab_size, sizes.model_max_length),
         frames_per_second=sizes.frames_per_second,

@@ -35,6 +35,7 @@ class ProcessorRecipe:
     num_mel_bins: int | None = None
     image_size: int | None = None
     crop_fraction: float = 1.0
+    crop_center: tuple[float, float] = (0.5, 0.5)  # x, y
     max_chunks: int = 10
     vocab_size: int = 512
     model_max_length: int = 64
