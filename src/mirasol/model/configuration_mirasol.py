@@ -182,6 +182,7 @@ class MirasolConfig(PreTrainedConfig):
     """Everything that builds a Mirasol model.
 
     Args:
+        use_audio: False builds a video-only model: the same without audio encoder, audio slots and audio head.
         seconds_per_chunk: length of a chunk on the time grid; the processor's grid must agree.
         text_weight, latent_weight, video_weight, audio_weight: weights of the losses, see `set_objective`.
     """
@@ -203,6 +204,7 @@ class MirasolConfig(PreTrainedConfig):
     temporal_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
 
+    use_audio: bool = True
     seconds_per_chunk: float = 0.64
     text_weight: float = 10.0
     latent_weight: float = 1.0
@@ -235,6 +237,11 @@ class MirasolConfig(PreTrainedConfig):
     def num_latents(self) -> int:
         return self.combiner_config.num_latents
 
+    @property
+    def slot_sizes(self) -> tuple[int, int]:
+        """The Combiner's slots of a chunk: video tokens and, after them, audio tokens."""
+        return self.video_config.num_tokens, self.audio_config.num_tokens if self.use_audio else 0
+
     def set_objective(self, objective: str) -> None:
         """Sets the loss weights of `pretrain` (1, 1, 1) or `finetune` (10, 1, 1)."""
         if objective not in OBJECTIVES:
@@ -242,11 +249,16 @@ class MirasolConfig(PreTrainedConfig):
         self.text_weight, self.latent_weight, self.video_weight = OBJECTIVES[objective]
 
     def validate_architecture(self):
-        slots = self.video_config.num_tokens + self.audio_config.num_tokens
+        slots = sum(self.slot_sizes)
         if self.num_latents > slots:
             raise ValueError(
                 f"num_latents must not exceed the Combiner's slots, found num_latents={self.num_latents} and {slots} "
                 f"slots (video and audio tokens of one chunk). Lower num_latents or use finer tubes or patches."
+            )
+        if not self.use_audio and self.audio_weight:
+            raise ValueError(
+                f"audio_weight must be 0 in a video-only model, found audio_weight={self.audio_weight} and "
+                f"use_audio={self.use_audio}. Set audio_weight=0, or use_audio=True."
             )
         widths = self.combiner_config.hidden_size, self.temporal_config.hidden_size
         if widths[0] != widths[1]:

@@ -97,7 +97,8 @@ class MirasolEncoder(MirasolPreTrainedModel):
     def __init__(self, config: MirasolConfig):
         super().__init__(config)
         self.video_encoder = MirasolVideoEncoder(config.video_config)
-        self.audio_encoder = MirasolAudioEncoder(config.audio_config)
+        if config.use_audio:
+            self.audio_encoder = MirasolAudioEncoder(config.audio_config)
         self.combiner = MirasolTransformerCombiner(config)
         self.temporal_model = MirasolTemporalModel(config)
         self.next_chunk = MirasolNextChunkHeads(config)
@@ -107,10 +108,10 @@ class MirasolEncoder(MirasolPreTrainedModel):
     def forward(
         self,
         pixel_values_videos: Float[Tensor, "batch chunk frame channel height width"],
-        input_features: Float[Tensor, "batch chunk mel_frame mel"],
         video_chunk_mask: Bool[Tensor, "batch chunk"],
-        audio_chunk_mask: Bool[Tensor, "batch chunk"],
         chunk_times: Float[Tensor, "batch chunk 2"],
+        input_features: Float[Tensor, "batch chunk mel_frame mel"] | None = None,
+        audio_chunk_mask: Bool[Tensor, "batch chunk"] | None = None,
         video_chunk_index: Int[Tensor, " real"] | None = None,
         audio_chunk_index: Int[Tensor, " real_audio"] | None = None,
         **kwargs,
@@ -119,16 +120,21 @@ class MirasolEncoder(MirasolPreTrainedModel):
 
         Args:
             pixel_values_videos: frames, zeros where not real.
-            input_features: log-mel, zeros where not real.
             video_chunk_mask, audio_chunk_mask: True where the chunk holds picture, sound.
             chunk_times: start and end of each chunk in seconds.
+            input_features: log-mel, zeros where not real. A video-only model needs none and refuses real ones.
             video_chunk_index, audio_chunk_index: indices of the real chunks on the flattened (batch chunk) axis, from
                 the collator; then only these are computed. Without them every chunk is computed and masked.
         """
+        if not self.config.use_audio:
+            refuse_sound(audio_chunk_mask)
+            input_features, audio_chunk_mask = None, torch.zeros_like(video_chunk_mask)
         self._check_media(pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask, chunk_times)
-        batch, num_chunks = video_chunk_mask.shape
+        num_chunks = video_chunk_mask.shape[1]
         video_features = run_real_chunks(self.video_encoder, pixel_values_videos.to(self.dtype), video_chunk_index)
-        audio_features = run_real_chunks(self.audio_encoder, input_features.to(self.dtype), audio_chunk_index)
+        audio_features = None
+        if self.config.use_audio:
+            audio_features = run_real_chunks(self.audio_encoder, input_features.to(self.dtype), audio_chunk_index)
         combined = self.combiner(
             video_features, audio_features, video_chunk_mask.flatten(), audio_chunk_mask.flatten()
         )
@@ -155,24 +161,36 @@ class MirasolEncoder(MirasolPreTrainedModel):
 
     def _check_media(self, pixel_values_videos, input_features, *masks_and_times):
         config = self.config
-        batch_and_chunks = [tuple(x.shape[:2]) for x in (pixel_values_videos, input_features, *masks_and_times)]
+        values = [x for x in (pixel_values_videos, input_features) if x is not None]
+        batch_and_chunks = [tuple(x.shape[:2]) for x in (*values, *masks_and_times)]
         if len(set(batch_and_chunks)) > 1:
             raise ValueError(
                 f"pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask and chunk_times must agree "
                 f"in (batch, chunk), found {batch_and_chunks}. Pad clips with the collator, which pads all of them."
             )
-        found = tuple(pixel_values_videos.shape[2:]), tuple(input_features.shape[2:])
+        found = tuple(tuple(x.shape[2:]) for x in values)
         size = config.image_size
         expected = (
             (config.num_frames_per_chunk, config.video_config.num_channels, size, size),
             (config.num_mel_frames_per_chunk, config.num_mel_bins),
         )
-        if found != expected:
+        if found != expected[: len(found)]:
             raise ValueError(
                 f"Each chunk must hold frames of shape {expected[0]} (frame channel height width) and log-mel of "
-                f"shape {expected[1]} (mel_frame mel), found {found[0]} and {found[1]}. Use the processor saved with "
-                f"this model."
+                f"shape {expected[1]} (mel_frame mel), found {' and '.join(map(str, found))}. Use the processor saved "
+                f"with this model."
             )
+
+
+def refuse_sound(audio_chunk_mask: Bool[Tensor, "batch chunk"] | None) -> None:
+    """Raises if a video-only model is given sound: it would be dropped without a word. Not checked when compiled."""
+    if audio_chunk_mask is None or torch.compiler.is_compiling() or not audio_chunk_mask.any():
+        return
+    raise ValueError(
+        f"A video-only model (use_audio=False) takes no sound, found sound in {int(audio_chunk_mask.sum())} of "
+        f"{audio_chunk_mask.numel()} chunks. Pass use_audio=False to the processor (`--no-sound`, `--condition "
+        f"picture`, or data.augmentation.picture_only_probability=1 in a recipe), or take a model that hears."
+    )
 
 
 def run_real_chunks(
@@ -236,7 +254,8 @@ class MirasolModel(MirasolPreTrainedModel):
                 "audio_chunk_mask": audio_chunk_mask,
                 "chunk_times": chunk_times,
             }
-            if missing := [name for name, value in media.items() if value is None]:
+            needed = media.keys() - (() if self.config.use_audio else ("input_features", "audio_chunk_mask"))
+            if missing := [name for name, value in media.items() if value is None and name in needed]:
                 raise ValueError(
                     f"Expected clips or encoder_outputs, found no {', '.join(missing)}. Pass all that the processor "
                     f"gives: it masks what a clip does not have."
@@ -403,12 +422,11 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         output.video_loss = reconstruction_loss(
             heads.predict_video(latents), small_video(pixel_values_videos, heads.video_size), video_chunk_mask
         )
-        output.audio_loss = reconstruction_loss(
-            heads.predict_audio(latents), small_audio(input_features, heads.audio_size), audio_chunk_mask
-        )
         output.loss = (
-            output.loss
-            + config.latent_weight * output.latent_loss
-            + config.video_weight * output.video_loss
-            + config.audio_weight * output.audio_loss
+            output.loss + config.latent_weight * output.latent_loss + config.video_weight * output.video_loss
         )
+        if config.use_audio:
+            output.audio_loss = reconstruction_loss(
+                heads.predict_audio(latents), small_audio(input_features, heads.audio_size), audio_chunk_mask
+            )
+            output.loss = output.loss + config.audio_weight * output.audio_loss

@@ -40,28 +40,32 @@ class MirasolTransformerCombiner(nn.Module):
         super().__init__()
         combiner = config.combiner_config
         self.num_latents = combiner.num_latents
-        self.sizes = (config.video_config.num_tokens, config.audio_config.num_tokens)
+        self.sizes = config.slot_sizes
         self.video_projection = nn.Linear(config.video_config.hidden_size, combiner.hidden_size)
-        self.audio_projection = nn.Linear(config.audio_config.hidden_size, combiner.hidden_size)
+        if config.use_audio:
+            self.audio_projection = nn.Linear(config.audio_config.hidden_size, combiner.hidden_size)
         self.slot_embedding = nn.Parameter(torch.zeros(sum(self.sizes), combiner.hidden_size))
-        self.missing_embedding = nn.Parameter(torch.zeros(2, combiner.hidden_size))
+        self.missing_embedding = nn.Parameter(torch.zeros(1 + config.use_audio, combiner.hidden_size))
         self.layers = nn.ModuleList(MirasolEncoderLayer(combiner) for _ in range(combiner.num_hidden_layers))
         self.norm = nn.LayerNorm(combiner.hidden_size, eps=combiner.layer_norm_eps)
 
     def forward(
         self,
         video_features: Float[Tensor, "chunk video_token video_dim"],
-        audio_features: Float[Tensor, "chunk audio_token audio_dim"],
+        audio_features: Float[Tensor, "chunk audio_token audio_dim"] | None,
         video_mask: Bool[Tensor, " chunk"],
         audio_mask: Bool[Tensor, " chunk"],
     ) -> Float[Tensor, "chunk latent dim"]:
-        video = torch.where(
+        """The last m outputs; `audio_features` is None in a video-only model."""
+        slots = torch.where(
             video_mask[:, None, None], self.video_projection(video_features), self.missing_embedding[0]
         )
-        audio = torch.where(
-            audio_mask[:, None, None], self.audio_projection(audio_features), self.missing_embedding[1]
-        )
-        hidden_states = torch.cat([video, audio], dim=1) + self.slot_embedding
+        if audio_features is not None:
+            audio = torch.where(
+                audio_mask[:, None, None], self.audio_projection(audio_features), self.missing_embedding[1]
+            )
+            slots = torch.cat([slots, audio], dim=1)
+        hidden_states = slots + self.slot_embedding
         mask = slot_mask(video_mask, audio_mask, self.sizes)
         for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states, mask)

@@ -81,7 +81,8 @@ class MirasolNextChunkHeads(nn.Module):
             nn.Linear(temporal.intermediate_size, hidden_size),
         )
         self.video = nn.Linear(hidden_size, config.video_config.num_channels * prod(self.video_size))
-        self.audio = nn.Linear(hidden_size, prod(self.audio_size))
+        if config.use_audio:
+            self.audio = nn.Linear(hidden_size, prod(self.audio_size))
 
     def forward(self, latents: Float[Tensor, "batch chunk latent dim"]) -> Float[Tensor, "batch chunk latent dim"]:
         return self.features(latents)
