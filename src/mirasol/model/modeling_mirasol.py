@@ -422,9 +422,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         output.video_loss = reconstruction_loss(
             heads.predict_video(latents), small_video(pixel_values_videos, heads.video_size), video_chunk_mask
         )
-        output.loss = (
-            output.loss + config.latent_weight * output.latent_loss + config.video_weight * output.video_loss
-        )
+        output.loss = output.loss + config.latent_weight * output.latent_loss + config.video_weight * output.video_loss
         if config.use_audio:
             output.audio_loss = reconstruction_loss(
                 heads.predict_audio(latents), small_audio(input_features, heads.audio_size), audio_chunk_mask
