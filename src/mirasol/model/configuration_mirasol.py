@@ -143,6 +143,15 @@ class MirasolTemporalConfig(MirasolTransformerConfig):
     covariance_weight: float = 0.04  # keeps them from collapsing to one direction; not stated in the paper
     feature_mean_momentum: float = 0.01
 
+    def validate_architecture(self):
+        super().validate_architecture()
+        if self.hidden_size // self.num_attention_heads % 2:
+            raise ValueError(
+                f"{type(self).__name__}: heads must be of even size for rotary positions, found hidden_size="
+                f"{self.hidden_size} and num_attention_heads={self.num_attention_heads}, so heads of size "
+                f"{self.hidden_size // self.num_attention_heads}. Change one of the two."
+            )
+
 
 @strict
 class MirasolTextConfig(PreTrainedConfig):
