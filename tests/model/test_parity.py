@@ -60,7 +60,7 @@ def llama_and_mirasol():
             head_dim=text.head_dim,
             intermediate_size=text.intermediate_size,
             rms_norm_eps=text.rms_norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": text.rope_theta},
+            rope_parameters={"rope_type": "default", "rope_theta": text.rope_parameters["rope_theta"]},
             tie_word_embeddings=True,
         )
     )

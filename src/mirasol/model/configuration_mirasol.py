@@ -4,11 +4,14 @@ from math import prod
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 OBJECTIVES = {  # text, latent and video weight (paper: equal in pretraining, text x10 in finetuning)
     "pretrain": (1.0, 1.0, 1.0),
     "finetune": (10.0, 1.0, 1.0),
 }
+POSITION_CODES = ("sincos", "learned")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # those that do not depend on the length of the text
 
 
 def _require_heads_divide(name: str, hidden_size: int, num_attention_heads: int) -> None:
@@ -17,6 +20,11 @@ def _require_heads_divide(name: str, hidden_size: int, num_attention_heads: int)
             f"{name}: hidden_size must be a multiple of num_attention_heads, found hidden_size={hidden_size} and "
             f"num_attention_heads={num_attention_heads}. Change one of the two."
         )
+
+
+def _require_activation(name: str, hidden_act: str) -> None:
+    if hidden_act not in ACT2FN:
+        raise ValueError(f"{name}: hidden_act must be one of {sorted(ACT2FN)}, found {hidden_act!r}.")
 
 
 def num_positions(size: int, kernel: int, stride: int, offset: int) -> int:
@@ -41,13 +49,31 @@ class MirasolTransformerConfig(PreTrainedConfig):
     intermediate_size: int = 512
     layer_norm_eps: float = 1e-6
     dropout: float = 0.0
+    hidden_act: str = "gelu"
+    qkv_bias: bool = True
 
     def validate_architecture(self):
         _require_heads_divide(type(self).__name__, self.hidden_size, self.num_attention_heads)
+        _require_activation(type(self).__name__, self.hidden_act)
 
 
 @strict
-class MirasolVideoConfig(MirasolTransformerConfig):
+class MirasolEncoderConfig(MirasolTransformerConfig):
+    """A ViT over the windows of one chunk; the defaults are ours, the options let it hold other ViTs' weights."""
+
+    model_type = "mirasol_encoder"
+
+    position_code: str = "sincos"  # of the windows' centres, fixed; or "learned": one row a token
+    num_prefix_tokens: int = 0  # learned tokens before the windows': 1 for CLS, 2 for CLS and distillation
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        if self.position_code not in POSITION_CODES:
+            raise ValueError(f"position_code must be one of {POSITION_CODES}, found {self.position_code!r}.")
+
+
+@strict
+class MirasolVideoConfig(MirasolEncoderConfig):
     """Sparse tubes and image patches over one chunk of frames (TubeViT, arXiv 2212.03229), then one ViT.
 
     `tubes` lists (kernel, stride, offset), each in (frame, height, width). The set is ours, since the published one
@@ -72,7 +98,7 @@ class MirasolVideoConfig(MirasolTransformerConfig):
 
     @property
     def num_tokens(self) -> int:
-        return count_tokens(self.tubes, self.input_size)
+        return self.num_prefix_tokens + count_tokens(self.tubes, self.input_size)
 
     def validate_architecture(self):
         super().validate_architecture()
@@ -80,7 +106,7 @@ class MirasolVideoConfig(MirasolTransformerConfig):
 
 
 @strict
-class MirasolAudioConfig(MirasolTransformerConfig):
+class MirasolAudioConfig(MirasolEncoderConfig):
     """Overlapping patches over one chunk of log-mel, then a ViT.
 
     `patches` lists (kernel, stride, offset), each in (mel_frame, mel).
@@ -98,11 +124,20 @@ class MirasolAudioConfig(MirasolTransformerConfig):
 
     @property
     def num_tokens(self) -> int:
-        return count_tokens(self.patches, self.input_size)
+        return self.num_prefix_tokens + count_tokens(self.patches, self.input_size)
 
     def validate_architecture(self):
         super().validate_architecture()
         _require_windows_fit("audio patch", self.patches, self.input_size)
+
+
+def _require_equal_vits(video: MirasolVideoConfig, audio: MirasolAudioConfig) -> None:
+    for name in MirasolTransformerConfig.__annotations__:
+        if getattr(video, name) != getattr(audio, name):
+            raise ValueError(
+                f"With share_encoder=True video_config.{name} and audio_config.{name} must be equal, found "
+                f"{getattr(video, name)} and {getattr(audio, name)}. Set both, or share_encoder=False."
+            )
 
 
 def _require_windows_fit(name: str, windows, size: tuple[int, ...]) -> None:
@@ -155,7 +190,15 @@ class MirasolTemporalConfig(MirasolTransformerConfig):
 
 @strict
 class MirasolTextConfig(PreTrainedConfig):
-    """Llama-shaped decoder with gated cross-attention to the latents."""
+    """Llama-shaped decoder with gated cross-attention to the latents.
+
+    The options let it hold the weights of Llama (biases, scaled rotary positions), Qwen2 (`qkv_bias`), Qwen3
+    (`qk_norm`) and SmolLM (tied embeddings).
+
+    Args:
+        rope_parameters: rotary positions as transformers writes them, by default
+            `{"rope_type": "default", "rope_theta": 10000.0}`; `rope_theta` alone may be given in its place.
+    """
 
     model_type = "mirasol_text"
 
@@ -167,9 +210,14 @@ class MirasolTextConfig(PreTrainedConfig):
     head_dim: int = 32
     intermediate_size: int = 384
     max_position_embeddings: int = 512
-    rope_theta: float = 10_000.0
+    rope_parameters: dict | None = None
     rms_norm_eps: float = 1e-6
     dropout: float = 0.0
+    hidden_act: str = "silu"
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
     cross_attention_gate_init: float = 1.0  # 0.0 when a pretrained language model is loaded: step 0 equals it
     time_code_size: int = 64
     tie_word_embeddings: bool = True
@@ -184,6 +232,11 @@ class MirasolTextConfig(PreTrainedConfig):
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even for rotary positions, found head_dim={self.head_dim}.")
+        _require_activation(type(self).__name__, self.hidden_act)
+        if (rope_type := self.rope_parameters["rope_type"]) not in ROPE_TYPES:
+            raise ValueError(f"rope_type must be one of {ROPE_TYPES}, found {rope_type!r}.")
+        if (factor := self.rope_parameters.get("partial_rotary_factor", 1.0)) != 1.0:
+            raise ValueError(f"Rotary positions must turn whole heads, found partial_rotary_factor={factor}.")
 
 
 @strict
@@ -191,6 +244,7 @@ class MirasolConfig(PreTrainedConfig):
     """Everything that builds a Mirasol model.
 
     Args:
+        share_encoder: one ViT for picture and sound, each with its own input projection, positions and prefix tokens.
         use_audio: False builds a video-only model: the same without audio encoder, audio slots and audio head.
         seconds_per_chunk: length of a chunk on the time grid; the processor's grid must agree.
         text_weight, latent_weight, video_weight, audio_weight: weights of the losses, see `set_objective`.
@@ -214,6 +268,7 @@ class MirasolConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
 
     use_audio: bool = True
+    share_encoder: bool = False
     seconds_per_chunk: float = 0.64
     text_weight: float = 10.0
     latent_weight: float = 1.0
@@ -269,6 +324,13 @@ class MirasolConfig(PreTrainedConfig):
                 f"audio_weight must be 0 in a video-only model, found audio_weight={self.audio_weight} and "
                 f"use_audio={self.use_audio}. Set audio_weight=0, or use_audio=True."
             )
+        if self.tie_word_embeddings != self.text_config.tie_word_embeddings:
+            raise ValueError(
+                f"tie_word_embeddings must be the same in the config and its text_config, found "
+                f"{self.tie_word_embeddings} and {self.text_config.tie_word_embeddings}. Set both."
+            )
+        if self.share_encoder and self.use_audio:
+            _require_equal_vits(self.video_config, self.audio_config)
         widths = self.combiner_config.hidden_size, self.temporal_config.hidden_size
         if widths[0] != widths[1]:
             raise ValueError(

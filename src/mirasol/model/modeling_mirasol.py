@@ -85,6 +85,9 @@ class MirasolPreTrainedModel(PreTrainedModel):
             # Windows hold up to thousands of values: keep their sum of order one.
             for projection in module.projections:
                 init.normal_(projection.weight, std=projection.in_features**-0.5)
+            for table in (module.prefix_tokens, module.position_embedding):
+                if table is not None:
+                    init.normal_(table, std=std)
         elif isinstance(module, MirasolDecoderLayer):
             init.constant_(module.cross_attention_gate, self.config.text_config.cross_attention_gate_init)
         elif isinstance(module, MirasolEncoder):
@@ -98,7 +101,8 @@ class MirasolEncoder(MirasolPreTrainedModel):
         super().__init__(config)
         self.video_encoder = MirasolVideoEncoder(config.video_config)
         if config.use_audio:
-            self.audio_encoder = MirasolAudioEncoder(config.audio_config)
+            shared = self.video_encoder if config.share_encoder else None
+            self.audio_encoder = MirasolAudioEncoder(config.audio_config, shared)
         self.combiner = MirasolTransformerCombiner(config)
         self.temporal_model = MirasolTemporalModel(config)
         self.next_chunk = MirasolNextChunkHeads(config)

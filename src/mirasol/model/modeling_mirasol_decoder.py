@@ -5,11 +5,23 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, EncoderDecoderCache
+from transformers.activations import ACT2FN
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from .configuration_mirasol import MirasolTextConfig
 from .modeling_mirasol_layers import attend, rotary_angle, rotate, sincos_code
+
+
+def rotary_frequencies(config: MirasolTextConfig) -> tuple[list[float], float]:
+    """Radians a token of every pair of a head's numbers, and the factor on sine and cosine (YaRN's, else 1)."""
+    rope = config.rope_parameters
+    with torch.device("cpu"):  # also where the model is built on the meta device
+        if rope["rope_type"] == "default":
+            return rotary_angle(torch.ones(1, 1).long(), config.head_dim, rope["rope_theta"])[0, 0].tolist(), 1.0
+        frequencies, scale = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, torch.device("cpu"))
+        return frequencies.tolist(), scale
 
 
 class MirasolDecoderAttention(nn.Module):
@@ -22,15 +34,21 @@ class MirasolDecoderAttention(nn.Module):
         self.config, self.layer_idx = config, layer_idx
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         self.scaling = config.head_dim**-0.5
-        self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * config.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim, bias=False)
-        self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
+        self.rotary_scale = rotary_frequencies(config)[1]
+        self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * config.head_dim, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(
+            config.num_attention_heads * config.head_dim, config.hidden_size, bias=config.output_bias
+        )
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(self, hidden_states, attention_mask, angle, cache: Cache | None):
         head_dim = self.config.head_dim
-        query = rotate(rearrange(self.q_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim), angle)
-        key = rotate(rearrange(self.k_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim), angle)
+        query = self.q_norm(rearrange(self.q_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim))
+        key = self.k_norm(rearrange(self.k_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim))
+        query, key = rotate(query, angle, self.rotary_scale), rotate(key, angle, self.rotary_scale)
         value = rearrange(self.v_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
@@ -87,9 +105,10 @@ class MirasolDecoderLayer(GradientCheckpointingLayer):
         self.cross_attention = MirasolCrossAttention(config, latent_size, layer_idx)
         self.cross_attention_gate = nn.Parameter(torch.full((), config.cross_attention_gate_init))
         self.mlp_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        self.activation = ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -105,7 +124,7 @@ class MirasolDecoderLayer(GradientCheckpointingLayer):
         hidden_states = hidden_states + self.dropout(self.cross_attention_gate * attended)
         normed = self.mlp_norm(hidden_states)
         hidden_states = hidden_states + self.dropout(
-            self.down_proj(nn.functional.silu(self.gate_proj(normed)) * self.up_proj(normed))
+            self.down_proj(self.activation(self.gate_proj(normed)) * self.up_proj(normed))
         )
         return hidden_states, weights
 
@@ -116,6 +135,7 @@ class MirasolTextDecoder(nn.Module):
     def __init__(self, config: MirasolTextConfig, latent_size: int):
         super().__init__()
         self.config = config
+        self.rotary_frequencies = rotary_frequencies(config)[0]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.time_projection = nn.Linear(config.time_code_size, latent_size, bias=False)
         self.layers = nn.ModuleList(
@@ -156,7 +176,7 @@ class MirasolTextDecoder(nn.Module):
             attention_mask=attention_mask,
             past_key_values=None if past_key_values is None else past_key_values.self_attention_cache,
         )
-        angle = rotary_angle(position, self.config.head_dim, self.config.rope_theta)
+        angle = position.float()[..., None] * torch.tensor(self.rotary_frequencies, device=position.device)
         cross_attentions = []
         for layer in self.layers:
             hidden_states, weights = layer(

@@ -3,11 +3,11 @@
 from math import prod
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .configuration_mirasol import MirasolAudioConfig, MirasolVideoConfig, num_positions
+from .configuration_mirasol import MirasolAudioConfig, MirasolVideoConfig, count_tokens, num_positions
 from .modeling_mirasol_layers import MirasolEncoderLayer, sincos_code
 
 
@@ -31,17 +31,31 @@ def covered_area(config: MirasolVideoConfig) -> list[float]:
 
 
 class MirasolWindowEmbedding(nn.Module):
-    """Tokens of a set of strided windows, any shape: gather, one matrix product per shape, sin/cos code of the centre.
+    """Tokens of a set of strided windows, any shape: gather, one matrix product per shape, a code of the position.
 
     A window is a 3D convolution whose stride may differ from its kernel (TubeViT); gathering first makes it a plain
     matrix product: the windows hardly overlap, so little is copied twice.
+
+    The position's code is a fixed sin/cos code of the centre or, with `learned_positions`, a learned row a token.
+    `num_prefix_tokens` learned tokens come first (CLS, distillation).
     """
 
-    def __init__(self, windows, size: tuple[int, ...], num_channels: int, hidden_size: int):
+    def __init__(
+        self,
+        windows,
+        size: tuple[int, ...],
+        num_channels: int,
+        hidden_size: int,
+        num_prefix_tokens: int = 0,
+        learned_positions: bool = False,
+    ):
         super().__init__()
         self.windows, self.size, self.hidden_size = windows, tuple(size), hidden_size
         sizes = [num_channels * prod(kernel) for kernel, _, _ in windows]
         self.projections = nn.ModuleList(nn.Linear(size, hidden_size) for size in sizes)
+        num_tokens = num_prefix_tokens + count_tokens(windows, self.size)
+        self.prefix_tokens = nn.Parameter(torch.zeros(num_prefix_tokens, hidden_size)) if num_prefix_tokens else None
+        self.position_embedding = nn.Parameter(torch.zeros(num_tokens, hidden_size)) if learned_positions else None
 
     def position_code(self, device: torch.device) -> Float[Tensor, "token dim"]:
         """The code of every token's centre; axes share the width equally, periods from 2 elements to 4 chunks."""
@@ -66,23 +80,39 @@ class MirasolWindowEmbedding(nn.Module):
             windows = windows.movedim(1, len(kernel) + 1).flatten(len(kernel) + 1).flatten(1, -2)
             tokens.append(projection(windows))
         tokens = torch.cat(tokens, dim=1)
-        return tokens + self.position_code(tokens.device).to(tokens.dtype)
+        if self.position_embedding is None:
+            tokens = tokens + self.position_code(tokens.device).to(tokens.dtype)
+        if self.prefix_tokens is not None:
+            prefix = repeat(self.prefix_tokens, "token dim -> chunk token dim", chunk=tokens.shape[0])
+            tokens = torch.cat([prefix, tokens], dim=1)
+        return tokens if self.position_embedding is None else tokens + self.position_embedding
 
 
 class MirasolTower(nn.Module):
-    """A ViT over the windows of one chunk."""
+    """A ViT over the windows of one chunk: its own layers, or those of the tower `shared`."""
 
-    def __init__(self, config, windows, num_channels: int):
+    def __init__(self, config, windows, num_channels: int, shared: "MirasolTower | None" = None):
         super().__init__()
-        self.embedding = MirasolWindowEmbedding(windows, config.input_size, num_channels, config.hidden_size)
-        self.layers = nn.ModuleList(MirasolEncoderLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.embedding = MirasolWindowEmbedding(
+            windows,
+            config.input_size,
+            num_channels,
+            config.hidden_size,
+            config.num_prefix_tokens,
+            config.position_code == "learned",
+        )
+        # In a tuple, so that parameters are counted, saved and sharded once, with the tower they belong to.
+        self._shared = (shared,)
+        if shared is None:
+            self.layers = nn.ModuleList(MirasolEncoderLayer(config) for _ in range(config.num_hidden_layers))
+            self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def encode(self, values: Float[Tensor, "chunk channel *size"]) -> Float[Tensor, "chunk token dim"]:
+        vit = self._shared[0] or self
         hidden_states = self.embedding(values)
-        for layer in self.layers:
+        for layer in vit.layers:
             hidden_states = layer(hidden_states)
-        return self.norm(hidden_states)
+        return vit.norm(hidden_states)
 
 
 class MirasolVideoEncoder(MirasolTower):
@@ -108,10 +138,10 @@ class MirasolVideoEncoder(MirasolTower):
 
 
 class MirasolAudioEncoder(MirasolTower):
-    """a_t: the tokens of one chunk of log-mel."""
+    """a_t: the tokens of one chunk of log-mel, by the video encoder's ViT if that is `shared`."""
 
-    def __init__(self, config: MirasolAudioConfig):
-        super().__init__(config, config.patches, num_channels=1)
+    def __init__(self, config: MirasolAudioConfig, shared: MirasolVideoEncoder | None = None):
+        super().__init__(config, config.patches, num_channels=1, shared=shared)
 
     def forward(self, input_features: Float[Tensor, "chunk mel_frame mel"]) -> Float[Tensor, "chunk audio_token dim"]:
         return self.encode(rearrange(input_features, "chunk mel_frame mel -> chunk 1 mel_frame mel"))

@@ -5,6 +5,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -42,10 +43,10 @@ def sincos_code(
 
 
 def rotate(
-    states: Float[Tensor, "row head token dim"], angle: Float[Tensor, "#row token half"]
+    states: Float[Tensor, "row head token dim"], angle: Float[Tensor, "#row token half"], scale: float = 1.0
 ) -> Float[Tensor, "row head token dim"]:
-    """Rotary position embedding in Llama's half-split layout."""
-    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    """Rotary position embedding in Llama's half-split layout; `scale` is YaRN's factor on the result."""
+    cos, sin = scale * angle.cos()[:, None], scale * angle.sin()[:, None]
     first, second = states.float().chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(states.dtype)
 
@@ -57,7 +58,7 @@ def rotary_angle(position: Int[Tensor, "row token"], head_dim: int, theta: float
 
 
 class MirasolSelfAttention(nn.Module):
-    """Self-attention with biases (ViT's), optionally rotary."""
+    """Self-attention of a ViT, optionally rotary."""
 
     is_causal = False
     num_key_value_groups = 1
@@ -67,8 +68,8 @@ class MirasolSelfAttention(nn.Module):
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.kv_proj = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.kv_proj = nn.Linear(config.hidden_size, 2 * config.hidden_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
@@ -77,14 +78,15 @@ class MirasolSelfAttention(nn.Module):
         attention_mask: Bool[Tensor, "#row 1 #query token"] | None = None,
         angle: Float[Tensor, "#row token half"] | None = None,
         num_queries: int | None = None,
-    ) -> Float[Tensor, "row query dim"]:
-        """What the last `num_queries` tokens (all without it) read from all tokens."""
+    ) -> tuple[Float[Tensor, "row query dim"], Float[Tensor, "row head query token"] | None]:
+        """What the last `num_queries` tokens (all without it) read from all tokens, and the weights (eager only)."""
         asking = hidden_states if num_queries is None else hidden_states[:, -num_queries:]
         query = rearrange(self.q_proj(asking), "b t (h d) -> b h t d", d=self.head_dim)
         key, value = rearrange(self.kv_proj(hidden_states), "b t (two h d) -> two b h t d", two=2, d=self.head_dim)
         if angle is not None:
             query, key = rotate(query, angle[:, -query.shape[2] :]), rotate(key, angle)
-        return self.o_proj(attend(self, query, key, value, attention_mask)[0])
+        output, weights = attend(self, query, key, value, attention_mask)
+        return self.o_proj(output), weights
 
 
 class MirasolEncoderLayer(GradientCheckpointingLayer):
@@ -97,7 +99,7 @@ class MirasolEncoderLayer(GradientCheckpointingLayer):
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = nn.Sequential(
             nn.Linear(config.hidden_size, config.intermediate_size),
-            nn.GELU(),
+            ACT2FN[config.hidden_act],
             nn.Linear(config.intermediate_size, config.hidden_size),
         )
         self.dropout = nn.Dropout(config.dropout)
@@ -110,6 +112,6 @@ class MirasolEncoderLayer(GradientCheckpointingLayer):
         num_queries: int | None = None,
     ) -> Float[Tensor, "row query dim"]:
         """The last `num_queries` tokens (all without it), having read all tokens."""
-        attended = self.attention(self.attention_norm(hidden_states), attention_mask, angle, num_queries)
+        attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, angle, num_queries)
         hidden_states = hidden_states[:, -attended.shape[1] :] + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
