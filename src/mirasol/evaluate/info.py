@@ -1,11 +1,9 @@
-"""`mirasol info`: what a clip or a checkpoint folder holds, before anything is computed with it."""
+"""`mirasol info`: what a clip, a checkpoint folder or a preset holds, before anything is computed with it."""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mirasol import DEFAULT_CHECKPOINT
 from mirasol.evaluate.generation import check_checkpoint
@@ -33,16 +31,28 @@ def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
         if isinstance(value, dict):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
         else:
-            text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+            text = _number(value) if isinstance(value, int) and not isinstance(value, bool) else value
             text = ", ".join(map(str, value)) if isinstance(value, list) else text
             lines.append(f"{indent}{name:{width}s}{text}")
     return lines
 
 
+def _number(value: int) -> str:
+    short = next((f" ({value / size:.3g} {unit})" for size, unit in ((1e12, "T"), (1e9, "G")) if value >= size), "")
+    return f"{value:,}{short}"
+
+
 def info(path: str | Path) -> Info:
-    """Facts about a checkpoint if `path` is a folder (or "default": the shipped one), else about a clip."""
+    """Facts about a checkpoint if `path` is a folder (or "default": the shipped one), about a preset if it is the name
+    of one, else about a clip."""
+    from mirasol.model.presets import PRESETS
+
     if str(path) == "default":
         path = DEFAULT_CHECKPOINT
+    if str(path) in PRESETS and not Path(path).exists():
+        from mirasol.evaluate.sizes import size_facts
+
+        return Info(size_facts(str(path)))
     return checkpoint_info(Path(path)) if Path(path).is_dir() else clip_info(path)
 
 
@@ -92,20 +102,19 @@ def _chunks(duration: float) -> dict[str, Any]:
 
 def checkpoint_info(folder: Path) -> Info:
     """Parameters by part, the time grid, tokens of a chunk and the share of every frame that a video token sees."""
-    from mirasol import MirasolConfig, MirasolForConditionalGeneration, MirasolProcessor
+    from mirasol import MirasolConfig, MirasolProcessor
+    from mirasol.evaluate.sizes import build, parameters_by_part, tokens_per_chunk
     from mirasol.model.modeling_mirasol_encoders import covered_area
 
     check_checkpoint(folder)
     config, processor = MirasolConfig.from_pretrained(folder), MirasolProcessor.from_pretrained(folder)
-    with torch.device("meta"):
-        model = MirasolForConditionalGeneration(config)
     grid = processor.grid
     files = sorted(folder.glob("*.safetensors"))
     return Info(
         {
             "checkpoint": str(folder),
             "megabytes": round(sum(file.stat().st_size for file in files) / 1e6, 2),
-            "parameters": parameters_by_part(model),
+            "parameters": parameters_by_part(build(config)),
             "grid": {
                 "frames_per_second": grid.frames_per_second,
                 "seconds_per_chunk": round(grid.seconds_per_chunk, 4),
@@ -114,23 +123,9 @@ def checkpoint_info(folder: Path) -> Info:
                 "max_chunks": grid.max_chunks,
             },
             "picture_size": config.image_size,
-            "tokens_per_chunk": {
-                "video": config.video_config.num_tokens,
-                "audio": config.audio_config.num_tokens,
-                "latents": config.num_latents,
-            },
+            "tokens_per_chunk": tokens_per_chunk(config),
             "area_seen_per_frame": [f"{100 * share:.0f} %" for share in covered_area(config.video_config)],
             "context_tokens": config.text_config.max_position_embeddings,
             "vocabulary": config.text_config.vocab_size,
         }
     )
-
-
-def parameters_by_part(model: torch.nn.Module) -> dict[str, int]:
-    """Number of parameters of every part (shared ones counted once), largest first, and in total."""
-    counts: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        parts = name.removeprefix("model.").split(".")
-        part = ".".join(parts[:2]) if parts[0] == "encoder" and len(parts) > 2 else parts[0]
-        counts[part] = counts.get(part, 0) + parameter.numel()
-    return {"total": sum(counts.values()), **dict(sorted(counts.items(), key=lambda item: -item[1]))}

@@ -82,7 +82,7 @@ PRESETS: dict[str, dict] = {
             "max_position_embeddings": 1024,
         },
     },
-    # ViT-B towers; one GPU of 24 GB
+    # ViT-B for the picture, ViT-S for the sound; trains on one GPU of 24 GB
     "base": {
         "video_config": {
             "hidden_size": 768,
