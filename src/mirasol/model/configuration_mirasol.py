@@ -324,11 +324,6 @@ class MirasolConfig(PreTrainedConfig):
                 f"audio_weight must be 0 in a video-only model, found audio_weight={self.audio_weight} and "
                 f"use_audio={self.use_audio}. Set audio_weight=0, or use_audio=True."
             )
-        if self.tie_word_embeddings != self.text_config.tie_word_embeddings:
-            raise ValueError(
-                f"tie_word_embeddings must be the same in the config and its text_config, found "
-                f"{self.tie_word_embeddings} and {self.text_config.tie_word_embeddings}. Set both."
-            )
         if self.share_encoder and self.use_audio:
             _require_equal_vits(self.video_config, self.audio_config)
         widths = self.combiner_config.hidden_size, self.temporal_config.hidden_size

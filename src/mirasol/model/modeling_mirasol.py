@@ -9,11 +9,14 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput
+from transformers.utils import can_return_tuple
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_mirasol import MirasolConfig
 from .modeling_mirasol_combiner import MirasolTransformerCombiner
 from .modeling_mirasol_decoder import MirasolDecoderLayer, MirasolTextDecoder
 from .modeling_mirasol_encoders import MirasolAudioEncoder, MirasolVideoEncoder, MirasolWindowEmbedding
+from .modeling_mirasol_layers import MirasolEncoderLayer, MirasolSelfAttention
 from .modeling_mirasol_losses import cosine_loss, reconstruction_loss, small_audio, small_video, spread_losses
 from .modeling_mirasol_temporal import MirasolNextChunkHeads, MirasolTemporalModel, surprise
 
@@ -29,6 +32,7 @@ class MirasolEncoderOutput(BaseModelOutput):
         combined_features: Combiner outputs x, [batch chunk latent dim].
         predicted_features: prediction of the next chunk's `combined_features`, [batch chunk latent dim].
         surprise: 1 - cos(predicted, actual) per chunk, 0 where there is no earlier chunk, [batch chunk].
+        hidden_states, attentions: of the temporal model's layers, when asked for.
     """
 
     chunk_mask: Tensor | None = None
@@ -40,7 +44,10 @@ class MirasolEncoderOutput(BaseModelOutput):
 
 @dataclass
 class MirasolOutput(ModelOutput):
-    """Output of `MirasolForConditionalGeneration`: `loss` is the weighted sum of the losses beside it."""
+    """Output of `MirasolForConditionalGeneration`: `loss` is the weighted sum of the losses beside it.
+
+    Hidden states and attentions are given when asked for; those of the encoder are the temporal model's.
+    """
 
     loss: Tensor | None = None
     text_loss: Tensor | None = None
@@ -50,8 +57,12 @@ class MirasolOutput(ModelOutput):
     logits: Tensor | None = None
     last_hidden_state: Tensor | None = None
     past_key_values: Cache | None = None
+    decoder_hidden_states: tuple | None = None
+    decoder_attentions: tuple | None = None
     cross_attentions: tuple | None = None
     encoder_outputs: MirasolEncoderOutput | None = None
+    encoder_hidden_states: tuple | None = None
+    encoder_attentions: tuple | None = None
 
 
 class MirasolPreTrainedModel(PreTrainedModel):
@@ -68,8 +79,9 @@ class MirasolPreTrainedModel(PreTrainedModel):
     def __init__(self, config: MirasolConfig):
         super().__init__(config)
         # Attention modules hold their part's config, which a constructor call leaves unset.
-        for key in config.sub_configs:
-            getattr(config, key)._attn_implementation = config._attn_implementation
+        for part in (getattr(config, key) for key in config.sub_configs):
+            if part._attn_implementation is None:
+                part._attn_implementation = config._attn_implementation
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -97,6 +109,11 @@ class MirasolPreTrainedModel(PreTrainedModel):
 class MirasolEncoder(MirasolPreTrainedModel):
     """Everything up to the latents: media in, `MirasolEncoderOutput` out."""
 
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(MirasolEncoderLayer, layer_name="temporal_model"),
+        "attentions": OutputRecorder(MirasolSelfAttention, index=1, layer_name="temporal_model"),
+    }
+
     def __init__(self, config: MirasolConfig):
         super().__init__(config)
         self.video_encoder = MirasolVideoEncoder(config.video_config)
@@ -109,6 +126,7 @@ class MirasolEncoder(MirasolPreTrainedModel):
         self.register_buffer("feature_mean", torch.zeros(config.num_latents, config.combiner_config.hidden_size))
         self.post_init()
 
+    @capture_outputs
     def forward(
         self,
         pixel_values_videos: Float[Tensor, "batch chunk frame channel height width"],
@@ -232,6 +250,7 @@ class MirasolModel(MirasolPreTrainedModel):
     def get_encoder(self, modality=None) -> nn.Module:
         return self.encoder
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values_videos: Tensor | None = None,
@@ -247,9 +266,14 @@ class MirasolModel(MirasolPreTrainedModel):
         past_key_values: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         **kwargs,
     ) -> MirasolOutput:
         """Hidden states of the text. The rows of text may be k questions for each clip, grouped by clip."""
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         if encoder_outputs is None:
             media = {
                 "pixel_values_videos": pixel_values_videos,
@@ -265,7 +289,11 @@ class MirasolModel(MirasolPreTrainedModel):
                     f"gives: it masks what a clip does not have."
                 )
             encoder_outputs = self.encoder(
-                **media, video_chunk_index=video_chunk_index, audio_chunk_index=audio_chunk_index
+                **media,
+                video_chunk_index=video_chunk_index,
+                audio_chunk_index=audio_chunk_index,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
             )
         chunk_mask = encoder_outputs.chunk_mask
         if decoder_input_ids is None:
@@ -281,21 +309,31 @@ class MirasolModel(MirasolPreTrainedModel):
                 DynamicCache(config=self.config.text_config), DynamicCache(config=self.config.text_config)
             )
         num_latents = self.config.num_latents
-        latents = rearrange(
-            encoder_outputs.last_hidden_state, "batch (chunk latent) dim -> batch chunk latent dim", latent=num_latents
-        )
-        hidden_states, cross_attentions = self.decoder(
+        latents = None
+        if past_key_values is None or not past_key_values.is_updated.get(0):  # else their keys and values are cached
+            latents = rearrange(
+                encoder_outputs.last_hidden_state,
+                "batch (chunk latent) dim -> batch chunk latent dim",
+                latent=num_latents,
+            )
+            latents = self.decoder.add_time(latents, encoder_outputs.chunk_times)
+        text = self.decoder(
             decoder_input_ids,
             decoder_attention_mask,
-            self.decoder.add_time(latents, encoder_outputs.chunk_times),
+            latents,
             repeat(chunk_mask, "batch chunk -> batch (chunk latent)", latent=num_latents),
             past_key_values=past_key_values,
+            output_hidden_states=output_hidden_states,
         )
         return MirasolOutput(
-            last_hidden_state=hidden_states,
+            last_hidden_state=text.last_hidden_state,
             past_key_values=past_key_values if use_cache else None,
-            cross_attentions=cross_attentions if output_attentions else None,
+            decoder_hidden_states=text.hidden_states,
+            decoder_attentions=text.attentions if output_attentions else None,
+            cross_attentions=text.cross_attentions if output_attentions else None,
             encoder_outputs=encoder_outputs,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
         )
 
 
@@ -349,6 +387,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         """Sets the loss weights of `pretrain` (text, latent, video = 1, 1, 1) or `finetune` (10, 1, 1)."""
         self.config.set_objective(objective)
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values_videos: Float[Tensor, "batch chunk frame channel height width"] | None = None,
@@ -365,6 +404,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         past_key_values: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         **kwargs,
     ) -> MirasolOutput:
         """Logits, and the losses when `labels` are given.
@@ -394,6 +434,8 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             use_cache=use_cache,
             output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
         )
         output.logits = self.lm_head(output.last_hidden_state)
         if labels is not None:

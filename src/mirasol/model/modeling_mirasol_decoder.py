@@ -8,6 +8,7 @@ from transformers import Cache, EncoderDecoderCache
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithCrossAttentions
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from .configuration_mirasol import MirasolTextConfig
@@ -52,7 +53,8 @@ class MirasolDecoderAttention(nn.Module):
         value = rearrange(self.v_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
-        return self.o_proj(attend(self, query, key, value, attention_mask)[0])
+        output, weights = attend(self, query, key, value, attention_mask)
+        return self.o_proj(output), weights
 
 
 class MirasolCrossAttention(nn.Module):
@@ -89,7 +91,7 @@ class MirasolCrossAttention(nn.Module):
         query = rearrange(self.q_proj(hidden_states), "(b q) t (h d) -> b h (q t) d", b=clips, d=head_dim)
         output, weights = attend(self, query, key, value, rearrange(encoder_attention_mask, "b k -> b 1 1 k"))
         output = rearrange(output, "b (q t) d -> (b q) t d", q=rows // clips)
-        if weights is not None:
+        if weights is not None and rows != clips:  # else they stay the very tensor, whose gradient can be asked for
             weights = rearrange(weights, "b h (q t) k -> (b q) h t k", q=rows // clips)
         return self.o_proj(output), weights
 
@@ -115,10 +117,11 @@ class MirasolDecoderLayer(GradientCheckpointingLayer):
         self, hidden_states, attention_mask, angle, encoder_hidden_states, encoder_attention_mask, past_key_values=None
     ):
         self_cache = None if past_key_values is None else past_key_values.self_attention_cache
-        hidden_states = hidden_states + self.dropout(
-            self.self_attention(self.self_attention_norm(hidden_states), attention_mask, angle, self_cache)
+        attended, weights = self.self_attention(
+            self.self_attention_norm(hidden_states), attention_mask, angle, self_cache
         )
-        attended, weights = self.cross_attention(
+        hidden_states = hidden_states + self.dropout(attended)
+        attended, cross_weights = self.cross_attention(
             self.cross_attention_norm(hidden_states), encoder_hidden_states, encoder_attention_mask, past_key_values
         )
         hidden_states = hidden_states + self.dropout(self.cross_attention_gate * attended)
@@ -126,7 +129,7 @@ class MirasolDecoderLayer(GradientCheckpointingLayer):
         hidden_states = hidden_states + self.dropout(
             self.down_proj(self.activation(self.gate_proj(normed)) * self.up_proj(normed))
         )
-        return hidden_states, weights
+        return hidden_states, weights, cross_weights
 
 
 class MirasolTextDecoder(nn.Module):
@@ -158,10 +161,11 @@ class MirasolTextDecoder(nn.Module):
         self,
         input_ids: Int[Tensor, "row token"],
         attention_mask: Tensor | None,
-        encoder_hidden_states: Float[Tensor, "batch key latent_dim"],
+        encoder_hidden_states: Float[Tensor, "batch key latent_dim"] | None,
         encoder_attention_mask: Bool[Tensor, "batch key"],
         past_key_values: EncoderDecoderCache | None = None,
-    ) -> tuple[Float[Tensor, "row token dim"], tuple]:
+        output_hidden_states: bool = False,
+    ) -> BaseModelOutputWithCrossAttentions:
         hidden_states = self.embed_tokens(input_ids)
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         rows, length = hidden_states.shape[:2]
@@ -177,9 +181,11 @@ class MirasolTextDecoder(nn.Module):
             past_key_values=None if past_key_values is None else past_key_values.self_attention_cache,
         )
         angle = position.float()[..., None] * torch.tensor(self.rotary_frequencies, device=position.device)
-        cross_attentions = []
+        all_hidden_states, attentions, cross_attentions = [], [], []
         for layer in self.layers:
-            hidden_states, weights = layer(
+            if output_hidden_states:
+                all_hidden_states.append(hidden_states)
+            hidden_states, weights, cross_weights = layer(
                 hidden_states,
                 mask,
                 angle,
@@ -187,5 +193,12 @@ class MirasolTextDecoder(nn.Module):
                 encoder_attention_mask,
                 past_key_values=past_key_values,
             )
-            cross_attentions.append(weights)
-        return self.norm(hidden_states), tuple(cross_attentions)
+            attentions.append(weights)
+            cross_attentions.append(cross_weights)
+        hidden_states = self.norm(hidden_states)
+        return BaseModelOutputWithCrossAttentions(
+            last_hidden_state=hidden_states,
+            hidden_states=(*all_hidden_states, hidden_states) if output_hidden_states else None,
+            attentions=tuple(attentions),
+            cross_attentions=tuple(cross_attentions),
+        )
