@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
+from transformers.utils.chat_template_utils import _get_template_variables
 
 from mirasol.chunks.collation_mirasol import CHUNK_INPUTS, pad_chunks
 from mirasol.chunks.placement import ClipReport, Placement, place_clip, report
@@ -197,13 +198,15 @@ class MirasolProcessor(ProcessorMixin):
         max_chunks: int | None = None,
         use_video: bool = True,
         use_audio: bool = True,
+        start: float = 0.0,
+        end: float | None = None,
     ) -> Clip:
-        """The sound of a file and those of its frames that the grid needs, in one decode pass."""
+        """The sound of a file, or of its seconds from `start` to `end`, and the frames its grid needs, in one pass."""
 
         def select(info: MediaInfo) -> np.ndarray:
             return self._plan(info.duration_seconds, sampling, max_chunks).wanted_times
 
-        clip = read_clip(source, use_video=use_video, use_audio=use_audio, select=select)
+        clip = read_clip(source, use_video=use_video, use_audio=use_audio, select=select, start=start, end=end)
         if not use_audio and clip.info is not None:
             # A reader that leaves sound out does not look for it, but sound is never dropped without a word.
             clip = replace(clip, info=replace(clip.info, has_audio=probe(source).has_audio))
@@ -295,9 +298,11 @@ class MirasolProcessor(ProcessorMixin):
             add_generation_prompt: Has no effect, because the prompt always ends where the answer begins.
             continue_final_message: Has no effect: an answer is always begun anew.
             return_dict: False gives `decoder_input_ids` only.
-            processor_kwargs: Passed on to the call, like all further keywords.
+            processor_kwargs: Passed on to the call, like all further keywords that the template does not name.
         """
-        prompts = super().apply_chat_template(conversation, chat_template=chat_template, tokenize=False)
+        variables = _get_template_variables(chat_template or self.chat_template) & kwargs.keys()
+        shown = {name: kwargs.pop(name) for name in variables}
+        prompts = super().apply_chat_template(conversation, chat_template=chat_template, tokenize=False, **shown)
         if not tokenize:
             return prompts
         batch = [conversation] if isinstance(prompts, str) else conversation

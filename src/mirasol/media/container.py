@@ -20,6 +20,7 @@ CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,ivf,flv,asf,ogg,nut,mxf,dv,rm,gif,"
     "wav,w64,mp3,aac,ac3,eac3,dts,flac,aiff,caf,amr,au,ape,wv,tta"
 )
+INTERLEAVE_SECONDS = 10.0
 
 
 def name_of(source: Source) -> str:
@@ -127,23 +128,42 @@ class PacketTable:
 
 @dataclass
 class Scan:
-    """What one pass over a file's packets finds, on the file's clock."""
+    """What one pass over a file's packets finds, on the file's clock. `begin`: where the pass was told to start."""
 
     packets: PacketTable
     sound: SoundTrack
     warnings: list[str] = field(default_factory=list)
+    begin: float | None = None
 
 
-def scan(container, video, audio) -> Scan:
-    """Reads every packet once: sound is decoded as it comes, picture packets are listed for the frame decoder."""
+def seek(container, stream, time: float | None) -> None:
+    """The next packets are those from the stream's keyframe at or before `time` on; None: from the first one."""
+    if time is not None:
+        container.seek(round(time / stream.time_base), stream=stream)
+
+
+def scan(container, video, audio, span: tuple[float, float] = (-np.inf, np.inf)) -> Scan:
+    """Reads every packet once: sound is decoded as it comes, picture packets are listed for the frame decoder.
+
+    Outside `span` (seconds on the file's clock) no sound is decoded, and what comes after it is not read.
+    """
     sound, rows, warnings = SoundTrack(), [], []
+    passed = set()
     bad_packets = cut_packets = 0
     time = 0.0
     streams = [stream for stream in (video, audio) if stream is not None]
     try:
         for packet in container.demux(streams) if streams else ():
+            if packet.dts is not None and packet.dts * packet.time_base > span[1]:
+                passed.add(packet.stream_index)
+                # Tracks are interleaved: one that is this far ahead of the other will not see it again.
+                if len(passed) == len(streams) or packet.dts * packet.time_base > span[1] + INTERLEAVE_SECONDS:
+                    break
+                continue
             cut_packets += packet.is_corrupt
             if packet.stream is audio:
+                if packet.pts is not None and (packet.pts + (packet.duration or 0)) * packet.time_base < span[0]:
+                    continue
                 bad_packets += not _decode_sound(audio, packet, sound)
             elif packet.size:
                 begin = np.nan if packet.pts is None else float(packet.pts * packet.time_base)

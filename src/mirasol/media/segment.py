@@ -1,0 +1,64 @@
+"""Some seconds of a long file: found by seeking, so that the rest is neither read nor decoded."""
+
+import av
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from mirasol.media.container import Scan, open_container, scan, seek
+from mirasol.media.frames import FORMATS_WITHOUT_PRESENTATION_TIMES
+from mirasol.media.sound import SAMPLING_RATE, SoundTrack
+from mirasol.media.types import Source
+
+# Sound codecs build a packet on those before it (MP3 on up to 9 of 26 ms), and a resampler looks both ways. The second
+# number is for files that seek into the middle of a GOP (MPEG-TS) or have a longer one; after it, all is read.
+PREROLL_SECONDS = (0.5, 10.0)
+POSTROLL_SECONDS = 0.1
+
+
+def scan_span(source: Source, video, audio, span: tuple[float, float]) -> Scan:
+    """What is found in `span`, seconds on the file's clock, from the keyframe on that its start needs."""
+    begin, end = span
+    sounding = (begin - PREROLL_SECONDS[0], end + POSTROLL_SECONDS)
+    for preroll in (*PREROLL_SECONDS, None):
+        with open_container(source) as container:
+            if container.format.name in FORMATS_WITHOUT_PRESENTATION_TIMES or begin < PREROLL_SECONDS[0]:
+                preroll = None
+            target = None if preroll is None else begin - preroll
+            picture = None if video is None else container.streams[video.index]
+            sound = None if audio is None else container.streams[audio.index]
+            try:
+                seek(container, picture or sound, target)
+            except av.FFmpegError:
+                continue
+            found = scan(container, picture, sound, sounding)
+        packets = found.packets
+        if target is None or video is None or (packets.times[packets.is_keyframe] <= begin).any():
+            break
+    found.begin = target
+    return found
+
+
+def first_sound_time(source: Source, audio) -> float | None:
+    """Seconds of the first decoded sample on the file's clock."""
+    with open_container(source) as container:
+        try:
+            for frame in container.decode(container.streams[audio.index]):
+                return 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+        except av.FFmpegError:
+            pass
+    return None
+
+
+def cut_waveform(sound: SoundTrack, span: tuple[float, float]) -> Float32[np.ndarray, " sample"]:
+    """The samples within `span`, seconds on the file's clock: cut after resampling, which looks both ways."""
+    begin, end = span
+    first = max(round((begin - sound.start) * SAMPLING_RATE), 0)
+    last = None if np.isinf(end) else round((end - sound.start) * SAMPLING_RATE)
+    return np.ascontiguousarray(sound.waveform()[first:last])
+
+
+def cut_frames(frames, times: Float64[np.ndarray, " frame"], duration: float):
+    """The frames shown from 0 to `duration`, and their seconds; the one on show at 0 counts as shown from 0 on."""
+    first = max(int(np.searchsorted(times, 0.0, side="right")) - 1, 0)
+    last = int(np.searchsorted(times, duration))
+    return frames[first:last], times[first:last].clip(min=0.0)
