@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   mirasol info data/clips/helicopter_noaudio.mp4
   mirasol evaluate --task grid --root data/grid_s1 --split val --condition sound --noise-db -10
   mirasol train recipes/grid_nano.yaml seed=1
+  mirasol init --vision google/siglip-base-patch16-224 --text HuggingFaceTB/SmolLM2-135M -o checkpoints/mine
 
 `mirasol COMMAND --help` explains each command. Bad input ends with one message and exit code 2.
 """
@@ -82,6 +83,19 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     train.add_argument("recipe", metavar="RECIPE", help="YAML file, see recipes/")
     train.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="replaces a value of the recipe")
 
+    init = command(
+        "init",
+        run_init,
+        "Make a checkpoint to train from pretrained parts.",
+        "mirasol init --vision google/siglip-base-patch16-224 --text HuggingFaceTB/SmolLM2-135M -o checkpoints/mine",
+    )
+    init.add_argument("--vision", metavar="NAME", help="SigLIP, SigLIP 2 or ViT: a folder or a name on the Hub")
+    init.add_argument("--audio", metavar="NAME", help="AST; without it the model is video-only")
+    init.add_argument("--text", metavar="NAME", required=True, help="Llama, SmolLM, Qwen2 or Qwen3")
+    init.add_argument("-o", "--output", metavar="FOLDER", required=True, help="the checkpoint, a new folder")
+    init.add_argument("--max-chunks", type=positive, default=16, metavar="N", help="of a clip (default: %(default)s)")
+    init.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="a value of the config")
+
     evaluate = command(
         "evaluate", run_evaluate, "Measure a checkpoint on a split.", "mirasol evaluate --split test --condition sound"
     )
@@ -127,6 +141,13 @@ def run_train(recipe: str, overrides: list[str]) -> Any:
     from mirasol.train.run import train
 
     return train(recipe, overrides)
+
+
+def run_init(**options: Any) -> Any:
+    """What `mirasol init` prints when the checkpoint is written."""
+    from mirasol.convert import init
+
+    return init(**options)
 
 
 def run_evaluate(**options: Any) -> Any:

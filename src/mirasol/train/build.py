@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -124,8 +125,7 @@ def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:
         "decoder_start_token_id": tokenizer.bos_token_id,
     }
     overrides = copy.deepcopy(recipe.model.overrides)
-    known = MirasolConfig()
-    reject_unknown(overrides, _fields(known), "model.overrides.")
+    reject_unknown_fields(overrides, "model.overrides.")
     for name, value in decided.items():
         mine = overrides.get(name)
         clash = mine is not None and (not isinstance(value, dict) or set(value) & set(mine))
@@ -142,9 +142,30 @@ def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:
         name: {**overrides.get(name, {}), **value} if isinstance(value, dict) else value
         for name, value in (overrides | decided).items()
     }
-    try:
+    with values_that_fit():
         return preset(recipe.model.preset, **merged)
-    except StrictDataclassError as error:  # which is no ValueError, but means one: values that do not fit together
+
+
+def reject_unknown_fields(overrides: dict[str, Any], prefix: str = "") -> None:
+    """Refuses keys that `MirasolConfig` and its parts do not have, which transformers would accept in silence."""
+    known = MirasolConfig()
+    reject_unknown(overrides, _fields(known), prefix)
+    for name, value in overrides.items():
+        part = getattr(known, name)
+        if isinstance(part, PreTrainedConfig):
+            if not isinstance(value, dict):
+                raise ValueError(
+                    f"{prefix}{name} holds values of its own, found {value!r}: write {prefix}{name}.KEY=VALUE."
+                )
+            reject_unknown(value, _fields(part), f"{prefix}{name}.")
+
+
+@contextlib.contextmanager
+def values_that_fit() -> Iterator[None]:
+    """Turns a config's refusal of values that do not fit together into the ValueError that it means."""
+    try:
+        yield
+    except StrictDataclassError as error:
         raise ValueError(str(error.__cause__ or error)) from error
 
 

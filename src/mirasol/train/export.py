@@ -29,7 +29,7 @@ def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, re
     processor.save_pretrained(partial)
     (partial / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     write_card(partial, recipe, record)
-    _replace(partial, folder)
+    replace_folder(partial, folder)
     return folder
 
 
@@ -101,7 +101,7 @@ def _table(metrics: dict[str, Any], conditions: Sequence[str]) -> list[str]:
     return [f"| metric | {' | '.join(conditions)} |", "|---" * (len(conditions) + 1) + "|", *shown, "", *whole]
 
 
-def _replace(partial: Path, folder: Path) -> None:
+def replace_folder(partial: Path, folder: Path) -> None:
     """Moves a whole folder into place; only between the two renames is there no folder of that name."""
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -133,7 +134,7 @@ class Recipe:
             )
 
 
-def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in the YAML file at `path`, with `key=value` overrides such as `optimizer.learning_rate=3e-4`."""
     path = Path(path)
     if not path.is_file():
@@ -144,6 +145,12 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise ValueError(f"Expected YAML in {path}, found: {error}. Correct that line.") from error
     if not isinstance(values, dict):
         raise ValueError(f"Expected key: value lines in {path}, found {str(values)[:40]!r}. Write e.g. seed: 1.")
+    apply_overrides(values, overrides)
+    return build(Recipe, values)
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Sets each `key=value` in the nested mapping; dots go one mapping down, values are YAML."""
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -153,7 +160,6 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         except yaml.YAMLError as error:
             raise ValueError(f'Expected YAML behind "=" in the override "{override}", found: {error}.') from error
         _set(values, key.strip(), value, override)
-    return build(Recipe, values)
 
 
 def build(kind: type, values: Any, prefix: str = "") -> Any:

@@ -1,0 +1,5 @@
+"""Pretrained towers and language models -> a Mirasol checkpoint that holds their weights."""
+
+from mirasol.convert.assemble import InitResult, init
+
+__all__ = ["InitResult", "init"]

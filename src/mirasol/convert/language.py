@@ -1,0 +1,84 @@
+"""Llama, SmolLM, Qwen2 and Qwen3 checkpoints -> config, weights and tokenizer of Mirasol's text decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mirasol.convert.sources import Source
+
+LAYER_NAMES = {
+    "self_attn": "self_attention",
+    "mlp": "",
+    "input_layernorm": "self_attention_norm",
+    "post_attention_layernorm": "mlp_norm",
+}
+
+
+def text_values(source: Source) -> dict[str, Any]:
+    """Values of `MirasolTextConfig`; the gates of cross-attention are closed, so that step 0 equals the source."""
+    config, weights = source.config, source.weights
+    if sliding := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+        raise ValueError(
+            f"Expected full attention in every layer of {source.name}, found {', '.join(sorted(sliding))}. "
+            "Pass a checkpoint without a sliding window."
+        )
+    attention, mlp = "model.layers.0.self_attn", "model.layers.0.mlp"
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+        "hidden_act": config.hidden_act,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_parameters": dict(config.rope_parameters),
+        "rms_norm_eps": config.rms_norm_eps,
+        "qkv_bias": f"{attention}.q_proj.bias" in weights,
+        "output_bias": f"{attention}.o_proj.bias" in weights,
+        "mlp_bias": f"{mlp}.gate_proj.bias" in weights,
+        "qk_norm": f"{attention}.q_norm.weight" in weights,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "cross_attention_gate_init": 0.0,
+    }
+
+
+def text_weights(source: Source) -> dict[str, Tensor]:
+    """Weights by the names of `MirasolForConditionalGeneration`; a tied head is the embedding."""
+    ours = {}
+    for name, weight in source.weights.items():
+        place = name.removeprefix("model.")
+        if place.startswith("layers."):
+            _, number, module, *rest = place.split(".")
+            place = ".".join(part for part in ("layers", number, LAYER_NAMES[module], *rest) if part)
+        if name != "lm_head.weight":
+            ours[f"model.decoder.{place}"] = weight
+        elif not source.config.tie_word_embeddings:
+            ours[name] = weight
+    return ours
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer, padding on the left, with the decoder's context.
+
+    Without a padding token, its end token pads: what is padded is masked, so that it is never read as an end.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(source.name)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"Expected an end token in the tokenizer of {source.name}, found none. Set its eos_token: it ends answers."
+        )
+    if len(tokenizer) > source.config.vocab_size:
+        raise ValueError(
+            f"The tokenizer of {source.name} must not have more tokens than the model has embeddings, found "
+            f"{len(tokenizer)} and {source.config.vocab_size}. Resize the embeddings of the language model first."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    tokenizer.model_max_length = min(tokenizer.model_max_length, source.config.max_position_embeddings)
+    return tokenizer

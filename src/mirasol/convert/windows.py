@@ -1,0 +1,51 @@
+"""A ViT's 2D patches -> Mirasol's windows: kernels inflated in time, positions read at the windows' centres."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange, reduce, repeat
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def inflate_kernel(
+    kernel: Float[Tensor, "dim channel height width"], size: Sequence[int]
+) -> Float[Tensor, "dim window"]:
+    """The weight of a window's projection: resized to its height and width, repeated over its frames, divided by them.
+
+    A resized kernel is also divided by the growth of its area. So a still clip of one colour gives the patch's token,
+    whatever the window's size. `size` is (frames, height, width), or (height, width) for a window without time.
+    """
+    *frames, height, width = size
+    before = kernel.shape[-2] * kernel.shape[-1]
+    if kernel.shape[-2:] != (height, width):
+        kernel = F.interpolate(kernel, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+        kernel = kernel * (before / (height * width))
+    num_frames = frames[0] if frames else 1
+    inflated = repeat(
+        kernel / num_frames, "dim channel height width -> dim channel frame height width", frame=num_frames
+    )
+    return rearrange(inflated, "dim channel frame height width -> dim (channel frame height width)")
+
+
+def sample_positions(
+    table: Float[Tensor, "row column dim"], places: Float[Tensor, "token 2"]
+) -> Float[Tensor, "token dim"]:
+    """Position embeddings at `places` (row, column; fractions allowed), bilinear; outside the table, its border's."""
+    last = torch.tensor(table.shape[:2]) - 1
+    places = places.clamp(min=torch.zeros(2), max=last.float())
+    low = places.floor().long()
+    high = torch.minimum(low + 1, last)
+    share = places - low  # of the higher neighbour, along each axis
+    corners = [
+        ((1 - share[:, 0]) * (1 - share[:, 1]), table[low[:, 0], low[:, 1]]),
+        ((1 - share[:, 0]) * share[:, 1], table[low[:, 0], high[:, 1]]),
+        (share[:, 0] * (1 - share[:, 1]), table[high[:, 0], low[:, 1]]),
+        (share[:, 0] * share[:, 1], table[high[:, 0], high[:, 1]]),
+    ]
+    return reduce(
+        torch.stack([weight[:, None] * rows for weight, rows in corners]), "corner token dim -> token dim", "sum"
+    )

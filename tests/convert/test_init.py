@@ -1,0 +1,257 @@
+"""`mirasol init` against transformers' own classes: features of the towers, logits of the text, statistics."""
+
+import json
+
+import pytest
+import torch
+from einops import rearrange
+from transformers import AutoTokenizer
+
+from mirasol import MirasolForConditionalGeneration, MirasolProcessor
+from mirasol.cli import main
+from mirasol.convert import init
+from tests.convert.parts import (
+    GRID,
+    IMAGE_SIZE,
+    LLAMA3,
+    MEAN,
+    MEL,
+    MEL_FRAMES,
+    PATCH,
+    STD,
+    TEXTS,
+    VISIONS,
+    VOCAB,
+    random_pictures,
+    write_audio,
+    write_text,
+    write_vision,
+)
+
+# Sums of floats in another order, two layers deep, on values of order one.
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+FRAMES = 4
+STILL = {"num_frames": FRAMES, "tubes": [[[1, PATCH, PATCH], [FRAMES, PATCH, PATCH], [0, 0, 0]]]}
+CHUNK = {"num_mel_frames": MEL_FRAMES}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Folders of a SigLIP, an AST and a Llama."""
+    root = tmp_path_factory.mktemp("parts")
+    write_vision("siglip", root / "siglip")
+    write_audio(root / "ast")
+    write_text("llama", root / "llama")
+    return root
+
+
+def load(folder):
+    return MirasolForConditionalGeneration.from_pretrained(folder).eval()
+
+
+def clips(model, num_chunks=2):
+    config, generator = model.config, torch.Generator().manual_seed(5)
+    size = (1, num_chunks, config.num_frames_per_chunk, 3, config.image_size, config.image_size)
+    start = config.seconds_per_chunk * torch.arange(num_chunks)[None]
+    return {
+        "pixel_values_videos": torch.randn(size, generator=generator),
+        "input_features": torch.randn(1, num_chunks, config.num_mel_frames_per_chunk, MEL, generator=generator),
+        "video_chunk_mask": torch.ones(1, num_chunks, dtype=torch.bool),
+        "audio_chunk_mask": torch.ones(1, num_chunks, dtype=torch.bool),
+        "chunk_times": torch.stack([start, start + config.seconds_per_chunk], dim=-1),
+    }
+
+
+def their_features(name, model, pictures):
+    if name != "siglip2":
+        tower = getattr(model, "vision_model", getattr(model, "vit", model))
+        return tower(pixel_values=pictures).last_hidden_state
+    patches = rearrange(pictures, "b c (row h) (column w) -> b (row column) (h w c)", h=PATCH, w=PATCH)
+    shapes = torch.tensor([[GRID, GRID]]).expand(len(pictures), 2)
+    return model(patches, torch.ones(patches.shape[:2]), shapes).last_hidden_state
+
+
+@pytest.mark.parametrize("name", VISIONS)
+@torch.no_grad()
+def test_vision_tower_sees_what_its_source_sees(name, parts, tmp_path):
+    theirs = write_vision(name, tmp_path / "vision")
+    init(
+        tmp_path / "vision",
+        parts / "ast",
+        parts / "llama",
+        tmp_path / "out",
+        {"video_config": STILL, "audio_config": CHUNK},
+    )
+    ours, pictures = load(tmp_path / "out").model.encoder.video_encoder, random_pictures(3)
+    chunks = torch.randn(3, FRAMES, *pictures.shape[1:])
+    chunks[:, 0] = pictures
+    torch.testing.assert_close(ours(chunks), their_features(name, theirs, pictures), **CLOSE)
+
+
+@torch.no_grad()
+def test_audio_tower_hears_what_its_source_hears(parts, tmp_path):
+    theirs = write_audio(tmp_path / "audio")
+    init(parts / "siglip", tmp_path / "audio", parts / "llama", tmp_path / "out", {"audio_config": CHUNK})
+    ours, features = load(tmp_path / "out").model.encoder.audio_encoder, torch.randn(3, MEL_FRAMES, MEL)
+    expected = theirs(features).last_hidden_state
+    prefix, patches = expected[:, :2], expected[:, 2:]
+    # AST's patches come band by band, ours column by column.
+    patches = rearrange(patches, "chunk (mel mel_frame) dim -> chunk (mel_frame mel) dim", mel=(MEL - 5) // 2 + 1)
+    torch.testing.assert_close(ours(features), torch.cat([prefix, patches], dim=1), **CLOSE)
+
+
+@torch.no_grad()
+def test_a_short_chunk_has_the_positions_of_the_middle(parts, tmp_path):
+    """A window of 32 columns has patches at 10 times, a chunk of 17 at 5: those of the times 2 to 6."""
+    theirs = write_audio(tmp_path / "audio")
+    init(parts / "siglip", tmp_path / "audio", parts / "llama", tmp_path / "out", ["audio_config.num_mel_frames=17"])
+    table = load(tmp_path / "out").model.encoder.audio_encoder.embedding.position_embedding
+    expected = theirs.embeddings.position_embeddings[0, 2:]
+    expected = rearrange(expected, "(mel time) dim -> time mel dim", time=10)[2:7].flatten(0, 1)
+    torch.testing.assert_close(table[2:], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@torch.no_grad()
+def test_text_before_training_is_the_language_models(name, parts, tmp_path):
+    theirs = write_text(name, tmp_path / "text")
+    init(parts / "siglip", parts / "ast", tmp_path / "text", tmp_path / "out", {"audio_config": CHUNK})
+    ours = load(tmp_path / "out")
+    ids = torch.randint(0, VOCAB, (2, 61), generator=torch.Generator().manual_seed(1))
+    expected = theirs(ids).logits
+    found = ours(**clips(ours), decoder_input_ids=ids).logits
+    torch.testing.assert_close(found, expected, **CLOSE)
+    assert expected.std() > 0.3  # so that the tolerance means something
+    # And with closed gates opened, the clip matters.
+    for layer in ours.model.decoder.layers:
+        layer.cross_attention_gate.fill_(0.5)
+    assert (ours(**clips(ours), decoder_input_ids=ids).logits - expected).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_greedy_text_with_cache_is_the_language_models(parts, tmp_path):
+    theirs = write_text("qwen3", tmp_path / "text")
+    init(parts / "siglip", None, tmp_path / "text", tmp_path / "out")
+    ours = load(tmp_path / "out")
+    prompt = torch.randint(3, VOCAB, (1, 7), generator=torch.Generator().manual_seed(1))
+    media = {name: value for name, value in clips(ours).items() if "audio" not in name and name != "input_features"}
+    found = ours.generate(**media, decoder_input_ids=prompt, max_new_tokens=13, do_sample=False)
+    ids = prompt
+    for _ in range(found.shape[1] - 7):
+        ids = torch.cat([ids, theirs(ids).logits[:, -1:].argmax(-1)], dim=1)
+    assert found.tolist() == ids.tolist() and found.shape[1] > 10
+
+
+def test_statistics_and_tokenizer_are_carried_over(parts, tmp_path):
+    result = init(
+        parts / "siglip", parts / "ast", parts / "llama", tmp_path / "out", {"audio_config": CHUNK}, max_chunks=7
+    )
+    config = load(tmp_path / "out").config
+    processor = MirasolProcessor.from_pretrained(tmp_path / "out")
+    processor.check_model_config(config)
+    assert (processor.image_processor.image_mean, processor.image_processor.image_std) == (MEAN, STD)
+    assert processor.image_processor.image_size == IMAGE_SIZE
+    extractor = processor.feature_extractor
+    assert (extractor.mean, extractor.std, extractor.num_mel_bins) == (-3.7, 4.3, MEL)
+    theirs, text = AutoTokenizer.from_pretrained(parts / "llama"), "which color is named? blue!"
+    assert processor.tokenizer(text).input_ids == theirs(text).input_ids
+    assert theirs.pad_token_id is None and processor.pad_token_id == processor.tokenizer.eos_token_id
+    assert processor.tokenizer.model_max_length == config.text_config.max_position_embeddings == 97
+    assert config.text_config.vocab_size > len(processor.tokenizer) == len(theirs)
+    assert config.eos_token_id == theirs.eos_token_id and config.decoder_start_token_id == theirs.bos_token_id
+    assert config.text_config.rope_parameters == LLAMA3
+    assert processor.max_chunks == 7
+    counts = result.num_pretrained_parameters, result.num_new_parameters
+    assert min(counts) > 1000 and sum(counts) == load(tmp_path / "out").num_parameters()
+
+
+def test_a_padding_token_of_its_own_is_kept(parts, tmp_path):
+    write_text("smollm", tmp_path / "text", pad=True)
+    init(parts / "siglip", None, tmp_path / "text", tmp_path / "out")
+    tokenizer = MirasolProcessor.from_pretrained(tmp_path / "out").tokenizer
+    assert (tokenizer.pad_token, load(tmp_path / "out").config.pad_token_id) == ("<pad>", tokenizer.pad_token_id)
+
+
+@torch.no_grad()
+def test_a_still_clip_gives_the_pictures_tokens_in_every_tube(parts, tmp_path):
+    """Tubes are inflated patches: on four equal frames each says what the patch says."""
+    init(parts / "siglip", None, parts / "llama", tmp_path / "out", {"video_config": {"num_frames": FRAMES}})
+    embedding = load(tmp_path / "out").model.encoder.video_encoder.embedding
+    still = random_pictures(2)[:, :, None].expand(-1, -1, FRAMES, -1, -1)
+    first, second, picture = embedding(still).chunk(3, dim=1)
+    torch.testing.assert_close(first, picture, **CLOSE)
+    torch.testing.assert_close(second, picture, **CLOSE)
+
+
+def test_a_model_without_audio_is_video_only(parts, tmp_path):
+    result = init(parts / "siglip", None, parts / "llama", tmp_path / "out")
+    model = load(tmp_path / "out")
+    assert not model.config.use_audio and not hasattr(model.model.encoder, "audio_encoder")
+    assert result.audio_tokens_per_chunk == 0 and "video-only" in str(result)
+
+
+def test_a_model_without_vision_looks_with_a_new_encoder(parts, tmp_path):
+    init(None, parts / "ast", parts / "llama", tmp_path / "out", {"audio_config": CHUNK})
+    config = load(tmp_path / "out").config
+    assert config.video_config.position_code == "sincos" and config.audio_config.position_code == "learned"
+
+
+def test_one_vit_for_both_senses_is_stored_once(parts, tmp_path):
+    init(
+        parts / "siglip",
+        None,
+        parts / "llama",
+        tmp_path / "out",
+        ["share_encoder=true"],
+    )
+    model = load(tmp_path / "out")
+    names = [name for name in model.state_dict() if ".audio_encoder." in name]
+    assert names and all(".audio_encoder.embedding." in name for name in names)
+    assert model.config.audio_config.hidden_size == model.config.video_config.hidden_size == 12
+
+
+@pytest.mark.parametrize(("part", "listed"), [("vision", "siglip"), ("audio", "audio-spectrogram"), ("text", "qwen3")])
+def test_other_architectures_are_refused_and_those_that_fit_listed(part, listed, parts, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    names = {"vision": parts / "siglip", "audio": parts / "ast", "text": parts / "llama"} | {part: tmp_path / "other"}
+    with pytest.raises(ValueError, match=rf"Expected a {part} checkpoint of model_type .*{listed}.*found 'bert'"):
+        init(**names, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["video_config.hidden_size=16"], r"norm.weight has the shape \(12,\), but this config gives it \(16,\)"),
+        (["video_config.hiden_size=16"], r'nearest valid key is "video_config.hidden_size"'),
+        (["combiner_config.num_latents=999"], "num_latents must not exceed the Combiner's slots"),
+        (["audio_config.num_mel_frames=64"], "found 64 and 32. Use shorter chunks"),
+        (["eos_token_id=3"], "decide eos_token_id, found eos_token_id=3"),
+        (["share_encoder=true"], "Leave out the audio checkpoint, or share_encoder"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_both_numbers(overrides, message, parts, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        init(
+            parts / "siglip",
+            parts / "ast",
+            parts / "llama",
+            tmp_path / "out",
+            ["audio_config.num_mel_frames=17", *overrides],
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_exists_is_not_overwritten(parts, tmp_path):
+    with pytest.raises(ValueError, match="Expected a new folder as output"):
+        init(parts / "siglip", parts / "ast", parts / "llama", tmp_path)
+
+
+def test_the_command_says_what_it_made(parts, tmp_path, capsys):
+    names = ["--vision", str(parts / "siglip"), "--audio", str(parts / "ast"), "--text", str(parts / "llama")]
+    assert main(["init", *names, "-o", str(tmp_path / "out"), "--json", "audio_config.num_mel_frames=16"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["output"] == str(tmp_path / "out") and printed["seconds_per_chunk"] == 0.16
+    assert main(["init", "--text", str(parts / "llama"), "-o", str(tmp_path / "other")]) == 2
+    assert "at least one of vision and audio" in capsys.readouterr().err
