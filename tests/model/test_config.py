@@ -11,7 +11,7 @@ from mirasol.model.configuration_mirasol import (
 )
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import PRESETS, preset
-from tests.model.tiny import tiny_config
+from tests.model.tiny import tiny_config, tiny_model
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from tests.model.tiny import tiny_config
         ({"combiner_config": {"hidden_size": 21}}, ["hidden_size=21", "num_attention_heads=2", "Change one"]),
         ({"combiner_config": {"hidden_size": 22}}, ["22", "20", "must be equal"]),
         ({"video_config": {"num_attention_heads": 5}}, ["hidden_size=12", "num_attention_heads=5"]),
+        ({"temporal_config": {"num_attention_heads": 4}}, ["hidden_size=20", "num_attention_heads=4", "size 5"]),
         ({"text_config": {"num_key_value_heads": 3}}, ["num_attention_heads=4", "num_key_value_heads=3"]),
         ({"text_config": {"head_dim": 7}}, ["head_dim=7", "even"]),
         ({"temporal_config": {"predicted_video_size": (2, 5, 2)}}, ["(2, 5, 2)", "(3, 10, 10)", "divisors"]),
@@ -35,6 +36,17 @@ def test_parts_that_do_not_fit_are_refused(overrides, words):
         tiny_config(**overrides)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(("part", "width", "saved"), [("text_config", 18, 16), ("audio_config", 10, 8)])
+def test_width_unequal_to_that_of_the_loaded_weights_is_refused(tmp_path, part, width, saved):
+    tiny_model().save_pretrained(tmp_path)
+    other = tiny_config(**{part: {"hidden_size": width}})
+
+    with pytest.raises(ValueError, match=f"{part}.hidden_size={saved}.*found {width}.*Leave config out"):
+        MirasolForConditionalGeneration.from_pretrained(tmp_path, config=other)
+    same = MirasolForConditionalGeneration.from_pretrained(tmp_path, config=tiny_config(text_weight=7.0))
+    assert same.config.text_weight == 7.0
 
 
 def test_values_of_another_type_are_refused():

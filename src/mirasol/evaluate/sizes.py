@@ -34,6 +34,7 @@ def size_facts(name: str) -> dict[str, Any]:
     total = parts.pop("total")
     text = sum(parameter.numel() for parameter in model.model.decoder.parameters())
     head = 0 if model.config.tie_word_embeddings else model.lm_head.weight.numel()
+    video: Any = config.video_config
     return {
         "preset": name,
         "parameters": {
@@ -46,7 +47,7 @@ def size_facts(name: str) -> dict[str, Any]:
         "forward_flops": {frames: flops for frames, (flops, _) in measured.items()},
         "latents": {str(frames): num_chunks(config, frames) * config.num_latents for frames in NUM_FRAMES},
         "tokens_per_chunk": tokens_per_chunk(config),
-        "area_seen_per_frame": [round(share, 3) for share in covered_area(config.video_config)],
+        "area_seen_per_frame": [round(share, 3) for share in covered_area(video)],
         "text_tokens": TEXT_TOKENS,
         "bytes_in_bf16": {
             "weights": BYTES * total,

@@ -83,6 +83,16 @@ class MirasolPreTrainedModel(PreTrainedModel):
             if part._attn_implementation is None:
                 part._attn_implementation = config._attn_implementation
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """The saved model; a `config` with a part of another width than the saved one is refused."""
+        if isinstance(config, MirasolConfig) and pretrained_model_name_or_path is not None:
+            where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+            saved = MirasolConfig.from_pretrained(pretrained_model_name_or_path, **where)
+            if not kwargs.get("ignore_mismatched_sizes"):
+                _require_equal_widths(config, saved, pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -104,6 +114,19 @@ class MirasolPreTrainedModel(PreTrainedModel):
             init.constant_(module.cross_attention_gate, self.config.text_config.cross_attention_gate_init)
         elif isinstance(module, MirasolEncoder):
             init.zeros_(module.feature_mean)
+
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+def _require_equal_widths(config: MirasolConfig, saved: MirasolConfig, name) -> None:
+    for part in config.sub_configs:
+        found, expected = getattr(config, part).hidden_size, getattr(saved, part).hidden_size
+        if found != expected:
+            raise ValueError(
+                f"Expected {part}.hidden_size={expected}, the width of the weights in {name}, found {found} in the "
+                f"given config. Leave config out, or train a model of the new width from its start."
+            )
 
 
 class MirasolEncoder(MirasolPreTrainedModel):
