@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mirasol: interrupted", file=sys.stderr)
         return 130
-    print(json.dumps(result.as_dict(), indent=2) if as_json else result)
+    if result is not None:  # of several processes, one has the result
+        print(json.dumps(result.as_dict(), indent=2) if as_json else result)
     return 0
 
 
@@ -104,12 +105,23 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     evaluate.add_argument("--root", default="data/grid_s1", metavar="FOLDER", help="the data (default: %(default)s)")
     evaluate.add_argument("--split", default="test", help='one, or several joined by "+" (default: %(default)s)')
     evaluate.add_argument(
-        "--condition", default="both", choices=("both", "sound", "picture", "swapped"), help="default: %(default)s"
+        "--condition",
+        default="both",
+        choices=("both", "sound", "picture", "swapped", "silent"),
+        help="default: %(default)s",
     )
+    evaluate.add_argument(
+        "--rank", action="store_true", help="choose among the given options by likelihood instead of generating text"
+    )
+    evaluate.add_argument("--audit", action="store_true", help="also measure with sound off, swapped and silent")
+    evaluate.add_argument("--classes", metavar="FILE", help="class names, one a line, for tasks that need them")
     evaluate.add_argument("--noise-db", type=float, metavar="DB", help="white noise at this signal-to-noise ratio")
     evaluate.add_argument("--noise-seed", type=int, default=0, metavar="N")
     evaluate.add_argument("--max-clips", type=positive, metavar="N", help="only the first N clips")
-    evaluate.add_argument("--output", metavar="FOLDER", help="where predictions.jsonl and metrics.json go")
+    evaluate.add_argument(
+        "--output", metavar="FOLDER", help="predictions, metrics and report go there; a stopped run goes on from there"
+    )
+    evaluate.add_argument("--workers", type=counted, metavar="N", help="processes that decode (default: one a core)")
 
     info = command("info", run_info, "Describe a clip, a checkpoint or a preset.", "mirasol info 3b")
     info.add_argument("path", metavar="CLIP|CHECKPOINT|PRESET", help="presets: nano, small, base, 3b")
@@ -127,6 +139,11 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
     return int(text)
+
+
+def counted(text: str) -> int:
+    """The number, at least 0."""
+    return 0 if text == "0" else positive(text)
 
 
 def run_ask(**options: Any) -> Any:

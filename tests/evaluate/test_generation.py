@@ -7,7 +7,16 @@ import shutil
 import pytest
 import torch
 
-from mirasol.evaluate.generation import confidence, generate_answers, load_checkpoint, split_inputs, with_answers
+from mirasol.evaluate.generation import (
+    GeneratedAnswer,
+    generate_answers,
+    label_log_probabilities,
+    load_checkpoint,
+    rounds,
+    split_inputs,
+    up_to_end,
+    with_answers,
+)
 from mirasol.tasks import grid
 
 
@@ -21,7 +30,19 @@ def test_confidence_is_the_mean_token_probability_in_logs_up_to_the_first_end():
             for t in range(length)
         ]
         expected.append(math.exp(sum(logs) / length))
-    torch.testing.assert_close(confidence(logits, new_ids, 2), torch.tensor(expected))
+    labels = new_ids.masked_fill(~up_to_end(new_ids, 2), -100)
+    found = label_log_probabilities(logits, labels).sum(1).tolist()
+    answers = [GeneratedAnswer("", value, (3,) * length) for value, length in zip(found, (2, 4), strict=True)]
+    assert [answer.confidence for answer in answers] == pytest.approx(expected)
+
+
+def test_rounds_hold_every_row_of_every_clip_once_and_stay_within_their_size():
+    counts, seen = [0, 3, 7, 1, 7], set()
+    for clips, places in rounds(counts, rows_at_once=5):
+        assert len(clips) * len(places) <= 5 or len(places) == 1
+        assert all(counts[clip] > places.start for clip in clips)
+        seen |= {(clip, place) for clip in clips for place in places if place < counts[clip]}
+    assert seen == {(clip, place) for clip, count in enumerate(counts) for place in range(count)}
 
 
 def test_a_clip_alone_is_answered_as_in_a_batch(loaded, grid_root):

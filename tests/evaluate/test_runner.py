@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from mirasol.evaluate import robustness
+from mirasol.evaluate.answering import Job, answer_batches, comparable
 from mirasol.evaluate.conditions import Condition
-from mirasol.evaluate.runner import comparable, evaluate, evaluate_rows, load_rows, predict, score
+from mirasol.evaluate.runner import evaluate, evaluate_rows, load_rows, score
 from mirasol.evaluate.summary import Prediction, describe, finite, follows, paired_difference, summarise
-from mirasol.tasks import grid
+from mirasol.tasks import Question, Row, grid
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +21,11 @@ def rows(grid_root):
     return [replace(row, questions=row.questions[3:9]) for row in grid.load(grid_root, "test")[:3]]
 
 
-def answers(loaded, rows, **options):
-    bad: dict[str, str] = {}
-    found = list(predict(*loaded, rows, task="grid", bad=bad, progress=False, **{"batch_size": 3, **options}))
-    return [(p.id, p.prediction) for p in found], bad
+def answers(loaded, rows, condition, batch_size=3):
+    job = Job(rows, "grid", (condition,), batch_size)
+    clips = [clip for _, batch in answer_batches(*loaded, job, range(job.num_batches), workers=0) for clip in batch]
+    assert [clip.id for clip in clips] == [row.id for row in rows]
+    return [(p.question_id, p.generated) for clip in clips for p in clip.predictions[condition.name]]
 
 
 def test_batch_size_changes_no_answer(loaded, rows):
@@ -33,25 +35,47 @@ def test_batch_size_changes_no_answer(loaded, rows):
 
 def test_clips_with_different_numbers_of_questions_are_answered_as_alone(loaded, rows):
     ragged = [replace(row, questions=row.questions[: 1 + i]) for i, row in enumerate(rows)]
-    found, _ = answers(loaded, ragged, condition=Condition())
+    found = answers(loaded, ragged, condition=Condition())
     assert [name for name, _ in found] == [question.id for row in ragged for question in row.questions]
-    assert found == answers(loaded, ragged, condition=Condition(), batch_size=1)[0]
+    assert found == answers(loaded, ragged, condition=Condition(), batch_size=1)
 
 
 def test_an_unreadable_clip_is_counted_and_the_rest_is_answered(loaded, rows, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_text("this is no clip")
     mixed = [rows[0], replace(rows[1], media=broken), replace(rows[2], media=tmp_path / "missing.mp4")]
-    with pytest.warns(UserWarning, match="2 of 3 clips could not be read"):
+    with pytest.warns(UserWarning, match="1 of 3 clips could not be read"):
         result = evaluate_rows(*loaded, mixed, Condition(), progress=False)
-    assert result.metrics["clips"]["answered"] == 1
-    assert set(result.metrics["clips"]["unreadable"]) == {rows[1].id, rows[2].id}
+    clips, metrics = result.metrics["clips"], result.metrics
+    assert (clips["answered"], clips["missing"], list(clips["unreadable"])) == (1, [rows[2].id], [rows[1].id])
     assert {p.clip for p in result.predictions} == {rows[0].id}
+    there, all_asked = metrics["scores"], metrics["scores_missing_wrong"]
+    assert all_asked["num_questions"] == 3 * there["num_questions"]
+    for kind in ("digit", "adverb", "said_at"):
+        assert all_asked[kind] <= there[kind]
+
+
+def test_missing_clips_count_as_wrong(loaded, rows, tmp_path):
+    """The score of clips that are there, scaled by their share; a model that knows all answers shows it."""
+    right = [
+        Prediction(row.id, q.id, q.kind, q.text, q.answer, q.answer, True, 1.0)
+        for row in rows[:2]
+        for q in row.questions
+    ]
+    metrics = summarise(right, rows, "grid", lost={rows[2].id})
+    assert metrics["scores"]["digit"] == 1.0
+    assert metrics["scores_missing_wrong"]["digit"] == pytest.approx(2 / 3)
+
+
+def test_no_clip_at_all_is_refused_with_a_path(loaded, rows, tmp_path):
+    gone = [replace(row, media=tmp_path / "gone" / row.media.name) for row in rows]
+    with pytest.raises(ValueError, match="found none of 3, such as .*gone"):
+        evaluate_rows(*loaded, gone, Condition(), progress=False)
 
 
 def test_the_command_writes_whole_files_with_all_predictions(untrained, grid_root, tmp_path):
     result = evaluate(untrained, "grid", grid_root, "test", "swapped", output=tmp_path / "run", max_clips=2)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.json", "predictions.jsonl"]
+    assert {"metrics.json", "predictions.jsonl", "run.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
     lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
     assert len(lines) == len(result.predictions) == result.metrics["scores"]["num_questions"]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(), parse_constant=pytest.fail)
@@ -77,6 +101,7 @@ def test_swapped_clips_are_asked_only_where_their_answers_differ(grid_root):
     row, partner = grid.load(grid_root, "test")[:2]
     for question, sound_answer in comparable(row, partner):
         assert question.answer != sound_answer
+    assert [question for question, _ in comparable(row, None)] == list(row.questions)
     same = {a.text for a in row.questions for b in partner.questions if (a.text, a.answer) == (b.text, b.answer)}
     assert same.isdisjoint({question.text for question, _ in comparable(row, partner)})
 
@@ -113,13 +138,14 @@ def test_paired_difference_pools_seeds_and_keeps_clips_together():
 
 def test_summary_of_a_model_that_names_no_time_is_valid_json():
     found = [prediction(str(i), "when_letter", "1.0", "soon" if i % 2 else "1.1") for i in range(5)]
-    metrics = summarise(found, "grid")
+    rows = [
+        Row(p.clip, Path(p.clip), (Question(p.question_id, p.question, p.answer, p.kind, p.seconds),)) for p in found
+    ]
+    metrics = summarise(found, rows, "grid")
     json.loads(json.dumps(finite(metrics)), parse_constant=pytest.fail)
     assert metrics["intervals_95"]["when_letter"]["value"] == pytest.approx(0.1)
     clips = {"answered": 5, "asked": 5}
-    text = describe(
-        {"condition": "both", "noise_db": None, "noise_seed": None, "clips": clips, "seconds": 1.0, **metrics}
-    )
+    text = describe({"condition": "both", "noise_db": None, "noise_seed": None, "clips": clips, **metrics})
     assert "median error 0.100 s" in text
     assert np.isfinite(metrics["scores"]["when_letter"]["median_error_seconds"])
 

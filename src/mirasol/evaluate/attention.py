@@ -9,6 +9,8 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mirasol.evaluate.generation import label_log_probabilities
+
 METHODS = ("attention", "leave_one_out")
 MARGIN_SECONDS = 0.16  # a chunk this close to the asked word counts as on it
 
@@ -54,9 +56,7 @@ def answer_log_probability(
     logits: Float[Tensor, "row token vocab"], labels: Int[Tensor, "row token"]
 ) -> Float[Tensor, " row"]:
     """Mean log-probability of each row's answer tokens (labels already shifted, -100 ignored)."""
-    picked = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-    mask = labels != -100
-    return (picked * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return label_log_probabilities(logits, labels).sum(1) / (labels != -100).sum(1).clamp(min=1)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
-"""What a clip is shown as: picture and sound, one of them, the sound of another clip, or sound under white noise."""
+"""What a clip is shown as: picture and sound, one of them, another clip's sound, silence, or sound under noise."""
 
+import contextlib
 import dataclasses
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -17,7 +18,11 @@ CONDITIONS = {
     "sound": "sound only",
     "picture": "picture only",
     "swapped": "sound of another clip",
+    "silent": "silence for sound",
 }
+AUDIT = ("both", "picture", "swapped", "silent")  # sound on, off, of another clip, all zeros
+NUM_LENDERS = 4  # clips that may lend their sound, because the best one may have none
+ALL_COMPARED, NUM_COMPARED = 512, 64  # clips are compared with all others, in larger splits with a random choice
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,9 @@ class Condition:
     def __post_init__(self):
         if self.name not in CONDITIONS:
             raise ValueError(f"Expected a condition out of {', '.join(CONDITIONS)}, found {self.name!r}: choose one.")
-        if self.name == "picture" and self.noise_db is not None:
+        if self.name in ("picture", "silent") and self.noise_db is not None:
             raise ValueError(
-                f"Noise at {self.noise_db:g} dB was asked for, but picture only hears nothing. "
+                f"Noise at {self.noise_db:g} dB was asked for, but {CONDITIONS[self.name]} hears nothing. "
                 "Drop the noise, or choose both or sound."
             )
 
@@ -64,18 +69,35 @@ class Condition:
             clip = dataclasses.replace(clip, frames=None, frame_times=None)
         elif self.name == "picture":
             clip = dataclasses.replace(clip, waveform=None)
+        elif self.name == "silent" and clip.waveform is not None:
+            clip = dataclasses.replace(clip, waveform=np.zeros_like(clip.waveform))
         if clip.frames is None and clip.waveform is None:
             raise ValueError(f"{row_id} has nothing to show as {self.label}: use another condition, or leave it out.")
         if self.noise_db is not None and clip.waveform is not None:
             clip = dataclasses.replace(clip, waveform=add_noise(clip.waveform, self.noise_db, self.noise_seed, row_id))
         return clip
 
-    def read(self, row: Row, sound_row: Row | None = None, reader: Callable[..., Clip] = read_clip) -> Clip:
+    def read(self, row: Row, sound_of: Clip | None = None, reader: Callable[..., Clip] = read_clip) -> Clip:
         """The row's clip, decoded by `reader` and shown as this condition says; unused tracks are not decoded."""
-        if self.name == "swapped":
-            sound_of = reader(sound_row.media, use_video=False) if sound_row is not None else None
-            return self.apply(reader(row.media, use_audio=False), row.id, sound_of)
-        return self.apply(reader(row.media, use_video=self.use_video, use_audio=self.use_audio), row.id)
+        use_audio = self.use_audio and self.name != "swapped"
+        clip = reader(row.media, use_video=self.use_video, use_audio=use_audio, **segment_of(row))
+        return self.apply(clip, row.id, sound_of)
+
+
+def segment_of(row: Row) -> dict[str, float]:
+    """The reader's options for a row that is a part of its file."""
+    return {} if row.segment is None else {"start": row.segment[0], "end": row.segment[1]}
+
+
+def borrow_sound(lenders: Sequence[Row], reader: Callable[..., Clip] = read_clip) -> tuple[Row, Clip]:
+    """The first of these rows whose clip has sound, and that sound."""
+    for lender in lenders:
+        with contextlib.suppress(ValueError, OSError):
+            clip = reader(lender.media, use_video=False, **segment_of(lender))
+            if clip.waveform is not None:
+                return lender, clip
+    names = ", ".join(lender.id for lender in lenders) or "none"
+    raise ValueError(f"Expected sound to put under the clip, found none in the clips that could lend it ({names}).")
 
 
 def add_noise(
@@ -89,19 +111,31 @@ def add_noise(
     return noisy(waveform, noise_db, np.random.default_rng([noise_seed, zlib.crc32(row_id.encode())]))
 
 
-def swap_partners(rows: Sequence[Row], kinds: Collection[str] | None = None, seed: int = 0) -> list[int]:
-    """For each row the index of the row whose sound it gets: the one that differs in the most asked answers.
+def swap_partners(
+    rows: Sequence[Row], kinds: Collection[str] | None = None, seed: int = 0, count: int = NUM_LENDERS
+) -> list[list[int]]:
+    """For each row the indices of `count` rows whose sound it may get, those that differ in the most answers first.
 
-    Only questions with the same text are compared, and only of these kinds if given. Among equally different rows the
-    choice is random with `seed`; a row never gets its own sound.
+    A question's answer differs if the other clip's answer to the same text does, or, where the other is not asked
+    that, if no answer of the other equals it. Only questions of these kinds count if given. Among equally different
+    rows the first choice is random with `seed`; a row never gets its own sound.
     """
     if len(rows) < 2:
         raise ValueError(f"Swapping sound needs at least 2 clips, found {len(rows)}: choose a larger split.")
     answers = [{q.text: q.answer for q in row.questions if kinds is None or q.kind in kinds} for row in rows]
+    given = [set(mine.values()) for mine in answers]
     rng = np.random.default_rng(seed)
     partners = []
     for i, mine in enumerate(answers):
-        different = [sum(mine[text] != theirs.get(text, mine[text]) for text in mine) for theirs in answers]
-        different[i] = -1
-        partners.append(int(rng.choice(np.flatnonzero(np.array(different) == max(different)))))
+        others = np.arange(len(rows)) if len(rows) <= ALL_COMPARED else rng.integers(len(rows), size=NUM_COMPARED)
+        different = np.array([-1 if j == i else _differences(mine, answers[j], given[j]) for j in others.tolist()])
+        best = int(rng.choice(np.flatnonzero(different == different.max())))
+        order = [best, *np.argsort(-different, kind="stable").tolist()]
+        partners.append(list(dict.fromkeys(int(others[k]) for k in order if others[k] != i))[:count])
     return partners
+
+
+def _differences(mine: dict[str, str], theirs: dict[str, str], their_answers: set[str]) -> int:
+    return sum(
+        answer != theirs[text] if text in theirs else answer not in their_answers for text, answer in mine.items()
+    )

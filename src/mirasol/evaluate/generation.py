@@ -1,7 +1,8 @@
 """From questions and encoded clips to answers with a confidence; and the checkpoint that gives them."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mirasol import DEFAULT_CHECKPOINT
 from mirasol.chunks.text import IGNORED_LABEL
 
 MAX_NEW_TOKENS = 48
+ROWS_AT_ONCE = 256  # of text, whatever the clips of a batch ask: bounds the memory of the decoder's cache
 MEDIA_INPUTS = (
     "pixel_values_videos",
     "input_features",
@@ -29,11 +31,16 @@ MEDIA_INPUTS = (
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
-    """One greedy answer; `confidence` is exp of the mean log-probability of its tokens, the closing one included."""
+    """One greedy answer with the log-probability of its tokens, the closing one included."""
 
     text: str
-    confidence: float
+    log_likelihood: float
     token_ids: tuple[int, ...]
+
+    @property
+    def confidence(self) -> float:
+        """exp of the mean log-probability of the tokens: 1 is certain."""
+        return math.exp(self.log_likelihood / len(self.token_ids))
 
 
 def load_checkpoint(checkpoint: str | Path | None = None, device: str | torch.device | None = None) -> tuple[Any, Any]:
@@ -112,11 +119,12 @@ def generate_answers(
         output_logits=True,
     )
     new_ids = output.sequences[:, text["decoder_input_ids"].shape[1] :]
-    confidences = confidence(torch.stack(output.logits, dim=1), new_ids, model.config.eos_token_id)
     counted = up_to_end(new_ids, model.config.eos_token_id)
+    labels = new_ids.masked_fill(~counted, IGNORED_LABEL)
+    log_likelihoods = label_log_probabilities(torch.stack(output.logits, dim=1), labels).sum(1)
     return [
-        GeneratedAnswer(processor.decode_answer(ids), float(value), tuple(ids[is_counted].tolist()))
-        for ids, value, is_counted in zip(new_ids, confidences, counted, strict=True)
+        GeneratedAnswer(processor.decode_answer(ids), value, tuple(ids[is_counted].tolist()))
+        for ids, value, is_counted in zip(new_ids, log_likelihoods.tolist(), counted, strict=True)
     ]
 
 
@@ -144,12 +152,29 @@ def up_to_end(
     return is_end.cumsum(1) - is_end.long() == 0
 
 
-def confidence(
-    logits: Float[Tensor, "row token vocab"],
-    new_ids: Int[Tensor, "row token"],
-    eos_token_id: int | Sequence[int] | None,
-) -> Float[Tensor, " row"]:
-    """exp of the mean log-probability of each row's tokens, up to and including the first end of sequence."""
-    picked = logits.float().log_softmax(-1).gather(-1, new_ids[..., None])[..., 0]
-    counted = up_to_end(new_ids, eos_token_id)
-    return ((picked.nan_to_num(neginf=0.0) * counted).sum(1) / counted.sum(1)).exp()
+def label_log_probabilities(
+    logits: Float[Tensor, "row token vocab"], labels: Int[Tensor, "row token"]
+) -> Float[Tensor, "row token"]:
+    """Log-probability of each label under the logits at its place, 0 where the label is ignored."""
+    picked = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    return picked.masked_fill(labels == IGNORED_LABEL, 0.0)
+
+
+def rounds(counts: Sequence[int], rows_at_once: int = ROWS_AT_ONCE) -> Iterator[tuple[list[int], range]]:
+    """Yields which clips take part and which of their rows of text, until every clip has had its `counts` rows.
+
+    A round has equally many rows for each of its clips (a clip that has fewer left repeats its last one) and, with
+    more than one row a clip, at most `rows_at_once` in all.
+    """
+    first = 0
+    while clips := [clip for clip, count in enumerate(counts) if count > first]:
+        last = min(first + max(1, rows_at_once // len(clips)), max(counts))
+        yield clips, range(first, last)
+        first = last
+
+
+def of_clips(encoder_outputs, clips: Sequence[int]):
+    """What the encoder gave for these clips of its batch; the same object, not a copy, where these are all."""
+    if len(clips) == len(encoder_outputs.chunk_mask):
+        return encoder_outputs
+    return type(encoder_outputs)(**{name: value[list(clips)] for name, value in encoder_outputs.items()})

@@ -18,7 +18,7 @@ from einops import rearrange
 from mirasol import DEFAULT_CHECKPOINT, __version__
 from mirasol.evaluate.attention import attention_weights, leave_one_out_weights
 from mirasol.evaluate.bootstrap import Interval
-from mirasol.evaluate.conditions import CONDITIONS, Condition
+from mirasol.evaluate.conditions import CONDITIONS, Condition, swap_partners
 from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs, with_answers
 from mirasol.evaluate.page import (
     AccuracyRow,
@@ -33,10 +33,13 @@ from mirasol.evaluate.page import (
     times_table,
 )
 from mirasol.evaluate.rests_on import RestsOnShare, measure_rests_on
-from mirasol.evaluate.runner import Evaluation, Prediction, evaluate_rows, sound_lenders, train_rows, write_whole
+from mirasol.evaluate.run_folder import write_whole
+from mirasol.evaluate.runner import Evaluation, evaluate_rows, train_rows
+from mirasol.evaluate.summary import Prediction
 from mirasol.tasks import Row, grid
 
 NUM_STORIES = 5
+SHOWN_AS = ("both", "sound", "picture", "swapped")
 HIDDEN_KINDS = ("when_command", "when_color", "when_preposition", "when_adverb")  # two of the six are enough to see
 METHOD_NAMES = {
     "attention": "cross-attention to each chunk",
@@ -83,7 +86,7 @@ def demo(
     rows = grid.load(root, "test")[:max_clips]
     model, processor = load_checkpoint(checkpoint)
     # The four ways of showing are compared clip by clip, so all of them get the same clips.
-    runs = {name: evaluate_rows(model, processor, rows, Condition(name), root=root) for name in CONDITIONS}
+    runs = {name: evaluate_rows(model, processor, rows, Condition(name), root=root) for name in SHOWN_AS}
     rests_on = measure_rests_on(model, processor, rows[:NUM_RESTS_ON_CLIPS])
     method = better_method(rests_on)
     stories = [
@@ -136,7 +139,7 @@ def tell(
     features = processor.feature_extractor(clip.waveform, sampling_rate=clip.sampling_rate)["input_features"]
     surprise = encoder_outputs.surprise[0].float().cpu().numpy()
     surprise[0] = np.nan  # nothing came before the first chunk, so nothing expected it
-    partner = sound_lenders(rows, "grid")[[r.id for r in rows].index(row.id)]
+    partner = rows[swap_partners(rows, grid.SLOTS)[[r.id for r in rows].index(row.id)][0]]
     return Story(
         id=row.id,
         sentence=" ".join(row.words),
@@ -147,18 +150,23 @@ def tell(
         chunk_times=chunk_times,
         surprise=surprise,
         answers=[
-            Answered(p.question, p.answer, p.prediction, p.right, p.confidence, w, p.seconds, otherwise(p, runs))
+            Answered(p.question, p.answer, p.generated, p.right, p.confidence, w, p.seconds, otherwise(p, runs))
             for p, w in zip(given, weights.cpu().numpy(), strict=True)
         ],
-        swapped_sentence=" ".join(partner.words),  # type: ignore[attr-defined]
+        swapped_sentence=" ".join(partner.words),
     )
 
 
 def otherwise(prediction: Prediction, runs: dict[str, Evaluation]) -> dict[str, str]:
     """What was answered to the same question under the other conditions, where it was something else."""
     names = {"sound": "sound only", "picture": "picture only", "swapped": "swapped sound"}
-    said = {names[key]: p.prediction for key in names for p in runs[key].predictions if p.id == prediction.id}
-    return {name: answer for name, answer in said.items() if answer != prediction.prediction}
+    said = {
+        names[key]: p.generated
+        for key in names
+        for p in runs[key].predictions
+        if p.question_id == prediction.question_id
+    }
+    return {name: answer for name, answer in said.items() if answer != prediction.generated}
 
 
 def chance_levels(rows: Sequence[grid.GridRow]) -> dict[str, float]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.generation import load_checkpoint
-from mirasol.evaluate.runner import evaluate_rows, load_rows, write_whole
+from mirasol.evaluate.run_folder import write_whole
+from mirasol.evaluate.runner import evaluate_rows, load_rows
 from mirasol.evaluate.summary import Prediction, paired_difference, share
 from mirasol.media import Clip
 from mirasol.tasks import grid
@@ -40,7 +41,7 @@ def robustness(
     model, processor = load_checkpoint(checkpoint)
     decoded: dict[str, Clip] = {}
 
-    def read(row, condition: Condition, sound_row) -> Clip:
+    def read(row, condition: Condition) -> Clip:
         if row.id not in decoded:  # 7 MB a clip: cheaper to keep than to decode for every condition
             decoded[row.id] = processor.read_clip(row.media)
         return condition.apply(decoded[row.id], row.id)

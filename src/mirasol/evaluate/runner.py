@@ -1,26 +1,29 @@
-"""`mirasol evaluate`: every clip of a split encoded once, all its questions answered greedily in one batch, metrics
-with intervals over clips, and what could not be read counted."""
+"""`mirasol evaluate`: every clip of a split encoded once, all its questions answered, metrics with intervals over
+clips, and what is missing or cannot be read counted."""
 
-import json
-import os
+import inspect
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from mirasol.evaluate.conditions import Condition, swap_partners
-from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs
-from mirasol.evaluate.summary import Prediction, as_question, describe, finite, summarise
-from mirasol.media import Clip
-from mirasol.tasks import Question, Row, get_task
+from mirasol import DEFAULT_CHECKPOINT, __version__
+from mirasol.evaluate.answering import AnsweredClip, Job, answer_batches
+from mirasol.evaluate.conditions import AUDIT, Condition
+from mirasol.evaluate.generation import load_checkpoint
+from mirasol.evaluate.loader import Read
+from mirasol.evaluate.processes import Processes, started_processes
+from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, digest_of_weights
+from mirasol.evaluate.summary import Prediction, audit, describe, finite, summarise
+from mirasol.tasks import Row, get_task
 
 BATCH_SIZE = 8  # clips; rows of text are this times the questions of a clip
+SHOWN = 5  # clips named one by one in a warning
 
 
 @dataclass
@@ -30,13 +33,14 @@ class Evaluation:
     metrics: dict[str, Any]
     predictions: list[Prediction]
     output: str | None = None
+    seconds: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The metrics, for JSON."""
         return finite(self.metrics) | ({"output": self.output} if self.output else {})
 
     def __str__(self) -> str:
-        return describe(self.metrics) + (f"\nwritten to {self.output}" if self.output else "")
+        return describe(self.metrics, self.seconds) + (f"\nwritten to {self.output}" if self.output else "")
 
 
 def evaluate(
@@ -50,174 +54,214 @@ def evaluate(
     output: str | Path | None = None,
     batch_size: int = BATCH_SIZE,
     max_clips: int | None = None,
-) -> Evaluation:
-    """Measures a checkpoint; with `output`, predictions.jsonl and metrics.json are written there.
+    rank: bool = False,
+    audit: bool = False,
+    classes: str | Path | None = None,
+    workers: int | None = None,
+) -> Evaluation | None:
+    """Measures a checkpoint; with `output`, predictions, metrics and a report are written there, and a run that was
+    stopped goes on where it was.
 
-    Each file is written whole or not at all. `split` may join several ("val+test"). `noise_db` puts white noise over
-    each whole clip at that ratio.
+    Several processes that torchrun starts share the clips; the first one gives the result, the others None.
+
+    Args:
+        checkpoint: Its folder; by default the shipped one.
+        task: See `mirasol.tasks.TASKS`.
+        root: The task's folder of annotations and clips.
+        split: One, or several joined by "+" ("val+test").
+        condition: How clips are shown, see `CONDITIONS`.
+        noise_db: White noise over each whole clip at this signal-to-noise ratio.
+        noise_seed: Of that noise.
+        output: Folder of this run alone.
+        batch_size: Clips at once.
+        max_clips: Only the first ones.
+        rank: Choose among the given options by likelihood instead of generating an answer.
+        audit: Also measure with sound off, swapped and silent.
+        classes: File with one class name a line, for tasks whose answers are classes.
+        workers: Processes that decode; by default one for each core.
     """
     shown = Condition(condition, noise_db, noise_seed)
-    rows = load_rows(task, root, split)[:max_clips]
-    model, processor = load_checkpoint(checkpoint)
-    return evaluate_rows(
-        model, processor, rows, shown, task=task, root=root, batch_size=batch_size, output=output,
-        about={"checkpoint": str(checkpoint or "shipped"), "task": task, "split": split},
-    )  # fmt: skip
+    if audit and shown != Condition():
+        raise ValueError(
+            f"The audit shows clips in its own ways, found {shown.label} as well. Drop --audit or the rest."
+        )
+    rows = load_rows(task, root, split, classes)[:max_clips]
+    folder = DEFAULT_CHECKPOINT if checkpoint is None else Path(checkpoint)
+    about = {"checkpoint": str(checkpoint or "shipped"), "task": task, "split": split}
+    with started_processes() as processes:
+        if processes.count > 1 and output is None:
+            raise ValueError(
+                f"Expected --output, found none for {processes.count} processes, which join their answers in that "
+                "folder. Name one, or start a single process."
+            )
+        model, processor = load_checkpoint(folder)
+        return evaluate_rows(
+            model, processor, rows, shown, task=task, root=root, batch_size=batch_size, output=output, about=about,
+            rank=rank, with_audit=audit, workers=workers, processes=processes, checkpoint=folder,
+        )  # fmt: skip
 
 
 def evaluate_rows(
     model, processor, rows: Sequence[Row], condition: Condition, *, task: str = "grid", root: str | Path | None = None,
     batch_size: int = BATCH_SIZE, output: str | Path | None = None, about: dict[str, Any] | None = None,
-    read: Callable[[Row, Condition, Row | None], Clip] | None = None, progress: bool = True,
-) -> Evaluation:  # fmt: skip
+    rank: bool = False, with_audit: bool = False, workers: int | None = None, read: Read | None = None,
+    processes: Processes | None = None, checkpoint: Path | None = None, progress: bool = True,
+) -> Evaluation | None:  # fmt: skip
     """The same with a loaded model and rows; `root` gives the train split's best constants for time questions.
 
-    `read(row, condition, sound_row)` may take decoded clips from elsewhere than the files.
+    `read(row, condition)` may take decoded clips from elsewhere than the files; then no clip counts as missing.
     """
     start = time.perf_counter()
-    bad: dict[str, str] = {}
-    options: dict[str, Any] = {"task": task, "batch_size": batch_size, "bad": bad, "read": read, "progress": progress}
-    predictions = list(predict(model, processor, rows, condition, **options))
-    metrics = {
-        **(about or {}),
+    missing = [row.id for row in rows if read is None and not row.media.is_file()]
+    present = [row for row in rows if row.id not in set(missing)]
+    if not present:
+        raise ValueError(
+            f"Expected clips of task {task!r} below {root}, found none of {len(rows)}, such as "
+            f"{rows[0].media if rows else 'nothing asked'}. Put them there, or point --root elsewhere."
+        )
+    processes, about = processes or Processes(), about or {}
+    conditions = (condition, *(Condition(name) for name in AUDIT[1:])) if with_audit else (condition,)
+    job = Job(present, task, conditions, batch_size, rank)
+    shown = {
         "condition": condition.name,
         "noise_db": condition.noise_db,
         "noise_seed": condition.noise_seed if condition.noise_db is not None else None,
-        "clips": {"asked": len(rows), "answered": len(rows) - len(bad), "unreadable": bad},
-        **summarise(predictions, task, train_rows(task, root)),
-        "seconds": round(time.perf_counter() - start, 2),
+        "answers": "ranked" if rank else "generated",
     }
-    if bad:
-        warnings.warn(
-            f"{len(bad)} of {len(rows)} clips could not be read and are left out: {', '.join(bad)}", stacklevel=2
-        )
+    train = train_rows(task, root, str(about.get("split", "")))
+    # What the metric needs and is not installed is missed now, not after hours.
+    summarise([], rows, task, lost=[row.id for row in rows], train=train)
+    folder = None
     if output is not None:
-        write_results(Path(output), metrics, predictions)
-    return Evaluation(metrics, predictions, None if output is None else str(output))
+        whole = {"audit": with_audit, "batch_size": batch_size, "mirasol": __version__, "root": str(root)}
+        whole |= {"weights": checkpoint and digest_of_weights(checkpoint), "clips_asked": len(rows)}
+        whole |= {"clips_there": len(present), "clips_and_questions": digest_of_rows(present)}
+        folder = RunFolder(output, {**about, **shown, **whole})
+        if folder.is_finished:
+            return Evaluation(*folder.results(), str(output))
+    clips = answer_all(model, processor, job, folder, processes, workers, read, progress)
+    if not processes.is_first:
+        return None
+    bad = {clip.id: clip.error for clip in clips if clip.error}
+    found = {c.name: [p for clip in clips for p in clip.predictions.get(c.name, ())] for c in conditions}
+    predictions = found[condition.name]
+    metrics = {
+        **about,
+        **shown,
+        "clips": {
+            "asked": len(rows),
+            "answered": len(present) - len(bad),
+            "with_sound": len({p.clip for p in predictions if p.sound_used}),
+            "with_warnings": sum(bool(clip.warnings) for clip in clips),
+            "missing": missing,
+            "unreadable": bad,
+        },
+        **summarise(predictions, rows, task, lost={*missing, *bad}, train=train),
+    }
+    if with_audit:
+        metrics["audit"] = audit(found, task)
+    warn(metrics["clips"], clips)
+    if folder is not None:
+        folder.finish(metrics, found)
+        folder.clean()
+    return Evaluation(metrics, predictions, None if output is None else str(output), time.perf_counter() - start)
+
+
+def answer_all(
+    model, processor, job: Job, folder: RunFolder | None, processes: Processes, workers: int | None, read: Read | None,
+    progress: bool,
+) -> list[AnsweredClip]:  # fmt: skip
+    """Every clip's answers in the order of the rows: those that the folder holds, and the others answered now.
+
+    Whole batches are shared out among the processes, so that every clip is answered beside the same others.
+    """
+    if folder is not None and processes.is_first:
+        folder.begin()
+    processes.wait()
+    done = {} if folder is None else folder.answered()
+    processes.wait()  # now all know the same batches to be left
+    left = [batch for batch in range(job.num_batches) if batch not in done][processes.rank :: processes.count]
+    label = job.conditions[0].label + (f", process 1 of {processes.count}" if processes.count > 1 else "")
+    shown = progress and processes.is_first
+    total = sum(len(job.indices(batch)) for batch in left)
+    with tqdm(total=total, desc=label, unit="clip", disable=None if shown else True) as bar:
+        for batch, clips in answer_batches(model, processor, job, left, workers, read):
+            if folder is None:
+                done[batch] = clips
+            else:
+                folder.append(processes.rank, batch, clips)
+            bar.update(len(clips))
+    processes.wait()
+    if folder is not None:
+        done = folder.answered()
+    return [clip for batch in range(job.num_batches) for clip in done[batch]]
+
+
+def warn(counts: dict[str, Any], clips: Sequence[AnsweredClip]) -> None:
+    """Says what is missing, what could not be read, and what was left out of clips."""
+    for name, text in (("missing", "are missing"), ("unreadable", "could not be read and are left out")):
+        if counts[name]:
+            more = " ..." if len(counts[name]) > SHOWN else ""
+            listed = ", ".join(list(counts[name])[:SHOWN]) + more
+            warnings.warn(f"{len(counts[name])} of {counts['asked']} clips {text}: {listed}", stacklevel=3)
+    if counts["with_warnings"]:
+        first = next(clip for clip in clips if clip.warnings)
+        warnings.warn(f"{counts['with_warnings']} clips gave warnings; {first.id}: {first.warnings[0]}", stacklevel=3)
 
 
 def score(
     model, processor, rows: Sequence[Row], *, task: str = "grid", conditions: Sequence[str] = ("both",),
-    read: Callable[[Row, Condition, Row | None], Clip] | None = None, batch_size: int = BATCH_SIZE,
+    read: Read | None = None, batch_size: int = BATCH_SIZE,
 ) -> dict[str, float]:  # fmt: skip
     """Flat metrics for validation in training: `slots_both`, `letter_both`, ..., one set per condition.
 
     And `mean_slots`, or what the task's own main metric is: its mean over the conditions.
 
-    `read(row, condition, sound_row)` may take decoded clips from a cache instead of the files. The model is left in
-    the mode (training or not) it was in.
+    `read(row, condition)` may take decoded clips from a cache instead of the files. The model is left in the mode
+    (training or not) it was in.
     """
     was_training = model.training
     model.eval()
+    module, asked = get_task(task), {question.id: question for row in rows for question in row.questions}
     flat: dict[str, float] = {}
     try:
         for name in conditions:
-            bad: dict[str, str] = {}
-            options: dict[str, Any] = {
-                "task": task,
-                "batch_size": batch_size,
-                "bad": bad,
-                "read": read,
-                "progress": False,
-            }
-            found = list(predict(model, processor, rows, Condition(name), **options))
-            scores = get_task(task).score([as_question(p) for p in found], [p.prediction for p in found])
+            job = Job(rows, task, (Condition(name),), batch_size)
+            answered = answer_batches(model, processor, job, range(job.num_batches), workers=0, read=read)
+            clips = [clip for _, batch in answered for clip in batch]
+            found = [p for clip in clips for p in clip.predictions.get(name, ())]
+            scores = module.score([asked[p.question_id] for p in found], [p.generated for p in found])
             for key, value in scores.items():
                 if isinstance(value, dict):
                     flat |= {f"{key}_{part}_{name}": float(number) for part, number in value.items()}
                 elif key != "num_questions":
                     flat[f"{key}_{name}"] = float(value)
-            flat[f"bad_clips_{name}"] = float(len(bad))
+            flat[f"bad_clips_{name}"] = float(sum(clip.error is not None for clip in clips))
     finally:
         model.train(was_training)
-    main = get_task(task).METRIC
-    values = [flat[f"{main}_{name}"] for name in conditions if f"{main}_{name}" in flat]
-    return flat | ({f"mean_{main}": float(np.mean(values))} if values else {})
+    values = [flat[f"{module.METRIC}_{name}"] for name in conditions if f"{module.METRIC}_{name}" in flat]
+    return flat | ({f"mean_{module.METRIC}": float(np.mean(values))} if values else {})
 
 
-def load_rows(task: str, root: str | Path, split: str) -> list[Row]:
-    """Rows of one split, or of several joined by "+"."""
-    return [row for part in split.split("+") for row in get_task(task).load(root, part)]
+def load_rows(task: str, root: str | Path, split: str, classes: str | Path | None = None) -> list[Row]:
+    """Rows of one split, or of several joined by "+"; `classes` is the task's class list, where it takes one."""
+    load = get_task(task).load
+    options = {}
+    if classes is not None:
+        if "classes" not in inspect.signature(load).parameters:
+            raise ValueError(f"Task {task!r} has no use for a class list, found --classes {classes}. Leave it out.")
+        options["classes"] = classes
+    return [row for part in split.split("+") for row in load(root, part, **options)]
 
 
-def train_rows(task: str, root: str | Path | None) -> list[Row]:
-    """Rows of the train split, from which constant answers are chosen; none where the data has no such split."""
-    try:
-        return [] if root is None or task != "grid" else get_task(task).load(root, "train")
-    except ValueError:
+def train_rows(task: str, root: str | Path | None, split: str = "") -> list[Row]:
+    """Rows of the train split, from which constant answers are chosen; none where the data has no such split, or
+    where it is what is measured."""
+    if root is None or "train" in split.split("+") or Path(root).is_file():
         return []
-
-
-def predict(
-    model, processor, rows: Sequence[Row], condition: Condition, *, task: str, batch_size: int, bad: dict[str, str],
-    read: Callable[[Row, Condition, Row | None], Clip] | None = None, progress: bool = True,
-) -> Iterator[Prediction]:  # fmt: skip
-    """Yields the answers clip by clip; unreadable clips go into `bad` (id: reason), the rest goes on."""
-    read = read or (lambda row, shown, sound_row: shown.read(row, sound_row, processor.read_clip))
-    normalise = get_task(task).normalise
-    partners = sound_lenders(rows, task) if condition.name == "swapped" else [None] * len(rows)
-    bar = tqdm(total=len(rows), desc=condition.label, unit="clip", disable=None if progress else True)
-    for first in range(0, len(rows), batch_size):
-        batch: list[tuple[Row, list[tuple[Question, str | None]], Clip]] = []
-        for row, partner in zip(rows[first : first + batch_size], partners[first : first + batch_size], strict=True):
-            try:
-                batch.append((row, comparable(row, partner), read(row, condition, partner)))
-            except (ValueError, OSError) as error:
-                bad[row.id] = str(error)
-        if batch:
-            yield from _answer_batch(model, processor, batch, condition, normalise)
-        bar.update(min(batch_size, len(rows) - first))
-    bar.close()
-
-
-def sound_lenders(rows: Sequence[Row], task: str) -> list[Row]:
-    """For each row the row whose sound it gets when swapped."""
-    return [rows[i] for i in swap_partners(rows, getattr(get_task(task), "SLOTS", None))]
-
-
-def comparable(row: Row, partner: Row | None) -> list[tuple[Question, str | None]]:
-    """The row's questions, each with the answer in the clip that lends its sound: only those where the two differ."""
-    if partner is None:
-        return [(question, None) for question in row.questions]
-    theirs = {question.text: question.answer for question in partner.questions}
-    return [
-        (question, theirs[question.text])
-        for question in row.questions
-        if theirs.get(question.text, question.answer) != question.answer
-    ]
-
-
-def _answer_batch(model, processor, batch, condition: Condition, normalise) -> Iterator[Prediction]:
-    # Every clip needs the same number of text rows, so shorter lists repeat a question whose answer is thrown away.
-    most = max(len(pairs) for _, pairs, _ in batch)
-    texts = [pairs[min(i, len(pairs) - 1)][0].text if pairs else "?" for _, pairs, _ in batch for i in range(most)]
-    if not texts:
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*has sound, but it is not used")  # picture only is meant so
-        inputs = processor(text=texts, videos=[clip for _, _, clip in batch])
-    media, text = split_inputs(inputs, model.device)
-    with torch.no_grad():
-        encoder_outputs = model.get_encoder()(**media)
-    answers = generate_answers(model, processor, encoder_outputs, text)
-    for number, (row, pairs, _) in enumerate(batch):
-        for (question, sound_answer), given in zip(pairs, answers[number * most :], strict=False):
-            right = normalise(given.text) == normalise(question.answer)
-            yield Prediction(
-                row.id, question.id, question.kind, question.text, question.answer, given.text, right,
-                round(given.confidence, 6), question.seconds, sound_answer,
-            )  # fmt: skip
-
-
-def write_results(folder: Path, metrics: dict[str, Any], predictions: Sequence[Prediction]) -> None:
-    """predictions.jsonl and metrics.json in the folder, written beside and moved, the metrics last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "predictions.jsonl", "".join(json.dumps(asdict(p)) + "\n" for p in predictions))
-    write_whole(folder / "metrics.json", json.dumps(finite(metrics), indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The file, whole or as it was before: a kill leaves at most a .partial beside it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # missing clips of the train split are not asked for
+            return get_task(task).load(root, "train")
+    except (ValueError, OSError):
+        return []

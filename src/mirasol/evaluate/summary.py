@@ -1,57 +1,131 @@
 """From single predictions to metrics: the task's scores, intervals over clips, and what swapped answers follow."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from mirasol.evaluate.bootstrap import Interval, bootstrap_ratio, bootstrap_statistic
 from mirasol.evaluate.conditions import Condition
-from mirasol.tasks import Question, Row, get_task
+from mirasol.tasks import Row, get_task
+
+AUDIT_NAMES = {"both": "sound on", "picture": "sound off", "swapped": "sound of another clip", "silent": "silence"}
+RANKING_FIELDS = ("ranked", "ranked_per_token", "option_log_likelihoods")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answered question; `sound_answer` is the answer of the clip whose sound was put under the picture."""
+    """One answered question.
+
+    `generated` is the text that counts as the answer: written by the model or, with ranking, the likeliest option;
+    then `ranked` and `ranked_per_token` are the best five by the sum of an option's token log-probabilities and by
+    their mean, `option_log_likelihoods` those sums in the order of the question's options. `sound_answer` is the
+    answer of the clip whose sound was put under the picture, `seconds` is where the answer is heard or seen, and
+    `confidence` is exp of the mean log-probability of the answer's tokens.
+    """
 
     clip: str
-    id: str
+    question_id: str
     kind: str
     question: str
     answer: str
-    prediction: str
+    generated: str
     right: bool
     confidence: float
     seconds: tuple[float, float] | None = None
     sound_answer: str | None = None
+    log_likelihood: float | None = None
+    seconds_covered: float | None = None
+    sound_used: bool | None = None
+    ranked: list[str] | None = None
+    ranked_per_token: list[str] | None = None
+    option_log_likelihoods: list[float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, for JSON; without the fields of ranking where nothing was ranked."""
+        return {name: value for name, value in asdict(self).items() if value is not None or name not in RANKING_FIELDS}
 
 
-def as_question(prediction: Prediction) -> Question:
-    """The question that was asked, for the task's own metrics."""
-    return Question(prediction.id, prediction.question, prediction.answer, prediction.kind, prediction.seconds)
+def main_kinds(module, kinds: Sequence[str]) -> list[str]:
+    """The kinds of question that one number for all is taken over: the task's SLOTS, or all that are no "when"."""
+    slots = [kind for kind in getattr(module, "SLOTS", ()) if kind in kinds]
+    return slots or [kind for kind in kinds if not kind.startswith("when_")]
 
 
 def summarise(
-    predictions: Sequence[Prediction], task: str, train: Sequence[Row] = (), seed: int = 0
-) -> dict[str, Any]:
-    """`scores` as the task defines them, `intervals` over clips, and for swapped sound `follows`."""
+    predictions: Sequence[Prediction], rows: Sequence[Row], task: str, *, lost: Collection[str] = (),
+    train: Sequence[Row] = (), seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """`scores` as the task defines them on what was answered, `scores_missing_wrong` with every question of the `lost`
+    clips counted as wrong, `intervals_95` over clips, for ranked options `ranking`, for swapped sound `follows`."""
     module = get_task(task)
+    asked = {question.id: question for row in rows for question in row.questions}
     kinds = list(dict.fromkeys(p.kind for p in predictions))
-    slots = [kind for kind in getattr(module, "SLOTS", ()) if kind in kinds]
-    groups = ({"slots": slots} if slots else {}) | {kind: [kind] for kind in kinds if not kind.startswith("when_")}
+    slots = main_kinds(module, kinds)
+    groups = {"slots" if hasattr(module, "SLOTS") else "all": slots} if slots else {}
+    groups |= {kind: [kind] for kind in kinds if not kind.startswith("when_")}
     intervals = {name: share(predictions, lambda p: p.right, group, seed).as_dict() for name, group in groups.items()}
     for kind in kinds:
         if kind.startswith("when_"):
             of_kind = [[p for p in clip if p.kind == kind] for clip in by_clip(predictions)]
-            errors = [[module.time_error(as_question(p), p.prediction) for p in clip] for clip in of_kind]
+            errors = [[module.time_error(asked[p.question_id], p.generated) for p in clip] for clip in of_kind]
             intervals[kind] = bootstrap_statistic(errors, np.median, seed=seed).as_dict()
-    scores = module.score([as_question(p) for p in predictions], [p.prediction for p in predictions], train)
-    result: dict[str, Any] = {"scores": scores, "intervals_95": intervals}
+    given = {p.question_id: p.generated for p in predictions}
+    questions, texts = [asked[name] for name in given], list(given.values())
+    unanswered = [question for row in rows if row.id in lost for question in row.questions]
+    result: dict[str, Any] = {
+        "scores": module.score(questions, texts, train) if questions else {},
+        "scores_missing_wrong": module.score(questions + unanswered, texts + [""] * len(unanswered), train),
+        "intervals_95": intervals,
+    }
+    if any(p.ranked for p in predictions):
+        result["ranking"] = ranking_scores(predictions, module.normalise, seed)
     if any(p.sound_answer is not None for p in predictions):
-        result["follows"] = follows(predictions, groups, module.normalise, seed)
+        known = [p for p in predictions if p.sound_answer is not None]
+        of_known = {name: group for name, group in groups.items() if {p.kind for p in known} & set(group)}
+        result["follows"] = follows(known, of_known, module.normalise, seed)
     return result
+
+
+def ranking_scores(predictions: Sequence[Prediction], normalise, seed: int = 0) -> dict[str, Any]:
+    """Top-1 and top-5 accuracy of ranked options with intervals, by the sum of token log-probabilities and by mean."""
+    kinds = {p.kind for p in predictions}
+
+    def among(p: Prediction, options: Sequence[str]) -> bool:
+        return normalise(p.answer) in {normalise(option) for option in options}
+
+    return {
+        name: {
+            f"top_{count}": share(
+                predictions, lambda p, field=field, count=count: among(p, getattr(p, field)[:count]), kinds, seed
+            ).as_dict()
+            for count in (1, 5)
+        }
+        for name, field in (("sum", "ranked"), ("per_token", "ranked_per_token"))
+    }  # fmt: skip
+
+
+def audit(shown: Mapping[str, Sequence[Prediction]], task: str, seed: int = 0) -> dict[str, Any]:
+    """What the sound does: share of right answers with sound on, off, of another clip, and silent, on the clips that
+    have sound, each with its interval over clips and the paired difference to sound on for the same questions."""
+    module = get_task(task)
+    heard = [p for p in shown["both"] if p.sound_used]
+    slots = main_kinds(module, list(dict.fromkeys(p.kind for p in heard)))
+    rows: dict[str, Any] = {}
+    for name, predictions in (shown | {"both": heard}).items():
+        same = {p.question_id for p in predictions}
+        on = [p for p in heard if p.question_id in same]
+        rows[name] = {
+            "questions": sum(p.kind in slots for p in predictions),
+            "right": share(predictions, lambda p: p.right, slots, seed).as_dict(),
+            "minus_on": paired_difference([predictions], [on], slots, seed).as_dict(),
+        }
+    known = [p for p in shown.get("swapped", ()) if p.sound_answer is not None]
+    if known:
+        rows["swapped"]["follows"] = follows(known, {"all": slots}, module.normalise, seed)["all"]
+    return rows
 
 
 def by_clip(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
@@ -63,7 +137,7 @@ def by_clip(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
 
 
 def share(
-    predictions: Sequence[Prediction], holds: Callable[[Prediction], bool], kinds: Sequence[str], seed: int = 0
+    predictions: Sequence[Prediction], holds: Callable[[Prediction], bool], kinds: Collection[str], seed: int = 0
 ) -> Interval:
     """How often something holds among the questions of these kinds, with its interval over clips."""
     chosen = [[holds(p) for p in clip if p.kind in kinds] for clip in by_clip(predictions)]
@@ -77,7 +151,7 @@ def follows(
     """Per kind: how often the answer is that of the picture's clip, that of the sound's clip, or neither."""
 
     def group_of(p: Prediction) -> str:
-        said = normalise(p.prediction)
+        said = normalise(p.generated)
         return (
             "picture" if said == normalise(p.answer) else "sound" if said == normalise(p.sound_answer) else "neither"
         )
@@ -114,14 +188,17 @@ def finite(value: Any) -> Any:
     """The same with None for infinite and undefined numbers, which JSON has no word for."""
     if isinstance(value, dict):
         return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def describe(metrics: dict[str, Any]) -> str:
+def describe(metrics: dict[str, Any], seconds: float | None = None) -> str:
     """The metrics as a short table for a terminal."""
     shown = Condition(metrics["condition"], metrics["noise_db"], metrics["noise_seed"] or 0).label
     clips = metrics["clips"]
-    lines = [f"{shown}: {clips['answered']} of {clips['asked']} clips answered in {metrics['seconds']:.0f} s"]
+    took = "" if seconds is None else f" in {seconds:.0f} s"
+    lines = [f"{shown}: {clips['answered']} of {clips['asked']} clips answered{took}"]
     for name, interval in metrics["intervals_95"].items():
         if interval["value"] is None:
             continue
@@ -134,9 +211,25 @@ def describe(metrics: dict[str, Any]) -> str:
             within = 100 * entry["within_0.1_seconds"]
             lines.append(f"  {name:17s} median error {interval['value']:.3f} s, {within:.0f} % within 0.1 s{beside}")
         else:
-            value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
-            lines.append(f"  {name:17s} {value:5.1f} %   [{low:.1f}, {high:.1f}]")
+            lines.append(f"  {name:17s} {in_percent(interval)}")
+    metric = get_task(metrics["task"]).METRIC if "task" in metrics else None
+    if metric and clips["answered"] < clips["asked"] and isinstance(metrics["scores"].get(metric), float):
+        there, all_asked = (100 * metrics[name][metric] for name in ("scores", "scores_missing_wrong"))
+        lines.append(f"  {metric}: {there:.1f} % on what is there, {all_asked:.1f} % with missing counted as wrong")
+    for way, tops in metrics.get("ranking", {}).items():
+        values = ", ".join(f"{name.replace('_', '-')} {in_percent(interval)}" for name, interval in tops.items())
+        lines.append(f"  ranked by {'sum' if way == 'sum' else 'mean'} of token log-probabilities: {values}")
     for name, parts in metrics.get("follows", {}).items():
         values = ", ".join(f"{part} {100 * interval['value']:.1f} %" for part, interval in parts.items())
         lines.append(f"  follows, {name}: {values}")
+    for name, row in metrics.get("audit", {}).items():
+        lines.append(f"  audit, {AUDIT_NAMES[name]:21s} {in_percent(row['right'])} of {row['questions']} questions")
     return "\n".join(lines)
+
+
+def in_percent(interval: Mapping[str, Any]) -> str:
+    """A share with its interval, for a line of text."""
+    if interval["value"] is None:
+        return "nothing to measure"
+    value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
+    return f"{value:5.1f} %   [{low:.1f}, {high:.1f}]"

@@ -202,7 +202,7 @@ def build_validation(
         rows=[row for row in rows if row.id in cache],
         task=recipe.data.task,
         conditions=recipe.validation.conditions,
-        read=lambda row, condition, _: condition.apply(cache[row.id], row.id),
+        read=lambda row, condition: condition.apply(cache[row.id], row.id),
         batch_size=recipe.validation.batch_size,
     )
 

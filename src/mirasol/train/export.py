@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mirasol.evaluate.runner import write_whole
+from mirasol.evaluate.run_folder import write_whole
 from mirasol.evaluate.summary import finite
 from mirasol.train.recipe import Recipe, to_yaml
 from mirasol.train.record import recipe_hash

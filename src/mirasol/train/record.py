@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 
-from mirasol.evaluate.runner import write_whole
+from mirasol.evaluate.run_folder import write_whole
 from mirasol.train.recipe import Recipe, flatten, to_yaml
 
 PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "av", "numpy")

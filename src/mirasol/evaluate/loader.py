@@ -1,0 +1,111 @@
+"""Rows -> chunk inputs, decoded in worker processes ahead of the model: one decode per clip for all its questions."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mirasol.evaluate.conditions import Condition, borrow_sound
+from mirasol.media import Clip
+from mirasol.tasks import Row
+
+Read = Callable[[Row, Condition], Clip]
+MAX_WORKERS = 8
+CLIPS_AHEAD = 4  # decoded and waiting, for each worker
+
+
+@dataclass
+class Shown:
+    """One clip as one condition shows it: its chunk inputs, and what the processor used of it."""
+
+    media: dict[str, Tensor]
+    seconds_covered: float
+    sound_used: bool
+    lender: Row | None = None  # whose sound it got
+
+
+@dataclass
+class LoadedClip:
+    """A clip under each condition that it allows; `error` says why the first, the one that is measured, failed."""
+
+    shown: dict[str, Shown] = field(default_factory=dict)
+    error: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+class ShownClips(Dataset):
+    """Item i is row i under every condition; a clip that cannot be read is an item that says so.
+
+    Args:
+        rows: The task's rows.
+        processor: Decodes and cuts into chunks.
+        conditions: The first one is measured; the others only where the clip has sound, on the same decoded clip.
+        lenders: For each row the rows whose sound it may get; needed by the condition `swapped` alone.
+        read: `read(row, condition)` may take decoded clips from elsewhere than the files.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], processor, conditions: Sequence[Condition],
+        lenders: Sequence[Sequence[Row]] | None = None, read: Read | None = None,
+    ):  # fmt: skip
+        self.rows, self.processor, self.conditions, self.read = rows, processor, conditions, read
+        self.lenders = lenders or [()] * len(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> LoadedClip:
+        row, loaded = self.rows[index], LoadedClip()
+        first, *others = self.conditions
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they are in the clip's report
+                lender, sound = self._borrow(index, first)
+                if self.read is not None:
+                    clip = self.read(row, first)
+                else:
+                    clip = first.read(row, sound, self.processor.read_clip)
+                loaded.shown[first.name], loaded.warnings = self._show(clip, lender)
+                for condition in others if clip.waveform is not None else ():
+                    with contextlib.suppress(ValueError, OSError):  # such as sound without a picture, sound off
+                        lender, sound = self._borrow(index, condition)
+                        loaded.shown[condition.name], _ = self._show(condition.apply(clip, row.id, sound), lender)
+        except Exception as error:  # whatever one file does to a decoder, the other clips are still to be answered
+            known = isinstance(error, ValueError | OSError)
+            loaded.error = str(error) if known else f"{type(error).__name__}: {error}"
+        return loaded
+
+    def _borrow(self, index: int, condition: Condition) -> tuple[Row | None, Clip | None]:
+        if condition.name != "swapped":
+            return None, None
+        return borrow_sound(self.lenders[index], self.processor.read_clip)
+
+    def _show(self, clip: Clip, lender: Row | None) -> tuple[Shown, list[str]]:
+        report = self.processor.describe(clip)
+        shown = Shown(self.processor.chunk_clip(clip), round(report.seconds_covered, 3), report.used_sound, lender)
+        return shown, report.warnings
+
+
+def load_ahead(clips: ShownClips, indices: Sequence[int], workers: int | None = None) -> Iterator[LoadedClip]:
+    """The clips of these indices in this order, decoded by `workers` processes while the caller computes.
+
+    By default there is one worker for each core, at most 8, and none for a handful of clips.
+    """
+    if workers is None:
+        workers = min(MAX_WORKERS, os.cpu_count() or 1) if len(indices) > CLIPS_AHEAD else 0
+    if workers == 0 or clips.read is not None:  # what reads from elsewhere may not exist in another process
+        return map(clips.__getitem__, indices)
+    loader = DataLoader(
+        clips, sampler=list(indices), batch_size=None, num_workers=workers, prefetch_factor=CLIPS_AHEAD,
+        worker_init_fn=_one_thread,
+    )  # fmt: skip
+    return iter(loader)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,45 @@
+"""Several processes that answer together: `torchrun --nproc-per-node 2 -m mirasol.cli evaluate ...`."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+
+LONGEST_WAIT = timedelta(days=7)  # the first process to be done waits for the last
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which one this process is, of how many."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+
+@contextlib.contextmanager
+def started_processes() -> Iterator[Processes]:
+    """The processes that torchrun or accelerate started; one alone if none did.
+
+    They only wait for each other, so the CPU's backend serves on every machine.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes()
+        return
+    torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+    try:
+        yield Processes(torch.distributed.get_rank(), count)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,132 @@
+"""The folder of one evaluation: what it measures, every answer as soon as it is given, and the results at the end."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mirasol.evaluate.answering import AnsweredClip
+from mirasol.evaluate.summary import Prediction, finite
+from mirasol.tasks import Row
+
+ABOUT, PARTS, PREDICTIONS, METRICS = "run.json", "parts", "predictions.jsonl", "metrics.json"
+NOT_COMPARED = ("checkpoint", "root")  # paths may change; what lies there is compared by its contents
+
+
+class RunFolder:
+    """Answers are appended batch by batch, in whole lines, one file for each process: a kill loses at most the batch
+    being answered, and the next start answers the others only, whatever its number of processes.
+
+    Args:
+        folder: Made if it is not there.
+        about: What is measured. A folder that already measures something else is refused.
+    """
+
+    def __init__(self, folder: str | Path, about: Mapping[str, Any]):
+        self.folder, self.about = Path(folder), json.loads(json.dumps(about))
+        self._check()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the results are there; they are written last."""
+        return (self.folder / METRICS).is_file()
+
+    def _check(self) -> None:
+        file = self.folder / ABOUT
+        if not file.is_file():
+            if self.folder.is_dir() and any(self.folder.iterdir()):
+                raise ValueError(
+                    f"Expected an empty folder or a run to go on with at {self.folder}, found files but no {ABOUT}. "
+                    "Choose another --output."
+                )
+            return
+        found = json.loads(file.read_text(encoding="utf-8"))
+        different = [
+            f"{name} {found.get(name)!r}, not {value!r}"
+            for name, value in self.about.items()
+            if name not in NOT_COMPARED and found.get(name) != value
+        ]
+        if different:
+            raise ValueError(
+                f"Expected in {self.folder} a run of the same measurement, found one of {'; '.join(different)}. "
+                "Choose another --output, or delete the folder."
+            )
+
+    def begin(self) -> None:
+        """Writes what is measured; called by one process before any answers."""
+        (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
+        for file in (self.folder / PARTS).glob("*.jsonl"):
+            cut_broken_line(file)
+        if not (self.folder / ABOUT).is_file():
+            write_whole(self.folder / ABOUT, json.dumps(self.about, indent=2) + "\n")
+
+    def append(self, rank: int, batch: int, clips: Sequence[AnsweredClip]) -> None:
+        """Keeps one batch of answers, so that they outlive this process."""
+        with (self.folder / PARTS / f"{rank}.jsonl").open("ab") as lines:
+            lines.write((json.dumps({"batch": batch, "clips": [asdict(clip) for clip in clips]}) + "\n").encode())
+
+    def answered(self) -> dict[int, list[AnsweredClip]]:
+        """All batches that are answered, from every process of this and earlier starts."""
+        found: dict[int, list[AnsweredClip]] = {}
+        for file in sorted((self.folder / PARTS).glob("*.jsonl")):
+            for line in file.read_bytes().splitlines(keepends=True):
+                if line.endswith(b"\n"):
+                    entry = json.loads(line)
+                    found[entry["batch"]] = [_clip(clip) for clip in entry["clips"]]
+        return found
+
+    def finish(self, metrics: Mapping[str, Any], predictions: Mapping[str, Sequence[Prediction]]) -> None:
+        """Writes the predictions (those of the first condition without its name), then the metrics."""
+        for place, (name, found) in enumerate(predictions.items()):
+            file = PREDICTIONS if place == 0 else PREDICTIONS.replace(".", f"_{name}.", 1)
+            write_whole(self.folder / file, "".join(json.dumps(finite(p.as_dict())) + "\n" for p in found))
+        write_whole(self.folder / METRICS, json.dumps(finite(dict(metrics)), indent=2) + "\n")
+
+    def clean(self) -> None:
+        """Removes the parts; they are in the results."""
+        for file in (self.folder / PARTS).glob("*.jsonl"):
+            file.unlink()
+        (self.folder / PARTS).rmdir()
+
+    def results(self) -> tuple[dict[str, Any], list[Prediction]]:
+        """Metrics and predictions of a finished run."""
+        lines = (self.folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
+        metrics = json.loads((self.folder / METRICS).read_text(encoding="utf-8"))
+        return metrics, [Prediction(**json.loads(line)) for line in lines]
+
+
+def cut_broken_line(file: Path) -> None:
+    """Removes what a kill left after the last whole line."""
+    if file.is_file() and (data := file.read_bytes()) and not data.endswith(b"\n"):
+        os.truncate(file, data.rfind(b"\n") + 1)
+
+
+def digest_of_weights(folder: Path) -> str:
+    """A digest of everything in the checkpoint's folder that answers depend on."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"):
+            with file.open("rb") as data:
+                digest.update(file.name.encode() + hashlib.file_digest(data, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def digest_of_rows(rows: Sequence[Row]) -> str:
+    """A digest of the clips and their questions; not of where the files lie."""
+    facts = [(row.id, row.media.name, row.segment, [asdict(q) for q in row.questions]) for row in rows]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file, whole or as it was before: a kill leaves at most a .partial beside it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _clip(entry: dict[str, Any]) -> AnsweredClip:
+    shown = {name: [Prediction(**fields) for fields in found] for name, found in entry["predictions"].items()}
+    return AnsweredClip(**entry | {"predictions": shown})
