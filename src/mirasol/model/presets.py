@@ -21,11 +21,12 @@ PRESETS: dict[str, dict] = {
             "hidden_size": 96,
             "num_attention_heads": 3,
             "intermediate_size": 384,
-            "image_size": 48,
+            "image_size": 32,
             "motion_gain": 4.0,  # lips change a still face little
             "tubes": (
                 ((2, 16, 16), (2, 16, 16), (0, 0, 0)),
-                ((8, 8, 8), (8, 32, 32), (0, 4, 4)),
+                ((2, 32, 32), (2, 32, 32), (0, 0, 0)),
+                ((1, 16, 16), (8, 16, 16), (0, 0, 0)),
             ),
         },
         "audio_config": {
