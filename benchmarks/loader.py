@@ -24,7 +24,8 @@ def make_dataset(root: str, cache: str, num_clips: int, augment: AugmentConfig |
     rows = task.load(root, "train")[:num_clips]
     tokenizer = build_tokenizer([text for row in rows for q in row.questions for text in (q.text, q.answer)])
     processor = MirasolProcessor(
-        MirasolVideoProcessor(image_size=32, crop_fraction=0.41, crop_center=(0.5, 0.64)), MirasolFeatureExtractor(), tokenizer,
+        MirasolVideoProcessor(image_size=32, crop_fraction=0.41, crop_center=(0.5, 0.64)),
+        MirasolFeatureExtractor(), tokenizer,
         frames_per_second=25.0, num_frames_per_chunk=8, num_mel_frames_per_chunk=32, max_chunks=10,
     )  # fmt: skip
     return ClipDataset(rows, task, processor, cache, augment=augment, progress=False)
