@@ -1,6 +1,7 @@
 # Every target works from a bare clone: it first makes .venv with the pinned packages (python3.11 needed, about 2 minutes).
 #   make demo        evaluate the shipped checkpoint on real clips and write report.html
 #   make test        all tests
+#   make test-transformers   transformers' own test suites on our classes (downloads its source once)
 #   make checks      ruff, mypy, import directions
 #   make reproduce   train the shipped checkpoint again from its recipe, into runs/reproduce, and measure it
 #   make wheel       build dist/mirasol-*.whl
@@ -16,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup demo test checks reproduce wheel clean
+.PHONY: setup demo test test-transformers checks reproduce wheel clean
 .DEFAULT_GOAL := demo
 
 # The check is made every time, because a later `pip install` into .venv can bring such a package too.
@@ -40,6 +41,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Its tests know nothing of our shape checks, which JAXTYPING_DISABLE leaves out.
+test-transformers: setup
+	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -c tests/transformers_suites/pytest.ini tests/transformers_suites
 
 checks: setup
 	$(BIN)/ruff check .

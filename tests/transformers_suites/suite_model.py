@@ -16,7 +16,7 @@ from transformers_tests.test_modeling_common import ModelTesterMixin  # isort: s
 MODEL_MAPPING_NAMES["mirasol"] = "MirasolModel"
 MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES["mirasol"] = "MirasolForConditionalGeneration"
 
-HEADS, WIDTH = 2, 20  # of the temporal model, which is the encoder here, and of the decoder: the suite takes one for both
+HEADS, WIDTH = 2, 20  # of the temporal model (the encoder here) and of the decoder: the suite takes one for both
 
 
 class MirasolModelTester:
