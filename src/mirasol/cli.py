@@ -121,6 +121,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     evaluate.add_argument(
         "--output", metavar="FOLDER", help="predictions, metrics and report go there; a stopped run goes on from there"
     )
+    evaluate.add_argument("--batch-size", type=positive, default=8, metavar="N", help="clips (default: %(default)s)")
     evaluate.add_argument("--workers", type=counted, metavar="N", help="processes that decode (default: one a core)")
 
     info = command("info", run_info, "Describe a clip, a checkpoint or a preset.", "mirasol info 3b")

@@ -1,0 +1,141 @@
+"""A run's folder: going on after a kill answers nothing twice, and processes that share a run write the same bytes."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from mirasol.evaluate import answering, runner
+from mirasol.evaluate.conditions import Condition
+from mirasol.evaluate.processes import Processes
+from mirasol.evaluate.runner import evaluate, evaluate_rows
+from mirasol.tasks import grid
+
+RESULTS = ("predictions.jsonl", "metrics.json")
+
+
+@pytest.fixture(scope="module")
+def rows(grid_root):
+    """Five clips, each asked two things."""
+    return [replace(row, questions=row.questions[:2]) for row in grid.load(grid_root, "test")[:5]]
+
+
+def run(loaded, rows, folder, **options):
+    defaults = {"output": folder, "batch_size": 2, "progress": False, "about": {"task": "grid", "split": "test"}}
+    return evaluate_rows(*loaded, rows, options.pop("condition", Condition()), **defaults | options)
+
+
+def results(folder) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in RESULTS]
+
+
+def test_a_killed_run_goes_on_without_answering_anything_twice(loaded, rows, tmp_path, monkeypatch):
+    whole = run(loaded, rows, tmp_path / "whole")
+    real, answered = answering._answer_batch, []
+
+    def killed_in_the_third_batch(model, processor, job, rows, clips):
+        if len(answered) == 4:
+            raise KeyboardInterrupt
+        answered.extend(row.id for row in rows)
+        return real(model, processor, job, rows, clips)
+
+    monkeypatch.setattr(answering, "_answer_batch", killed_in_the_third_batch)
+    with pytest.raises(KeyboardInterrupt):
+        run(loaded, rows, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    with (tmp_path / "run" / "parts" / "0.jsonl").open("a") as part:
+        part.write('{"batch": 2, "clips": [{"id": "cut o')  # what a kill in the middle of writing leaves
+
+    def counted(model, processor, job, rows, clips):
+        answered.extend(row.id for row in rows)
+        return real(model, processor, job, rows, clips)
+
+    monkeypatch.setattr(answering, "_answer_batch", counted)
+    resumed = run(loaded, rows, tmp_path / "run")
+    assert answered == [row.id for row in rows]
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+    assert resumed.predictions == whole.predictions
+    assert not (tmp_path / "run" / "parts").exists()
+
+    again = run(loaded, rows, tmp_path / "run")  # a finished run is read, not answered again
+    assert answered == [row.id for row in rows]
+    assert [p.generated for p in again.predictions] == [p.generated for p in whole.predictions]
+
+
+def test_a_line_says_what_was_asked_said_seen_and_heard(loaded, rows, tmp_path):
+    run(loaded, rows[:2], tmp_path)
+    line = json.loads((tmp_path / "predictions.jsonl").read_text().splitlines()[0])
+    wanted = {"question_id", "answer", "generated", "log_likelihood", "seconds_covered", "sound_used"}
+    assert wanted <= set(line)
+    assert line["sound_used"] is True and line["seconds_covered"] == pytest.approx(3.0, abs=0.02)
+    assert line["log_likelihood"] < 0 and "ranked" not in line
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"condition": Condition("sound")}, "condition 'both', not 'sound'"),
+        ({"about": {"task": "grid", "split": "val"}}, "split 'test', not 'val'"),
+        ({"batch_size": 3}, "batch_size 2, not 3"),
+        ({"with_audit": True}, "audit False, not True"),
+    ],
+)
+def test_a_folder_of_another_measurement_is_refused_by_name(loaded, rows, tmp_path, monkeypatch, options, named):
+    monkeypatch.setattr(runner, "answer_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(loaded, rows, tmp_path / "run")
+    with pytest.raises(ValueError, match=named):
+        run(loaded, rows, tmp_path / "run", **options)
+
+
+def interrupted(model, processor, job, folder, *_):
+    folder.begin()
+    raise KeyboardInterrupt
+
+
+def test_another_checkpoint_and_other_clips_are_refused(loaded, untrained, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "answer_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(loaded, rows, tmp_path / "run", checkpoint=untrained)
+    with pytest.raises(ValueError, match="clips_and_questions .* not"):
+        run(loaded, rows[:4], tmp_path / "run", checkpoint=untrained)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="weights '"):
+        run(loaded, rows, tmp_path / "run", checkpoint=other)
+
+
+def test_a_folder_with_other_files_is_left_alone(loaded, rows, tmp_path):
+    (tmp_path / "thesis.tex").write_text("do not touch")
+    with pytest.raises(ValueError, match="found files but no run.json"):
+        run(loaded, rows, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_bytes_of_one(untrained, grid_root, tmp_path):
+    arguments = ["--checkpoint", untrained, "--root", grid_root, "--max-clips", "3", "--condition", "swapped"]
+    options = {"condition": "swapped", "max_clips": 3, "batch_size": 1, "workers": 0}
+    evaluate(untrained, "grid", grid_root, output=tmp_path / "one", **options)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "mirasol.cli", "evaluate"]
+    command += ["--batch-size", "1", "--output", tmp_path / "two"]
+    run = subprocess.run(
+        [str(part) for part in (*command, *arguments)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("clips answered") == 1
+    names = sorted(path.name for path in (tmp_path / "one").glob("*.json*"))
+    assert "predictions.jsonl" in names
+    for name in names:
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
+
+
+def test_several_processes_need_a_folder(untrained, grid_root, monkeypatch):
+    monkeypatch.setattr(runner, "started_processes", lambda: contextlib.nullcontext(Processes(0, 2)))
+    with pytest.raises(ValueError, match="found none for 2 processes"):
+        evaluate(untrained, "grid", grid_root, max_clips=1)
