@@ -23,6 +23,7 @@ from mirasol.model.configuration_mirasol import MirasolConfig
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import preset
 from mirasol.tasks import Row, get_task
+from mirasol.train.adapt import adapt
 from mirasol.train.recipe import Recipe, reject_unknown
 from mirasol.train.tokenizer import build_tokenizer
 
@@ -47,6 +48,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
             recipe.model.checkpoint, dtype="float32", attn_implementation=recipe.model.attn_implementation
         )
     processor.check_model_config(model.config)
+    adapt(model, recipe.model)
     dataset = ClipDataset(
         train_rows,
         task,
@@ -134,10 +136,6 @@ def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:
                 f"Recipe key model.overrides.{name} sets what the processor decides ({value}), found {mine}: "
                 "change the recipe's processor section instead."
             )
-    for name, value in overrides.items():
-        part = getattr(known, name)
-        if isinstance(part, PreTrainedConfig):
-            reject_unknown(value, _fields(part), f"model.overrides.{name}.")
     merged = {
         name: {**overrides.get(name, {}), **value} if isinstance(value, dict) else value
         for name, value in (overrides | decided).items()

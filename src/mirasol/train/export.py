@@ -14,16 +14,17 @@ from torch import nn
 
 from mirasol.evaluate.run_folder import write_whole
 from mirasol.evaluate.summary import finite
+from mirasol.train.adapt import merged_state_dict
 from mirasol.train.recipe import Recipe, to_yaml
 from mirasol.train.record import recipe_hash
 
 
 def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, record: dict[str, Any]) -> Path:
-    """The folder with `model` in bf16, `processor` and a card; it appears whole or not at all."""
+    """The folder with `model` in bf16, adapters merged, `processor` and a card; it appears whole or not at all."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     exported = type(model)(copy.deepcopy(model.config))
-    exported.load_state_dict(model.state_dict())
+    exported.load_state_dict(merged_state_dict(model))
     exported.set_objective("finetune")
     exported.to(torch.bfloat16).save_pretrained(partial)
     processor.save_pretrained(partial)

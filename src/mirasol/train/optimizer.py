@@ -52,9 +52,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def layer_matrices(model: nn.Module) -> set[str]:
-    """Names of the weights that Muon takes: linear layers inside a list of layers, so no embedding, window or head."""
+    """Names of the weights that Muon takes: linear layers inside a list of layers, so no embedding, window or head.
+
+    Frozen weights are left out, and LoRA's factors, whose update is not the update of the matrix they make.
+    """
     return {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and ".layers." in f".{name}"
+        if isinstance(module, nn.Linear)
+        and ".layers." in f".{name}"
+        and ".lora_" not in name
+        and module.weight.requires_grad
     }

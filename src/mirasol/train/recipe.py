@@ -17,13 +17,27 @@ from mirasol.data.augment import AugmentConfig
 
 
 @dataclass(frozen=True)
+class LoraRecipe:
+    """Low-rank adapters on the text decoder; its other weights, but for cross-attention, are frozen."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+
+
+Part = Literal["video_encoder", "audio_encoder", "combiner", "temporal_model", "decoder"]
+
+
+@dataclass(frozen=True)
 class ModelRecipe:
-    """Where the weights start: a preset of MirasolConfig with changed fields, or a saved checkpoint."""
+    """Where the weights start, a preset with changed fields or a saved checkpoint, and which of them are trained."""
 
     preset: str = "nano"
     overrides: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
     attn_implementation: str = "eager"  # on CPU, faster than sdpa for sequences of a hundred tokens (docs/log.md)
+    freeze: tuple[Part, ...] = ()
+    lora: LoraRecipe | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,7 @@ class Recipe:
             "schedule.gradient_accumulation_steps": self.schedule.gradient_accumulation_steps,
             "validation.every_epochs": self.validation.every_epochs,
             "data.questions_per_clip": self.data.questions_per_clip,
+            "model.lora.rank": self.model.lora.rank if self.model.lora else 1,
         }
         for key, value in at_least_one.items():
             if value < 1:

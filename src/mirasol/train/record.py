@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from mirasol.evaluate.run_folder import write_whole
-from mirasol.train.recipe import Recipe, flatten, to_yaml
+from mirasol.train.recipe import Recipe, flatten, load_recipe, to_yaml
 
 PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "av", "numpy")
 # These keys change how a run is carried out, not what it computes: a resumed run may have other values.
@@ -83,8 +82,8 @@ def hardware() -> str:
 
 
 def _require_same(recipe: Recipe, written: Path) -> None:
-    # Through YAML, so that tuples and lists compare equal.
-    now, then = (flatten(yaml.safe_load(text)) for text in (to_yaml(recipe), written.read_text(encoding="utf-8")))
+    # Read as recipes, so that a key younger than the run has its default there.
+    now, then = (flatten(each) for each in (recipe, load_recipe(written)))
     differing = [key for key in sorted(now | then) if now.get(key) != then.get(key) and key not in FREE_TO_CHANGE]
     if differing:
         listed = ", ".join(f"{key} ({then.get(key)!r} there, {now.get(key)!r} now)" for key in differing)

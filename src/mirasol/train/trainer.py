@@ -101,9 +101,10 @@ class MirasolTrainer(Seq2SeqTrainer):
             layer_matrices(self.model),
             self.get_decay_parameter_names(self.model),
         )
-        rest = [(name, parameter) for name, parameter in self.model.named_parameters() if name not in names]
+        trained = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        rest = [(name, parameter) for name, parameter in trained if name not in names]
         self.optimizer = MuonWithAdamW(
-            [parameter for name, parameter in self.model.named_parameters() if name in names],
+            [parameter for name, parameter in trained if name in names],
             [
                 {"params": [p for name, p in rest if name in decaying], "weight_decay": recipe.weight_decay},
                 {"params": [p for name, p in rest if name not in decaying], "weight_decay": 0.0},
