@@ -1,0 +1,66 @@
+"""Which weights of a model are trained: parts are frozen, and the text decoder is adapted by LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from mirasol.train.recipe import LoraRecipe, ModelRecipe
+
+PARTS = {
+    "video_encoder": "model.encoder.video_encoder",
+    "audio_encoder": "model.encoder.audio_encoder",
+    "combiner": "model.encoder.combiner",
+    "temporal_model": "model.encoder.temporal_model",
+    "decoder": "model.decoder",
+}
+ADAPTED = r"layers\.\d+\.(self_attention\.[qkvo]_proj|(gate|up|down)_proj)"
+NEW_IN_DECODER = ("cross_attention", "time_projection")  # what no language model has
+ADAPTER = "default"
+
+
+def adapt(model: nn.Module, recipe: ModelRecipe) -> None:
+    """Freezes the recipe's parts of the model and puts LoRA on its decoder, in place."""
+    freeze(model, recipe.freeze)
+    if recipe.lora is not None:
+        add_lora(model, recipe.lora)
+
+
+def freeze(model: nn.Module, parts: Sequence[str]) -> None:
+    """No gradient for the weights of these parts; a tower's layers that another tower shares are frozen with it."""
+    modules = dict(model.named_modules())
+    for part in parts:
+        if PARTS[part] not in modules:
+            raise ValueError(f"Recipe key model.freeze names {part}, which this model does not have. Leave it out.")
+        modules[PARTS[part]].requires_grad_(False)
+
+
+def add_lora(model: nn.Module, recipe: LoraRecipe) -> None:
+    """Low-rank adapters (arXiv 2106.09685) beside the language model's weights, which are frozen.
+
+    The decoder's cross-attention, which no language model has, is trained in full, as are the parts before it.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    for name, parameter in model.named_parameters():
+        is_new = any(part in name for part in NEW_IN_DECODER)
+        if name.startswith("lm_head.") or (name.startswith(PARTS["decoder"]) and not is_new):
+            parameter.requires_grad_(False)
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    config = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=ADAPTED, bias="none"
+    )
+    inject_adapter_in_model(config, model.get_submodule(PARTS["decoder"]), adapter_name=ADAPTER)
+    for parameter, is_trained in trained:  # peft freezes all but its own
+        parameter.requires_grad_(is_trained)
+
+
+def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The model's weights with its adapters added in, by the names they have without adapters."""
+    own = {name: weight for name, weight in model.state_dict().items() if ".lora_" not in name}
+    state = {name.replace(".base_layer.", "."): weight for name, weight in own.items()}
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            state[f"{name}.weight"] = state[f"{name}.weight"] + module.get_delta_weight(ADAPTER)
+    return state
