@@ -48,7 +48,7 @@ def test_help_is_fast_and_has_examples():
     assert not {"torch", "transformers", "numpy", "av"} & set(run.stdout.split())
 
 
-@pytest.mark.parametrize("command", ["ask", "train", "evaluate", "info", "demo"])
+@pytest.mark.parametrize("command", ["ask", "train", "init", "evaluate", "info", "demo"])
 def test_every_command_explains_itself_and_speaks_json(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

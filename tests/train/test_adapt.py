@@ -39,6 +39,13 @@ def test_frozen_parts_get_no_gradient_and_all_others_do():
         assert [name for name in moved if part in name]
 
 
+def test_a_frozen_language_model_still_learns_to_look():
+    model = tiny_model()
+    adapt(model, ModelRecipe(freeze=("language_model",)))
+    left = {name for name in trained(model) if name.startswith(("model.decoder.", "lm_head."))}
+    assert left and all("cross_attention" in name or "time_projection" in name for name in left)
+
+
 def test_lora_trains_adapters_and_what_no_language_model_has():
     model = adapted_model(lora=LORA, freeze=("audio_encoder",))
     names = trained(model)

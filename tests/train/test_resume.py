@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mirasol.train.recipe import ScheduleRecipe
+from mirasol.train.record import open_run
 from mirasol.train.trainer import find_checkpoints
-from tests.train.toy import train_toy
+from tests.train.toy import toy_recipe, train_toy
 
 REPOSITORY = Path(__file__).parents[2]
 NUM_STEPS = 9  # 3 epochs of 3 batches
@@ -75,6 +77,17 @@ def test_a_finished_run_is_left_as_it_is(uninterrupted):
 def test_another_recipe_in_the_same_folder_is_refused(uninterrupted):
     with pytest.raises(ValueError, match=r"another recipe; it differs in seed \(0 there, 1 now\)"):
         train_toy(uninterrupted, seed=1)
+
+
+def test_a_run_older_than_a_key_of_the_recipe_goes_on(tmp_path):
+    recipe = toy_recipe(tmp_path)
+    written = open_run(recipe) / "recipe.yaml"
+    younger = written.read_text()
+    written.write_text(younger.replace("  freeze: []\n", ""))
+    assert written.read_text() != younger
+    open_run(recipe)
+    with pytest.raises(ValueError, match=r"differs in model.freeze \(\(\) there, \('combiner',\) now\)"):
+        open_run(replace(recipe, model=replace(recipe.model, freeze=("combiner",))))
 
 
 def test_a_time_limit_stops_cleanly_and_a_longer_one_goes_on(uninterrupted, tmp_path):

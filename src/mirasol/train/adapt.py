@@ -8,32 +8,37 @@ from torch import Tensor, nn
 
 from mirasol.train.recipe import LoraRecipe, ModelRecipe
 
-PARTS = {
-    "video_encoder": "model.encoder.video_encoder",
-    "audio_encoder": "model.encoder.audio_encoder",
-    "combiner": "model.encoder.combiner",
-    "temporal_model": "model.encoder.temporal_model",
-    "decoder": "model.decoder",
-}
-ADAPTED = r"layers\.\d+\.(self_attention\.[qkvo]_proj|(gate|up|down)_proj)"
+TOWERS = ("video_encoder", "audio_encoder", "combiner", "temporal_model")
+ENCODER, DECODER, HEAD = "model.encoder.", "model.decoder.", "lm_head."
 NEW_IN_DECODER = ("cross_attention", "time_projection")  # what no language model has
+ADAPTED = r"layers\.\d+\.(self_attention\.[qkvo]_proj|(gate|up|down)_proj)"
 ADAPTER = "default"
 
 
 def adapt(model: nn.Module, recipe: ModelRecipe) -> None:
-    """Freezes the recipe's parts of the model and puts LoRA on its decoder, in place."""
+    """Freezes the recipe's parts of the model and puts LoRA on its language model, in place."""
     freeze(model, recipe.freeze)
     if recipe.lora is not None:
         add_lora(model, recipe.lora)
 
 
 def freeze(model: nn.Module, parts: Sequence[str]) -> None:
-    """No gradient for the weights of these parts; a tower's layers that another tower shares are frozen with it."""
-    modules = dict(model.named_modules())
+    """No gradient for the weights of these parts; a tower's layers that another tower shares are frozen with it.
+
+    The part `language_model` is the text decoder without its cross-attention, which has to learn to look.
+    """
     for part in parts:
-        if PARTS[part] not in modules:
+        chosen = [parameter for name, parameter in model.named_parameters() if _belongs(name, part)]
+        if not chosen:
             raise ValueError(f"Recipe key model.freeze names {part}, which this model does not have. Leave it out.")
-        modules[PARTS[part]].requires_grad_(False)
+        for parameter in chosen:
+            parameter.requires_grad_(False)
+
+
+def _belongs(name: str, part: str) -> bool:
+    if part in TOWERS:
+        return name.startswith(f"{ENCODER}{part}.")
+    return name.startswith((DECODER, HEAD)) and not any(new in name for new in NEW_IN_DECODER)
 
 
 def add_lora(model: nn.Module, recipe: LoraRecipe) -> None:
@@ -43,15 +48,12 @@ def add_lora(model: nn.Module, recipe: LoraRecipe) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    for name, parameter in model.named_parameters():
-        is_new = any(part in name for part in NEW_IN_DECODER)
-        if name.startswith("lm_head.") or (name.startswith(PARTS["decoder"]) and not is_new):
-            parameter.requires_grad_(False)
+    freeze(model, ["language_model"])
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=ADAPTED, bias="none"
     )
-    inject_adapter_in_model(config, model.get_submodule(PARTS["decoder"]), adapter_name=ADAPTER)
+    inject_adapter_in_model(config, model.get_submodule(DECODER.rstrip(".")), adapter_name=ADAPTER)
     for parameter, is_trained in trained:  # peft freezes all but its own
         parameter.requires_grad_(is_trained)
 

@@ -18,14 +18,14 @@ from mirasol.data.augment import AugmentConfig
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Low-rank adapters on the text decoder; its other weights, but for cross-attention, are frozen."""
+    """Low-rank adapters on the language model in the text decoder, whose own weights are then frozen."""
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
 
 
-Part = Literal["video_encoder", "audio_encoder", "combiner", "temporal_model", "decoder"]
+Part = Literal["video_encoder", "audio_encoder", "combiner", "temporal_model", "language_model"]
 
 
 @dataclass(frozen=True)

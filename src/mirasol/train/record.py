@@ -20,7 +20,7 @@ import torch
 from mirasol.evaluate.run_folder import write_whole
 from mirasol.train.recipe import Recipe, flatten, load_recipe, to_yaml
 
-PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "av", "numpy")
+PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "av", "numpy")
 # These keys change how a run is carried out, not what it computes: a resumed run may have other values.
 FREE_TO_CHANGE = {"output", "device", "logging_steps", "save_steps", "schedule.time_limit_minutes", "data.num_workers"}
 
