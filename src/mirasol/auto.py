@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoProcessor,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from mirasol.chunks.processing_mirasol import MirasolProcessor
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
@@ -24,6 +25,8 @@ __all__ = [
     "MirasolVideoProcessor",
 ]
 
+# By this name the any-to-any pipeline and `transformers serve` know which models they may run.
+MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["mirasol"] = MirasolForConditionalGeneration.__name__
 AutoConfig.register("mirasol", MirasolConfig)
 AutoModel.register(MirasolConfig, MirasolModel)
 AutoModelForSeq2SeqLM.register(MirasolConfig, MirasolForConditionalGeneration)

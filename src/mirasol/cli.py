@@ -127,6 +127,15 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     info = command("info", run_info, "Describe a clip, a checkpoint or a preset.", "mirasol info 3b")
     info.add_argument("path", metavar="CLIP|CHECKPOINT|PRESET", help="presets: nano, small, base, 3b")
 
+    export = command(
+        "export",
+        run_export,
+        "Write a checkpoint with its code into one flat folder, which transformers loads without mirasol.",
+        "mirasol export --checkpoint runs/mine/best my-model-on-the-hub",
+    )
+    export.add_argument("output", metavar="FOLDER", help="a new folder")
+    checkpoint(export)
+
     demo = command("demo", run_demo, "Evaluate the shipped checkpoint and write a report.", "mirasol demo")
     checkpoint(demo)
     demo.add_argument("--root", default="data/grid_s1", metavar="FOLDER", help="GRID clips (default: %(default)s)")
@@ -180,6 +189,13 @@ def run_info(path: str) -> Any:
     from mirasol.evaluate.info import info
 
     return info(path)
+
+
+def run_export(**options: Any) -> Any:
+    """What `mirasol export` prints when the folder is written."""
+    from mirasol.convert.flat_folder import write_flat_folder
+
+    return write_flat_folder(**options)
 
 
 def run_demo(**options: Any) -> Any:

@@ -1,0 +1,155 @@
+"""A checkpoint and the code that it needs, in one flat folder that transformers loads without this package.
+
+Code on the Hub may import only files beside it, so the modules are written next to each other, and their imports of
+each other made relative: `mirasol.media.sound` becomes `media_sound.py`.
+"""
+
+import ast
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mirasol
+
+SOURCE = Path(mirasol.__file__).parent
+CHECKPOINT_FILES = {".json", ".safetensors", ".jinja", ".md", ".yaml"}
+CLASSES = {
+    "AutoConfig": "configuration_mirasol.MirasolConfig",
+    "AutoModel": "modeling_mirasol.MirasolModel",
+    "AutoModelForSeq2SeqLM": "modeling_mirasol.MirasolForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_mirasol.MirasolForConditionalGeneration",
+}
+PARTS = {
+    "AutoProcessor": "processing_mirasol.MirasolProcessor",
+    "AutoImageProcessor": "image_processing_mirasol.MirasolVideoProcessor",
+    "AutoFeatureExtractor": "feature_extraction_mirasol.MirasolFeatureExtractor",
+}
+ROOTS = ("mirasol.model.modeling_mirasol", "mirasol.chunks.processing_mirasol")
+
+
+@dataclass(frozen=True)
+class FlatFolder:
+    """What was written."""
+
+    output: str
+    code_files: list[str]
+    requirements: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.output}: the checkpoint with {len(self.code_files)} files of code; needs transformers and "
+            f"{', '.join(self.requirements)}\n"
+            f'  AutoModelForMultimodalLM.from_pretrained("{self.output}", trust_remote_code=True)\n'
+            f'  AutoProcessor.from_pretrained("{self.output}", trust_remote_code=True)'
+        )
+
+
+def write_flat_folder(checkpoint: str | Path | None, output: str | Path) -> FlatFolder:
+    """Writes the checkpoint (the shipped one by default) with its code into a new folder.
+
+    Everything works from it as from the package, reading files included: nothing of the processor is left behind.
+    """
+    checkpoint, output = Path(checkpoint or mirasol.DEFAULT_CHECKPOINT), Path(output)
+    for name in ("config.json", "processor_config.json"):
+        if not (checkpoint / name).is_file():
+            raise ValueError(
+                f"Expected a Mirasol checkpoint with {name}, found none in {checkpoint}. Pass a folder that "
+                "`mirasol train` or `mirasol init` wrote."
+            )
+    if output.exists():
+        raise ValueError(f"Expected a new folder, found {output}, which exists. Choose another, or remove it.")
+    texts, requirements = flat_modules()
+    output.mkdir(parents=True)
+    for path in sorted(checkpoint.iterdir()):
+        if path.suffix in CHECKPOINT_FILES:
+            shutil.copyfile(path, output / path.name)
+    for name, text in texts.items():
+        (output / name).write_text(text, encoding="utf-8")
+    _edit_json(output / "config.json", _add_classes)
+    _edit_json(output / "processor_config.json", _add_parts)
+    return FlatFolder(str(output), sorted(texts), sorted(requirements))
+
+
+def flat_modules() -> tuple[dict[str, str], set[str]]:
+    """The text of every module that model and processor need, by its flat file name, and the packages they import."""
+    texts: dict[str, str] = {}
+    requirements: set[str] = set()
+    waiting, seen = list(ROOTS), set(ROOTS)
+    while waiting:
+        module = waiting.pop()
+        path = _path_of(module)
+        lines = path.read_text(encoding="utf-8").splitlines()
+        imports = [node for node in ast.walk(ast.parse("\n".join(lines))) if isinstance(node, ast.ImportFrom)]
+        for node in sorted(imports, key=lambda node: node.lineno, reverse=True):
+            target = f"{module.rpartition('.')[0]}.{node.module}" if node.level else str(node.module)
+            if not target.startswith("mirasol."):
+                continue
+            statements, needed = _flat_import(target, node)
+            lines[node.lineno - 1 : node.end_lineno] = [" " * node.col_offset + text for text in statements]
+            waiting += [name for name in needed if name not in seen]
+            seen.update(needed)
+        text = "\n".join(lines) + "\n"
+        texts[f"{_flat_name(module)}.py"] = text
+        requirements |= _packages(text)
+    return texts, requirements
+
+
+def _flat_import(target: str, node: ast.ImportFrom) -> tuple[list[str], list[str]]:
+    """The statements that import the same from siblings, and the modules they need."""
+    statements, needed, names = [], [], []
+    for alias in node.names:
+        if _path_of(f"{target}.{alias.name}") is None:
+            names.append(alias.name + (f" as {alias.asname}" if alias.asname else ""))
+            continue
+        needed.append(f"{target}.{alias.name}")
+        sibling = _flat_name(needed[-1])
+        statements.append(f"from . import {sibling} as {alias.asname or alias.name}")
+        # transformers copies only files that it finds in imports of this form
+        statements.append(f"from .{sibling} import __name__ as _{sibling}")
+    if names:
+        needed.append(target)
+        statements.append(f"from .{_flat_name(target)} import {', '.join(names)}")
+    return statements, needed
+
+
+def _path_of(module: str) -> Path | None:
+    base = SOURCE.joinpath(*module.split(".")[1:])
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def _flat_name(module: str) -> str:
+    """The last part where it says `mirasol` itself (`modeling_mirasol`), else with its folder (`media_sound`)."""
+    last = module.rpartition(".")[2]
+    return last if "mirasol" in last else "_".join(module.split(".")[1:])
+
+
+def _packages(text: str) -> set[str]:
+    """What a module imports at its top level besides siblings, the standard library, torch and transformers."""
+    nodes = ast.parse(text).body
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level and node.module]
+    tops = {name.partition(".")[0] for name in names}
+    return tops - set(sys.stdlib_module_names) - {"torch", "transformers"}
+
+
+def _add_classes(values: dict[str, Any]) -> dict[str, Any]:
+    return {**values, "auto_map": CLASSES}
+
+
+def _add_parts(values: dict[str, Any]) -> dict[str, Any]:
+    for part, auto in (("image_processor", "AutoImageProcessor"), ("feature_extractor", "AutoFeatureExtractor")):
+        values[part]["auto_map"] = {auto: PARTS[auto]}
+    return {**values, "auto_map": PARTS}
+
+
+def _edit_json(path: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    values = edit(json.loads(path.read_text(encoding="utf-8")))
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
