@@ -71,7 +71,8 @@ class MirasolPreTrainedModel(PreTrainedModel):
     config_class = MirasolConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values_videos"
-    input_modalities = ("video", "audio", "text")
+    # And video; but where it is named, transformers' pipeline wants torchvision, which only its own processors need.
+    input_modalities = ("audio", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["MirasolEncoderLayer", "MirasolDecoderLayer"]
     _supports_sdpa = True
