@@ -47,6 +47,8 @@ def test_rows_hold_questions_answers_and_seconds(folder):
         ({"media": "clips/a.mp4", "question": "q", "answer": 3}, r"found \[3\]"),
         ({"question": "q", "answer": "a"}, "text for 'media'"),
         ({"media": "clips/a.mp4", "question": "q", "answer": "a", "seconds": [2, 1]}, r"found \[2, 1\]"),
+        ({"media": "clips/a.mp4", "question": "q", "answer": "a", "segment": [2, 2]}, r"'segment' as \[start, end\]"),
+        ({"media": "clips/a.mp4", "question": "q", "answer": "a", "options": ["b", "c"]}, "answer among 'options'"),
     ],
 )
 def test_malformed_lines_are_named_by_file_and_line(folder, line, problem):
@@ -62,7 +64,7 @@ def test_a_manifest_that_is_no_text_is_refused(folder):
         jsonl.load(folder)
 
 
-def test_missing_media_are_counted_and_left_out(folder):
+def test_missing_media_are_counted_and_their_rows_kept(folder):
     path = write(
         folder,
         {"media": "clips/a.mp4", "question": "q", "answer": "a"},
@@ -70,7 +72,25 @@ def test_missing_media_are_counted_and_left_out(folder):
     )
     with pytest.warns(UserWarning, match="1 of 2 clips .* are missing: .*gone.mp4"):
         rows = jsonl.load(path)
-    assert [row.media.name for row in rows] == ["a.mp4"]
+    assert [row.media.name for row in rows] == ["a.mp4", "gone.mp4"]
+
+
+def test_a_manifest_of_missing_media_is_refused(folder):
+    path = write(folder, {"media": "gone.mp4", "question": "q", "answer": "a"})
+    with pytest.raises(ValueError, match=r"found none of .*gone\.mp4\. Media paths are relative"):
+        jsonl.load(path)
+
+
+def test_options_and_segments_are_kept(folder):
+    line = {"media": "clips/a.mp4", "question": "q", "answer": "a", "options": ["a", "b"], "segment": [1, 2.5]}
+    (row,) = jsonl.load(write(folder, line))
+    assert row.segment == (1.0, 2.5) and row.questions[0].options == ("a", "b")
+
+
+def test_a_line_with_an_id_that_was_there_is_refused(folder):
+    line = {"media": "clips/a.mp4", "question": "q", "answer": "a", "id": "one"}
+    with pytest.raises(ValueError, match=r"train\.jsonl:2: expected an id of its own, found 'one' a second time"):
+        jsonl.load(write(folder, line, line))
 
 
 def test_score_is_exact_match_after_normalisation(folder):

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-TASKS = {"grid": "mirasol.tasks.grid", "jsonl": "mirasol.tasks.jsonl"}
+import numpy as np
+
+BENCHMARKS = ("msrvtt_qa", "activitynet_qa", "nextqa_mc", "nextqa_oe", "kinetics_sounds", "vggsound", "epic_sounds")
+TASKS = {name: f"mirasol.tasks.{name}" for name in ("grid", "jsonl", *BENCHMARKS)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class TaskInfo:
             "normalisation": self.normalisation,
             "metric": self.metric,
             "versions": self.versions,
-            "paper": "; ".join(map(str, self.paper)),
+            "paper": "; ".join(map(str, self.paper)) or "no number for it",
         }
         return "\n".join([self.title, *(f"  {name:<14}{text}" for name, text in lines.items())])
 
@@ -95,6 +98,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def normalise(answer: str) -> str:
     """Return the answer in lower case, without punctuation at its end and with single spaces."""
     return " ".join(answer.lower().strip().rstrip(".!?").split())
+
+
+def fixed_questions(row: Row, seed: int = 0) -> list[Question]:
+    """Return the row's questions as written: what tasks ask whose questions are given."""
+    return list(row.questions)
+
+
+def random_questions(row: Row, rng: np.random.Generator, word_times=(), duration: float = 0.0) -> list[Question]:
+    """Return the row's questions in random order."""
+    return [row.questions[i] for i in rng.permutation(len(row.questions))]
 
 
 def get_task(name: str) -> ModuleType:

@@ -3,8 +3,9 @@
     {"media": "clips/a.mp4", "question": "what happens?", "answer": "a dog barks"}
     {"media": "clips/b.mp4", "questions": ["who?", "where?"], "answers": ["ann", "out"], "id": "b", "seconds": [1, 2]}
 
-`media` is relative to the manifest. `id` and `seconds` (where the answer is heard or seen) are optional. Metric: exact
-match of the normalised answer.
+`media` is relative to the manifest. Optional are `id`, `seconds` (where the answer is heard or seen), `segment` (the
+[start, end] in seconds of the file that the line is about) and `options` (the answers to choose between, for `--rank`).
+Metric: exact match of the normalised answer.
 """
 
 import json
@@ -12,19 +13,21 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from mirasol.tasks.annotations import SHOWN, refuse
+from mirasol.tasks.base import Question, Row, fixed_questions, nearest, normalise, random_questions
+from mirasol.tasks.scores import exact_match
 
-from mirasol.tasks.base import Question, Row, nearest, normalise
+__all__ = ["METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
 
-KEYS = ("media", "question", "answer", "questions", "answers", "id", "seconds")
+KEYS = ("media", "question", "answer", "questions", "answers", "id", "seconds", "segment", "options")
 METRIC = "exact_match"  # of `score`, the one that tells how good a model is
-SHOWN = 10  # malformed lines or missing files named one by one
 
 
 def load(root: str | Path, split: str = "train") -> list[Row]:
     """Return the rows of a manifest: `root` itself if it is a file, else `root`/`split`.jsonl.
 
-    Malformed lines are an error that names each line; missing media are left out, counted and reported.
+    Malformed lines are an error that names each line. Missing media are reported here; their rows are returned, so
+    that what works on them can count them.
     """
     path = Path(root)
     path = path / f"{split}.jsonl" if path.is_dir() else path
@@ -34,7 +37,7 @@ def load(root: str | Path, split: str = "train") -> list[Row]:
             '{"media": "clip.mp4", "question": "what happens?", "answer": "a dog barks"}.'
         )
     rows: dict[str, Row] = {}
-    malformed, missing = [], []
+    malformed = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -47,27 +50,20 @@ def load(root: str | Path, split: str = "train") -> list[Row]:
         except ValueError as error:
             malformed.append(f"{path}:{number}: {error}")
             continue
-        if not row.media.is_file():
-            missing.append(str(row.media))
-        elif row.id in rows:
+        if row.id in rows:
             malformed.append(f"{path}:{number}: expected an id of its own, found {row.id!r} a second time.")
         else:
             rows[row.id] = row
-    if malformed:
-        listed = "\n  ".join(malformed[:SHOWN])
+    refuse(path, malformed)
+    missing = [str(row.media) for row in rows.values() if not row.media.is_file()]
+    listed = ", ".join(missing[:SHOWN])
+    if len(missing) == len(rows):
         raise ValueError(
-            f"Expected well-formed lines in {path}, found {len(malformed)} malformed:\n  {listed}\n"
-            "Correct or remove these lines."
+            f"Expected at least one clip in {path}, found none{f' of {listed}' if missing else ''}. Media paths are "
+            "relative to the manifest."
         )
     if missing:
-        listed = ", ".join(missing[:SHOWN])
-        warnings.warn(
-            f"{len(missing)} of {len(missing) + len(rows)} clips of {path} are missing: {listed}", stacklevel=2
-        )
-    if not rows:
-        raise ValueError(
-            f"Expected at least one clip in {path}, found none. Media paths are relative to the manifest."
-        )
+        warnings.warn(f"{len(missing)} of {len(rows)} clips of {path} are missing: {listed}", stacklevel=2)
     return list(rows.values())
 
 
@@ -91,34 +87,31 @@ def _row(line: str, folder: Path, default_id: str) -> Row:
             raise ValueError(f"expected text for {name!r}, found {value!r}.")
     if len(questions) != len(answers):
         raise ValueError(f"expected one answer per question, found {len(questions)} and {len(answers)}.")
-    seconds = entry.get("seconds")
-    if seconds is not None:
-        numbers = isinstance(seconds, list) and all(isinstance(value, int | float) for value in seconds)
-        if not numbers or len(seconds) != 2 or seconds[0] > seconds[1]:
-            raise ValueError(f"expected 'seconds' as [start, end], found {seconds!r}.")
-        seconds = (float(seconds[0]), float(seconds[1]))
+    options = entry.get("options", [])
+    if not isinstance(options, list) or not all(isinstance(option, str) and option for option in options):
+        raise ValueError(f"expected 'options' as a list of texts, found {options!r}.")
+    if options and not {*answers} <= {*options}:
+        raise ValueError(f"expected every answer among 'options', found {answers!r} and {options!r}.")
+    seconds, segment = _span(entry, "seconds"), _span(entry, "segment")
     row_id = str(entry.get("id", default_id))
-    return Row(
-        row_id,
-        folder / entry["media"],
-        tuple(
-            Question(f"{row_id}/{number}", question, answer, "open", seconds)
-            for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
-        ),
+    questions = tuple(
+        Question(f"{row_id}/{number}", question, answer, "open", seconds, tuple(options))
+        for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
     )
+    return Row(row_id, folder / entry["media"], questions, segment=segment)
 
 
-def fixed_questions(row: Row, seed: int = 0) -> list[Question]:
-    """Return the row's questions as written."""
-    return list(row.questions)
-
-
-def random_questions(row: Row, rng: np.random.Generator, word_times=(), duration: float = 0.0) -> list[Question]:
-    """Return the row's questions in random order."""
-    return [row.questions[i] for i in rng.permutation(len(row.questions))]
+def _span(entry: dict, key: str) -> tuple[float, float] | None:
+    span = entry.get(key)
+    if span is None:
+        return None
+    numbers = isinstance(span, list) and all(isinstance(value, int | float) for value in span)
+    if not numbers or len(span) != 2 or span[0] > span[1] or (key == "segment" and not 0 <= span[0] < span[1]):
+        raise ValueError(f"expected {key!r} as [start, end], found {span!r}.")
+    return float(span[0]), float(span[1])
 
 
 def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
     """Return `exact_match` over all questions."""
-    right = [normalise(p) == normalise(q.answer) for q, p in zip(questions, predictions, strict=True)]
-    return {"num_questions": len(right), "exact_match": float(np.mean(right)) if right else float("nan")}
+    scores = exact_match(questions, predictions, normalise)
+    return {name: scores[name] for name in ("num_questions", "exact_match")}

@@ -1,0 +1,92 @@
+"""ActivityNet-QA: ten open-ended questions about each of 5,800 long web videos. `INFO` states all a score rests on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mirasol.tasks.annotations import (
+    check_questions,
+    check_split,
+    find_annotations,
+    grouped_rows,
+    read_entries,
+    refuse,
+    warn_if_other_size,
+    with_mark,
+)
+from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.media_files import MediaFiles
+from mirasol.tasks.scores import exact_match
+
+__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
+
+METRIC = "exact_match"  # of `score`, the one that tells how good a model is
+INFO = TaskInfo(
+    title="ActivityNet-QA (Yu et al., 2019), about 180 s a video",
+    source="https://github.com/MILVLG/activitynet-qa (questions), http://activity-net.org (videos, by request form)",
+    licence="questions: the repository says Apache-2.0, MIT and non-commercial at once; videos: YouTube, research "
+    "only. Neither is shipped",
+    sizes={"train": 32_000, "val": 18_000, "test": 8_000},
+    unit="questions",
+    layout="ROOT/{train,val,test}_{q,a}.json and v_ID.mp4 (.mkv, .webm) or ID.mp4 anywhere below ROOT",
+    prompt='the question with a question mark, "is the athlete wearing trousers?"',
+    normalisation="lower case, single spaces, no punctuation at the end (the official script compares strings as they "
+    "are)",
+    metric="exact match over all test questions and by type: motion, spatial, temporal, yes_no, color, object, "
+    "location, number, other; `free` joins the last six",
+    versions='one version. Always answering "yes" scores about 13.8 % of test; 84.8 % of the test answers occur in '
+    "train. Scores given by a language model as judge do not compare with exact match",
+    paper=(
+        PaperNumber(51.1, "512 frames, TTM Combiner"),
+        PaperNumber(49.9, "TTM Combiner", is_certain=False),
+        PaperNumber(48.3, "128 frames", is_certain=False),
+    ),
+)
+KINDS = ("motion", "spatial", "temporal", "yes_no", "color", "object", "location", "number", "other")  # by number
+
+
+def load(root: str | Path, split: str = "test") -> list[Row]:
+    """Return the videos of a split with their questions; `media` is where a video is or is expected."""
+    check_split(split, INFO.sizes)
+    path = find_annotations(root, [f"{split}_q.json"], INFO)
+    answers = read_answers(find_annotations(root, [f"{split}_a.json"], INFO))
+    videos: list[str] = []
+
+    def placed():
+        unanswered = []
+        for place, entry in read_entries(path, {"video_name": str, "question": str, "question_id": str}):
+            name = entry["question_id"]
+            if name not in answers:
+                unanswered.append(f"{place}: expected an answer in {split}_a.json, found none for {name!r}.")
+                continue
+            videos.append(entry["video_name"])
+            yield place, Question(name, with_mark(entry["question"]), *answers[name])
+        refuse(path, unanswered)
+
+    questions = check_questions(path, placed())
+    warn_if_other_size(INFO, split, len(questions), path)
+    files = MediaFiles(root)
+    media = {video: files.find(f"v_{video}", video) for video in videos}
+    return grouped_rows(zip(videos, questions, strict=True), media)
+
+
+def read_answers(path: Path) -> dict[str, tuple[str, str]]:
+    """Return the answer and the kind of each question id."""
+    answers: dict[str, tuple[str, str]] = {}
+    malformed = []
+    for place, entry in read_entries(path, {"answer": str, "type": int, "question_id": str}):
+        name, kind = entry["question_id"], entry["type"]
+        if not 0 <= kind < len(KINDS):
+            malformed.append(f"{place}: expected a type from 0 to {len(KINDS) - 1}, found {kind}.")
+        elif name in answers:
+            malformed.append(f"{place}: expected one answer for a question, found a second for {name!r}.")
+        elif not entry["answer"].strip():
+            malformed.append(f"{place}: expected an answer, found none for {name!r}.")
+        else:
+            answers[name] = (entry["answer"], KINDS[kind])
+    refuse(path, malformed)
+    return answers
+
+
+def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
+    """Return `exact_match` over all questions, by type, and over the six types of free questions together."""
+    return exact_match(questions, predictions, normalise, groups={"free": KINDS[3:]})

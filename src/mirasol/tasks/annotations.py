@@ -1,0 +1,156 @@
+"""Annotation files as they are published: found in the user's folder, read with the place of every row, checked.
+
+Plain or gzipped, UTF-8 with or without byte order mark, Unix or Windows line ends. What is wrong with single rows is
+collected, so that one message names them all.
+"""
+
+import csv
+import gzip
+import io
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mirasol.tasks.base import Question, Row, TaskInfo, nearest
+
+SHOWN = 10  # malformed rows named one by one
+
+
+def check_split(split: str, splits: Iterable[str], why: str = "") -> None:
+    """Refuse a split that does not exist; `why` says more about it."""
+    splits = list(splits)
+    if split not in splits:
+        raise ValueError(
+            f"Expected split {' or '.join(splits)}, found {split!r}. "
+            f"{why or f'Did you mean {nearest(split, splits)!r}?'}"
+        )
+
+
+def find_annotations(root: str | Path, names: Sequence[str], info: TaskInfo) -> Path:
+    """Return the first of these files, or of the same with .gz, that lies in `root` or `root`/annotations."""
+    path, root = find_optional(root, *names), Path(root)
+    if path is not None:
+        return path
+    raise ValueError(
+        f"Expected {' or '.join(names)} (or the same with .gz) in {root}, found "
+        f"{'no such file' if root.is_dir() else 'no such folder'}. Get the annotations from {info.source}, and put "
+        f"them there: {info.layout}."
+    )
+
+
+def find_optional(root: str | Path, *names: str) -> Path | None:
+    """Return the same, or None where there is none of them."""
+    for folder in (Path(root), Path(root) / "annotations"):
+        for name in names:
+            for path in (folder / name, folder / f"{name}.gz"):
+                if path.is_file():
+                    return path
+    return None
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a plain or gzipped file, line ends as they are."""
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"Expected UTF-8 text in {path}, found other bytes ({error}). Download it again.") from error
+
+
+def read_table(path: Path, columns: Sequence[str], has_header: bool = True) -> Iterator[tuple[str, dict[str, str]]]:
+    """Give the place ("file:line") and the fields of every row that has as many as the header or `columns`."""
+    malformed = []
+    lines = csv.reader(io.StringIO(read_text(path), newline=""))
+    header = next(lines, []) if has_header else list(columns)
+    absent = [column for column in columns if column not in header]
+    if absent:
+        raise ValueError(
+            f"Expected columns {', '.join(columns)} in {path}, found none called {', '.join(absent)} but "
+            f"{', '.join(header) or 'an empty file'}. Take the published file."
+        )
+    for fields in lines:
+        place = f"{path}:{lines.line_num}"
+        if len(fields) == len(header):
+            yield place, dict(zip(header, fields, strict=True))
+        elif fields:
+            malformed.append(f"{place}: expected {len(header)} fields, found {len(fields)}.")
+    refuse(path, malformed)
+
+
+def read_json(path: Path) -> Any:
+    """Return what the file holds."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"Expected JSON in {path}, found text that is not ({error}). Download it again.") from error
+
+
+def read_entries(path: Path, keys: Mapping[str, Any]) -> Iterator[tuple[str, dict]]:
+    """Give the place ("file: entry n") and every object of a JSON list; each must have `keys` of these types."""
+    malformed = []
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise ValueError(f"Expected a JSON list in {path}, found {type(entries).__name__}. Take the published file.")
+    for number, entry in enumerate(entries, start=1):
+        place = f"{path}: entry {number}"
+        held = entry if isinstance(entry, dict) else {}
+        absent = [key for key, kind in keys.items() if not isinstance(held.get(key), kind)]
+        if absent:
+            malformed.append(f"{place}: expected {', '.join(keys)}, found no valid {', '.join(absent)}.")
+        else:
+            yield place, entry
+    refuse(path, malformed)
+
+
+def refuse(path: Path, malformed: Sequence[str]) -> None:
+    """Raise an error that names these rows, if there are any."""
+    if malformed:
+        listed = "\n  ".join([*malformed[:SHOWN], *(["..."] if len(malformed) > SHOWN else [])])
+        raise ValueError(
+            f"Expected well-formed rows in {path}, found {len(malformed)} malformed:\n  {listed}\n"
+            "Correct or remove these rows."
+        )
+
+
+def check_questions(path: Path, placed: Iterable[tuple[str, Question]]) -> list[Question]:
+    """Return the questions; empty ids, texts and answers and ids that come twice are refused with their places."""
+    malformed: list[str] = []
+    first: dict[str, str] = {}
+    questions = []
+    for place, question in placed:
+        empty = [name for name in ("id", "text", "answer") if not getattr(question, name).strip(" ?")]
+        if empty:
+            malformed.append(f"{place}: expected text, found an empty {' and '.join(empty)}.")
+        elif question.id in first:
+            malformed.append(f"{place}: expected an id of its own, found {question.id!r} as in {first[question.id]}.")
+        else:
+            first[question.id] = place
+            questions.append(question)
+    refuse(path, malformed)
+    return questions
+
+
+def grouped_rows(pairs: Iterable[tuple[str, Question]], media: dict[str, Path]) -> list[Row]:
+    """Return one row for each clip, in order of appearance, with all its questions."""
+    questions: dict[str, list[Question]] = {}
+    for clip, question in pairs:
+        questions.setdefault(clip, []).append(question)
+    return [Row(clip, media[clip], tuple(own)) for clip, own in questions.items()]
+
+
+def warn_if_other_size(info: TaskInfo, split: str, found: int, path: Path) -> None:
+    """Warn where a file does not hold the published number of questions or clips: its score compares with no other."""
+    expected = info.sizes.get(split, found)
+    if found != expected:
+        warnings.warn(
+            f"{path} holds {found:,} {info.unit}, the published {split} split {expected:,}: scores on it do not "
+            "compare with published ones.",
+            stacklevel=3,
+        )
+
+
+def with_mark(question: str) -> str:
+    """Return the question with one question mark at its end."""
+    return f"{question.strip().rstrip('?').rstrip()}?"

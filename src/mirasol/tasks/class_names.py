@@ -1,0 +1,34 @@
+"""Tasks of one question a clip, "which of these classes?": what they share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mirasol.tasks.annotations import refuse
+from mirasol.tasks.base import Question, Row
+
+
+def class_row(
+    clip: str,
+    media: Path,
+    text: str,
+    answer: str,
+    options: tuple[str, ...],
+    segment: tuple[float, float] | None = None,
+) -> Row:
+    """Return a clip with its one question."""
+    return Row(clip, media, (Question(clip, text, answer, "class", options=options),), segment=segment)
+
+
+def check_clips(path: Path, clips: Sequence[tuple[str, str, str]]) -> None:
+    """Refuse clips, given as (place, id, class), without an id or class, and ids that come twice."""
+    first: dict[str, str] = {}
+    malformed = []
+    for place, clip, name in clips:
+        if not clip or not name:
+            malformed.append(f"{place}: expected a clip and its class, found an empty {'class' if clip else 'clip'}.")
+        elif clip in first:
+            malformed.append(f"{place}: expected an id of its own, found {clip!r} as in {first[clip]}.")
+        first.setdefault(clip, place)
+    refuse(path, malformed)
+    if not clips:
+        raise ValueError(f"Expected at least one clip in {path}, found none. Take the published file.")

@@ -1,0 +1,88 @@
+"""EPIC-SOUNDS: which of 44 sounds is made in a short stretch of a kitchen video. `INFO` states all it rests on."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from mirasol.tasks.annotations import check_split, find_annotations, read_table, refuse, warn_if_other_size
+from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.class_names import check_clips, class_row
+from mirasol.tasks.media_files import MediaFiles
+from mirasol.tasks.scores import class_accuracy
+
+__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
+
+METRIC = "exact_match"  # of `score`, the one that tells how good a model is
+PROMPT = "which sound is made?"
+INFO = TaskInfo(
+    title="EPIC-SOUNDS (Huh et al., 2023), sounds of EPIC-KITCHENS-100, median 1.0 s, 44 classes",
+    source="https://github.com/epic-kitchens/epic-sounds-annotations (labels), https://epic-kitchens.github.io "
+    "(videos)",
+    licence="CC BY-NC 4.0 (labels and videos): not shipped",
+    sizes={"val": 8_035},
+    unit="clips",
+    layout="ROOT/EPIC_Sounds_{train,validation}.csv, and videos as P01_11.MP4 (P01/P01_11.MP4, P01/videos/) or their "
+    "sound as P01_11.wav (.flac, .m4a) anywhere below ROOT; an HDF5 file of sounds is not read",
+    prompt=f'"{PROMPT}", of the annotated seconds of the video',
+    normalisation='lower case, single spaces, no punctuation at the end; " / " inside a name stays',
+    metric="exact match of the generated class name (top-1) over all segments, and its mean over classes; top-5 with "
+    "--rank",
+    versions="numbers of segments differ between releases of the labels; this one has 79.2 thousand in all. "
+    "Labels of the test segments are not published: val is compared",
+    paper=(
+        PaperNumber(79.4, "TTM Combiner", is_certain=False),
+        PaperNumber(78.2, "full model", is_certain=False),
+    ),
+)
+FILES = {"train": "EPIC_Sounds_train.csv", "val": "EPIC_Sounds_validation.csv"}
+COLUMNS = ("annotation_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp", "class", "class_id")
+
+
+def load(root: str | Path, split: str = "val") -> list[Row]:
+    """Return the segments of a split, each with one question; `media` is where its video is or is expected."""
+    check_split(split, FILES, "The labels of the test segments are not published." if split == "test" else "")
+    path = find_annotations(root, [FILES[split]], INFO)
+    lines, segments, numbers, malformed = [], [], dict[str, str](), []
+    for place, line in read_table(path, COLUMNS):
+        segment = (seconds(line["start_timestamp"]), seconds(line["stop_timestamp"]))
+        number = numbers.setdefault(line["class"], line["class_id"])
+        if not segment[0] < segment[1]:
+            stamps = f"{line['start_timestamp']} to {line['stop_timestamp']}"
+            malformed.append(f"{place}: expected hh:mm:ss.mmm to a later hh:mm:ss.mmm, found {stamps}.")
+        elif number != line["class_id"] or not number.isdecimal():
+            malformed.append(
+                f"{place}: expected class_id {number} for {line['class']!r} as before, found {line['class_id']!r}."
+            )
+        lines.append((place, line))
+        segments.append(segment)
+    refuse(path, malformed)
+    check_clips(path, [(place, line["annotation_id"], line["class"]) for place, line in lines])
+    if len(set(numbers.values())) < len(numbers):
+        raise ValueError(
+            f"Expected a class_id of its own for each class in {path}, found {len(numbers)} classes and "
+            f"{len(set(numbers.values()))} numbers. Take the published file."
+        )
+    warn_if_other_size(INFO, split, len(lines), path)
+    files = MediaFiles(root)
+    if not files.by_name and any(Path(root).rglob("*.hdf5")):
+        warnings.warn(
+            f"Sounds in HDF5, as below {root}, are not read. Put the videos or a sound file of each there.",
+            stacklevel=2,
+        )
+    classes = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
+    return [
+        class_row(line["annotation_id"], files.find(line["video_id"]), PROMPT, line["class"], classes, segment)
+        for (_, line), segment in zip(lines, segments, strict=True)
+    ]
+
+
+def seconds(stamp: str) -> float:
+    """Return hh:mm:ss.mmm in seconds; nan for another text."""
+    found = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?)", stamp)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else float("nan")
+
+
+def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
+    """Return `exact_match`, `mean_class_accuracy`, and how often the text is no class name."""
+    return class_accuracy(questions, predictions, normalise)

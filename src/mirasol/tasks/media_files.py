@@ -1,0 +1,66 @@
+"""Where the clips of a benchmark lie: one walk over the user's folder, then every clip by any of its usual names.
+
+The data sets are passed on in many layouts: all in one folder, a folder for each class, participant or part, with the
+seconds in the name or without. A clip is found by its name without suffix, wherever it lies below the root, followed
+links included; a name with a folder ("0101/2909445186") must lie in that folder.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+# In order of preference where one clip is there in several files: a picture with sound before sound alone.
+SUFFIXES = (
+    ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg", ".mpeg", ".ts", ".3gp",
+    ".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".aac",
+)  # fmt: skip
+
+
+class MediaFiles:
+    """The media files below a folder, found once."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self.by_name: dict[str, list[Path]] = {}
+        seen = set()
+        for folder, folders, names in os.walk(self.root, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # a link that leads back up
+                folders.clear()
+                continue
+            seen.add(real)
+            folders.sort()
+            for name in sorted(names):
+                stem, suffix = os.path.splitext(name)
+                if suffix.lower() in SUFFIXES:
+                    self.by_name.setdefault(stem, []).append(Path(folder, name))
+        for paths in self.by_name.values():
+            paths.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()))
+
+    def find(self, *names: str) -> Path:
+        """Return the file with the first of these names that is there, else where the first would be expected."""
+        for name in names:
+            folder, _, stem = name.rpartition("/")
+            for path in self.by_name.get(stem, ()):
+                if not folder or path.parent.name == folder:
+                    return path
+        return self.root / "videos" / f"{names[0]}.mp4"
+
+    def find_all(self, names: Iterable[str]) -> dict[str, Path]:
+        """Return the file of each name."""
+        return {name: self.find(name) for name in names}
+
+
+def youtube_names(video: str, start: int, end: int) -> tuple[str, ...]:
+    """Return the usual names of some seconds of a YouTube video; the bare id is none, it may be the whole video.
+
+    Seconds with six digits as in VGG-Sound ("ID_000030") and Kinetics ("ID_000030_000040"), without leading zeros, and
+    milliseconds ("ID_30000_40000").
+    """
+    return (
+        f"{video}_{start:06d}",
+        f"{video}_{start:06d}_{end:06d}",
+        f"{video}_{start}",
+        f"{video}_{start}_{end}",
+        f"{video}_{start * 1000}_{end * 1000}",
+    )

@@ -1,0 +1,61 @@
+"""MSRVTT-QA: short open-ended questions about short web clips. `INFO` states everything a score rests on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mirasol.tasks.annotations import (
+    check_questions,
+    check_split,
+    find_annotations,
+    grouped_rows,
+    read_entries,
+    warn_if_other_size,
+    with_mark,
+)
+from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.media_files import MediaFiles
+from mirasol.tasks.scores import exact_match
+
+__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
+
+METRIC = "exact_match"  # of `score`, the one that tells how good a model is
+INFO = TaskInfo(
+    title="MSRVTT-QA (Xu et al., 2017), 10-30 s clips of MSR-VTT",
+    source="https://github.com/xudejing/video-question-answering (questions); the clips come with MSR-VTT",
+    licence="questions: made from MSR-VTT's captions, none stated; clips: YouTube, research only. Neither is shipped",
+    sizes={"train": 158_581, "val": 12_278, "test": 72_821},
+    unit="questions",
+    layout="ROOT/{train,val,test}_qa.json and video7020.mp4 ... anywhere below ROOT (TrainValVideo/, TestVideo/)",
+    prompt='the question, "what is a man doing?"',
+    normalisation="lower case, single spaces, no punctuation at the end",
+    metric="exact match over all test questions, and by question word (what, who, how, when, where)",
+    versions="one version. Papers that drop questions whose answer is not among the 1,000 or 1,500 most frequent of "
+    "train count them as wrong or leave them out: here all count. 6,513 / 497 / 2,990 videos",
+    paper=(PaperNumber(50.4, "open-ended, video and text"),),
+)
+KEYS = {"id": (int, str), "question": str, "answer": str, "video_id": (int, str)}
+WORDS = ("what", "who", "how", "when", "where")
+
+
+def load(root: str | Path, split: str = "test") -> list[Row]:
+    """Return the clips of a split with their questions; `media` is where a clip is or is expected."""
+    check_split(split, INFO.sizes)
+    path = find_annotations(root, [f"{split}_qa.json"], INFO)
+    videos: list[str] = []
+
+    def placed():
+        for place, entry in read_entries(path, KEYS):
+            videos.append(f"video{str(entry['video_id']).removeprefix('video')}")
+            word = entry["question"].split()[:1]
+            kind = word[0].lower() if word and word[0].lower() in WORDS else "other"
+            yield place, Question(f"{entry['id']}", with_mark(entry["question"]), entry["answer"], kind)
+
+    questions = check_questions(path, placed())
+    warn_if_other_size(INFO, split, len(questions), path)
+    media = MediaFiles(root).find_all(videos)
+    return grouped_rows(zip(videos, questions, strict=True), media)
+
+
+def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
+    """Return `exact_match` over all questions and by question word."""
+    return exact_match(questions, predictions, normalise)

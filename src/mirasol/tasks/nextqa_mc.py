@@ -1,0 +1,108 @@
+"""NExT-QA, multiple choice: why, how, when and what in home videos, one of five answers. See `INFO`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mirasol.tasks.annotations import (
+    check_questions,
+    check_split,
+    find_annotations,
+    find_optional,
+    grouped_rows,
+    read_json,
+    read_table,
+    refuse,
+    warn_if_other_size,
+    with_mark,
+)
+from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise
+from mirasol.tasks.media_files import MediaFiles
+from mirasol.tasks.scores import exact_match
+
+__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
+
+METRIC = "exact_match"  # of `score`, the one that tells how good a model is
+INFO = TaskInfo(
+    title="NExT-QA, multiple choice (Xiao et al., 2021), home videos of about 44 s",
+    source="https://github.com/doc-doc/NExT-QA (questions), https://xdshang.github.io/docs/vidor.html (videos)",
+    licence="questions: MIT (repository); videos: YFCC100M, by the licence of each",
+    sizes={"train": 34_132, "val": 4_996, "test": 8_564},
+    unit="questions",
+    layout="ROOT/{train,val,test}.csv, map_vid_vidorID.json, and the videos anywhere below ROOT as ID.mp4 or in "
+    "VidOR's folders (0101/ID.mp4)",
+    prompt='the question and its five answers, "how do the men play? choose: roll the handle; tap their feet; ..."',
+    normalisation="lower case, single spaces, no punctuation at the end; right is the text of the right answer",
+    metric="accuracy over all questions (exact_match) and by group: C causal (CW why, CH how), T temporal (TN before "
+    "and after, with TP; TC meanwhile), D descriptive (DC count, DL place, DO other), as the official eval_mc.py",
+    versions="train.csv gives the answer's number, some copies (NExT-GQA) its text: both are read. In 3 val and 8 "
+    "test questions an answer stands there twice, in 2 of test the right one: the official script accepts one, "
+    "text both",
+    paper=(
+        PaperNumber(73.2, "512 frames, TTM Combiner; how answers were chosen is not stated", is_certain=False),
+        PaperNumber(72.0, "512 frames", is_certain=False),
+    ),
+)
+OPTIONS = ("a0", "a1", "a2", "a3", "a4")
+COLUMNS = ("video", "question", "answer", "qid", "type", *OPTIONS)
+GROUPS = {"C": ("CW", "CH"), "T": ("TN", "TP", "TC"), "D": ("DC", "DL", "DO")}
+KINDS = tuple(kind for kinds in GROUPS.values() for kind in kinds)
+
+
+def load(root: str | Path, split: str = "val") -> list[Row]:
+    """Return the videos of a split with their questions; `media` is where a video is or is expected."""
+    check_split(split, INFO.sizes)
+    path = find_annotations(root, [f"{split}.csv"], INFO)
+    videos: list[str] = []
+
+    def placed():
+        malformed = []
+        for place, line in read_table(path, COLUMNS):
+            options = tuple(line[name] for name in OPTIONS)
+            answer = options[int(line["answer"])] if line["answer"] in {*"01234"} else line["answer"]
+            if answer not in options:
+                malformed.append(f"{place}: expected an answer from 0 to 4 or one of the five, found {answer!r}.")
+            elif line["type"] not in KINDS:
+                malformed.append(f"{place}: expected a type out of {', '.join(KINDS)}, found {line['type']!r}.")
+            elif not all(option.strip() for option in options):
+                malformed.append(f"{place}: expected five answers to choose from, found an empty one.")
+            else:
+                videos.append(line["video"])
+                name, text = f"{line['video']}_{line['qid']}", line["question"] if line["question"].strip() else ""
+                yield place, Question(name, prompt(text, options), answer, line["type"], options=options)
+        refuse(path, malformed)
+
+    questions = check_questions(path, placed())
+    warn_if_other_size(INFO, split, len(questions), path)
+    return grouped_rows(zip(videos, questions, strict=True), find_videos(root, videos))
+
+
+def find_videos(root: str | Path, videos: Sequence[str]) -> dict[str, Path]:
+    """Return the file of each video, by its id or by its place in VidOR where the folder holds the map."""
+    files = MediaFiles(root)
+    path = find_optional(root, "map_vid_vidorID.json")
+    places = {} if path is None else read_json(path)
+    return {video: files.find(video, *([places[video]] if video in places else [])) for video in videos}
+
+
+def prompt(question: str, options: Sequence[str]) -> str:
+    """Return the text that asks it; the answers are separated by semicolons, which none of them holds."""
+    return f"{with_mark(question)} choose: {'; '.join(options)}" if question else ""
+
+
+def random_questions(row: Row, rng: np.random.Generator, word_times=(), duration: float = 0.0) -> list[Question]:
+    """Return the row's questions in random order, with their answers in random order."""
+    shuffled = []
+    for i in rng.permutation(len(row.questions)):
+        question = row.questions[i]
+        options = tuple(question.options[j] for j in rng.permutation(len(question.options)))
+        text = question.text.rpartition(" choose: ")[0]
+        shuffled.append(replace(question, text=prompt(text, options), options=options))
+    return shuffled
+
+
+def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
+    """Return `exact_match` (Acc) over all questions, by group (C, T, D) and by type."""
+    return exact_match(questions, predictions, normalise, groups=GROUPS)

@@ -1,0 +1,101 @@
+"""NExT-OE, the open-ended questions of NExT-QA: a few words, scored by the similarity of words. See `INFO`."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from mirasol.tasks.annotations import (
+    check_questions,
+    check_split,
+    find_annotations,
+    find_optional,
+    grouped_rows,
+    read_json,
+    read_table,
+    refuse,
+    warn_if_other_size,
+    with_mark,
+)
+from mirasol.tasks.base import Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.metrics.wups import wups
+from mirasol.tasks.nextqa_mc import find_videos
+from mirasol.tasks.scores import exact_match
+
+__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
+
+METRIC = "wups_0"  # of `score`, the one that tells how good a model is
+INFO = TaskInfo(
+    title="NExT-OE, NExT-QA open-ended (Xiao et al., 2021), home videos of about 44 s",
+    source="https://github.com/doc-doc/NExT-OE (questions), https://xdshang.github.io/docs/vidor.html (videos)",
+    licence="questions: MIT (repository); videos: YFCC100M, by the licence of each",
+    sizes={"train": 37_523, "val": 5_343, "test": 9_178},
+    unit="questions",
+    layout="ROOT/{train,val,test}.csv, add_reference_answer_test.json, map_vid_vidorID.json (of NExT-QA), and the "
+    "videos anywhere below ROOT as ID.mp4 or in VidOR's folders (0101/ID.mp4)",
+    prompt='the question, "what did the baby do at the end of the video?"',
+    normalisation="lower case, single spaces, no punctuation at the end; WUPS makes base forms itself",
+    metric="WUPS@0 and @0.9 as the official eval_oe.py: Wu-Palmer similarity of the words after lemmatising and "
+    "without stop words, exact match for counting (DC) and yes/no (DB), by type and group; 4,632 questions of test "
+    "have a second reference. Needs WordNet, see docs/benchmarks.md. exact_match beside it",
+    versions="one version. The numbers of three train questions are used twice: the second gets /2 behind its id. "
+    "WUPS depends on the version of NLTK that computed it: here it is the published one whatever is installed",
+    paper=(),
+)
+SECOND_REFERENCES = "add_reference_answer_test.json"
+COLUMNS = ("video", "question", "answer", "qid", "type")
+GROUPS = {"C": ("CW", "CH"), "T": ("TN", "TP", "TC"), "D": ("DB", "DC", "DL", "DO")}
+KINDS = tuple(kind for kinds in GROUPS.values() for kind in kinds)
+
+
+def load(root: str | Path, split: str = "val") -> list[Row]:
+    """Return the videos of a split with their questions; `media` is where a video is or is expected."""
+    check_split(split, INFO.sizes)
+    path = find_annotations(root, [f"{split}.csv"], INFO)
+    second = second_references(root) if split == "test" else {}
+    videos: list[str] = []
+    texts: dict[str, str] = {}
+
+    def placed():
+        malformed = []
+        for place, line in read_table(path, COLUMNS):
+            if line["type"] not in KINDS:
+                malformed.append(f"{place}: expected a type out of {', '.join(KINDS)}, found {line['type']!r}.")
+                continue
+            videos.append(line["video"])
+            name = f"{line['video']}_{line['qid']}"
+            if texts.setdefault(name, line["question"]) != line["question"]:
+                name = f"{name}/2"  # another question with the number of an earlier one, as train has three
+            reference = second.get(line["video"], {}).get(line["qid"])
+            references = () if reference is None else (reference,)
+            text = with_mark(line["question"])
+            yield place, Question(name, text, line["answer"], line["type"], references=references)
+        refuse(path, malformed)
+
+    questions = check_questions(path, placed())
+    warn_if_other_size(INFO, split, len(questions), path)
+    return grouped_rows(zip(videos, questions, strict=True), find_videos(root, videos))
+
+
+def second_references(root: str | Path) -> dict[str, dict[str, str]]:
+    """Return the second right answers of test by video and question number; none, with a warning, without the file."""
+    path = find_optional(root, SECOND_REFERENCES)
+    if path is None:
+        warnings.warn(
+            f"Expected {SECOND_REFERENCES} in {root}, found no such file: without its second right answers WUPS is "
+            f"lower than the official one. Get it from {INFO.source}.",
+            stacklevel=3,
+        )
+    return {} if path is None else read_json(path)
+
+
+def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
+    """Return WUPS and `exact_match` over all questions, by group and by type; only the latter without WordNet."""
+    scores: dict[str, float] = {}
+    for name, value in exact_match(questions, predictions, normalise, groups=GROUPS).items():
+        scores[f"exact_match_{name}" if name in GROUPS or name in KINDS else name] = value
+    references = [(question.answer, *question.references) for question in questions]
+    try:
+        return scores | wups(predictions, references, [question.kind for question in questions])
+    except ValueError as error:
+        warnings.warn(f"{error} Until then only exact_match is given.", stacklevel=2)
+        return scores
