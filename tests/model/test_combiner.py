@@ -1,11 +1,11 @@
-"""The Combiner: slots [video, audio] in fixed number, of which the last m outputs are kept."""
+"""The transformer Combiner: slots [video, audio] in fixed number, of which the last m outputs are kept."""
 
 import pytest
 import torch
 
 from tests.model.tiny import LATENTS, tiny_model
 
-VIDEO_TOKENS, AUDIO_TOKENS, CLIPS = 16, 6, 4
+VIDEO_TOKENS, AUDIO_TOKENS, CHUNKS = 16, 6, 4
 
 
 @pytest.fixture(scope="module")
@@ -15,39 +15,40 @@ def combiner():
 
 def features():
     generator = torch.Generator().manual_seed(0)
-    video = torch.randn(CLIPS, VIDEO_TOKENS, 12, generator=generator)
-    return video, torch.randn(CLIPS, AUDIO_TOKENS, 8, generator=generator)
+    video = torch.randn(1, CHUNKS, VIDEO_TOKENS, 12, generator=generator)
+    return video, torch.randn(1, CHUNKS, AUDIO_TOKENS, 8, generator=generator)
 
 
 @pytest.mark.parametrize(("has_video", "has_audio"), [(True, True), (True, False), (False, True)])
 def test_combined_features_are_the_last_outputs_of_all_slots(combiner, has_video, has_audio):
     """Every layer in full over what is there; a missing modality asks, through its placeholder, and is not asked."""
     video, audio = features()
-    masks = torch.full((CLIPS,), has_video), torch.full((CLIPS,), has_audio)
+    masks = torch.full((1, CHUNKS), has_video), torch.full((1, CHUNKS), has_audio)
     with torch.no_grad():
-        found = combiner(video, audio, *masks)
+        found, cache = combiner(video, audio, *masks)
 
         slots = [combiner.video_projection(video), combiner.audio_projection(audio)]
         for index, present in enumerate((has_video, has_audio)):
             if not present:
                 slots[index] = combiner.missing_embedding[index].expand_as(slots[index])
-        hidden_states = torch.cat(slots, dim=1) + combiner.slot_embedding
+        hidden_states = torch.cat(slots, dim=2)[0] + combiner.slot_embedding
         keys = torch.tensor([has_video] * VIDEO_TOKENS + [has_audio] * AUDIO_TOKENS)
         for layer in combiner.layers:
-            hidden_states = layer(hidden_states, keys[None, None, None].expand(CLIPS, 1, 1, -1))
+            hidden_states = layer(hidden_states, keys[None, None, None].expand(CHUNKS, 1, 1, -1))
         expected = combiner.norm(hidden_states)[:, -LATENTS:]
 
-    assert found.shape == (CLIPS, LATENTS, 20)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # other shapes sum in another order
+    assert cache == {}
+    assert found.shape == (1, CHUNKS, LATENTS, 20)
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=1e-5)  # other shapes sum in another order
 
 
 def test_chunks_are_combined_each_for_itself(combiner):
     video, audio = features()
-    masks = torch.tensor([True, False, True, False]), torch.tensor([True, True, False, False])
+    masks = torch.tensor([[True, False, True, False]]), torch.tensor([[True, True, False, False]])
     with torch.no_grad():
-        found = combiner(video, audio, *masks)
-        changed = combiner(video.index_fill(0, torch.tensor([2]), 3.0), audio, *masks)
+        found, _ = combiner(video, audio, *masks)
+        changed, _ = combiner(video.index_fill(1, torch.tensor([2]), 3.0), audio, *masks)
 
-    assert torch.equal(found[[0, 1, 3]], changed[[0, 1, 3]])
-    assert not torch.equal(found[2], changed[2])
+    assert torch.equal(found[:, [0, 1, 3]], changed[:, [0, 1, 3]])
+    assert not torch.equal(found[:, 2], changed[:, 2])
     assert found.isfinite().all()

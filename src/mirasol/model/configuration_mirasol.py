@@ -11,6 +11,8 @@ OBJECTIVES = {  # text, latent and video weight (paper: equal in pretraining, te
     "finetune": (10.0, 1.0, 1.0),
 }
 POSITION_CODES = ("sincos", "learned")
+COMBINER_TYPES = ("transformer", "ttm", "mean_pool")
+SUMMARIZERS = ("token_learner", "multi_head", "add_erase")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # those that do not depend on the length of the text
 
 
@@ -19,6 +21,15 @@ def _require_heads_divide(name: str, hidden_size: int, num_attention_heads: int)
         raise ValueError(
             f"{name}: hidden_size must be a multiple of num_attention_heads, found hidden_size={hidden_size} and "
             f"num_attention_heads={num_attention_heads}. Change one of the two."
+        )
+
+
+def _require_even_heads(name: str, hidden_size: int, num_attention_heads: int) -> None:
+    if hidden_size // num_attention_heads % 2:
+        raise ValueError(
+            f"{name}: heads must be of even size for rotary positions, found hidden_size={hidden_size} and "
+            f"num_attention_heads={num_attention_heads}, so heads of size {hidden_size // num_attention_heads}. "
+            f"Change one of the two."
         )
 
 
@@ -156,12 +167,57 @@ def _require_windows_fit(name: str, windows, size: tuple[int, ...]) -> None:
 
 @strict
 class MirasolCombinerConfig(MirasolTransformerConfig):
-    """Fusion of one chunk's video and audio tokens into `num_latents` (m) vectors."""
+    """Fusion of one chunk's video and audio tokens into `num_latents` (m) vectors.
+
+    Args:
+        combiner_type: "transformer", "ttm" (Token Turing Machine) or "mean_pool" (the floor of the ablation).
+        num_history_chunks: transformer: how many chunks before the own one are read at every layer.
+        rope_theta: transformer: base of the rotary distance to these chunks.
+        memory_size: ttm: tokens of the memory.
+        summarizer: ttm: how memory is read and written, "token_learner", "multi_head" or "add_erase".
+        summarizer_hidden_size: ttm: hidden units of the summarisers' MLPs.
+        num_write_tokens: ttm: tokens through which "add_erase" writes.
+    """
 
     model_type = "mirasol_combiner"
 
+    combiner_type: str = "transformer"
     num_latents: int = 32
     num_hidden_layers: int = 2
+    num_history_chunks: int = 0
+    rope_theta: float = 10_000.0
+    memory_size: int = 64
+    summarizer: str = "token_learner"
+    summarizer_hidden_size: int = 64
+    num_write_tokens: int = 8
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        for name, known in (("combiner_type", COMBINER_TYPES), ("summarizer", SUMMARIZERS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, found {getattr(self, name)!r}.")
+        for name, least in (
+            ("num_latents", 1),
+            ("num_history_chunks", 0),
+            ("memory_size", 1),
+            ("summarizer_hidden_size", 1),
+            ("num_write_tokens", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, found {name}={getattr(self, name)}. Raise it.")
+        if self.num_history_chunks:
+            if self.combiner_type != "transformer":
+                raise ValueError(
+                    f"num_history_chunks belongs to the transformer Combiner, found num_history_chunks="
+                    f"{self.num_history_chunks} and combiner_type={self.combiner_type!r}. Set num_history_chunks=0, "
+                    f"or combiner_type='transformer'."
+                )
+            _require_even_heads(type(self).__name__, self.hidden_size, self.num_attention_heads)
+        if self.combiner_type == "ttm" and self.memory_size < self.num_latents:
+            raise ValueError(
+                f"The memory must hold at least what one chunk gives, found memory_size={self.memory_size} and "
+                f"num_latents={self.num_latents}. Raise memory_size or lower num_latents."
+            )
 
 
 @strict
@@ -180,12 +236,7 @@ class MirasolTemporalConfig(MirasolTransformerConfig):
 
     def validate_architecture(self):
         super().validate_architecture()
-        if self.hidden_size // self.num_attention_heads % 2:
-            raise ValueError(
-                f"{type(self).__name__}: heads must be of even size for rotary positions, found hidden_size="
-                f"{self.hidden_size} and num_attention_heads={self.num_attention_heads}, so heads of size "
-                f"{self.hidden_size // self.num_attention_heads}. Change one of the two."
-            )
+        _require_even_heads(type(self).__name__, self.hidden_size, self.num_attention_heads)
 
 
 @strict

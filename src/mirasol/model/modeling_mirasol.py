@@ -13,12 +13,26 @@ from transformers.utils import can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_mirasol import MirasolConfig
-from .modeling_mirasol_combiner import MirasolTransformerCombiner
+from .modeling_mirasol_combiner import MirasolMeanPoolCombiner, MirasolTransformerCombiner
 from .modeling_mirasol_decoder import MirasolDecoderLayer, MirasolTextDecoder
 from .modeling_mirasol_encoders import MirasolAudioEncoder, MirasolVideoEncoder, MirasolWindowEmbedding
 from .modeling_mirasol_layers import MirasolEncoderLayer, MirasolSelfAttention
 from .modeling_mirasol_losses import cosine_loss, reconstruction_loss, small_audio, small_video, spread_losses
 from .modeling_mirasol_temporal import MirasolNextChunkHeads, MirasolTemporalModel, surprise
+from .modeling_mirasol_ttm import (
+    MirasolQuerySummary,
+    MirasolSummaryMLP,
+    MirasolTokenTuringCombiner,
+    MirasolTokenTuringUnit,
+)
+
+COMBINERS = {
+    "transformer": MirasolTransformerCombiner,
+    "ttm": MirasolTokenTuringCombiner,
+    "mean_pool": MirasolMeanPoolCombiner,
+}
+# Modules whose own parameters are embeddings, queries or placeholders
+EMBEDDINGS = (MirasolTransformerCombiner, MirasolMeanPoolCombiner, MirasolTokenTuringUnit, MirasolQuerySummary)
 
 
 @dataclass
@@ -98,9 +112,13 @@ class MirasolPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         std = self.config.initializer_range
-        if isinstance(module, MirasolTransformerCombiner):
-            init.normal_(module.slot_embedding, std=std)
-            init.normal_(module.missing_embedding, std=std)
+        if isinstance(module, EMBEDDINGS):
+            for parameter in module.parameters(recurse=False):
+                init.normal_(parameter, std=std)
+        elif isinstance(module, MirasolSummaryMLP):
+            # As in the reference: at a small spread all summaries start as the same mean.
+            init.xavier_uniform_(module[0].weight)
+            init.xavier_uniform_(module[2].weight)
         elif isinstance(module, MirasolTemporalModel):
             init.normal_(module.slot_embedding, std=std)
             init.normal_(module.mask_embedding, std=std)
@@ -144,7 +162,7 @@ class MirasolEncoder(MirasolPreTrainedModel):
         if config.use_audio:
             shared = self.video_encoder if config.share_encoder else None
             self.audio_encoder = MirasolAudioEncoder(config.audio_config, shared)
-        self.combiner = MirasolTransformerCombiner(config)
+        self.combiner = COMBINERS[config.combiner_config.combiner_type](config)
         self.temporal_model = MirasolTemporalModel(config)
         self.next_chunk = MirasolNextChunkHeads(config)
         self.register_buffer("feature_mean", torch.zeros(config.num_latents, config.combiner_config.hidden_size))
@@ -176,15 +194,11 @@ class MirasolEncoder(MirasolPreTrainedModel):
             refuse_sound(audio_chunk_mask)
             input_features, audio_chunk_mask = None, torch.zeros_like(video_chunk_mask)
         self._check_media(pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask, chunk_times)
-        num_chunks = video_chunk_mask.shape[1]
         video_features = run_real_chunks(self.video_encoder, pixel_values_videos.to(self.dtype), video_chunk_index)
         audio_features = None
         if self.config.use_audio:
             audio_features = run_real_chunks(self.audio_encoder, input_features.to(self.dtype), audio_chunk_index)
-        combined = self.combiner(
-            video_features, audio_features, video_chunk_mask.flatten(), audio_chunk_mask.flatten()
-        )
-        combined = rearrange(combined, "(batch chunk) latent dim -> batch chunk latent dim", chunk=num_chunks)
+        combined, _ = self.combiner(video_features, audio_features, video_chunk_mask, audio_chunk_mask)
         chunk_mask = video_chunk_mask | audio_chunk_mask
         if self.training:
             self._update_feature_mean(combined, chunk_mask)
@@ -241,19 +255,20 @@ def refuse_sound(audio_chunk_mask: Bool[Tensor, "batch chunk"] | None) -> None:
 
 def run_real_chunks(
     tower: nn.Module, values: Float[Tensor, "batch chunk *size"], index: Int[Tensor, " real"] | None
-) -> Float[Tensor, "row token dim"]:
+) -> Float[Tensor, "batch chunk token dim"]:
     """Encodes the chunks named by `index` (all without it) and puts them back in their rows, zeros elsewhere.
 
     Without a real chunk one dummy is encoded, whose output nobody reads: every tower runs on every rank at every step,
     or sharded training deadlocks.
     """
-    values = values.flatten(0, 1)
+    size, values = values.shape[:2], values.flatten(0, 1)
     if index is None:
-        return tower(values)
+        return tower(values).unflatten(0, size)
     if index.numel() == 0:
         index = index.new_zeros(1)
     features = tower(values[index])
-    return features.new_zeros(values.shape[0], *features.shape[1:]).index_copy(0, index, features)
+    rows = features.new_zeros(values.shape[0], *features.shape[1:]).index_copy(0, index, features)
+    return rows.unflatten(0, size)
 
 
 class MirasolModel(MirasolPreTrainedModel):
