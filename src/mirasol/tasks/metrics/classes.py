@@ -1,0 +1,79 @@
+"""Scores of one class a clip, equal to epic-kitchens/C9-epic-sounds (commit 2ac9d65) and hche11/VGGSound (9bbc749).
+
+Both rate a model by a number for each class and clip: top-1, top-5, mean class accuracy, and over the classes the
+mean average precision (mAP) and area under the ROC curve (mAUC), with d' from it. Here such numbers are the
+likelihoods of the class names (`--rank`). Generated names have no ranking: for them only top-1 and its mean over
+classes.
+
+Kept of the scripts: classes without a clip are left out of the means (VGGSound's stops there, but its test split has
+all 309); numbers are compared as float32; of equal numbers top-1 and top-5 take the last class and the mean class
+accuracy the first one.
+"""
+
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from mirasol.tasks.metrics.exact import mean
+
+
+def class_accuracy(
+    predictions: Sequence[str], answers: Sequence[str], normalise: Callable[[str], str] = str
+) -> dict[str, float]:
+    """Return the share of right class names (`exact_match`) and its mean over the classes that occur."""
+    right: dict[str, list[bool]] = {}
+    for given, answer in zip(predictions, answers, strict=True):
+        right.setdefault(answer, []).append(normalise(given) == normalise(answer))
+    return {
+        "num_questions": len(answers),
+        "exact_match": mean([value for values in right.values() for value in values]),
+        "mean_class_accuracy": mean([mean(values) for values in right.values()]),
+    }
+
+
+def ranked_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return `top_1`, `top_5`, `mean_class_accuracy`, `mAP`, `mAUC` and `d_prime`.
+
+    Args:
+        scores: A number for each clip and class, higher is likelier: (clip, class).
+        labels: The number of each clip's right class: (clip).
+    """
+    scores, labels = np.asarray(scores, dtype=np.float32), np.asarray(labels)
+    if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(labels):
+        raise ValueError(
+            f"Expected a number for each clip and class and one label a clip, found scores of shape {scores.shape} "
+            f"and labels of shape {labels.shape}. Give one row of scores for each label."
+        )
+    order = scores.argsort(axis=-1)[:, ::-1]
+    first = scores.argmax(axis=1)
+    classes = np.unique(labels)
+    areas = [_area(scores[:, label], labels == label) for label in classes]
+    mean_area = mean(areas)
+    return {
+        "top_1": mean(order[:, 0] == labels),
+        "top_5": mean((order[:, :5] == labels[:, None]).any(axis=1)),
+        "mean_class_accuracy": mean([mean(first[labels == label] == label) for label in classes]),
+        "mAP": mean([_average_precision(scores[:, label], labels == label) for label in classes]),
+        "mAUC": mean_area,
+        "d_prime": NormalDist().inv_cdf(mean_area) * 2**0.5 if 0 < mean_area < 1 else float("nan"),
+    }
+
+
+def _average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Return the precision at each distinct threshold, weighted by the recall it adds."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)  # clips of equal scores are one threshold
+    found = np.cumsum(positive[order])[last]
+    precision = found / (np.flatnonzero(last) + 1)
+    return float(np.sum(np.diff(found, prepend=0) * precision) / positive.sum())
+
+
+def _area(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Return how often a clip of the class has the higher score than one of another, equal ones counted half."""
+    others = np.sort(scores[~positive])
+    own = scores[positive]
+    if not len(others):
+        return float("nan")
+    below, not_above = np.searchsorted(others, own, "left"), np.searchsorted(others, own, "right")
+    return float((below + not_above).sum() / 2 / len(own) / len(others))
