@@ -68,9 +68,9 @@ def percent(value: float | None, digits: int = 0) -> str:
     return "–" if value is None or np.isnan(value) else f"{100 * value:.{digits}f}"
 
 
-def shorten(words: str) -> str:
+def shorten(words: str, length: int = MAX_SHOWN_CHARACTERS) -> str:
     """The text escaped for HTML, cut where it would not fit, in words when it is empty."""
-    cut = words if len(words) <= MAX_SHOWN_CHARACTERS else words[:MAX_SHOWN_CHARACTERS].rsplit(" ", 1)[0] + " …"
+    cut = words if len(words) <= length else words[:length].rsplit(" ", 1)[0] + " …"
     return html.escape(cut) or "(nothing)"
 
 
@@ -187,6 +187,8 @@ def facts_html(facts: dict[str, str]) -> str:
     )
 
 
-def render(**blocks: str) -> str:
+def render(template: str = "page.html", **blocks: str) -> str:
     """The page with its blocks filled in; a missing block is an error, so that no hole is published."""
-    return Template(resources.files("mirasol.evaluate").joinpath("page.html").read_text("utf-8")).substitute(blocks)
+    files = resources.files("mirasol.evaluate")
+    blocks["style"] = files.joinpath("style.css").read_text("utf-8")
+    return Template(files.joinpath(template).read_text("utf-8")).substitute(blocks)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from mirasol import DEFAULT_CHECKPOINT, __version__
 from mirasol.evaluate.answering import AnsweredClip, Job, answer_batches
+from mirasol.evaluate.baselines import baselines
 from mirasol.evaluate.conditions import AUDIT, Condition
 from mirasol.evaluate.generation import load_checkpoint
 from mirasol.evaluate.loader import Read
@@ -158,10 +159,12 @@ def evaluate_rows(
         },
         **summarise(predictions, rows, task, lost={*missing, *bad}, train=train),
     }
+    metrics["baselines"] = baselines(get_task(task), rows, train)
     if with_audit:
         metrics["audit"] = audit(found, task)
     warn(metrics["clips"], clips)
     if folder is not None:
+        report(folder.folder, metrics, predictions, present, processor)
         folder.finish(metrics, found)
         folder.clean()
     return Evaluation(metrics, predictions, None if output is None else str(output), time.perf_counter() - start)
@@ -207,6 +210,16 @@ def warn(counts: dict[str, Any], clips: Sequence[AnsweredClip]) -> None:
     if counts["with_warnings"]:
         first = next(clip for clip in clips if clip.warnings)
         warnings.warn(f"{counts['with_warnings']} clips gave warnings; {first.id}: {first.warnings[0]}", stacklevel=3)
+
+
+def report(folder: Path, metrics: dict[str, Any], predictions: Sequence[Prediction], rows, processor) -> None:
+    """Writes report.html into the folder, or says why not; the numbers are written before."""
+    try:
+        from mirasol.evaluate.run_report import write_report  # needs Pillow, an extra
+    except ValueError as error:
+        warnings.warn(f"No report is written: {error}", stacklevel=3)
+        return
+    write_report(folder, metrics, predictions, rows, processor)
 
 
 def score(

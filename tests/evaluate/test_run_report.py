@@ -1,0 +1,124 @@
+"""The report of a run: one file for any task, with baselines, the paper's number, the audit and wrong answers."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mirasol.evaluate.baselines import baselines
+from mirasol.evaluate.conditions import AUDIT, Condition
+from mirasol.evaluate.run_report import choose_fails, fit, interval_of, write_report
+from mirasol.evaluate.runner import evaluate_rows
+from mirasol.evaluate.summary import Prediction, audit, summarise
+from mirasol.tasks import Question, Row, get_task, grid, jsonl
+
+
+@pytest.fixture(scope="module")
+def rows(grid_root):
+    return [replace(row, questions=row.questions[:2]) for row in grid.load(grid_root, "test")[:2]]
+
+
+def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(loaded, rows, tmp_path):
+    about = {"checkpoint": "<mine>", "task": "grid", "split": "test"}
+    result = evaluate_rows(
+        *loaded, rows, Condition(), output=tmp_path, about=about, with_audit=True, progress=False, workers=0
+    )
+    page = (tmp_path / "report.html").read_text()
+    assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', page))
+    assert 'href="' not in page and "&lt;mine&gt;" in page
+    for part in ("most common of each kind", "sound of another clip", "against sound on", "Wrong answers", "✗"):
+        assert part in page
+    assert list(result.metrics["audit"]) == list(AUDIT)
+    assert result.metrics["audit"]["both"]["questions"] == result.metrics["audit"]["silent"]["questions"] == 4
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {f"predictions_{name}.jsonl" for name in AUDIT[1:]} <= names
+
+
+def prediction(clip, number, right, sound_used=True, kind="color", **fields):
+    said = "red" if right else "blue"
+    return Prediction(clip, f"{clip}/{number}", kind, "?", "red", said, right, 0.5, sound_used=sound_used, **fields)
+
+
+def test_the_audit_compares_the_same_questions_on_clips_with_sound():
+    on = [prediction(str(c), 0, right=c < 4, sound_used=c != 5) for c in range(6)]
+    off = [prediction(str(c), 0, right=c < 1) for c in range(5)]
+    swapped = [prediction(str(c), 0, right=False, sound_answer="blue") for c in range(2)]
+    found = audit({"both": on, "picture": off, "swapped": swapped}, "jsonl")
+    assert {name: row["questions"] for name, row in found.items()} == {"both": 5, "picture": 5, "swapped": 2}
+    assert found["both"]["right"]["value"] == pytest.approx(4 / 5)
+    assert found["picture"]["minus_on"]["value"] == pytest.approx(-3 / 5)
+    assert found["swapped"]["minus_on"]["value"] == -1.0
+    assert found["swapped"]["follows"]["sound"]["value"] == 1.0
+
+
+def test_baselines_are_measured_by_the_tasks_own_metric():
+    def row(name, *answers):
+        return Row(name, None, tuple(Question(f"{name}/{i}", "?", a, k) for i, (a, k) in enumerate(answers)))
+
+    train = [row("t", ("yes", "a"), ("Yes", "a"), ("two", "b"), ("yes", "b"), ("two", "b"))]
+    asked = [row("e", ("yes", "a"), ("no", "a"), ("two", "b"), ("two", "b"))]
+    found = baselines(jsonl, asked, train)
+    assert {name: scores["exact_match"] for name, scores in found.items()} == {
+        "majority": 0.25, "majority_by_kind": 0.75, "ceiling": 0.75,
+    }  # fmt: skip
+    options = [
+        replace(asked[0], questions=tuple(replace(q, options=("yes", "no", "two")) for q in asked[0].questions))
+    ]
+    assert baselines(jsonl, options, train)["chance"]["exact_match"] == pytest.approx(1 / 3)
+    assert "ceiling" not in baselines(jsonl, options, train) and "ceiling" not in baselines(jsonl, asked, [])
+
+
+def test_wrong_answers_come_from_every_kind_the_surest_first_and_each_clip_once():
+    found = [prediction(str(c), k, right=False, kind=f"kind{k}") for c in range(9) for k in range(3)]
+    found = [replace(p, confidence=i / len(found)) for i, p in enumerate(found)]
+    chosen = choose_fails([*found, prediction("x", 0, right=True)], count=5)
+    assert len({p.clip for p in chosen}) == len(chosen) == 5
+    assert {p.kind for p in chosen[:3]} == {"kind0", "kind1", "kind2"}
+    assert chosen[0].confidence == max(p.confidence for p in found)
+
+
+def test_intervals_stand_only_beside_the_share_they_belong_to():
+    intervals = {
+        "all": {"value": 0.5, "low": 0.4, "high": 0.6, "clips": 9},
+        "motion": {"value": 0.1, "low": 0, "high": 1, "clips": 3},
+    }
+    assert interval_of(intervals, "exact_match", "exact_match", 0.5).low == 0.4
+    assert interval_of(intervals, "motion", "exact_match", 0.1).high == 1
+    assert np.isnan(interval_of(intervals, "wups", "wups", 0.7).low)
+
+
+def test_pictures_are_cut_to_the_thumbnails_shape():
+    assert fit(np.zeros((120, 320, 3), np.uint8)).shape == (120, 160, 3)
+    assert fit(np.zeros((400, 160, 3), np.uint8)).shape == (120, 160, 3)
+
+
+def test_a_benchmark_without_one_right_answer_still_has_its_page(loaded, rows, tmp_path):
+    """With the paper's numbers and the benchmark's facts, for a task with options, ranked, some clips missing."""
+    module = get_task("vggsound")
+    options = ("dog barking", "hail, heavy", "<b>siren")
+    asked = [
+        replace(row, questions=(Question(row.id, "which?", options[i], "class", options=options),))
+        for i, row in enumerate([*rows, replace(rows[0], id="gone")])
+    ]
+    found = [
+        Prediction(row.id, row.id, "class", "which?", row.questions[0].answer, "hail, heavy", False, 0.1, ranked=list(options),
+                   ranked_per_token=list(options), sound_used=True, log_likelihood=-3.0)
+        for row in asked[:2]
+    ]  # fmt: skip
+    clips = {"asked": 3, "answered": 2, "with_sound": 2, "with_warnings": 0, "missing": ["gone"], "unreadable": {}}
+    metrics = {
+        "checkpoint": "x", "task": "vggsound", "split": "test", "condition": "both", "noise_db": None, "noise_seed": None,
+        "answers": "ranked", "clips": clips, "baselines": baselines(module, asked, []),
+        **summarise(found, asked, "vggsound", lost={"gone"}),
+    }  # fmt: skip
+    page = write_report(tmp_path, metrics, found, asked, loaded[1]).read_text()
+    for part in (
+        "69.8 %",
+        "VGG-Sound",
+        "missing as wrong",
+        "1 of 3 clips are missing: gone",
+        "&lt;b&gt;siren",
+        "top-5",
+    ):
+        assert part in page
