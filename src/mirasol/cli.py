@@ -58,8 +58,10 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, run: Callable[..., Any], summary: str, example: str) -> argparse.ArgumentParser:
-        sub = subparsers.add_parser(
+    def command(
+        name: str, run: Callable[..., Any], summary: str, example: str, among: Any = subparsers
+    ) -> argparse.ArgumentParser:
+        sub = among.add_parser(
             name,
             help=summary,
             description=summary,
@@ -136,6 +138,27 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     export.add_argument("output", metavar="FOLDER", help="a new folder")
     checkpoint(export)
 
+    data = subparsers.add_parser(
+        "data", help="Describe a benchmark or check its clips.", description="Describe a benchmark or check its clips."
+    ).add_subparsers(title="commands", metavar="COMMAND", required=True)
+    data_info = command(
+        "info", run_data_info, "State what a benchmark's score rests on.", "mirasol data info vggsound", data
+    )
+    data_info.add_argument("task", metavar="TASK")
+    verify = command(
+        "verify",
+        run_data_verify,
+        "Report which clips of a benchmark are present, missing, undecodable or silent.",
+        "mirasol data verify vggsound --root data/vggsound --output coverage.json",
+        data,
+    )
+    verify.add_argument("task", metavar="TASK")
+    verify.add_argument("--root", required=True, metavar="FOLDER", help="annotations and clips")
+    verify.add_argument("--split", help="default: the one that is reported")
+    verify.add_argument("--classes", metavar="FILE", help="class names, for tasks that need them")
+    verify.add_argument("--workers", type=positive, metavar="N", help="clips at a time (default: one a core)")
+    verify.add_argument("--output", metavar="FILE", help="where the coverage manifest goes, as JSON")
+
     demo = command("demo", run_demo, "Evaluate the shipped checkpoint and write a report.", "mirasol demo")
     checkpoint(demo)
     demo.add_argument("--root", default="data/grid_s1", metavar="FOLDER", help="GRID clips (default: %(default)s)")
@@ -196,6 +219,20 @@ def run_export(**options: Any) -> Any:
     from mirasol.convert.flat_folder import write_flat_folder
 
     return write_flat_folder(**options)
+
+
+def run_data_info(task: str) -> Any:
+    """What `mirasol data info` prints."""
+    from mirasol.tasks import describe_task
+
+    return describe_task(task)
+
+
+def run_data_verify(**options: Any) -> Any:
+    """What `mirasol data verify` prints."""
+    from mirasol.data.verify import verify
+
+    return verify(**options)
 
 
 def run_demo(**options: Any) -> Any:

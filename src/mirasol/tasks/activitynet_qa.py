@@ -15,7 +15,7 @@ from mirasol.tasks.annotations import (
 )
 from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.scores import exact_match
+from mirasol.tasks.metrics.exact import accuracy
 
 __all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
 
@@ -89,4 +89,5 @@ def read_answers(path: Path) -> dict[str, tuple[str, str]]:
 
 def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
     """Return `exact_match` over all questions, by type, and over the six types of free questions together."""
-    return exact_match(questions, predictions, normalise, groups={"free": KINDS[3:]})
+    answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
+    return accuracy(predictions, answers, kinds, normalise, groups={"free": KINDS[3:]})

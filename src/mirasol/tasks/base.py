@@ -3,9 +3,10 @@
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,10 @@ class TaskInfo:
     versions: str  # known differences between published versions
     layout: str  # of the folder that `load` reads
 
+    def as_dict(self) -> dict[str, Any]:
+        """The same, for JSON."""
+        return asdict(self)
+
     def __str__(self) -> str:
         sizes = " / ".join(f"{split} {count:,}" for split, count in self.sizes.items())
         lines = {
@@ -120,3 +125,11 @@ def get_task(name: str) -> ModuleType:
             f"Expected a task out of {sorted(TASKS)}, found {name!r}. Did you mean {nearest(name, TASKS)!r}?"
         )
     return importlib.import_module(TASKS[name])
+
+
+def describe_task(name: str) -> TaskInfo:
+    """Return the facts of a benchmark."""
+    task = get_task(name)
+    if not hasattr(task, "INFO"):
+        raise ValueError(f"Expected a benchmark out of {sorted(BENCHMARKS)}, found {name!r}, which is for own data.")
+    return task.INFO

@@ -4,7 +4,7 @@
     {"media": "clips/b.mp4", "questions": ["who?", "where?"], "answers": ["ann", "out"], "id": "b", "seconds": [1, 2]}
 
 `media` is relative to the manifest. Optional are `id`, `seconds` (where the answer is heard or seen), `segment` (the
-[start, end] in seconds of the file that the line is about) and `options` (the answers to choose between, for `--rank`).
+[start, end] in seconds of the file that the line is about) and `options` (the answers to choose between, `--rank`).
 Metric: exact match of the normalised answer.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mirasol.tasks.annotations import SHOWN, refuse
 from mirasol.tasks.base import Question, Row, fixed_questions, nearest, normalise, random_questions
-from mirasol.tasks.scores import exact_match
+from mirasol.tasks.metrics.exact import mean
 
 __all__ = ["METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
 
@@ -113,5 +113,5 @@ def _span(entry: dict, key: str) -> tuple[float, float] | None:
 
 def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
     """Return `exact_match` over all questions."""
-    scores = exact_match(questions, predictions, normalise)
-    return {name: scores[name] for name in ("num_questions", "exact_match")}
+    right = [normalise(p) == normalise(q.answer) for q, p in zip(questions, predictions, strict=True)]
+    return {"num_questions": len(right), "exact_match": mean(right)}

@@ -14,7 +14,7 @@ from mirasol.tasks.annotations import (
 )
 from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.scores import exact_match
+from mirasol.tasks.metrics.exact import accuracy
 
 __all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
 
@@ -58,4 +58,5 @@ def load(root: str | Path, split: str = "test") -> list[Row]:
 
 def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
     """Return `exact_match` over all questions and by question word."""
-    return exact_match(questions, predictions, normalise)
+    answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
+    return accuracy(predictions, answers, kinds, normalise)

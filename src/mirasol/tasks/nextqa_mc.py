@@ -20,7 +20,7 @@ from mirasol.tasks.annotations import (
 )
 from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.scores import exact_match
+from mirasol.tasks.metrics.exact import accuracy
 
 __all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
 
@@ -105,4 +105,5 @@ def random_questions(row: Row, rng: np.random.Generator, word_times=(), duration
 
 def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
     """Return `exact_match` (Acc) over all questions, by group (C, T, D) and by type."""
-    return exact_match(questions, predictions, normalise, groups=GROUPS)
+    answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
+    return accuracy(predictions, answers, kinds, normalise, groups=GROUPS, merged={"TP": "TN"})

@@ -17,9 +17,9 @@ from mirasol.tasks.annotations import (
     with_mark,
 )
 from mirasol.tasks.base import Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.metrics.exact import accuracy
 from mirasol.tasks.metrics.wups import wups
 from mirasol.tasks.nextqa_mc import find_videos
-from mirasol.tasks.scores import exact_match
 
 __all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
 
@@ -90,12 +90,13 @@ def second_references(root: str | Path) -> dict[str, dict[str, str]]:
 
 def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
     """Return WUPS and `exact_match` over all questions, by group and by type; only the latter without WordNet."""
+    answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
     scores: dict[str, float] = {}
-    for name, value in exact_match(questions, predictions, normalise, groups=GROUPS).items():
+    for name, value in accuracy(predictions, answers, kinds, normalise, groups=GROUPS).items():
         scores[f"exact_match_{name}" if name in GROUPS or name in KINDS else name] = value
     references = [(question.answer, *question.references) for question in questions]
     try:
-        return scores | wups(predictions, references, [question.kind for question in questions])
+        return scores | wups(predictions, references, kinds)
     except ValueError as error:
         warnings.warn(f"{error} Until then only exact_match is given.", stacklevel=2)
         return scores

@@ -14,7 +14,7 @@ from mirasol.tasks.annotations import (
 from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
 from mirasol.tasks.class_names import check_clips, class_row
 from mirasol.tasks.media_files import MediaFiles, youtube_names
-from mirasol.tasks.scores import class_accuracy
+from mirasol.tasks.metrics.classes import class_accuracy
 
 __all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
 
@@ -32,8 +32,8 @@ INFO = TaskInfo(
     prompt=f'"{PROMPT}"',
     normalisation="lower case, single spaces, no punctuation at the end; commas inside a name stay",
     metric="exact match of the generated class name (top-1), and its mean over classes; top-5 with --rank",
-    versions="clips vanish from YouTube, so published scores rest on the part of test that was still there. Size of train: "
-    "stat.csv's 199,176 clips less test",
+    versions="clips vanish from YouTube, so published scores rest on the part of test that was still there. The size "
+    "of train is stat.csv's 199,176 clips less test",
     paper=(PaperNumber(69.8, "full model, audio and video"), PaperNumber(66.4, "TTM Combiner")),
 )
 
@@ -94,5 +94,5 @@ def read_full_list(path: Path, split: str) -> list[tuple[str, str, int, str]]:
 
 
 def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match`, `mean_class_accuracy`, and how often the text is no class name."""
-    return class_accuracy(questions, predictions, normalise)
+    """Return `exact_match` and `mean_class_accuracy`."""
+    return class_accuracy(predictions, [question.answer for question in questions], normalise)

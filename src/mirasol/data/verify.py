@@ -1,0 +1,153 @@
+"""`mirasol data verify`: which clips of a benchmark are there, can be decoded and have sound, before hours are spent.
+
+Every clip is opened: its sound is decoded whole, its picture at its beginning, middle and end.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mirasol.media import MediaError, MediaInfo, MediaWarning, read_clip
+from mirasol.tasks import Row, get_task
+
+SILENCE = 10 ** (-70 / 20)  # peak; digital silence after a lossy codec stays far below, the quietest room far above
+SHOWN = 3  # clips named in the table
+
+
+@dataclass(frozen=True)
+class ClipState:
+    """What became of one clip. `status` is present, missing or undecodable; the rest is known of present ones."""
+
+    id: str
+    media: str
+    status: str
+    questions: int
+    segment: tuple[float, float] | None = None
+    seconds: float | None = None
+    has_picture: bool | None = None
+    sound: str | None = None  # heard, silent or none
+    notes: tuple[str, ...] = ()
+
+
+# The lines of the table; those after `undecodable` are kinds of clips that are present.
+STATES: dict[str, Callable[[ClipState], bool]] = {
+    "present": lambda clip: clip.status == "present",
+    "missing": lambda clip: clip.status == "missing",
+    "undecodable": lambda clip: clip.status == "undecodable",
+    "silent": lambda clip: clip.sound == "silent",
+    "without sound": lambda clip: clip.sound == "none",
+    "without picture": lambda clip: clip.has_picture is False,
+    "damaged": lambda clip: clip.status == "present" and bool(clip.notes),
+}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The state of every clip of a split."""
+
+    task: str
+    split: str
+    root: str
+    clips: tuple[ClipState, ...]
+    output: str | None = None
+
+    def clips_that_are(self, state: str) -> list[ClipState]:
+        """Those in one of STATES."""
+        return [clip for clip in self.clips if STATES[state](clip)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The coverage manifest, for JSON."""
+        counts = {"clips": len(self.clips)} | {name: len(self.clips_that_are(name)) for name in STATES}
+        counts["questions"] = sum(clip.questions for clip in self.clips)
+        counts["questions of present"] = sum(clip.questions for clip in self.clips_that_are("present"))
+        about = {"task": self.task, "split": self.split, "root": self.root, "counts": counts}
+        return about | {"clips": [asdict(clip) for clip in self.clips]}
+
+    def __str__(self) -> str:
+        counts = self.as_dict()["counts"]
+        lines = [
+            f"{self.task} {self.split}: {counts['clips']:,} clips, {counts['questions']:,} questions in {self.root}, "
+            f"{counts['questions of present']:,} of them about clips that are present",
+            f"  {'state':<17}{'clips':>8}{'share':>9}  such as",
+        ]
+        for name in STATES:
+            such = [] if name == "present" else self.clips_that_are(name)[:SHOWN]
+            examples = ", ".join(clip.media if name == "missing" else clip.id for clip in such)
+            lines.append(f"  {name:<17}{counts[name]:>8,}{counts[name] / counts['clips']:>9.1%}  {examples}".rstrip())
+        lines += [f"  {clip.id}: {clip.notes[0]}" for clip in self.clips_that_are("undecodable")[:SHOWN]]
+        return "\n".join(lines + ([f"written to {self.output}"] if self.output else []))
+
+
+def verify(
+    task: str,
+    root: str | Path,
+    split: str | None = None,
+    classes: str | Path | None = None,
+    output: str | Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Coverage:
+    """Checks every clip of a split; `output` is where the coverage manifest goes, written whole or not at all.
+
+    `split` is by default the task's last, the one that is reported. `classes` is for tasks that need a class list.
+    """
+    module = get_task(task)
+    split = split or (list(module.INFO.sizes)[-1] if hasattr(module, "INFO") else "test")
+    rows = module.load(root, split) if classes is None else module.load(root, split, classes=classes)
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        warnings.simplefilter("ignore", MediaWarning)  # kept as notes
+        checked = pool.map(check_clip, rows)  # threads, because decoding leaves Python alone
+        clips = tuple(tqdm(checked, total=len(rows), desc="verifying", unit="clip", disable=not progress))
+    coverage = Coverage(task, split, str(root), clips, None if output is None else str(output))
+    if output is not None:
+        write_manifest(Path(output), coverage)
+    return coverage
+
+
+def check_clip(row: Row) -> ClipState:
+    """The state of one clip, whatever happens while it is read."""
+    known: dict[str, Any] = {
+        "id": row.id,
+        "media": str(row.media),
+        "questions": len(row.questions),
+        "segment": row.segment,
+    }
+    if not row.media.is_file():
+        return ClipState(status="missing", **known)
+    start, end = row.segment or (0.0, None)
+    try:
+        clip = read_clip(row.media, select=_three_moments, start=start, end=end)
+    except Exception as error:  # one clip never ends the check of thousands
+        reason = str(error) if isinstance(error, MediaError) else f"{type(error).__name__}: {error}"
+        return ClipState(status="undecodable", notes=(reason,), **known)
+    sound = "none"
+    if clip.waveform is not None:
+        sound = "heard" if np.abs(clip.waveform).max(initial=0.0) > SILENCE else "silent"
+    return ClipState(
+        status="present",
+        seconds=round(clip.duration, 3),
+        has_picture=clip.frames is not None and len(clip.frames) > 0,
+        sound=sound,
+        notes=tuple(clip.warnings),
+        **known,
+    )
+
+
+def _three_moments(info: MediaInfo) -> np.ndarray:
+    return np.array([0.0, 0.5, 1.0]) * info.duration_seconds
+
+
+def write_manifest(path: Path, coverage: Coverage) -> None:
+    """Writes the JSON under another name first, so that a file that is there is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(coverage.as_dict(), indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
