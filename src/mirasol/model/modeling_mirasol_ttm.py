@@ -67,8 +67,8 @@ class MirasolQuerySummary(nn.Module):
 class MirasolAddEraseWrite(nn.Module):
     """The memory, erased and added to where the summary of the outputs points (after Neural Turing Machines).
 
-    As the reference has it: neither gate is squashed, and what is added is 1 - weight x value, so that the memory is
-    not bounded over many chunks as that of the other two kinds is.
+    As the reference has it: neither gate is squashed, and what is added is 1 - weight x value. Of the three kinds
+    only TokenLearner's means keep the memory in bounds over an endless stream.
     """
 
     def __init__(self, config: MirasolCombinerConfig, num_latents: int):
