@@ -22,9 +22,8 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 @pytest.fixture(scope="module")
 def reference():
     with np.load(Path(__file__).parent / "data" / "token_turing.npz") as file:
-        return {
-            name: value if value.dtype.kind == "U" else torch.tensor(value).float() for name, value in file.items()
-        }
+        arrays = dict(file)
+    return {name: str(x) if x.dtype.kind == "U" else torch.tensor(x).float() for name, x in arrays.items()}
 
 
 def weights_of(reference, kind):
