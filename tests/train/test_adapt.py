@@ -51,6 +51,8 @@ def test_lora_trains_adapters_and_what_no_language_model_has():
     names = trained(model)
     of_decoder = {name for name in names if name.startswith(("model.decoder.", "lm_head."))}
     assert all(".lora_" in name or "cross_attention" in name or "time_projection" in name for name in of_decoder)
+    new = {name for name, _ in model.named_parameters() if "cross_attention" in name or "time_projection" in name}
+    assert new and new <= of_decoder
     # A and B of seven matrices in each of two layers.
     assert len([name for name in names if ".lora_" in name]) == 2 * 7 * 2
     assert not [name for name in names if ".audio_encoder." in name]
