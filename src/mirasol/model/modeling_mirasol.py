@@ -90,6 +90,7 @@ class MirasolPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["MirasolEncoderLayer", "MirasolDecoderLayer"]
     _supports_sdpa = True
+    _can_compile_fullgraph = True
 
     def __init__(self, config: MirasolConfig):
         super().__init__(config)
