@@ -1,0 +1,104 @@
+"""With transformers' own tools: the any-to-any pipeline, chats, and the layout of a repository on the Hub."""
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from huggingface_hub import CommitOperationAdd
+from transformers import AutoModelForMultimodalLM, AutoProcessor, pipeline
+from transformers.utils import hub
+
+from mirasol import DEFAULT_CHECKPOINT
+from mirasol.evaluate.ask import ask
+
+QUESTION = "which color is named?"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The shipped model and processor."""
+    model = AutoModelForMultimodalLM.from_pretrained(DEFAULT_CHECKPOINT)
+    return model, AutoProcessor.from_pretrained(DEFAULT_CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def clip(grid_root):
+    return str(grid_root / "clips" / "bbaf4p.mp4")
+
+
+@pytest.fixture(scope="module")
+def expected(clip):
+    """The answer of `mirasol ask`."""
+    return ask(clip, QUESTION).as_dict()["answer"]
+
+
+def chat(clip, kind="video"):
+    return [{"role": "user", "content": [{"type": kind, "path": clip}, {"type": "text", "text": QUESTION}]}]
+
+
+def test_pipeline_answers_a_clip(shipped, clip, expected, caplog):
+    model, processor = shipped
+    with caplog.at_level(logging.ERROR, logger="transformers"):
+        pipe = pipeline("any-to-any", model=model, processor=processor)
+    assert "is not supported" not in caplog.text
+
+    options = {"max_new_tokens": 8, "return_full_text": False}
+    single = pipe({"text": QUESTION, "videos": clip}, **options)
+    talked = pipe(chat(clip), **options)
+    full = pipe(chat(clip), max_new_tokens=8)
+
+    assert expected == "blue"
+    assert single[0]["generated_text"].strip() == talked[0]["generated_text"].strip() == expected
+    assert full[0]["generated_text"][-1] == {"role": "assistant", "content": talked[0]["generated_text"]}
+
+
+def test_chat_with_sound_alone_is_the_sound_of_the_clip(shipped, clip):
+    _, processor = shipped
+    inputs = processor.apply_chat_template(chat(clip, "audio"), tokenize=True)
+    expected = processor(QUESTION, audio=clip)
+
+    assert not inputs["video_chunk_mask"].any() and inputs["audio_chunk_mask"].any()
+    for name, value in expected.items():
+        assert torch.equal(inputs[name], value), name
+
+
+def test_variables_reach_the_chat_template(shipped, clip):
+    _, processor = shipped
+    template = "{{ greeting }}: {{ messages[0].content[1].text }}"
+    rendered = processor.apply_chat_template(chat(clip), chat_template=template, greeting="Hello")
+    assert rendered == f"Hello: {QUESTION}"
+
+    tokenized = processor.apply_chat_template(
+        chat(clip), chat_template=template, greeting="", tokenize=True, use_audio=True
+    )
+    assert processor.tokenizer.decode(tokenized["decoder_input_ids"][0]).endswith(f": {QUESTION}")
+    with pytest.raises(TypeError, match="greeeting"):  # known to neither template nor call
+        processor.apply_chat_template(chat(clip), chat_template=template, tokenize=True, greeeting="Hello")
+
+
+def test_what_is_pushed_to_the_hub_loads_from_there(shipped, clip, expected, tmp_path, monkeypatch):
+    """The upload is written to a folder instead; it holds nothing but what loading needs, and says its class."""
+
+    class Folder:
+        """The part of the Hub that uploading uses."""
+
+        def create_repo(self, repo_id, **_):
+            return SimpleNamespace(repo_id=repo_id)
+
+        def create_commit(self, *, operations, **_):
+            for operation in operations:
+                assert isinstance(operation, CommitOperationAdd)
+                with operation.as_file() as file:
+                    (tmp_path / operation.path_in_repo).write_bytes(file.read())
+
+    monkeypatch.setattr(hub, "hf_api", Folder)
+    for part in shipped:
+        part.push_to_hub("someone/mirasol")
+
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {"model.safetensors", "config.json", "generation_config.json", "processor_config.json"}
+    assert names >= {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["MirasolForConditionalGeneration"]
+    assert ask(clip, QUESTION, checkpoint=str(tmp_path)).as_dict()["answer"] == expected
