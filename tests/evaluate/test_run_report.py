@@ -102,14 +102,14 @@ def test_a_benchmark_without_one_right_answer_still_has_its_page(loaded, rows, t
         for i, row in enumerate([*rows, replace(rows[0], id="gone")])
     ]
     found = [
-        Prediction(row.id, row.id, "class", "which?", row.questions[0].answer, "hail, heavy", False, 0.1, ranked=list(options),
-                   ranked_per_token=list(options), sound_used=True, log_likelihood=-3.0)
+        Prediction(row.id, row.id, "class", "which?", row.questions[0].answer, "hail, heavy", False, 0.1,
+                   ranked=list(options), ranked_per_token=list(options), sound_used=True, log_likelihood=-3.0)
         for row in asked[:2]
     ]  # fmt: skip
     clips = {"asked": 3, "answered": 2, "with_sound": 2, "with_warnings": 0, "missing": ["gone"], "unreadable": {}}
     metrics = {
-        "checkpoint": "x", "task": "vggsound", "split": "test", "condition": "both", "noise_db": None, "noise_seed": None,
-        "answers": "ranked", "clips": clips, "baselines": baselines(module, asked, []),
+        "checkpoint": "x", "task": "vggsound", "split": "test", "condition": "both", "noise_db": None,
+        "noise_seed": None, "answers": "ranked", "clips": clips, "baselines": baselines(module, asked, []),
         **summarise(found, asked, "vggsound", lost={"gone"}),
     }  # fmt: skip
     page = write_report(tmp_path, metrics, found, asked, loaded[1]).read_text()

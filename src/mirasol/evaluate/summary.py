@@ -9,7 +9,8 @@ import numpy as np
 
 from mirasol.evaluate.bootstrap import Interval, bootstrap_ratio, bootstrap_statistic
 from mirasol.evaluate.conditions import Condition
-from mirasol.tasks import Row, get_task
+from mirasol.tasks import Question, Row, get_task
+from mirasol.tasks.metrics.classes import ranked_metrics
 
 AUDIT_NAMES = {"both": "sound on", "picture": "sound off", "swapped": "sound of another clip", "silent": "silence"}
 RANKING_FIELDS = ("ranked", "ranked_per_token", "option_log_likelihoods")
@@ -82,6 +83,8 @@ def summarise(
     }
     if any(p.ranked for p in predictions):
         result["ranking"] = ranking_scores(predictions, module.normalise, seed)
+        if classes := class_ranking(predictions, asked):
+            result["class_ranking"] = classes
     if any(p.sound_answer is not None for p in predictions):
         known = [p for p in predictions if p.sound_answer is not None]
         of_known = {name: group for name, group in groups.items() if {p.kind for p in known} & set(group)}
@@ -105,6 +108,15 @@ def ranking_scores(predictions: Sequence[Prediction], normalise, seed: int = 0) 
         }
         for name, field in (("sum", "ranked"), ("per_token", "ranked_per_token"))
     }  # fmt: skip
+
+
+def class_ranking(predictions: Sequence[Prediction], asked: Mapping[str, Question]) -> dict[str, float]:
+    """The metrics of ranked classes (mAP, mAUC, ...), where every question chooses among the same list of classes."""
+    options = {asked[p.question_id].options for p in predictions}
+    if len(options) != 1 or len(classes := next(iter(options))) <= len(predictions[0].ranked or ()):
+        return {}
+    scores = np.array([p.option_log_likelihoods for p in predictions])
+    return ranked_metrics(scores, np.array([classes.index(p.answer) for p in predictions]))
 
 
 def audit(shown: Mapping[str, Sequence[Prediction]], task: str, seed: int = 0) -> dict[str, Any]:
@@ -219,6 +231,9 @@ def describe(metrics: dict[str, Any], seconds: float | None = None) -> str:
     for way, tops in metrics.get("ranking", {}).items():
         values = ", ".join(f"{name.replace('_', '-')} {in_percent(interval)}" for name, interval in tops.items())
         lines.append(f"  ranked by {'sum' if way == 'sum' else 'mean'} of token log-probabilities: {values}")
+    if classes := metrics.get("class_ranking"):
+        values = ", ".join(f"{name} {classes[name]:.3f}" for name in ("mAP", "mAUC", "d_prime"))
+        lines.append(f"  ranked classes, by sum: {values}, mean class accuracy {classes['mean_class_accuracy']:.3f}")
     for name, parts in metrics.get("follows", {}).items():
         values = ", ".join(f"{part} {100 * interval['value']:.1f} %" for part, interval in parts.items())
         lines.append(f"  follows, {name}: {values}")

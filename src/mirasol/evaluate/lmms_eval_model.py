@@ -1,0 +1,124 @@
+"""`lmms-eval --model mirasol`: any of its tasks whose media are files of video or sound, answered by a checkpoint.
+
+Imports lmms-eval, which cannot be an extra (it asks for torchvision): docs/lmms_eval.md says how to install it.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lmms_eval.api.instance import GenerationResult, Instance
+from lmms_eval.api.model import lmms
+from tqdm import tqdm
+
+from mirasol.chunks.text import IGNORED_LABEL, pad_text
+from mirasol.evaluate.answering import generate_for
+from mirasol.evaluate.generation import label_log_probabilities, load_checkpoint, split_inputs
+
+
+class Mirasol(lmms):
+    """Greedy answers and log-likelihoods of answers; all requests about one file share its latents.
+
+    Args:
+        pretrained: The checkpoint's folder; by default the shipped one.
+        device: By default CUDA where there is one.
+        use_audio, use_video: False switches that sense off.
+        batch_size: Has to be 1: clips are answered one by one, each with all its questions.
+    """
+
+    is_simple = True
+
+    def __init__(
+        self, pretrained: str | None = None, device: str | None = None, use_audio: bool = True, use_video: bool = True,
+        batch_size: int = 1, **unknown: Any,
+    ):  # fmt: skip
+        super().__init__()
+        unknown = {name: value for name, value in unknown.items() if name != "max_batch_size"}  # lmms-eval's own
+        if unknown:
+            raise ValueError(
+                f"Expected model_args out of pretrained, device, use_audio, use_video, found {', '.join(unknown)}. "
+                "Leave them out."
+            )
+        if int(batch_size) != 1:
+            raise ValueError(
+                f"Expected batch_size 1, found {batch_size}: clips are answered one by one. Leave it out."
+            )
+        self.model, self.processor = load_checkpoint(pretrained, device)
+        self.senses = {"use_audio": use_audio, "use_video": use_video}
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """One greedy answer per request, cut before the first of its `until` strings."""
+
+        def answer(encoder_outputs, asked: Sequence[tuple]) -> list[str]:
+            if any(options.get("do_sample") or options.get("temperature") for _, options, *_ in asked):
+                warnings.warn("Mirasol answers greedily here; the task's sampling options are not used.", stacklevel=2)
+            rows = self.processor.tokenize_questions([context for context, *_ in asked])
+            (given,) = generate_for(self.model, self.processor, encoder_outputs, [rows])
+            return [cut(one.text, options.get("until")) for one, (_, options, *_) in zip(given, asked, strict=True)]
+
+        return self._answer(requests, answer)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
+        """For each request (loss, is greedy): minus the log-probability of its continuation as the whole answer, end
+        token included, and whether greedy decoding would give it.
+
+        The loss, because lmms-eval takes the choice whose number is smallest, as its own models return it; wrapped,
+        because its evaluator (0.7.3) makes a string of a bare tuple.
+        """
+
+        def answer(encoder_outputs, asked: Sequence[tuple]) -> list[GenerationResult]:
+            targets = [target if isinstance(target, str) else target(self._doc(rest)) for _, target, *rest in asked]
+            rows = self.processor.tokenize_questions([context for context, *_ in asked], [t.strip() for t in targets])
+            padded = pad_text(rows, self.processor.pad_token_id)
+            text = {name: value.to(self.model.device) for name, value in padded.items()}
+            labels = text.pop("labels")
+            logits = self.model(encoder_outputs=encoder_outputs, **text, use_cache=False).logits
+            losses = -label_log_probabilities(logits, labels).sum(1)
+            greedy = ((logits.argmax(-1) == labels) | (labels == IGNORED_LABEL)).all(1)
+            return [GenerationResult(pair) for pair in zip(losses.tolist(), greedy.tolist(), strict=True)]  # type: ignore[arg-type]
+
+        return self._answer(requests, answer)
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Refused: a Mirasol question stands alone."""
+        raise NotImplementedError("Mirasol answers single questions: choose a task without several rounds.")
+
+    @torch.no_grad()
+    def _answer(self, requests: list[Instance], answer) -> list:
+        by_clip: dict[tuple, list[int]] = {}
+        for place, request in enumerate(requests):
+            by_clip.setdefault(tuple(map(str, self._visuals(request.args))), []).append(place)
+        results: list = [None] * len(requests)
+        for places in tqdm(by_clip.values(), desc="Mirasol", unit="clip"):
+            clip = self._read(self._visuals(requests[places[0]].args))
+            media, _ = split_inputs(self.processor(videos=[clip], **self.senses), self.model.device)
+            given = answer(self.model.get_encoder()(**media), [requests[place].args for place in places])
+            for place, result in zip(places, given, strict=True):
+                results[place] = result
+                self.cache_hook.add_partial(requests[place].request_type, requests[place].args[:2], result)
+        return results
+
+    def _doc(self, rest: Sequence) -> dict:
+        """The task's document of a request, whose arguments end with (doc_to_visual, doc_id, task, split)."""
+        _, doc_id, task, split = rest
+        return self.task_dict[task][split][doc_id]
+
+    def _visuals(self, arguments: tuple) -> list:
+        return list(arguments[-4](self._doc(arguments[-4:])))
+
+    def _read(self, visuals: list):
+        if len(visuals) != 1 or not isinstance(visuals[0], str):
+            kinds = ", ".join(type(visual).__name__ for visual in visuals) or "none"
+            raise ValueError(
+                f"Expected the path of one video or sound file for a question, found {kinds}. Choose a task whose "
+                "doc_to_visual gives a path."
+            )
+        return self.processor.read_clip(visuals[0], **self.senses)
+
+
+def cut(text: str, until: str | Sequence[str] | None) -> str:
+    """The text before the first of these strings."""
+    for stop in [until] if isinstance(until, str) else until or ():
+        text = text.split(stop)[0] if stop else text
+    return text.strip()

@@ -1,0 +1,11 @@
+"""What lmms-eval finds through the entry point group `lmms_eval.models`: the name of the model and where its class is.
+
+Apart from that class, because lmms-eval imports every plugin when it starts and torch takes seconds.
+"""
+
+
+def manifest():
+    """lmms-eval's description of the model `mirasol`."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return ModelManifest(model_id="mirasol", simple_class_path="mirasol.evaluate.lmms_eval_model.Mirasol")
