@@ -11,18 +11,15 @@ from tests.clips import write_clip
 from tests.convert.parts import write_audio, write_text, write_vision
 
 QUESTION = "which color is named?"
-RECIPE = """
-device: cpu
-bf16: false
-model:
-  checkpoint: {checkpoint}
-  freeze: [video_encoder, audio_encoder]
-  lora: {{rank: 2, alpha: 4, dropout: 0.1}}
-data: {{task: jsonl, root: {data}, cache: {data}/cache, questions_per_clip: 1, num_workers: 0}}
-optimizer: {{learning_rate: 3.0e-3, ema_decay: null}}
-schedule: {{pretrain_epochs: 0, finetune_epochs: 3, batch_size: 2}}
-validation: {{every_epochs: 3, metric: mean_exact_match, conditions: [both]}}
-"""
+SMALL = [
+    "device=cpu",
+    "bf16=false",
+    "model.lora={rank: 2, alpha: 4, dropout: 0.1}",
+    "data.num_workers=0",
+    "optimizer.learning_rate=3e-3",
+    "schedule={pretrain_epochs: 1, finetune_epochs: 2, batch_size: 2}",
+    "validation.every_epochs=3",
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +49,17 @@ def initial(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory, initial, data):
-    path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    path.write_text(RECIPE.format(checkpoint=initial, data=data))
-    return path
+def command(repository, initial, data) -> list[str]:
+    """The command of docs/pretrained.md, with the shipped recipe, made small."""
+    recipe = repository / "recipes" / "pretrained_parts.yaml"
+    paths = [f"model.checkpoint={initial}", f"data.root={data}", f"data.cache={data / 'cache'}"]
+    return ["train", str(recipe), *paths, *SMALL]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, recipe):
+def run(tmp_path_factory, command):
     folder = tmp_path_factory.mktemp("run") / "run"
-    assert main(["train", str(recipe), f"output={folder}"]) == 0
+    assert main([*command, f"output={folder}"]) == 0
     return folder
 
 
@@ -76,10 +74,10 @@ def test_towers_stay_and_the_decoder_moves_within_its_own_names(initial, run):
     assert any(name.startswith("model.encoder.combiner.") for name in changed)
 
 
-def test_a_run_that_stops_and_goes_on_ends_with_the_same_weights(recipe, run, tmp_path):
+def test_a_run_that_stops_and_goes_on_ends_with_the_same_weights(command, run, tmp_path):
     folder = tmp_path / "stopped"
     for limit in ("0", "null"):
-        assert main(["train", str(recipe), f"output={folder}", f"schedule.time_limit_minutes={limit}"]) == 0
+        assert main([*command, f"output={folder}", f"schedule.time_limit_minutes={limit}"]) == 0
     assert len(json.loads((folder / "environment.json").read_text())) == 2
     whole, resumed = (load_file(path / "checkpoints/checkpoint-3/model.safetensors") for path in (run, folder))
     assert [name for name in whole if ".lora_B." in name]
