@@ -2,6 +2,9 @@
 
 import json
 import logging
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -102,3 +105,13 @@ def test_what_is_pushed_to_the_hub_loads_from_there(shipped, clip, expected, tmp
     assert names >= {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["MirasolForConditionalGeneration"]
     assert ask(clip, QUESTION, checkpoint=str(tmp_path)).as_dict()["answer"] == expected
+
+
+def test_the_page_about_transformers_prints_what_it_says(repository):
+    page = (repository / "docs" / "transformers.md").read_text()
+    fences = re.findall(r"^```(\w+)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    code = "\n".join(block for language, block in fences if language == "python")
+    run = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout == "".join(block for language, block in fences if language == "text")

@@ -23,7 +23,9 @@ def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, re
     """The folder with `model` in bf16, adapters merged, `processor` and a card; it appears whole or not at all."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    exported = type(model)(copy.deepcopy(model.config))
+    config = copy.deepcopy(model.config)
+    config.use_cache = True  # the Trainer turns it off, and generation would project the clip anew for every word
+    exported = type(model)(config)
     exported.load_state_dict(merged_state_dict(model))
     exported.set_objective("finetune")
     exported.to(torch.bfloat16).save_pretrained(partial)
