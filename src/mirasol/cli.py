@@ -116,7 +116,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
         "--rank", action="store_true", help="choose among the given options by likelihood instead of generating text"
     )
     evaluate.add_argument("--audit", action="store_true", help="also measure with sound off, swapped and silent")
-    evaluate.add_argument("--classes", metavar="FILE", help="class names, one a line, for tasks that need them")
+    evaluate.add_argument("--classes", metavar="FILE", help="class names, for tasks whose labels are numbers")
     evaluate.add_argument("--noise-db", type=float, metavar="DB", help="white noise at this signal-to-noise ratio")
     evaluate.add_argument("--noise-seed", type=int, default=0, metavar="N")
     evaluate.add_argument("--max-clips", type=positive, metavar="N", help="only the first N clips")

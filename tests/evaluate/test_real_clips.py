@@ -1,5 +1,5 @@
-"""The real path: official questions about real clips of ActivityNet-QA and VGG-Sound, from the published annotations to
-the report. The answers of the shipped checkpoint, which has only seen GRID, are wrong: the path is what is tested."""
+"""The real path: official questions about real clips of ActivityNet-QA and VGG-Sound, from the published files to the
+report. The answers of the shipped checkpoint, which has only seen GRID, are wrong: the path is what is tested."""
 
 import json
 

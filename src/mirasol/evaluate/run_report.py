@@ -63,7 +63,7 @@ def write_report(
         scores=score_table(metrics, module.METRIC),
         paper=paper_html(info),
         times=times_html(metrics["scores"]),
-        ranking=ranking_html(metrics.get("ranking", {})),
+        ranking=ranking_html(metrics.get("ranking", {}), metrics.get("class_ranking", {})),
         audit=audit_html(metrics.get("audit", {})),
         fails_note=f"{len(fails)} of {wrong:,}, those the model was surest of, from every kind of question in turn.",
         fails="".join(fail_html(fail, pictures) for fail, pictures in with_pictures(fails, rows, processor)),
@@ -147,15 +147,17 @@ def times_html(scores: Mapping[str, Any]) -> str:
     return f'<div class="panel scroll">{table(head, rows)}</div>'
 
 
-def ranking_html(ranking: Mapping[str, Any]) -> str:
-    """Top-1 and top-5 by both ways of comparing options."""
+def ranking_html(ranking: Mapping[str, Any], classes: Mapping[str, float]) -> str:
+    """Top-1 and top-5 by both ways of comparing options, and the metrics of ranked classes."""
     if not ranking:
         return ""
     names = {"sum": "sum of token log-probabilities", "per_token": "mean over tokens"}
     rows = [("", [f"<td>{names[way]}</td>", *(cell(tops[top]) for top in ("top_1", "top_5"))])
             for way, tops in ranking.items()]  # fmt: skip
     head = ["<th>options compared by</th>", "<th>top-1</th>", "<th>top-5</th>"]
-    return f'<h2>Ranked options</h2><div class="panel scroll">{table(head, rows)}</div>'
+    listed = ", ".join(f"{name} {'–' if value is None else f'{value:.3f}'}" for name, value in classes.items())
+    note = f"<p>Ranked classes, by the sum: {listed}.</p>" if classes else ""
+    return f'<h2>Ranked options</h2><div class="panel scroll">{table(head, rows)}</div>{note}'
 
 
 def audit_html(audit: Mapping[str, Any]) -> str:
