@@ -71,15 +71,15 @@ class MirasolWindowEmbedding(nn.Module):
         return torch.cat(codes)
 
     def forward(self, values: Float[Tensor, "chunk channel *size"]) -> Float[Tensor, "chunk token dim"]:
-        tokens = []
+        projected = []
         for (kernel, stride, offset), projection in zip(self.windows, self.projections, strict=True):
             windows = values
             for axis, (k, s, o) in enumerate(zip(kernel, stride, offset, strict=True), start=2):
                 windows = windows.narrow(axis, o, windows.shape[axis] - o).unfold(axis, k, s)
             # -> chunk token (channel kernel)
             windows = windows.movedim(1, len(kernel) + 1).flatten(len(kernel) + 1).flatten(1, -2)
-            tokens.append(projection(windows))
-        tokens = torch.cat(tokens, dim=1)
+            projected.append(projection(windows))
+        tokens = torch.cat(projected, dim=1)
         if self.position_embedding is None:
             tokens = tokens + self.position_code(tokens.device).to(tokens.dtype)
         if self.prefix_tokens is not None:
