@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 BENCHMARKS = ("msrvtt_qa", "activitynet_qa", "nextqa_mc", "nextqa_oe", "kinetics_sounds", "vggsound", "epic_sounds")
-TASKS = {name: f"mirasol.tasks.{name}" for name in ("grid", "jsonl", *BENCHMARKS)}
+LABELLED = ("grid", "esc10", "fsdd", "drone")  # small sets of labelled clips, to train on
+TASKS = {name: f"mirasol.tasks.{name}" for name in (*LABELLED, "jsonl", *BENCHMARKS)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""ESC-10: which of ten environmental sounds is heard in 5 s, in five folds (K. J. Piczak, ACM MM 2015).
+
+Splits: "fold1" ... "fold5" are the published folds, each measured by a model that was trained on the other four.
+For a model that holds out fold N, "not_foldN" are the clips it is trained on and "val_foldN" every eighth clip of the
+four, which chooses its checkpoint; "train", "val" and "test" hold out fold 5. Prompt: "which sound is heard?". Answer:
+the class in words ("dog bark"). Metric: exact match of the generated name, and its mean over classes. Published, for
+comparison: people 95.7 %; a CNN trained from scratch about 80 %, recalled.
+
+Reads meta.csv with columns file, fold, label; or esc50.csv of ESC-50 (filename, fold, category, esc10), of which it
+takes the ten classes. Licence of ESC-10: CC BY 3.0 (github.com/karolpiczak/ESC-50).
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mirasol.tasks.annotations import read_table
+from mirasol.tasks.base import Row, fixed_questions, normalise, random_questions
+from mirasol.tasks.class_names import check_clips, class_row
+from mirasol.tasks.media_files import MediaFiles
+from mirasol.tasks.metrics.classes import class_accuracy
+
+__all__ = ["METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
+
+METRIC = "exact_match"  # of `score`, the one that tells how good a model is
+PROMPT = "which sound is heard?"
+FOLDS = ("1", "2", "3", "4", "5")
+ALIASES = {"train": "not_fold5", "val": "val_fold5", "test": "fold5"}
+VAL_EVERY = 8
+
+
+def load(root: str | Path, split: str = "test") -> list[Row]:
+    """Return the clips of a split, each with one question; `media` is where a clip is or is expected."""
+    chosen = re.fullmatch(r"(not_|val_|)fold([1-5])", ALIASES.get(split, split))
+    if chosen is None:
+        raise ValueError(
+            f"Expected split train, val, test, or foldN, not_foldN, val_foldN with N from 1 to 5, found {split!r}."
+        )
+    part, fold = chosen.groups()
+    path, clips = read_clips(Path(root))
+    check_clips(path, [(place, name, label) for place, name, _, label in clips])
+    classes = tuple(sorted({label for *_, label in clips}))
+    inside = [(name, label) for _, name, its_fold, label in clips if its_fold == fold]
+    others = [(name, label) for _, name, its_fold, label in clips if its_fold != fold]
+    # In order of class, so that each class has equally many of them.
+    val = sorted(others, key=lambda clip: (clip[1], clip[0]))[::VAL_EVERY]
+    kept = {"": inside, "val_": val, "not_": [clip for clip in others if clip not in set(val)]}[part]
+    files = MediaFiles(root)
+    return [class_row(f"esc10/{name}", files.find(name), PROMPT, label, classes) for name, label in kept]
+
+
+def read_clips(root: Path) -> tuple[Path, list[tuple[str, str, str, str]]]:
+    """Return the table's path, and (place, clip, fold, class in words) of each of its clips of ESC-10."""
+    for path, name, label in (
+        (root / "meta.csv", "file", "label"),
+        (root / "esc50.csv", "filename", "category"),
+        (root / "meta" / "esc50.csv", "filename", "category"),
+    ):
+        if path.is_file():
+            lines = [
+                item for item in read_table(path, (name, "fold", label)) if item[1].get("esc10", "True") == "True"
+            ]
+            if wrong := [place for place, line in lines if line["fold"] not in FOLDS]:
+                raise ValueError(f"{wrong[0]}: expected a fold from 1 to 5. Take the published file.")
+            return path, [
+                (place, Path(line[name]).stem, line["fold"], line[label].replace("_", " ")) for place, line in lines
+            ]
+    raise ValueError(
+        f"Expected meta.csv or esc50.csv in {root}, found neither. Get the clips from github.com/karolpiczak/ESC-50."
+    )
+
+
+def score(questions: Sequence, predictions: Sequence[str], train_rows=()) -> dict:
+    """Return `exact_match` and `mean_class_accuracy`."""
+    return class_accuracy(predictions, [question.answer for question in questions], normalise)
