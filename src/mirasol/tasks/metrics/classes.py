@@ -6,8 +6,8 @@ likelihoods of the class names (`--rank`). Generated names have no ranking: for 
 classes.
 
 Kept of the scripts: classes without a clip are left out of the means (VGGSound's stops there, but its test split has
-all 309); numbers are compared as float32; of equal numbers top-1 and top-5 take the last class and the mean class
-accuracy the first one.
+all 309); numbers are compared as float32. Of equal numbers top-1 and top-5 take the last class, where the script
+leaves it to an unstable sort, and the mean class accuracy takes the first one, as the script does.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ def ranked_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
             f"Expected a number for each clip and class and one label a clip, found scores of shape {scores.shape} "
             f"and labels of shape {labels.shape}. Give one row of scores for each label."
         )
-    order = scores.argsort(axis=-1)[:, ::-1]
+    order = scores.argsort(axis=-1, kind="stable")[:, ::-1]
     first = scores.argmax(axis=1)
     classes = np.unique(labels)
     areas = [_area(scores[:, label], labels == label) for label in classes]
