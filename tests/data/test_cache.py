@@ -106,3 +106,15 @@ def test_frames_whose_times_the_container_rounds_are_kept(tmp_path):
     row = Row("a", write_clip(tmp_path / "a.mkv", fps=15, seconds=1.0, sound=False))
     clip = build([row], tmp_path / "cache", frames_per_second=15.0)["a"]
     assert clip.frame_times.tolist() == read_clip(row.media).frame_times.tolist()
+
+
+def test_segments_of_one_file_are_clips_of_their_own(tmp_path):
+    write_clip(tmp_path / "long.mp4", seconds=1.3)
+    spans = [(0.0, 0.5), (0.5, 1.0)]
+    rows = [Row(f"part{start}", tmp_path / "long.mp4", segment=(start, end)) for start, end in spans]
+    cached = build(rows, tmp_path / "cache")
+    for row, (start, end) in zip(rows, spans, strict=True):
+        decoded = read_clip(row.media, start=start, end=end)
+        assert np.array_equal(cached[row.id].waveform, decoded.waveform)
+        assert np.array_equal(cached[row.id].frame_times, decoded.frame_times)
+    assert not np.array_equal(cached[rows[0].id].waveform, cached[rows[1].id].waveform)

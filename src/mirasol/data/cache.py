@@ -22,7 +22,7 @@ from tqdm import tqdm
 from mirasol.chunks.time_grid import TOLERANCE_SECONDS
 from mirasol.features import MirasolVideoProcessor
 from mirasol.media import Clip, MediaError, MediaInfo, read_clip
-from mirasol.tasks import Row
+from mirasol.tasks import Row, segment_of
 
 FORMAT = 1  # raised whenever cached bytes would differ for the same inputs and settings
 
@@ -54,7 +54,7 @@ class ClipCache:
         shown = image_processor.crop_fraction
         size = round(image_processor.image_size * min(margin, 1 / shown))
         crop_fraction = min(shown * size / image_processor.image_size, 1.0)
-        digests = {row.id: _digest(row.media) for row in rows}
+        digests = {row.id: [_digest(row.media), row.segment] for row in rows}
         settings = {
             "format": FORMAT, "size": size, "crop_fraction": crop_fraction, "rate": frames_per_second,
             "crop_center": image_processor.crop_center,
@@ -122,7 +122,7 @@ def _write(partial: Path, rows, image_processor, size, crop_fraction, frames_per
     with (partial / "frames.bin").open("wb") as frames_file, (partial / "sound.bin").open("wb") as sound_file:
         for row in tqdm(rows, desc="decoding clips once", unit="clip", disable=not progress):
             try:
-                clip = read_clip(row.media, select=select)
+                clip = read_clip(row.media, select=select, **segment_of(row))
             except (MediaError, OSError) as error:
                 bad[row.id] = str(error)
                 continue

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from mirasol.data.augment import noisy
 from mirasol.media import Clip, read_clip
-from mirasol.tasks import Row
+from mirasol.tasks import Row, segment_of
 
 CONDITIONS = {
     "both": "picture + sound",
@@ -82,11 +82,6 @@ class Condition:
         use_audio = self.use_audio and self.name != "swapped"
         clip = reader(row.media, use_video=self.use_video, use_audio=use_audio, **segment_of(row))
         return self.apply(clip, row.id, sound_of)
-
-
-def segment_of(row: Row) -> dict[str, float]:
-    """The reader's options for a row that is a part of its file."""
-    return {} if row.segment is None else {"start": row.segment[0], "end": row.segment[1]}
 
 
 def borrow_sound(lenders: Sequence[Row], reader: Callable[..., Clip] = read_clip) -> tuple[Row, Clip]:

@@ -46,6 +46,11 @@ class Row:
     segment: tuple[float, float] | None = None
 
 
+def segment_of(row: Row) -> dict[str, float]:
+    """Return the options with which `read_clip` reads the row: none for a whole file."""
+    return {} if row.segment is None else {"start": row.segment[0], "end": row.segment[1]}
+
+
 @dataclass(frozen=True)
 class PaperNumber:
     """A result of the paper in per cent. `is_certain` is False where it is recalled and not confirmed."""
