@@ -20,6 +20,22 @@ from tests.model.tiny import tiny_config, tiny_model
         ({"combiner_config": {"num_latents": 23}}, ["num_latents=23", "22 slots", "Lower num_latents"]),
         ({"combiner_config": {"hidden_size": 21}}, ["hidden_size=21", "num_attention_heads=2", "Change one"]),
         ({"combiner_config": {"hidden_size": 22}}, ["22", "20", "must be equal"]),
+        ({"combiner_config": {"combiner_type": "perceiver"}}, ["combiner_type", "'ttm'", "'perceiver'"]),
+        ({"combiner_config": {"summarizer": "mean"}}, ["summarizer", "'add_erase'", "'mean'"]),
+        ({"combiner_config": {"num_history_chunks": -1}}, ["at least 0", "num_history_chunks=-1"]),
+        (
+            {"combiner_config": {"combiner_type": "ttm", "num_history_chunks": 8}},
+            ["num_history_chunks=8", "combiner_type='ttm'", "Set num_history_chunks=0"],
+        ),
+        (
+            {"combiner_config": {"num_history_chunks": 8, "num_attention_heads": 4}},
+            ["even size", "hidden_size=20", "num_attention_heads=4"],
+        ),
+        ({"combiner_config": {"combiner_type": "ttm", "memory_size": 0}}, ["at least 1", "memory_size=0"]),
+        (
+            {"combiner_config": {"combiner_type": "ttm", "memory_size": 7}},
+            ["memory_size=7", "num_latents=11", "Raise memory_size or lower num_latents"],
+        ),
         ({"video_config": {"num_attention_heads": 5}}, ["hidden_size=12", "num_attention_heads=5"]),
         ({"temporal_config": {"num_attention_heads": 4}}, ["hidden_size=20", "num_attention_heads=4", "size 5"]),
         ({"text_config": {"num_key_value_heads": 3}}, ["num_attention_heads=4", "num_key_value_heads=3"]),

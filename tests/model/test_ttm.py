@@ -48,10 +48,8 @@ class Translation:
         self.ours[f"{ours}.bias"] = self.take(f"{theirs}/bias")
 
     def norm(self, ours, theirs):
-        self.ours[f"{ours}.weight"], self.ours[f"{ours}.bias"] = (
-            self.take(f"{theirs}/scale"),
-            self.take(f"{theirs}/bias"),
-        )
+        self.ours[f"{ours}.weight"] = self.take(f"{theirs}/scale")
+        self.ours[f"{ours}.bias"] = self.take(f"{theirs}/bias")
 
     def mlp(self, ours, theirs):
         self.linear(f"{ours}.0", f"{theirs}/Dense_0")
@@ -80,12 +78,12 @@ class Translation:
             self.mlp(f"{ours}.score", f"TokenLearnerModuleV11_{index}/token_masking")
 
     def add_erase(self, ours, theirs):
-        self.norm(f"{ours}.memory_norm", f"{theirs}/LayerNorm_0")
+        self.norm(f"{ours}.norm", f"{theirs}/LayerNorm_0")
         self.mlp(f"{ours}.score", f"{theirs}/MlpBlock_0")
-        for index, name in ((1, "erase"), (2, "add")):
-            self.norm(f"{ours}.values.{name}.norm", f"{theirs}/LayerNorm_{index}")
-            self.mlp(f"{ours}.values.{name}.over_tokens", f"{theirs}/MlpBlock_{2 * index - 1}")
-            self.mlp(f"{ours}.values.{name}.over_channels", f"{theirs}/MlpBlock_{2 * index}")
+        for index, name in ((1, "erased"), (2, "added")):
+            self.norm(f"{ours}.{name}.norm", f"{theirs}/LayerNorm_{index}")
+            self.mlp(f"{ours}.{name}.over_tokens", f"{theirs}/MlpBlock_{2 * index - 1}")
+            self.mlp(f"{ours}.{name}.over_channels", f"{theirs}/MlpBlock_{2 * index}")
 
 
 def unit_of(reference, kind, attention="sdpa"):

@@ -64,41 +64,42 @@ class MirasolQuerySummary(nn.Module):
         return self.o_proj(attend(self, query.expand(len(tokens), -1, -1, -1), key, value, mask)[0])
 
 
+class MirasolWriteValues(nn.Module):
+    """What is written: the outputs summarised over tokens, then mixed over channels."""
+
+    def __init__(self, config: MirasolCombinerConfig):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.over_tokens = MirasolSummaryMLP(config, config.num_latents, config.num_write_tokens)
+        self.over_channels = MirasolSummaryMLP(config, config.hidden_size, config.hidden_size)
+
+    def forward(self, outputs: Float[Tensor, "batch latent dim"]) -> Float[Tensor, "batch write dim"]:
+        written = self.over_tokens(rearrange(self.norm(outputs), "batch latent dim -> batch dim latent"))
+        return self.over_channels(rearrange(written, "batch dim write -> batch write dim"))
+
+
 class MirasolAddEraseWrite(nn.Module):
-    """The memory, erased and added to where the summary of the outputs points (after Neural Turing Machines).
+    """The memory, erased and added to where its own tokens ask for it (after Neural Turing Machines).
 
     As the reference has it: neither gate is squashed, and what is added is 1 - weight x value. Of the three kinds
     only TokenLearner's means keep the memory in bounds over an endless stream.
     """
 
-    def __init__(self, config: MirasolCombinerConfig, num_latents: int):
+    def __init__(self, config: MirasolCombinerConfig):
         super().__init__()
-        self.memory_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.score = MirasolSummaryMLP(config, config.hidden_size, config.num_write_tokens)
-        self.values = nn.ModuleDict(
-            {
-                name: nn.ModuleDict(
-                    {
-                        "norm": nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps),
-                        "over_tokens": MirasolSummaryMLP(config, num_latents, config.num_write_tokens),
-                        "over_channels": MirasolSummaryMLP(config, config.hidden_size, config.hidden_size),
-                    }
-                )
-                for name in ("erase", "add")
-            }
-        )
+        self.erased = MirasolWriteValues(config)
+        self.added = MirasolWriteValues(config)
 
     def forward(
         self, memory: Float[Tensor, "batch memory_slot dim"], outputs: Float[Tensor, "batch latent dim"]
     ) -> Float[Tensor, "batch memory_slot dim"]:
-        weights = self.score(self.memory_norm(memory)).softmax(dim=1, dtype=torch.float32).to(memory.dtype)
-        erase, add = (1 - torch.einsum("bmn,bnd->bnmd", weights, self._values(name, outputs)) for name in self.values)
+        weights = self.score(self.norm(memory)).softmax(dim=1, dtype=torch.float32).to(memory.dtype)
+        erase, add = (
+            1 - torch.einsum("bmn,bnd->bnmd", weights, values(outputs)) for values in (self.erased, self.added)
+        )
         return memory * erase.prod(dim=1) + add.mean(dim=1)
-
-    def _values(self, name: str, outputs: Float[Tensor, "batch latent dim"]) -> Float[Tensor, "batch write dim"]:
-        part = self.values[name]
-        channels = rearrange(part["norm"](outputs), "batch latent dim -> batch dim latent")
-        return part["over_channels"](rearrange(part["over_tokens"](channels), "batch dim write -> batch write dim"))
 
 
 SUMMARIES = {"token_learner": MirasolTokenLearner, "multi_head": MirasolQuerySummary, "add_erase": MirasolTokenLearner}
@@ -122,7 +123,7 @@ class MirasolTokenTuringUnit(nn.Module):
         self.layers = nn.ModuleList(MirasolEncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         if self.adds_and_erases:
-            self.write = MirasolAddEraseWrite(config, num_latents)
+            self.write = MirasolAddEraseWrite(config)
         else:
             self.write_position = nn.Parameter(torch.zeros(num_read + num_latents, config.hidden_size))
             self.write = summary(config, config.memory_size)
