@@ -13,12 +13,13 @@ from mirasol.tasks.annotations import (
     warn_if_other_size,
     with_mark,
 )
-from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, random_questions
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.metrics.exact import accuracy
+from mirasol.tasks.metrics.exact import accuracy, as_written
 
 __all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
 
+normalise = as_written
 METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 INFO = TaskInfo(
     title="ActivityNet-QA (Yu et al., 2019), about 180 s a video",
@@ -29,8 +30,7 @@ INFO = TaskInfo(
     unit="questions",
     layout="ROOT/{train,val,test}_{q,a}.json and v_ID.mp4 (.mkv, .webm) or ID.mp4 anywhere below ROOT",
     prompt='the question with a question mark, "is the athlete wearing trousers?"',
-    normalisation="lower case, single spaces, no punctuation at the end (the official script compares strings as they "
-    "are)",
+    normalisation="none: strings are compared as they are, as the official script does (answers are in lower case)",
     metric="exact match over all test questions and by type: motion, spatial, temporal, yes_no, color, object, "
     "location, number, other; `free` joins the last six",
     versions='one version. Always answering "yes" scores about 13.8 % of test; 84.8 % of the test answers occur in '

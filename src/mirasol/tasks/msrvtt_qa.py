@@ -12,12 +12,13 @@ from mirasol.tasks.annotations import (
     warn_if_other_size,
     with_mark,
 )
-from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, random_questions
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.metrics.exact import accuracy
+from mirasol.tasks.metrics.exact import accuracy, as_written
 
 __all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
 
+normalise = as_written
 METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 INFO = TaskInfo(
     title="MSRVTT-QA (Xu et al., 2017), 10-30 s clips of MSR-VTT",
@@ -27,7 +28,7 @@ INFO = TaskInfo(
     unit="questions",
     layout="ROOT/{train,val,test}_qa.json and video7020.mp4 ... anywhere below ROOT (TrainValVideo/, TestVideo/)",
     prompt='the question, "what is a man doing?"',
-    normalisation="lower case, single spaces, no punctuation at the end",
+    normalisation="none: strings are compared as they are, as the official script does (answers are in lower case)",
     metric="exact match over all test questions, and by question word (what, who, how, when, where)",
     versions="one version. Papers that drop questions whose answer is not among the 1,000 or 1,500 most frequent of "
     "train count them as wrong or leave them out: here all count. 6,513 / 497 / 2,990 videos",

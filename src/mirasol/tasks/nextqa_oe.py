@@ -92,7 +92,7 @@ def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=
     """Return WUPS and `exact_match` over all questions, by group and by type; only the latter without WordNet."""
     answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
     scores: dict[str, float] = {}
-    for name, value in accuracy(predictions, answers, kinds, normalise, groups=GROUPS).items():
+    for name, value in accuracy(predictions, answers, kinds, normalise, GROUPS, {"TP": "TN"}).items():
         scores[f"exact_match_{name}" if name in GROUPS or name in KINDS else name] = value
     references = [(question.answer, *question.references) for question in questions]
     try:

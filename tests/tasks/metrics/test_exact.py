@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from mirasol.tasks import Question, activitynet_qa, nextqa_mc
 from mirasol.tasks.metrics.exact import accuracy, by_kind
 
 DATA = Path(__file__).parent.parent / "data"
-NEXTQA = {"C": ("CW", "CH"), "T": ("TN", "TC"), "D": ("DC", "DL", "DO")}
+
+
+def asked(kinds, answers) -> list[Question]:
+    return [Question(str(i), "?", a, kind) for i, (kind, a) in enumerate(zip(kinds, answers, strict=True))]
 
 
 def printed(text: str) -> list[float]:
@@ -22,19 +26,19 @@ def printed(text: str) -> list[float]:
 def test_activitynet_qa_by_type_and_over_all_is_the_official():
     official = json.loads((DATA / "activitynet_qa.json").read_text())
     kinds, answers, predictions = zip(*official["rows"], strict=True)
-    kinds = [str(kind) for kind in kinds]
-    found = accuracy(predictions, answers, kinds, groups={"free": [*"345678"]})
-    shares = {str(kind): right / official["asked"][kind] for kind, right in enumerate(official["correct"])}
+    names = activitynet_qa.KINDS
+    found = activitynet_qa.score(asked([names[kind] for kind in kinds], answers), predictions)
+    shares = {names[kind]: right / official["asked"][kind] for kind, right in enumerate(official["correct"])}
     assert {kind: found[kind] for kind in shares} == shares
     assert found["exact_match"] == sum(official["correct"]) / 600 and found["num_questions"] == 600
-    order = [*"012", "free", "exact_match", *"345678"]  # of the script's lines
+    order = [*names[:3], "free", "exact_match", *names[3:]]  # of the script's lines
     assert [round(found[name], 4) for name in order] == printed(official["printed"])
 
 
 def test_nextqa_multiple_choice_is_the_official():
     official = json.loads((DATA / "nextqa_mc.json").read_text())
     kinds, answers, predictions = zip(*official["rows"], strict=True)
-    found = accuracy(map(str, predictions), map(str, answers), kinds, groups=NEXTQA, merged={"TP": "TN"})
+    found = nextqa_mc.score(asked(kinds, map(str, answers)), [*map(str, predictions)])
     order = ["CW", "CH", "TN", "TC", "DC", "DL", "DO", "C", "T", "D", "exact_match"]
     assert [round(100 * found[name], 2) for name in order] == printed(official["printed"])
 
@@ -44,9 +48,9 @@ def test_published_predictions_for_nextqa_get_their_published_accuracy(shared):
         rows = list(csv.DictReader(file))
     path = shared / "data/predictions/nextqa_mc_HGA-bert-ft-h256-val.json.gz"
     given = json.loads(gzip.decompress(path.read_bytes()))
-    predictions = [str(given[f"{row['video']}_{row['qid']}"]["prediction"]) for row in rows]
-    answers, kinds = [row["answer"] for row in rows], [row["type"] for row in rows]
-    found = accuracy(predictions, answers, kinds, groups=NEXTQA, merged={"TP": "TN"})
+    predictions = [row[f"a{given[row['video'] + '_' + row['qid']]['prediction']}"] for row in rows]
+    answers = [row[f"a{row['answer']}"] for row in rows]
+    found = nextqa_mc.score(asked([row["type"] for row in rows], answers), predictions)
     assert [round(100 * found[name], 2) for name in ("exact_match", "C", "T", "D")] == [49.74, 46.26, 50.74, 59.33]
 
 

@@ -39,6 +39,11 @@ def accuracy(
     return {"num_questions": len(right), "exact_match": mean(right)} | by_kind(right, kinds, groups or {})
 
 
+def as_written(answer: str) -> str:
+    """Return the answer unchanged: the `normalise` of tasks whose official script compares strings as they are."""
+    return answer
+
+
 def mean(values: Sequence | np.ndarray) -> float:
     """Return the mean; nan of nothing."""
     return float(np.mean(values)) if len(values) else float("nan")
