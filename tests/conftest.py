@@ -53,7 +53,7 @@ def untrained(tmp_path_factory, grid_root) -> Path:
     from mirasol.train.recipe import load_recipe
 
     recipe = resolve(load_recipe(REPOSITORY / "recipes" / "grid_nano.yaml"))
-    processor = build_processor(recipe, training_texts(recipe, get_task("grid").load(grid_root, "train")[:50]))
+    processor = build_processor(recipe, training_texts(recipe, "grid", get_task("grid").load(grid_root, "train")[:50]))
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("untrained") / "nano"
     MirasolForConditionalGeneration(model_config(recipe, processor)).save_pretrained(folder)

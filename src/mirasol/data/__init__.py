@@ -2,6 +2,6 @@
 
 from mirasol.data.augment import AugmentConfig
 from mirasol.data.cache import ClipCache
-from mirasol.data.dataset import ClipDataset
+from mirasol.data.dataset import ClipDataset, ClipMixture
 
-__all__ = ["AugmentConfig", "ClipCache", "ClipDataset"]
+__all__ = ["AugmentConfig", "ClipCache", "ClipDataset", "ClipMixture"]

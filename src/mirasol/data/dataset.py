@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from mirasol.chunks import MirasolProcessor
 from mirasol.data.augment import (
@@ -131,3 +131,14 @@ class ClipDataset(Dataset):
             rows = self.processor.tokenize_questions([text], [answer])
             self._tokens[key] = {name: ids for name, (ids,) in rows.items()}
         return self._tokens[key]
+
+
+class ClipMixture(ConcatDataset):
+    """The clips of several tasks as one data set; one that is listed twice with other seeds comes twice, varied."""
+
+    datasets: list[ClipDataset]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the variations of this epoch from the next item on."""
+        for dataset in self.datasets:
+            dataset.set_epoch(epoch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,30 +15,36 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from mirasol.chunks import MirasolCollator, MirasolProcessor
-from mirasol.data import ClipCache, ClipDataset
+from mirasol.data import ClipCache, ClipDataset, ClipMixture
 from mirasol.evaluate import runner
 from mirasol.evaluate.conditions import Condition
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
+from mirasol.media import Clip
 from mirasol.model.configuration_mirasol import MirasolConfig
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import preset
 from mirasol.tasks import Row, get_task
 from mirasol.train.adapt import adapt
-from mirasol.train.recipe import Recipe, reject_unknown
+from mirasol.train.recipe import Recipe, SourceRecipe, reject_unknown
 from mirasol.train.tokenizer import build_tokenizer
 
 SECONDS_PER_MEL_FRAME = 0.01
+SEED_OF_REPEAT = 1_000_003  # between the seeds of a clip's repeats in one epoch
 
 
 def build_parts(recipe: Recipe) -> dict[str, Any]:
     """Everything `fit` needs, by the names of its arguments."""
-    task = get_task(recipe.data.task)
     check_validation(recipe)
-    train_rows = task.load(recipe.data.root, "train")[: recipe.data.max_train_clips]
-    val_rows = task.load(recipe.data.root, "val")[: recipe.validation.max_clips]
-    _require_apart(train_rows, val_rows, recipe.data.root)
+    sources = recipe.data.sources(recipe.validation.conditions)
+    train_rows, val_rows = {}, {}
+    for source in sources:
+        train_rows[source] = runner.load_rows(source.task, source.root, source.train_split)
+        train_rows[source] = train_rows[source][: recipe.data.max_train_clips]
+        val_rows[source] = runner.load_rows(source.task, source.root, source.val_split)[: recipe.validation.max_clips]
+        _require_apart(train_rows[source], val_rows[source], source.root)
     if recipe.model.checkpoint is None:
-        processor = build_processor(recipe, training_texts(recipe, train_rows))
+        texts = [text for source in sources for text in training_texts(recipe, source.task, train_rows[source])]
+        processor = build_processor(recipe, texts)
         config = model_config(recipe, processor)
         config._attn_implementation = recipe.model.attn_implementation
         model = MirasolForConditionalGeneration(config)
@@ -49,19 +55,23 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         )
     processor.check_model_config(model.config)
     adapt(model, recipe.model)
-    dataset = ClipDataset(
-        train_rows,
-        task,
-        processor,
-        recipe.data.cache,
-        augment=recipe.data.augmentation,
-        seed=recipe.seed,
-        questions_per_clip=recipe.data.questions_per_clip,
-    )
+    datasets = [
+        ClipDataset(
+            train_rows[source],
+            get_task(source.task),
+            processor,
+            recipe.data.cache,
+            augment=recipe.data.augmentation,
+            seed=recipe.seed + SEED_OF_REPEAT * number,
+            questions_per_clip=recipe.data.questions_per_clip,
+        )
+        for source in sources
+        for number in range(source.repeat)
+    ]
     return {
         "model": model,
         "processor": processor,
-        "train_dataset": dataset,
+        "train_dataset": ClipMixture(datasets) if len(datasets) > 1 else datasets[0],
         "collator": MirasolCollator(processor.pad_token_id),
         "validate": build_validation(recipe, processor, val_rows),
     }
@@ -98,9 +108,9 @@ def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
     )
 
 
-def training_texts(recipe: Recipe, rows: Sequence[Row]) -> list[str]:
-    """Questions and answers of the training clips, as training asks them."""
-    task, rng = get_task(recipe.data.task), np.random.default_rng(recipe.seed)
+def training_texts(recipe: Recipe, task_name: str, rows: Sequence[Row]) -> list[str]:
+    """Questions and answers of a task's training clips, as training asks them."""
+    task, rng = get_task(task_name), np.random.default_rng(recipe.seed)
     questions = [question for row in rows for question in row.questions]
     for row in rows:
         questions += task.random_questions(row, rng, row.word_times, _last_second(row))
@@ -167,15 +177,20 @@ def values_that_fit() -> Iterator[None]:
         raise ValueError(str(error.__cause__ or error)) from error
 
 
+MEAN_OF_TASKS = "mean_tasks"
+
+
 def check_validation(recipe: Recipe) -> None:
     """Refuses, before anything is decoded or trained, what the first validation could not measure."""
-    metric, mean = recipe.validation.metric, f"mean_{get_task(recipe.data.task).METRIC}"
+    sources = recipe.data.sources(recipe.validation.conditions)
+    metric, mean = recipe.validation.metric, f"mean_{get_task(sources[0].task).METRIC}"
+    mean = MEAN_OF_TASKS if len(sources) > 1 else mean
     if metric.startswith("mean_") and metric != mean:
         raise ValueError(
-            f"Recipe key validation.metric is {metric!r}, but task {recipe.data.task!r} gives {mean!r}: "
-            f"set validation.metric={mean}."
+            f"Recipe key validation.metric is {metric!r}, but validation on {', '.join(s.task for s in sources)} gives "
+            f"{mean!r}: set validation.metric={mean}."
         )
-    for name in recipe.validation.conditions:
+    for name in {name for source in sources for name in source.conditions}:
         if Condition(name).name == "swapped":
             raise ValueError(
                 "Expected validation.conditions that leave one answer right, found 'swapped': measure it afterwards, "
@@ -184,25 +199,44 @@ def check_validation(recipe: Recipe) -> None:
 
 
 def build_validation(
-    recipe: Recipe, processor: MirasolProcessor, rows: Sequence[Row]
+    recipe: Recipe, processor: MirasolProcessor, val_rows: Mapping[SourceRecipe, Sequence[Row]]
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """A function from a model to the metrics of its greedy answers on `rows`, under each condition of the recipe."""
-    cache = ClipCache.build(
-        rows, recipe.data.cache, processor.image_processor, frames_per_second=processor.grid.frames_per_second
-    )
+    """A function from a model to the metrics of its greedy answers on the rows of each source.
+
+    Of several sources each metric has the task's name before it, and `mean_tasks` is the mean of their main ones.
+    """
     # Cached frames are already the square that the processor would cut out.
     uncropped = copy.copy(processor)
     uncropped.image_processor = copy.copy(processor.image_processor)
     uncropped.image_processor.crop_fraction = 1.0
-    return partial(
-        runner.score,
-        processor=uncropped,
-        rows=[row for row in rows if row.id in cache],
-        task=recipe.data.task,
-        conditions=recipe.validation.conditions,
-        read=lambda row, condition: condition.apply(cache[row.id], row.id),
-        batch_size=recipe.validation.batch_size,
-    )
+    parts = {}
+    for source, rows in val_rows.items():
+        cache = ClipCache.build(
+            rows, recipe.data.cache, processor.image_processor, frames_per_second=processor.grid.frames_per_second
+        )
+        parts[source] = partial(
+            runner.score,
+            processor=uncropped,
+            rows=[row for row in rows if row.id in cache],
+            task=source.task,
+            conditions=source.conditions,
+            read=partial(_from_cache, cache),
+            batch_size=recipe.validation.batch_size,
+        )
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        found = {source: score(model) for source, score in parts.items()}
+        flat = {f"{source.task}_{name}": value for source, scores in found.items() for name, value in scores.items()}
+        main = [scores[f"mean_{get_task(source.task).METRIC}"] for source, scores in found.items()]
+        return flat | {MEAN_OF_TASKS: float(np.mean(main))}
+
+    return validate
+
+
+def _from_cache(cache: ClipCache, row: Row, condition: Condition) -> Clip:
+    return condition.apply(cache[row.id], row.id)
 
 
 def _require_apart(train_rows: Sequence[Row], val_rows: Sequence[Row], root: str) -> None:

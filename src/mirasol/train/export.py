@@ -45,9 +45,11 @@ def write_card(folder: Path, recipe: Recipe, record: dict[str, Any]) -> None:
 
 def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
     """The text of the model card: what made this checkpoint, how it did on val, what it cannot do."""
+    sources = recipe.data.sources()
+    tasks = " and ".join(source.task for source in sources)
     origin = "from scratch" if recipe.model.checkpoint is None else f"from `{recipe.model.checkpoint}`"
     facts = {
-        "Task and data": f"{recipe.data.task}, train split of `{recipe.data.root}`",
+        "Tasks and data": "; ".join(f"{source.task}, {source.train_split} of `{source.root}`" for source in sources),
         "Parameters": f"{record.get('num_parameters', 0):,}",
         "Optimiser steps at this checkpoint": record.get("step"),
         "Training time until then": f"{record.get('train_minutes', 0):.1f} minutes",
@@ -66,10 +68,10 @@ def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
             "license: apache-2.0",
             "tags: [mirasol, video, audio, question-answering]",
             "---",
-            f"# Mirasol, {recipe.model.preset}, trained on {recipe.data.task}",
+            f"# Mirasol, {recipe.model.preset}, trained on {tasks}",
             "",
-            f"Answers questions about a clip from its picture and its sound. It was trained {origin} on one data set "
-            "and knows only the questions and words of that set: asked anything else, it answers with the words it "
+            f"Answers questions about a clip from its picture and its sound. It was trained {origin} on the data "
+            "below and knows only their questions and words: asked anything else, it answers with the words it "
             "knows.",
             "",
             "## Validation",

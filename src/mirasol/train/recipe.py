@@ -57,16 +57,36 @@ class ProcessorRecipe:
 
 
 @dataclass(frozen=True)
-class DataRecipe:
-    """Which clips and questions, and how they are varied."""
+class SourceRecipe:
+    """A task's clips: those to train on, and those that choose the best checkpoint, under which conditions."""
 
-    task: Literal["grid", "jsonl"] = "grid"
+    task: str
+    root: str
+    train_split: str = "train"
+    val_split: str = "val"
+    repeat: int = 1  # how often each clip comes in an epoch, varied anew each time
+    conditions: tuple[str, ...] = ("both",)
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Which clips and questions, and how they are varied; `also` names further tasks that are trained jointly."""
+
+    task: str = "grid"
     root: str = "data/grid_s1"
+    train_split: str = "train"
+    val_split: str = "val"
+    also: tuple[SourceRecipe, ...] = ()
     cache: str = "cache"
     questions_per_clip: int = 14
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     max_train_clips: int | None = None
     num_workers: int = 1
+
+    def sources(self, conditions: tuple[str, ...] = ("both",)) -> tuple[SourceRecipe, ...]:
+        """All tasks, the first one validated under these conditions."""
+        first = SourceRecipe(self.task, self.root, self.train_split, self.val_split, conditions=conditions)
+        return (first, *self.also)
 
 
 @dataclass(frozen=True)

@@ -157,8 +157,8 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
 
 
 def num_bad_clips(dataset: Any) -> int:
-    """How many clips of a `ClipDataset` could not be read and were left out."""
-    return len(dataset.cache.bad)
+    """How many clips of a `ClipDataset` or `ClipMixture` could not be read and were left out."""
+    return sum(len(part.cache.bad) for part in getattr(dataset, "datasets", [dataset]))
 
 
 def _forget_after(metrics: Path, step: int) -> float:

@@ -1,0 +1,61 @@
+"""Own data from manifest to answer: clips with sound and without, alone and jointly with another task."""
+
+import json
+from pathlib import Path
+
+import pytest
+from clips import write_clip
+
+from mirasol.evaluate.ask import ask
+from mirasol.train.run import train
+
+TINY = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 1}
+TOWERS = [f"model.overrides.{part}_config" for part in ("video", "audio", "combiner", "temporal")]
+
+
+@pytest.fixture
+def options(repository, tmp_path) -> list[str]:
+    """Two epochs of a tiny model on one clip with sound, chosen by another clip without."""
+    clips = repository / "data" / "clips"
+    lines = {
+        "train": {"media": str(clips / "toy_frog.mp4"), "question": "what moves?", "answer": "a frog"},
+        "val": {"media": str(clips / "helicopter_noaudio.mp4"), "questions": ["what flies?"], "answers": ["a copter"]},
+    }
+    for split, line in lines.items():
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(line) + "\n")
+    return [
+        f"output={tmp_path / 'run'}", f"data.cache={tmp_path / 'cache'}", "data.task=jsonl", f"data.root={tmp_path}",
+        "data.num_workers=0", "device=cpu", "processor.max_chunks=3", "schedule.batch_size=1",
+        "schedule.pretrain_epochs=0", "schedule.finetune_epochs=2", "data.augmentation.sound_first_epochs=0",
+        "validation.every_epochs=2", "validation.conditions=[both]", "validation.metric=mean_exact_match",
+        "model.overrides.text_config.num_hidden_layers=1",
+        *(f"{tower}.{name}={value}" for tower in TOWERS for name, value in TINY.items()),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_own_clips_train_and_the_checkpoint_answers(repository, tmp_path, options):
+    result = train(repository / "recipes" / "grid_nano.yaml", options)
+    assert result.step == result.num_steps == 2 and result.num_bad_clips == 0
+    clip = repository / "data" / "clips" / "helicopter_noaudio.mp4"
+    answer = ask(clip, "what flies?", checkpoint=tmp_path / "run" / "best")
+    assert answer.sound == "not found"
+
+
+@pytest.mark.slow
+def test_tasks_train_jointly_and_each_is_validated(repository, tmp_path, options):
+    digits = tmp_path / "digits"
+    digits.mkdir()
+    for name in ("3_ann_5", "3_ann_10", "7_bob_10"):
+        write_clip(digits / f"{name}.wav", seconds=0.4, picture=False)
+    also = f"data.also=[{{task: fsdd, root: {digits}, repeat: 2}}]"
+    with pytest.raises(ValueError, match="on jsonl, fsdd gives 'mean_tasks'"):
+        train(repository / "recipes" / "grid_nano.yaml", [*options, also])
+    result = train(repository / "recipes" / "grid_nano.yaml", [*options, also, "validation.metric=mean_tasks"])
+    assert result.num_steps == 2 * (1 + 2 * 2)  # a clip of its own, and two digits that come twice
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (found,) = [line for line in lines if "eval_mean_tasks" in line]
+    mains = [found["eval_jsonl_mean_exact_match"], found["eval_fsdd_mean_exact_match"]]
+    assert found["eval_mean_tasks"] == sum(mains) / 2
+    card = Path(tmp_path / "run" / "best" / "README.md").read_text()
+    assert f"fsdd, train of `{digits}`" in card
