@@ -136,9 +136,11 @@ class ClipDataset(Dataset):
 class ClipMixture(ConcatDataset):
     """The clips of several tasks as one data set; one that is listed twice with other seeds comes twice, varied."""
 
-    datasets: list[ClipDataset]
+    def __init__(self, parts: Sequence[ClipDataset]):
+        super().__init__(parts)
+        self.parts = list(parts)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the variations of this epoch from the next item on."""
-        for dataset in self.datasets:
-            dataset.set_epoch(epoch)
+        for part in self.parts:
+            part.set_epoch(epoch)

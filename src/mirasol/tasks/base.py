@@ -46,7 +46,7 @@ class Row:
     segment: tuple[float, float] | None = None
 
 
-def segment_of(row: Row) -> dict[str, float]:
+def segment_of(row: Row) -> dict[str, Any]:
     """Return the options with which `read_clip` reads the row: none for a whole file."""
     return {} if row.segment is None else {"start": row.segment[0], "end": row.segment[1]}
 

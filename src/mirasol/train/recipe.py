@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from mirasol.data.augment import AugmentConfig
+from mirasol.tasks import get_task
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ class Recipe:
                 f"A run needs at least 1 epoch, found schedule.pretrain_epochs={self.schedule.pretrain_epochs} and "
                 f"schedule.finetune_epochs={self.schedule.finetune_epochs}: raise one of them."
             )
+        for source in self.data.sources():
+            get_task(source.task)
         at_least_one = {
             "logging_steps": self.logging_steps,
             "save_steps": self.save_steps,

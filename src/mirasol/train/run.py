@@ -158,7 +158,7 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
 
 def num_bad_clips(dataset: Any) -> int:
     """How many clips of a `ClipDataset` or `ClipMixture` could not be read and were left out."""
-    return sum(len(part.cache.bad) for part in getattr(dataset, "datasets", [dataset]))
+    return sum(len(part.cache.bad) for part in getattr(dataset, "parts", [dataset]))
 
 
 def _forget_after(metrics: Path, step: int) -> float:
