@@ -187,8 +187,8 @@ def check_validation(recipe: Recipe) -> None:
     mean = MEAN_OF_TASKS if len(sources) > 1 else mean
     if metric.startswith("mean_") and metric != mean:
         raise ValueError(
-            f"Recipe key validation.metric is {metric!r}, but validation on {', '.join(s.task for s in sources)} gives "
-            f"{mean!r}: set validation.metric={mean}."
+            f"Recipe key validation.metric is {metric!r}, but validation on "
+            f"{', '.join(source.task for source in sources)} gives {mean!r}: set validation.metric={mean}."
         )
     for name in {name for source in sources for name in source.conditions}:
         if Condition(name).name == "swapped":
