@@ -104,16 +104,16 @@ def _answer_batch(model, processor, job: Job, rows, loaded: Sequence[LoadedClip]
         with torch.no_grad():
             encoder_outputs = model.get_encoder()(**media)
         questions = [[question for question, _ in pairs] for _, _, pairs, _ in asked]
-        tokens = [rows_of_text for *_, rows_of_text in asked]
-        given: Sequence[Sequence[GeneratedAnswer | Ranking]]
+        texts = [tokens for _, _, _, tokens in asked]
+        given: list[list[GeneratedAnswer]] | list[list[Ranking]]
         if job.rank:
-            given = rank_options(model, encoder_outputs, questions, tokens, processor.pad_token_id)
+            given = rank_options(model, encoder_outputs, questions, texts, processor.pad_token_id)
         else:
-            given = generate_for(model, processor, encoder_outputs, tokens)
-        for (clip, shown, pairs, _), answers in zip(asked, given, strict=True):
+            given = generate_for(model, processor, encoder_outputs, texts)
+        for place, (clip, shown, pairs, _) in enumerate(asked):
             clip.predictions[condition.name] = [
                 _prediction(clip.id, question, other, shown, answer, normalise)
-                for (question, other), answer in zip(pairs, answers, strict=True)
+                for (question, other), answer in zip(pairs, given[place], strict=True)
             ]
     return answered
 

@@ -15,12 +15,12 @@ from jaxtyping import UInt8
 
 from mirasol import __version__
 from mirasol.evaluate.bootstrap import Interval
-from mirasol.evaluate.conditions import Condition, segment_of
+from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.drawing import image_uri, interval_plot
 from mirasol.evaluate.page import facts_html, percent, render, shorten, table
 from mirasol.evaluate.run_folder import write_whole
 from mirasol.evaluate.summary import AUDIT_NAMES, Prediction
-from mirasol.tasks import Row, get_task
+from mirasol.tasks import Row, get_task, segment_of
 
 NUM_FAILS = 12
 NUM_PICTURES = 3  # of each clip with a wrong answer
@@ -218,8 +218,8 @@ def with_pictures(
                 frames = processor.read_clip(row.media, use_audio=False, **segment_of(row)).frames
         except (ValueError, OSError):
             frames = None
-        middle = [] if frames is None else (np.arange(NUM_PICTURES) + 0.5) * len(frames) / NUM_PICTURES
-        yield fail, [frames[int(place)] for place in middle]
+        count = 0 if frames is None else NUM_PICTURES
+        yield fail, [frames[int((place + 0.5) * len(frames) / count)] for place in range(count)]
 
 
 def fail_html(fail: Prediction, pictures: Sequence[np.ndarray]) -> str:

@@ -120,7 +120,8 @@ def evaluate_rows(
             f"Expected clips of task {task!r} below {root}, found none of {len(rows)}, such as "
             f"{rows[0].media if rows else 'nothing asked'}. Put them there, or point --root elsewhere."
         )
-    processes, about = processes or Processes(), about or {}
+    processes = processes or Processes()
+    about = {"checkpoint": "a loaded model", "task": task, "split": "rows"} | (about or {})
     conditions = (condition, *(Condition(name) for name in AUDIT[1:])) if with_audit else (condition,)
     job = Job(present, task, conditions, batch_size, rank)
     shown = {

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,14 +97,12 @@ def ranking_scores(predictions: Sequence[Prediction], normalise, seed: int = 0) 
     """Top-1 and top-5 accuracy of ranked options with intervals, by the sum of token log-probabilities and by mean."""
     kinds = {p.kind for p in predictions}
 
-    def among(p: Prediction, options: Sequence[str]) -> bool:
-        return normalise(p.answer) in {normalise(option) for option in options}
+    def among(p: Prediction, field: str, count: int) -> bool:
+        return normalise(p.answer) in {normalise(option) for option in getattr(p, field)[:count]}
 
     return {
         name: {
-            f"top_{count}": share(
-                predictions, lambda p, field=field, count=count: among(p, getattr(p, field)[:count]), kinds, seed
-            ).as_dict()
+            f"top_{count}": share(predictions, partial(among, field=field, count=count), kinds, seed).as_dict()
             for count in (1, 5)
         }
         for name, field in (("sum", "ranked"), ("per_token", "ranked_per_token"))
@@ -126,7 +125,7 @@ def audit(shown: Mapping[str, Sequence[Prediction]], task: str, seed: int = 0) -
     heard = [p for p in shown["both"] if p.sound_used]
     slots = main_kinds(module, list(dict.fromkeys(p.kind for p in heard)))
     rows: dict[str, Any] = {}
-    for name, predictions in (shown | {"both": heard}).items():
+    for name, predictions in {**shown, "both": heard}.items():
         same = {p.question_id for p in predictions}
         on = [p for p in heard if p.question_id in same]
         rows[name] = {
