@@ -103,3 +103,20 @@ def test_weights_that_are_cut_off_are_refused(untrained, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(ValueError, match="whole weights"):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("more_layers", [1, -1])
+def test_weights_that_do_not_fit_their_config_are_refused(untrained, tmp_path, more_layers):
+    shutil.copytree(untrained, tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    config["temporal_config"]["num_hidden_layers"] += more_layers
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="missing, unknown or of another shape, such as model.encoder.temporal_model.layers"):
+        load_checkpoint(tmp_path / "other")
+
+
+def test_weights_without_their_processor_are_refused(untrained, tmp_path):
+    shutil.copytree(untrained, tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match="found no tokenizer_config.json"):
+        load_checkpoint(tmp_path / "bare")

@@ -18,6 +18,7 @@ from mirasol.chunks.text import IGNORED_LABEL
 
 MAX_NEW_TOKENS = 48
 ROWS_AT_ONCE = 256  # of text, whatever the clips of a batch ask: bounds the memory of the decoder's cache
+PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 MEDIA_INPUTS = (
     "pixel_values_videos",
     "input_features",
@@ -55,15 +56,24 @@ def load_checkpoint(checkpoint: str | Path | None = None, device: str | torch.de
     transformers.utils.logging.disable_progress_bar()  # nano loads in a tenth of a second
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model = MirasolForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+        model, loaded = MirasolForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     except SafetensorError as error:
         raise ValueError(
             f"Expected whole weights in {folder}, found a file that is cut off or no safetensors ({error}). "
             "Copy the folder again."
         ) from error
+    # transformers would draw these weights at random or leave them out, with no more than a warning.
+    resized = {str(entry[0]) for entry in loaded["mismatched_keys"]}
+    if wrong := sorted({*loaded["missing_keys"], *loaded["unexpected_keys"], *resized}):
+        raise ValueError(
+            f"Expected in {folder} just the weights that its config.json describes, found {len(wrong)} missing, "
+            f"unknown or of another shape, such as {wrong[0]}. Take config.json and weights of the same save."
+        )
     processor = MirasolProcessor.from_pretrained(folder)
     processor.check_model_config(model.config)
-    return model, processor
+    return model.to(device).eval(), processor
 
 
 def check_checkpoint(folder: Path) -> dict:
@@ -86,6 +96,11 @@ def check_checkpoint(folder: Path) -> dict:
         raise ValueError(
             f"Expected a checkpoint of model_type 'mirasol' in {folder}, found {model_type!r}. Mirasol "
             "cannot run other architectures: pass a folder written by `mirasol train`."
+        )
+    if absent := [name for name in PROCESSOR_FILES if not (folder / name).is_file()]:
+        raise ValueError(
+            f"Expected the processor's files beside the weights in {folder}, found no {' and no '.join(absent)}. Copy "
+            "the whole folder, or save the processor into it."
         )
     return config
 
