@@ -13,7 +13,7 @@ WEIGHTS = {
     "bias": {"NN": 0.5, "VB": 0.1},
     "i suffix ing": {"VB": 2.0},
     "i-1 tag VB": {"RB": 1.5},
-    "i-2 tag -START-": {"NN": 0.25},
+    "i-2 tag VB": {"CD": 4.0},
     "i+1 word ball": {"JJ": 3.0},
     "i word !YEAR": {"CD": 2.0},
     "i word !DIGITS": {"CD": 2.0},
@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_tags_follow_from_the_weights_by_hand():
     tags = Tagger(WEIGHTS, TAGS, CLASSES).tag
-    assert tags(["singing", "loud"]) == ["VB", "RB"]  # the second knows that a verb came before
+    assert tags(["singing", "loud", "loud"]) == ["VB", "RB", "CD"]  # a verb came before, and one before that
     assert tags(["loud", "the", "red", "ball"]) == ["NN", "DT", "JJ", "NN"]
     assert tags(["1999", "10", "t-shirt", "THE"]) == ["CD", "CD", "JJ", "NN"]  # known words as spelled only
     assert tags([]) == []
