@@ -36,7 +36,7 @@ INFO = TaskInfo(
     normalisation="lower case, single spaces, no punctuation at the end; WUPS makes base forms itself",
     metric="WUPS@0 and @0.9 as the official eval_oe.py: Wu-Palmer similarity of the words after lemmatising and "
     "without stop words, exact match for counting (DC) and yes/no (DB), by type and group; 4,632 questions of test "
-    "have a second reference. Needs WordNet, see docs/benchmarks.md. exact_match beside it",
+    "have a second reference. Needs WordNet, see docs/evaluation.md. exact_match beside it",
     versions="one version. The numbers of three train questions are used twice: the second gets /2 behind its id. "
     "WUPS depends on the version of NLTK that computed it: here it is the published one whatever is installed",
     paper=(),
