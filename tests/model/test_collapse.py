@@ -1,28 +1,31 @@
-"""The latent loss alone must not make all chunks alike; without its variance and covariance terms it does."""
+"""The latent loss alone must not make all chunks alike; without its variance term it does."""
 
 import pytest
 import torch
 
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
+from tests.model.test_combiner_kinds import KINDS
 from tests.model.tiny import media, questions, tiny_config
 
-STEPS = 120
+STEPS = 300
+each_kind = pytest.mark.parametrize("kind", ["transformer", "token_learner"])
 
 
-def statistics_after_training(**terms):
+def statistics_after_training(kind, steps, **terms):
     """Cosine between chunks, rank and spread of the features after training on the latent loss alone."""
     torch.manual_seed(0)
     config = tiny_config(
         text_weight=0.0,
         video_weight=0.0,
         audio_weight=0.0,
+        combiner_config=KINDS[kind],
         temporal_config={"combined_mask_probability": 0.0, **terms},
     )
     model = MirasolForConditionalGeneration(config)
     optimizer = torch.optim.AdamW(model.model.encoder.parameters(), lr=3e-3, weight_decay=0.0)
     text = questions(rows=7, tokens=2)
-    for step in range(STEPS):
+    for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * min(1.0, (step + 1) / 10)
         loss = model.train()(**media(batch=7, seed=step), **text).loss
@@ -30,7 +33,7 @@ def statistics_after_training(**terms):
         loss.backward()
         optimizer.step()
     model.eval()
-    clips = media(batch=7, seed=STEPS)
+    clips = media(batch=7, seed=steps)
     with torch.no_grad():
         output = model(**clips, **text)
     combined, mask = output.encoder_outputs.combined_features, output.encoder_outputs.chunk_mask
@@ -38,18 +41,23 @@ def statistics_after_training(**terms):
     return {**{key: value.item() for key, value in found.items()}, "latent_loss": output.latent_loss.item()}
 
 
-def test_latent_loss_alone_does_not_collapse(unchecked):
-    found = statistics_after_training()
+@pytest.mark.slow
+@each_kind
+def test_latent_loss_alone_does_not_collapse(unchecked, kind):
+    """Rank starts at 24 with the transformer; with a memory at 1.3, as only the first chunk stands out, and rises."""
+    found = statistics_after_training(kind, STEPS)
     assert found["spread"] > 0.3
-    assert found["effective_rank"] > 5
+    assert found["effective_rank"] > {"transformer": 10, "token_learner": 2}[kind]
     assert abs(found["chunk_cosine"]) < 0.3
 
 
-def test_without_variance_and_covariance_it_collapses(unchecked):
-    """The ablation that shows that the terms, and nothing else, keep the features apart."""
-    found = statistics_after_training(variance_weight=0.0, covariance_weight=0.0)
+@pytest.mark.slow
+@each_kind
+def test_without_variance_it_collapses(unchecked, kind):
+    """The ablation: the variance term keeps the features apart, not the detached target nor the covariance term."""
+    found = statistics_after_training(kind, STEPS // 2, variance_weight=0.0)
     assert found["spread"] < 0.05
-    assert found["latent_loss"] < 0.02  # a perfect score that says nothing
+    assert found["latent_loss"] < 0.02  # a perfect score that says nothing, after half the steps
 
 
 def test_collapse_statistics_of_known_features():
