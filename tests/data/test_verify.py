@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from clips import write_clip
 
 from mirasol.cli import main
 from mirasol.data.verify import check_clip, verify
+from mirasol.media import read_clip
 from mirasol.tasks import Row
 
 LINE = '{{"media": "{}", "question": "what?", "answer": "this", "id": "{}"{}}}\n'
@@ -59,6 +61,12 @@ def test_the_table_names_states_shares_and_clips(root, capsys):
     lines = {line[2:19].strip(): line[19:].split() for line in table.splitlines() if line.startswith("  ")}
     assert lines["missing"] == ["1", "12.5%", str(root / "gone.mp4")]
     assert lines["undecodable"] == ["2", "25.0%", "junk.mp4,", "late"]
+
+
+def test_what_a_codec_leaves_of_silence_is_silent(tmp_path):
+    path = write_clip(tmp_path / "a.wav", seconds=0.4, at=(0.1,), channel_gains=(2e-4, 2e-4))
+    assert 0 < np.abs(read_clip(path).waveform).max() < 2e-4  # three steps of 16 bits, -80 dB
+    assert check_clip(Row("a", path)).sound == "silent"
 
 
 def test_a_crash_in_one_clip_is_that_clips_state(root, monkeypatch):

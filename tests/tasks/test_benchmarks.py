@@ -201,6 +201,12 @@ def test_names_that_contradict_the_folders_are_refused(whole):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_guide_says_where_a_benchmark_comes_from(repository, name):
+    (line,) = [line for line in (repository / "docs/benchmarks.md").read_text().splitlines() if f"| `{name}`" in line]
+    assert len(line.split("|")) == 7 and "https://" in line
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_split_that_does_not_exist_is_refused(whole, name):
     with pytest.raises(ValueError, match=r"Expected split .*, found 'tset'\. Did you mean "):
         get_task(name).load(whole / name, "tset")

@@ -80,7 +80,7 @@ class Coverage:
         ]
         for name in STATES:
             such = [] if name == "present" else self.clips_that_are(name)[:SHOWN]
-            examples = ", ".join(clip.media if name == "missing" else clip.id for clip in such)
+            examples = ", ".join(dict.fromkeys(clip.media if name == "missing" else clip.id for clip in such))
             lines.append(f"  {name:<17}{counts[name]:>8,}{counts[name] / counts['clips']:>9.1%}  {examples}".rstrip())
         lines += [f"  {clip.id}: {clip.notes[0]}" for clip in self.clips_that_are("undecodable")[:SHOWN]]
         return "\n".join(lines + ([f"written to {self.output}"] if self.output else []))

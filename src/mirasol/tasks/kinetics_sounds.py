@@ -35,7 +35,7 @@ INFO = TaskInfo(
         PaperNumber(88.3, "TTM Combiner", is_certain=False),
     ),
 )
-FORMAT = 'one line "number,name" for each class, such as "0,blowing nose", with the numbers of the lists'
+FORMAT = 'one line "number,name" for each class, with the numbers that the lists use'
 
 
 def load(root: str | Path, split: str = "test", classes: str | Path | None = None) -> list[Row]:
