@@ -8,21 +8,23 @@ Both sides have depths 2/2 (encoders), 2 (Combiner), 6 (time), 6 (text), width 5
 peer always cuts sound into 32 chunks, encodes all and drops 26 (it needs the README's 1,024 columns); ours gets the
 sound of the 6. That is less than a tenth of the peer's work.
 
-`train` is forward and backward with all losses; "peer, small target" is the peer without its layer to full pixels (its
-own option `video_recon_patch_size`), which predicts a video as small as ours. `generate` writes 512 tokens; `generate8`
-does it for 8 clips at once. Ours also with weights in bf16. Every side is a process of its own with one thread; seconds
-are medians of CPU seconds of rounds in which all sides take turns.
+`train` is forward and backward with all losses; "peer, small target" is the peer without its layer to full pixels
+(its own option `video_recon_patch_size`), which predicts a video as small as ours. `generate` writes 512 tokens,
+`generate8` does it for 8 clips at once; ours also with weights in bf16, and with the step compiled (once 17 CPU
+seconds, not counted). Every side is a process of its own with one thread; seconds are medians of CPU seconds of rounds
+in which all sides take turns. "Speed-up" is the peer's seconds over the row's.
 """
 
 import argparse
 import sys
 
-from interleaved import interleave, serve
+from interleaved import interleave, machine, serve
 
 CHUNKS, TEXT, WIDTH = 6, 1024, 512
 PEER = {
-    "dim": WIDTH, "num_text_tokens": 256, "video_image_size": 128, "video_frames_per_timechunk": 2, "audio_freq_dim": 64,
-    "audio_time_dim_per_timechunk": 32, "audio_patch_size": (32, 16), "video_patch_size": (64, 2),
+    "dim": WIDTH, "num_text_tokens": 256, "video_image_size": 128, "video_frames_per_timechunk": 2,
+    "audio_freq_dim": 64, "audio_time_dim_per_timechunk": 32,
+    "audio_patch_size": (32, 16), "video_patch_size": (64, 2),
     "audio_encoder": {"dim": WIDTH, "depth": 2}, "video_encoder": {"dim": WIDTH, "depth": 2},
 }  # fmt: skip
 TOWER = {"hidden_size": WIDTH, "num_attention_heads": 8, "intermediate_size": 4 * WIDTH}
@@ -42,22 +44,27 @@ OURS = {
         "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 1368, "max_position_embeddings": TEXT,
     },
 }  # fmt: skip
+SIDES = {
+    "ours": "ours", "ours, compiled": "ours-compiled", "ours, bf16": "ours-bf16",
+    "ours, bf16, compiled": "ours-bf16-compiled", "peer": "peer", "peer, small target": "peer-small",
+}  # fmt: skip
 JOBS = {
-    "train": {"ours": "ours", "peer": "peer", "peer, small target": "peer-small"},
-    "generate": {"ours": "ours", "ours, bf16 weights": "ours-bf16", "peer": "peer"},
-    "generate8": {"ours": "ours", "ours, bf16 weights": "ours-bf16", "peer": "peer"},
+    "train": ("ours", "peer", "peer, small target"),
+    "generate": ("ours", "ours, compiled", "ours, bf16, compiled", "peer"),
+    "generate8": ("ours", "ours, bf16", "ours, bf16, compiled", "peer"),
 }
 
 
-def ours(job: str, bf16: bool, num_tokens: int):
+def ours(job: str, variants: list[str], num_tokens: int):
     """Our side's job and number of parameters."""
     import torch
+    from transformers import CompileConfig
 
     from mirasol.model.configuration_mirasol import MirasolConfig
     from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if bf16 else torch.float32
+    dtype = torch.bfloat16 if "bf16" in variants else torch.float32
     model = MirasolForConditionalGeneration._from_config(MirasolConfig(**OURS), dtype=dtype)
     batch = 8 if job == "generate8" else 1
     seconds = 0.32 * torch.arange(CHUNKS).expand(batch, CHUNKS)
@@ -71,35 +78,39 @@ def ours(job: str, bf16: bool, num_tokens: int):
     text = torch.randint(3, 257, (batch, TEXT))
     model.generation_config.eos_token_id = None  # writes all tokens, as the peer does
     model.train(job == "train")
+    options: dict = {"max_new_tokens": num_tokens, "do_sample": False}
+    if "compiled" in variants:
+        options |= {"cache_implementation": "static", "compile_config": CompileConfig(fullgraph=True, mode="default")}
+        options["compile_config"]._compile_all_devices = True  # transformers compiles on GPUs only unless told so
 
-    def train():
+    def train(case: str):
         model.zero_grad()
         model(**clips, labels=text).loss.backward()
 
-    def generate():
+    def generate(case: str):
         start = torch.ones(batch, 1, dtype=torch.long)
-        ids = model.generate(**clips, decoder_input_ids=start, max_new_tokens=num_tokens, do_sample=False)
+        ids = model.generate(**clips, decoder_input_ids=start, **options)
         assert ids.shape == (batch, 1 + num_tokens)
 
     return (train if job == "train" else generate), sum(parameter.numel() for parameter in model.parameters())
 
 
-def peer(job: str, small_target: bool, num_tokens: int):
+def peer(job: str, variants: list[str], num_tokens: int):
     """The peer's job and number of parameters."""
     import torch
     from mirasol_pytorch import Mirasol
 
     torch.manual_seed(0)
-    model = Mirasol(**PEER, **({"video_recon_patch_size": (16, 2)} if small_target else {}))
+    model = Mirasol(**PEER, **({"video_recon_patch_size": (16, 2)} if "small" in variants else {}))
     batch = 8 if job == "generate8" else 1
     clips = {"audio": torch.randn(batch, 64, 1024), "video": torch.randn(batch, 3, 2 * CHUNKS, 128, 128)}
     text = torch.randint(0, 256, (batch, TEXT))
 
-    def train():
+    def train(case: str):
         model.zero_grad()
         model(**clips, text=text).backward()
 
-    def generate():
+    def generate(case: str):
         assert model.generate(**clips, seq_len=num_tokens).shape == (batch, num_tokens)
 
     return (train if job == "train" else generate), sum(parameter.numel() for parameter in model.parameters())
@@ -112,26 +123,27 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS), help="default: all")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--tokens", type=int, default=512, metavar="N", help="to generate (default: %(default)s)")
-    parser.add_argument("--side", choices=["ours", "ours-bf16", "peer", "peer-small"], help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=list(SIDES.values()), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        name, _, variant = arguments.side.partition("-")
-        job, parameters = (ours if name == "ours" else peer)(arguments.jobs[0], bool(variant), arguments.tokens)
+        name, *variants = arguments.side.split("-")
+        job, parameters = (ours if name == "ours" else peer)(arguments.jobs[0], variants, arguments.tokens)
         return serve(job, {"parameters": parameters})
     if not arguments.peer_python:
         parser.error("Expected --peer-python, the environment of the peer, found none. See --help for how to make it.")
-    print(f"{'job':<10} {'side':<20} {'parameters M':>12} {'CPU s':>8} {'times ours':>13} {'peak MiB':>9}")
+    print(machine())
+    print(f"{'job':<10} {'side':<22} {'parameters M':>12} {'CPU s':>8} {'speed-up':>9} {'peak MiB':>9}")
     for job in arguments.jobs:
-        commands = {
-            side: [arguments.peer_python if name.startswith("peer") else sys.executable, __file__]
-            + ["--side", name, "--jobs", job, "--tokens", str(arguments.tokens)]
-            for side, name in JOBS[job].items()
-        }
-        sides = interleave(commands, arguments.rounds)
+        commands = {}
+        for side in JOBS[job]:
+            python = arguments.peer_python if side.startswith("peer") else sys.executable
+            options = ["--side", SIDES[side], "--jobs", job, "--tokens", str(arguments.tokens)]
+            commands[side] = [python, __file__, *options]
+        sides = {side: cases[""] for side, cases in interleave(commands, arguments.rounds).items()}
         for side, row in sides.items():
-            parameters, ratio = row.facts["parameters"] / 1e6, row.seconds / sides["ours"].seconds
+            parameters, ratio = row.facts["parameters"] / 1e6, sides["peer"].seconds / row.seconds
             print(
-                f"{job:<10} {side:<20} {parameters:>12.1f} {row.seconds:>8.2f} {ratio:>13.2f} {row.peak:>9.0f}",
+                f"{job:<10} {side:<22} {parameters:>12.1f} {row.seconds:>8.2f} {ratio:>9.2f} {row.peak:>9.0f}",
                 flush=True,
             )
 
