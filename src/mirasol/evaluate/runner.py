@@ -78,7 +78,7 @@ def evaluate(
         max_clips: Only the first ones.
         rank: Choose among the given options by likelihood instead of generating an answer.
         audit: Also measure with sound off, swapped and silent.
-        classes: File with one class name a line, for tasks whose answers are classes.
+        classes: File of lines "number,name", for tasks whose published labels are numbers.
         workers: Processes that decode; by default one for each core.
     """
     shown = Condition(condition, noise_db, noise_seed)
