@@ -116,7 +116,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
         "--rank", action="store_true", help="choose among the given options by likelihood instead of generating text"
     )
     evaluate.add_argument("--audit", action="store_true", help="also measure with sound off, swapped and silent")
-    evaluate.add_argument("--classes", metavar="FILE", help="lines "number,name", for tasks whose labels are numbers")
+    evaluate.add_argument("--classes", metavar="FILE", help='lines "number,name", for tasks whose labels are numbers')
     evaluate.add_argument("--noise-db", type=float, metavar="DB", help="white noise at this signal-to-noise ratio")
     evaluate.add_argument("--noise-seed", type=int, default=0, metavar="N")
     evaluate.add_argument("--max-clips", type=positive, metavar="N", help="only the first N clips")
@@ -155,7 +155,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     verify.add_argument("task", metavar="TASK")
     verify.add_argument("--root", required=True, metavar="FOLDER", help="annotations and clips")
     verify.add_argument("--split", help="default: the one that is reported")
-    verify.add_argument("--classes", metavar="FILE", help="lines "number,name", for tasks whose labels are numbers")
+    verify.add_argument("--classes", metavar="FILE", help='lines "number,name", for tasks whose labels are numbers')
     verify.add_argument("--workers", type=positive, metavar="N", help="clips at a time (default: one a core)")
     verify.add_argument("--output", metavar="FILE", help="where the coverage manifest goes, as JSON")
 
