@@ -98,15 +98,15 @@ def evaluate(
         model, processor = load_checkpoint(folder)
         return evaluate_rows(
             model, processor, rows, shown, task=task, root=root, batch_size=batch_size, output=output, about=about,
-            rank=rank, with_audit=audit, workers=workers, processes=processes, checkpoint=folder,
+            rank=rank, with_audit=audit, classes=classes, workers=workers, processes=processes, checkpoint=folder,
         )  # fmt: skip
 
 
 def evaluate_rows(
     model, processor, rows: Sequence[Row], condition: Condition, *, task: str = "grid", root: str | Path | None = None,
     batch_size: int = BATCH_SIZE, output: str | Path | None = None, about: dict[str, Any] | None = None,
-    rank: bool = False, with_audit: bool = False, workers: int | None = None, read: Read | None = None,
-    processes: Processes | None = None, checkpoint: Path | None = None, progress: bool = True,
+    rank: bool = False, with_audit: bool = False, classes: str | Path | None = None, workers: int | None = None,
+    read: Read | None = None, processes: Processes | None = None, checkpoint: Path | None = None, progress: bool = True,
 ) -> Evaluation | None:  # fmt: skip
     """The same with a loaded model and rows; `root` gives the train split's best constants for time questions.
 
@@ -130,7 +130,7 @@ def evaluate_rows(
         "noise_seed": condition.noise_seed if condition.noise_db is not None else None,
         "answers": "ranked" if rank else "generated",
     }
-    train = train_rows(task, root, str(about.get("split", "")))
+    train = train_rows(task, root, str(about.get("split", "")), classes)
     # What the metric needs and is not installed is missed now, not after hours.
     summarise([], rows, task, lost=[row.id for row in rows], train=train)
     folder = None
@@ -268,7 +268,7 @@ def load_rows(task: str, root: str | Path, split: str, classes: str | Path | Non
     return [row for part in split.split("+") for row in load(root, part, **options)]
 
 
-def train_rows(task: str, root: str | Path | None, split: str = "") -> list[Row]:
+def train_rows(task: str, root: str | Path | None, split: str = "", classes: str | Path | None = None) -> list[Row]:
     """Rows of the train split, from which constant answers are chosen; none where the data has no such split, or
     where it is what is measured."""
     if root is None or "train" in split.split("+") or Path(root).is_file():
@@ -276,6 +276,6 @@ def train_rows(task: str, root: str | Path | None, split: str = "") -> list[Row]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # missing clips of the train split are not asked for
-            return get_task(task).load(root, "train")
+            return load_rows(task, root, "train", classes)
     except (ValueError, OSError):
         return []
