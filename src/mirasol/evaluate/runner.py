@@ -106,7 +106,8 @@ def evaluate_rows(
     model, processor, rows: Sequence[Row], condition: Condition, *, task: str = "grid", root: str | Path | None = None,
     batch_size: int = BATCH_SIZE, output: str | Path | None = None, about: dict[str, Any] | None = None,
     rank: bool = False, with_audit: bool = False, classes: str | Path | None = None, workers: int | None = None,
-    read: Read | None = None, processes: Processes | None = None, checkpoint: Path | None = None, progress: bool = True,
+    read: Read | None = None, processes: Processes | None = None, checkpoint: Path | None = None,
+    progress: bool = True,
 ) -> Evaluation | None:  # fmt: skip
     """The same with a loaded model and rows; `root` gives the train split's best constants for time questions.
 
