@@ -123,3 +123,9 @@ def test_errors_name_what_is_near(tmp_path):
     (tmp_path / "labels.csv").write_text("id,file\na,a.mp4\n")
     with pytest.raises(ValueError, match="found none called split, command"):
         grid.load(tmp_path, "test")
+
+
+def test_every_question_has_an_id_of_its_own(grid_root):
+    rows = [row for split in ("val", "test") for row in grid.load(grid_root, split)]
+    ids = [question.id for row in rows for question in row.questions]
+    assert len(set(ids)) == len(ids) == 17 * len(rows)

@@ -128,9 +128,11 @@ def interval_plot(interval: Interval, chance: float) -> str:
     parts = [
         line(8, 13, width - 8, 13, 'stroke="var(--line)" stroke-width="2"'),
         line(at, 2, at, 24, 'stroke="var(--faint)" stroke-width="1.5" stroke-dasharray="3 3"'),
-        line(low, 13, high, 13, 'stroke="var(--accent)" stroke-width="6" stroke-linecap="round" stroke-opacity=".4"'),
         f'<circle cx="{spot:.1f}" cy="13" r="5.5" fill="var(--accent)"/>',
     ]
+    if not np.isnan(interval.low):
+        band = 'stroke="var(--accent)" stroke-width="6" stroke-linecap="round" stroke-opacity=".4"'
+        parts.insert(2, line(low, 13, high, 13, band))
     return svg(width, 26, f"{100 * interval.value:.1f} percent", parts)
 
 

@@ -144,7 +144,13 @@ def said_at_questions(row, word_times, rng: np.random.Generator, slots, duration
         time, word, seconds = ticks[rng.integers(len(ticks))]
         text = f"{time:.{decimals}f}"
         questions.append(
-            Question(f"{row.id}/said_at/{text}", f"what is said at {text} seconds?", word, "said_at", seconds)
+            Question(
+                f"{row.id}/said_at_{len(questions)}/{text}",
+                f"what is said at {text} seconds?",
+                word,
+                "said_at",
+                seconds,
+            )
         )
     return questions
 
