@@ -35,7 +35,6 @@ class MirasolDecoderAttention(nn.Module):
         self.config, self.layer_idx = config, layer_idx
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         self.scaling = config.head_dim**-0.5
-        self.rotary_scale = rotary_frequencies(config)[1]
         self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * config.head_dim, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim, bias=config.qkv_bias)
         self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim, bias=config.qkv_bias)
@@ -45,11 +44,11 @@ class MirasolDecoderAttention(nn.Module):
         self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
-    def forward(self, hidden_states, attention_mask, angle, cache: Cache | None):
+    def forward(self, hidden_states, attention_mask, rotation, cache: Cache | None):
         head_dim = self.config.head_dim
         query = self.q_norm(rearrange(self.q_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim))
         key = self.k_norm(rearrange(self.k_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim))
-        query, key = rotate(query, angle, self.rotary_scale), rotate(key, angle, self.rotary_scale)
+        query, key = rotate(query, *rotation), rotate(key, *rotation)
         value = rearrange(self.v_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
@@ -114,11 +113,17 @@ class MirasolDecoderLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, hidden_states, attention_mask, angle, encoder_hidden_states, encoder_attention_mask, past_key_values=None
+        self,
+        hidden_states,
+        attention_mask,
+        rotation,
+        encoder_hidden_states,
+        encoder_attention_mask,
+        past_key_values=None,
     ):
         self_cache = None if past_key_values is None else past_key_values.self_attention_cache
         attended, weights = self.self_attention(
-            self.self_attention_norm(hidden_states), attention_mask, angle, self_cache
+            self.self_attention_norm(hidden_states), attention_mask, rotation, self_cache
         )
         hidden_states = hidden_states + self.dropout(attended)
         attended, cross_weights = self.cross_attention(
@@ -138,7 +143,7 @@ class MirasolTextDecoder(nn.Module):
     def __init__(self, config: MirasolTextConfig, latent_size: int):
         super().__init__()
         self.config = config
-        self.rotary_frequencies = rotary_frequencies(config)[0]
+        self.rotary_frequencies, self.rotary_scale = rotary_frequencies(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.time_projection = nn.Linear(config.time_code_size, latent_size, bias=False)
         self.layers = nn.ModuleList(
@@ -181,6 +186,7 @@ class MirasolTextDecoder(nn.Module):
             past_key_values=None if past_key_values is None else past_key_values.self_attention_cache,
         )
         angle = position.float()[..., None] * torch.tensor(self.rotary_frequencies, device=position.device)
+        rotation = self.rotary_scale * angle.cos(), self.rotary_scale * angle.sin()  # once for all layers
         all_hidden_states, attentions, cross_attentions = [], [], []
         for layer in self.layers:
             if output_hidden_states:
@@ -188,7 +194,7 @@ class MirasolTextDecoder(nn.Module):
             hidden_states, weights, cross_weights = layer(
                 hidden_states,
                 mask,
-                angle,
+                rotation,
                 encoder_hidden_states,
                 encoder_attention_mask,
                 past_key_values=past_key_values,

@@ -43,10 +43,12 @@ def sincos_code(
 
 
 def rotate(
-    states: Float[Tensor, "row head token dim"], angle: Float[Tensor, "#row token half"], scale: float = 1.0
+    states: Float[Tensor, "row head token dim"],
+    cos: Float[Tensor, "#row token half"],
+    sin: Float[Tensor, "#row token half"],
 ) -> Float[Tensor, "row head token dim"]:
-    """Rotary position embedding in Llama's half-split layout; `scale` is YaRN's factor on the result."""
-    cos, sin = scale * angle.cos()[:, None], scale * angle.sin()[:, None]
+    """Rotary position embedding in Llama's half-split layout, from the angles' cosine and sine."""
+    cos, sin = cos[:, None], sin[:, None]
     first, second = states.float().chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(states.dtype)
 
@@ -84,7 +86,9 @@ class MirasolSelfAttention(nn.Module):
         query = rearrange(self.q_proj(asking), "b t (h d) -> b h t d", d=self.head_dim)
         key, value = rearrange(self.kv_proj(hidden_states), "b t (two h d) -> two b h t d", two=2, d=self.head_dim)
         if angle is not None:
-            query, key = rotate(query, angle[:, -query.shape[2] :]), rotate(key, angle)
+            cos, sin = angle.cos(), angle.sin()
+            asking = slice(-query.shape[2], None)
+            query, key = rotate(query, cos[:, asking], sin[:, asking]), rotate(key, cos, sin)
         output, weights = attend(self, query, key, value, attention_mask)
         return self.o_proj(output), weights
 
