@@ -1,4 +1,4 @@
-"""What the README says of the shipped checkpoint, measured again from its file on every third test clip."""
+"""What the README says of the shipped checkpoint, measured again from its file on the test split."""
 
 import pytest
 
@@ -21,29 +21,29 @@ def scores(grid_root):
     if not (DEFAULT_CHECKPOINT / "config.json").is_file():
         pytest.skip(f"needs the shipped checkpoint in {DEFAULT_CHECKPOINT}, which is not there")
     model, processor = load_checkpoint()
-    rows = load_rows("grid", grid_root, "test")[::3]
+    rows = load_rows("grid", grid_root, "test")
     return {
         name: evaluate_rows(model, processor, rows, shown, root=grid_root, progress=False).metrics["scores"]
         for name, shown in SHOWN.items()
     }
 
 
-# Bounds lie about two standard errors of 180 words or 30 sentences below the full table of the README.
+# Answers are fixed but for rounding, which differs between processors: bounds lie a clip or two below what was found.
 @pytest.mark.slow
 @pytest.mark.parametrize("condition", ["both", "sound"])
 def test_words_are_heard(scores, condition):
-    assert scores[condition]["slots"] >= 0.97
-    assert scores[condition]["sentence"] >= 0.83
+    assert scores[condition]["slots"] >= 0.98
+    assert scores[condition]["sentence"] >= 0.86
 
 
 @pytest.mark.slow
 def test_words_are_read_from_the_lips(scores):
-    assert scores["picture"]["slots"] >= 0.72
+    assert scores["picture"]["slots"] >= 0.82
 
 
 @pytest.mark.slow
 def test_the_picture_helps_under_noise(scores):
-    assert scores["noisy both"]["slots"] - scores["noisy sound"]["slots"] >= 0.04
+    assert scores["noisy both"]["slots"] - scores["noisy sound"]["slots"] >= 0.18
 
 
 @pytest.mark.slow
