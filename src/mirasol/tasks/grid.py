@@ -138,7 +138,7 @@ def said_at_questions(row, word_times, rng: np.random.Generator, slots, duration
         for word, intervals in spans
     ]
     possible = [slot for slot, ticks in enumerate(choices) if ticks]
-    questions = []
+    questions: list[Question] = []
     for slot in slots:
         ticks = choices[slot] or choices[possible[rng.integers(len(possible))]]
         time, word, seconds = ticks[rng.integers(len(ticks))]
