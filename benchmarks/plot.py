@@ -50,12 +50,12 @@ def _draw_panel(canvas: ImageDraw.ImageDraw, panel: Panel, shift: int) -> None:
         at, bottom = place(x, 10**low)
         canvas.line([(at, SCALE * TOP), (at, bottom)], fill="#eee", width=SCALE)
         canvas.text((at, bottom + 4 * SCALE), f"{x:g}", fill="#555", font=small, anchor="ma")
-    for decade in range(floor(low), floor(high) + 1):
-        for value in (step * 10**decade for step in (1, 2, 5)):
-            if low <= log10(value) <= high:
-                left, at = place(xs[0], value)
-                canvas.line([(left, at), (left + SCALE * width, at)], fill="#ddd", width=SCALE)
-                canvas.text((left - 6 * SCALE, at), f"{value:g}", fill="#555", font=small, anchor="rm")
+    ticks = [step * 10**decade for decade in range(floor(low), floor(high) + 1) for step in (1, 2, 5)]
+    inside = [tick for tick in ticks if low <= log10(tick) <= high]
+    for value in inside if len(inside) > 1 else [min(ys)]:
+        left, at = place(xs[0], value)
+        canvas.line([(left, at), (left + SCALE * width, at)], fill="#ddd", width=SCALE)
+        canvas.text((left - 6 * SCALE, at), f"{value:.3g}", fill="#555", font=small, anchor="rm")
     for index, (name, line) in enumerate(panel.lines.items()):
         points = [place(*point) for point in line]
         canvas.line(points, fill=COLORS[index], width=2 * SCALE, joint="curve")
