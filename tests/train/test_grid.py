@@ -116,3 +116,10 @@ def test_own_clips_that_are_train_and_val_at_once_are_refused(grid_root, reposit
     overrides = ["data.task=jsonl", "validation.metric=mean_exact_match", f"data.root={manifest}"]
     with pytest.raises(ValueError, match=r"found 1 of 1 in both below .*own\.jsonl"):
         train(repository / "recipes" / "grid_nano.yaml", [*overrides, f"output={tmp_path / 'run'}"])
+
+
+def test_a_run_of_another_recipe_is_refused_before_anything_is_decoded(run, small_grid, repository, tmp_path):
+    overrides = [f"output={run[0]}", f"data.root={small_grid}", f"data.cache={tmp_path / 'cache'}", "seed=1"]
+    with pytest.raises(ValueError, match="another recipe"):
+        train(repository / "recipes" / "grid_nano.yaml", overrides)
+    assert not (tmp_path / "cache").exists()

@@ -25,12 +25,18 @@ PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "peft", "tokenizer
 FREE_TO_CHANGE = {"output", "device", "logging_steps", "save_steps", "schedule.time_limit_minutes", "data.num_workers"}
 
 
-def open_run(recipe: Recipe) -> Path:
-    """The run folder, holding recipe.yaml and environment.json; an existing one must be of the same recipe."""
-    folder = Path(recipe.output)
-    written = folder / "recipe.yaml"
+def check_run(recipe: Recipe) -> None:
+    """Refuses a run folder that holds a run of another recipe."""
+    written = Path(recipe.output) / "recipe.yaml"
     if written.is_file():
         _require_same(recipe, written)
+
+
+def open_run(recipe: Recipe) -> Path:
+    """The run folder, holding recipe.yaml and environment.json; an existing one must be of the same recipe."""
+    check_run(recipe)
+    folder = Path(recipe.output)
+    written = folder / "recipe.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "checkpoints.partial", ignore_errors=True)
     write_whole(written, to_yaml(recipe))

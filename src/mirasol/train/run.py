@@ -20,7 +20,7 @@ from transformers.utils import logging
 from mirasol.evaluate.run_folder import write_whole
 from mirasol.train.export import export
 from mirasol.train.recipe import Recipe, load_recipe
-from mirasol.train.record import open_run
+from mirasol.train.record import check_run, open_run
 from mirasol.train.trainer import MirasolTrainer, find_checkpoints, step_of
 
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -56,6 +56,7 @@ def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
     from mirasol.train.build import build_parts, resolve
 
     recipe = resolve(load_recipe(recipe_path, overrides))
+    check_run(recipe)  # before anything is decoded
     set_seed(recipe.seed)
     parts = build_parts(recipe)
     return fit(recipe, **parts)
