@@ -117,3 +117,11 @@ def test_sound_is_borrowed_from_the_first_clip_that_has_any(rows, repository):
     assert np.array_equal(sound.waveform, read_clip(rows[1].media).waveform)
     with pytest.raises(ValueError, match=r"could lend it \(mute\)"):
         borrow_sound([silent_film])
+
+
+def test_leaving_out_the_sound_on_purpose_warns_of_nothing(loaded, grid_root):
+    _, processor = loaded
+    row = grid.load(grid_root, "test")[0]
+    clip = Condition("picture").read(row, reader=processor.read_clip)
+    assert clip.waveform is None and not processor.describe(clip).warnings
+    assert processor.describe(processor.read_clip(row.media, use_audio=False)).warnings

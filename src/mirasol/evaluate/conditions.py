@@ -68,7 +68,9 @@ class Condition:
         elif self.name == "sound":
             clip = dataclasses.replace(clip, frames=None, frame_times=None)
         elif self.name == "picture":
-            clip = dataclasses.replace(clip, waveform=None)
+            # As if the file had none: that its sound is not used was asked for, and needs no warning.
+            info = clip.info and dataclasses.replace(clip.info, has_audio=False)
+            clip = dataclasses.replace(clip, waveform=None, info=info)
         elif self.name == "silent" and clip.waveform is not None:
             clip = dataclasses.replace(clip, waveform=np.zeros_like(clip.waveform))
         if clip.frames is None and clip.waveform is None:
