@@ -102,19 +102,22 @@ import torch
 from tests.model.test_implementations import CLOSE, questions, ragged_clips, tiny_model
 
 parts = ("video_config", "audio_config", "combiner_config", "temporal_config", "text_config")
-model = tiny_model(**{part: {"num_hidden_layers": 1} for part in parts})
+small = {part: {"num_hidden_layers": 1} for part in parts}
 inputs = {**ragged_clips(), "decoder_input_ids": questions()["decoder_input_ids"], "use_cache": False}
-with torch.no_grad():
-    expected = model(**inputs)
-    found = torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs)
-torch.testing.assert_close(found.logits, expected.logits, **CLOSE)
-torch.testing.assert_close(found.encoder_outputs.surprise, expected.encoder_outputs.surprise, **CLOSE)
+others = ({"num_history_chunks": 2}, {"combiner_type": "ttm", "memory_size": 13}, {"combiner_type": "mean_pool"})
+for kind in ({}, *others):
+    model = tiny_model(**{**small, "combiner_config": {"num_hidden_layers": 1, **kind}})
+    with torch.no_grad():
+        expected = model(**inputs)
+        found = torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs)
+    torch.testing.assert_close(found.logits, expected.logits, **CLOSE)
+    torch.testing.assert_close(found.encoder_outputs.surprise, expected.encoder_outputs.surprise, **CLOSE)
 """
 
 
 @pytest.mark.slow
 def test_compiled_equals_eager(repository):
-    """One smoke test: the whole forward as one graph, by the backend that needs no C++ compiler.
+    """The whole forward with each Combiner as one graph, by the backend that needs no C++ compiler.
 
     In a process of its own, since the shape checks of the tests cannot be compiled.
     """
