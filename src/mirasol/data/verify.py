@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mirasol.media import MediaError, MediaInfo, MediaWarning, read_clip
-from mirasol.tasks import Row, get_task
+from mirasol.tasks import Row, get_task, segment_of
 
 SILENCE = 10 ** (-70 / 20)  # peak; digital silence after a lossy codec stays far below, the quietest room far above
 SHOWN = 3  # clips named in the table
@@ -122,9 +122,8 @@ def check_clip(row: Row) -> ClipState:
     }
     if not row.media.is_file():
         return ClipState(status="missing", **known)
-    start, end = row.segment or (0.0, None)
     try:
-        clip = read_clip(row.media, select=_three_moments, start=start, end=end)
+        clip = read_clip(row.media, select=_three_moments, **segment_of(row))
     except Exception as error:  # one clip never ends the check of thousands
         reason = str(error) if isinstance(error, MediaError) else f"{type(error).__name__}: {error}"
         return ClipState(status="undecodable", notes=(reason,), **known)

@@ -1,14 +1,11 @@
 """Mirasol, assembled: chunks -> encoders -> Combiner -> temporal model -> latents -> text decoder."""
 
-from dataclasses import dataclass
-
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, EncoderDecoderCache, GenerationMixin, PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutput, ModelOutput
 from transformers.utils import can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -18,6 +15,7 @@ from .modeling_mirasol_decoder import MirasolDecoderLayer, MirasolTextDecoder
 from .modeling_mirasol_encoders import MirasolAudioEncoder, MirasolVideoEncoder, MirasolWindowEmbedding
 from .modeling_mirasol_layers import MirasolEncoderLayer, MirasolSelfAttention
 from .modeling_mirasol_losses import cosine_loss, reconstruction_loss, small_audio, small_video, spread_losses
+from .modeling_mirasol_outputs import MirasolEncoderOutput, MirasolOutput
 from .modeling_mirasol_temporal import MirasolNextChunkHeads, MirasolTemporalModel, surprise
 from .modeling_mirasol_ttm import (
     MirasolQuerySummary,
@@ -33,50 +31,6 @@ COMBINERS = {
 }
 # Modules whose own parameters are embeddings, queries or placeholders
 EMBEDDINGS = (MirasolTransformerCombiner, MirasolMeanPoolCombiner, MirasolTokenTuringUnit, MirasolQuerySummary)
-
-
-@dataclass
-class MirasolEncoderOutput(BaseModelOutput):
-    """What the time-aligned model knows of a batch of clips; reuse it as `encoder_outputs` to ask many questions.
-
-    Args:
-        last_hidden_state: latents h, [batch chunk*latent dim].
-        chunk_mask: chunks with picture or sound, True = real, [batch chunk].
-        chunk_times: start and end of each chunk in seconds, [batch chunk 2].
-        combined_features: Combiner outputs x, [batch chunk latent dim].
-        predicted_features: prediction of the next chunk's `combined_features`, [batch chunk latent dim].
-        surprise: 1 - cos(predicted, actual) per chunk, 0 where there is no earlier chunk, [batch chunk].
-        hidden_states, attentions: of the temporal model's layers, when asked for.
-    """
-
-    chunk_mask: Tensor | None = None
-    chunk_times: Tensor | None = None
-    combined_features: Tensor | None = None
-    predicted_features: Tensor | None = None
-    surprise: Tensor | None = None
-
-
-@dataclass
-class MirasolOutput(ModelOutput):
-    """Output of `MirasolForConditionalGeneration`: `loss` is the weighted sum of the losses beside it.
-
-    Hidden states and attentions are given when asked for; those of the encoder are the temporal model's.
-    """
-
-    loss: Tensor | None = None
-    text_loss: Tensor | None = None
-    latent_loss: Tensor | None = None
-    video_loss: Tensor | None = None
-    audio_loss: Tensor | None = None
-    logits: Tensor | None = None
-    last_hidden_state: Tensor | None = None
-    past_key_values: Cache | None = None
-    decoder_hidden_states: tuple | None = None
-    decoder_attentions: tuple | None = None
-    cross_attentions: tuple | None = None
-    encoder_outputs: MirasolEncoderOutput | None = None
-    encoder_hidden_states: tuple | None = None
-    encoder_attentions: tuple | None = None
 
 
 class MirasolPreTrainedModel(PreTrainedModel):

@@ -137,5 +137,8 @@ def describe_task(name: str) -> TaskInfo:
     """Return the facts of a benchmark."""
     task = get_task(name)
     if not hasattr(task, "INFO"):
-        raise ValueError(f"Expected a benchmark out of {sorted(BENCHMARKS)}, found {name!r}, which is for own data.")
+        raise ValueError(
+            f"Expected a benchmark out of {sorted(BENCHMARKS)}, found {name!r}, which is none of them. "
+            f"Read the top of {task.__name__}."
+        )
     return task.INFO

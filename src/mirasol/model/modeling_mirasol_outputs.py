@@ -1,0 +1,51 @@
+"""What the models give: latents of the clips, and losses, logits and caches of the text."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import Cache
+from transformers.modeling_outputs import BaseModelOutput, ModelOutput
+
+
+@dataclass
+class MirasolEncoderOutput(BaseModelOutput):
+    """What the time-aligned model knows of a batch of clips; reuse it as `encoder_outputs` to ask many questions.
+
+    Args:
+        last_hidden_state: latents h, [batch chunk*latent dim].
+        chunk_mask: chunks with picture or sound, True = real, [batch chunk].
+        chunk_times: start and end of each chunk in seconds, [batch chunk 2].
+        combined_features: Combiner outputs x, [batch chunk latent dim].
+        predicted_features: prediction of the next chunk's `combined_features`, [batch chunk latent dim].
+        surprise: 1 - cos(predicted, actual) per chunk, 0 where there is no earlier chunk, [batch chunk].
+        hidden_states, attentions: of the temporal model's layers, when asked for.
+    """
+
+    chunk_mask: Tensor | None = None
+    chunk_times: Tensor | None = None
+    combined_features: Tensor | None = None
+    predicted_features: Tensor | None = None
+    surprise: Tensor | None = None
+
+
+@dataclass
+class MirasolOutput(ModelOutput):
+    """Output of `MirasolForConditionalGeneration`: `loss` is the weighted sum of the losses beside it.
+
+    Hidden states and attentions are given when asked for; those of the encoder are the temporal model's.
+    """
+
+    loss: Tensor | None = None
+    text_loss: Tensor | None = None
+    latent_loss: Tensor | None = None
+    video_loss: Tensor | None = None
+    audio_loss: Tensor | None = None
+    logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    past_key_values: Cache | None = None
+    decoder_hidden_states: tuple | None = None
+    decoder_attentions: tuple | None = None
+    cross_attentions: tuple | None = None
+    encoder_outputs: MirasolEncoderOutput | None = None
+    encoder_hidden_states: tuple | None = None
+    encoder_attentions: tuple | None = None
