@@ -82,6 +82,8 @@ def test_second_build_decodes_nothing_and_a_changed_input_or_setting_builds_anew
     assert build(rows[:2], tmp_path, margin=1.1).folder != first.folder and len(decoded) == 4
     other = Row(rows[0].id, rows[1].media)
     assert build([other, rows[1]], tmp_path).folder != first.folder and len(decoded) == 6
+    aside = MirasolVideoProcessor(image_size=19, crop_fraction=0.8, crop_center=(0.4, 0.6))
+    assert ClipCache.build(rows[:2], tmp_path, aside, progress=False).folder != first.folder and len(decoded) == 8
 
 
 def test_a_kill_while_writing_leaves_nothing_that_looks_whole(rows, tmp_path, monkeypatch):

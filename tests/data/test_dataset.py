@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from mirasol.chunks import MirasolCollator, MirasolProcessor
-from mirasol.data import AugmentConfig, ClipDataset
+from mirasol.data import AugmentConfig, ClipDataset, ClipMixture
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
 from mirasol.tasks import Row, get_task
 from mirasol.tasks.grid import GridRow, fixed_questions
@@ -166,3 +166,11 @@ def test_shipped_clips_train_with_every_word_inside(grid_root, processor, tmp_pa
     batch = MirasolCollator(processor.pad_token_id)([dataset[index] for index in range(3)])
     assert len(batch["labels"]) == 3 * 14 and batch["input_features"].isfinite().all()
     assert np.isfinite(batch["chunk_times"].numpy()).all()
+
+
+def test_a_mixture_varies_all_its_parts_with_the_epoch(make, rows):
+    mixture = ClipMixture([make(rows[:2], augment=AugmentConfig(), seed=seed) for seed in (0, 1)])
+    assert len(mixture) == 4 and not equal(mixture[0], mixture[2])
+    before = [mixture[index] for index in range(4)]
+    mixture.set_epoch(3)
+    assert not any(equal(mixture[index], before[index]) for index in range(4))
