@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import PreTrainedConfig
@@ -78,7 +79,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with every size of the processor that it leaves to the preset written out."""
+    """The recipe with what it leaves to the preset (sizes of the processor) and to the hardware (bf16) written out."""
     named = preset(recipe.model.preset)
     given = recipe.processor
     num_frames = given.num_frames_per_chunk or named.num_frames_per_chunk
@@ -91,7 +92,15 @@ def resolve(recipe: Recipe) -> Recipe:
         num_mel_bins=given.num_mel_bins or named.num_mel_bins,
         image_size=given.image_size or named.image_size,
     )
-    return replace(recipe, processor=sizes)
+    return replace(recipe, processor=sizes, bf16=has_bf16(recipe.device) if recipe.bf16 is None else recipe.bf16)
+
+
+def has_bf16(device: str = "auto") -> bool:
+    """Whether training has bfloat16 at full speed here; a CPU that only imitates it is 20 times slower in it."""
+    if torch.cuda.is_available() and device != "cpu":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:

@@ -134,7 +134,7 @@ class Recipe:
     output: str = "runs/grid_nano"
     seed: int = 0
     device: Literal["auto", "cpu"] = "auto"
-    bf16: bool = True
+    bf16: bool | None = None  # None: where the hardware computes in bfloat16 itself, float32 elsewhere
     logging_steps: int = 1
     save_steps: int = 200
     model: ModelRecipe = field(default_factory=ModelRecipe)
