@@ -52,6 +52,8 @@ def test_neighbouring_flights_and_seconds_of_one_file_stay_together(tmp_path):
     assert {row.id for row in val if row.segment is None} == {"drone/V_BIRD_016", "drone/V_BIRD_020"}
     assert [row.segment for row in val if row.segment] == [(start, start + 1) for start in range(10)]
     assert ids("drone", tmp_path, "test") == {"drone/V_BIRD_021", "drone/V_BIRD_025"}
+    halves = [ids("drone", tmp_path, f"val_{half}") for half in ("picture", "sound")]
+    assert halves[0] == {"drone/V_BIRD_016", "drone/V_BIRD_020"} and len(halves[1]) == 10
 
 
 @pytest.mark.parametrize(

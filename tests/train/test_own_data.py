@@ -48,11 +48,11 @@ def test_tasks_train_jointly_and_each_is_validated(repository, tmp_path, options
     digits.mkdir()
     for name in ("3_ann_5", "3_ann_10", "7_bob_10"):
         write_clip(digits / f"{name}.wav", seconds=0.4, picture=False)
-    also = f"data.also=[{{task: fsdd, root: {digits}, repeat: 2}}]"
+    also = f"data.also=[{{task: fsdd, root: {digits}, clips_per_epoch: 4}}]"
     with pytest.raises(ValueError, match="on jsonl, fsdd gives 'mean_tasks'"):
         train(repository / "recipes" / "grid_nano.yaml", [*options, also])
     result = train(repository / "recipes" / "grid_nano.yaml", [*options, also, "validation.metric=mean_tasks"])
-    assert result.num_steps == 2 * (1 + 2 * 2)  # a clip of its own, and two digits that come twice
+    assert result.num_steps == 2 * (1 + 2 * 2)  # a clip of its own, and four of two digits
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     (found,) = [line for line in lines if "eval_mean_tasks" in line]
     mains = [found["eval_jsonl_mean_exact_match"], found["eval_fsdd_mean_exact_match"]]

@@ -167,7 +167,7 @@ def test_the_average_is_the_one_written_by_hand():
 
 def test_the_order_of_clips_follows_seed_and_epoch_alone():
     def order(seed, epoch):
-        sampler = EpochSampler(37, seed)
+        sampler = EpochSampler([37], 16, seed)
         sampler.set_epoch(epoch)
         torch.rand(3)  # the global random state must not matter
         return list(sampler)
@@ -175,6 +175,22 @@ def test_the_order_of_clips_follows_seed_and_epoch_alone():
     assert sorted(order(0, 0)) == list(range(37))
     assert order(0, 5) == order(0, 5)
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_every_batch_is_of_one_task():
+    sampler = EpochSampler([37, 5, 11], 5, seed=0)
+    batches = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        taken = list(sampler)
+        assert len(taken) == len(sampler) == len(set(taken)) == 35 + 5 + 10
+        batches += [taken[start : start + 5] for start in range(0, 50, 5)]
+    tasks = [{0 if index < 37 else 1 if index < 42 else 2 for index in batch} for batch in batches]
+    assert all(len(task) == 1 for task in tasks)
+    assert tasks[:10] != sorted(tasks[:10], key=min), "the tasks should take turns"
+    assert len({index for batch in batches for index in batch}) == 53, "over epochs, every clip is met"
+    with pytest.raises(ValueError, match="one batch of 16 clips of each task in an epoch, found tasks of 37, 5 clips"):
+        EpochSampler([37, 5], 16, seed=0)
 
 
 def test_a_metric_that_validation_does_not_give_is_named(tmp_path):

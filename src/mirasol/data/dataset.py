@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, Dataset
 
@@ -27,7 +28,10 @@ from mirasol.tasks import Question, Row
 
 
 class ClipDataset(Dataset):
-    """One item per readable clip; an item depends on (seed, epoch, clip id) alone, whatever the worker and order.
+    """One item per readable clip; an item depends on (seed, round, clip id) alone, whatever the worker and order.
+
+    A round is an epoch, unless `clips_per_epoch` is given: then the clips come in rounds, each in an order of its own,
+    of which an epoch is that many clips.
 
     Items are what `MirasolCollator` joins: `MirasolProcessor.chunk_clip` of the clip and `tokenize_questions` of its
     questions, of which every clip has equally many.
@@ -38,9 +42,10 @@ class ClipDataset(Dataset):
         processor: Its grid, picture size and tokenizer are used.
         cache_root: Folder in which the decoded clips are kept.
         augment: How a clip is varied each epoch. None: not at all, with the row's own questions, as evaluation has it.
-        seed: Of the variations.
+        seed: Of the variations, and of the order of a round.
         questions_per_clip: Questions of each item, drawn anew each epoch in training; a clip with fewer repeats some.
             By default all of them.
+        clips_per_epoch: Items of an epoch, fewer or more than there are clips. By default every clip once.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class ClipDataset(Dataset):
         augment: AugmentConfig | None = None,
         seed: int = 0,
         questions_per_clip: int | None = None,
+        clips_per_epoch: int | None = None,
         progress: bool = True,
     ):
         self.cache = ClipCache.build(
@@ -67,13 +73,13 @@ class ClipDataset(Dataset):
         self.task, self.processor, self.augment, self.seed = task, processor, augment, seed
         if questions_per_clip is None and len({len(row.questions) for row in self.rows}) > 1:
             questions_per_clip = max(len(row.questions) for row in self.rows)
-        self.questions_per_clip = questions_per_clip
+        self.questions_per_clip, self.clips_per_epoch = questions_per_clip, clips_per_epoch
         self._tokens: dict[tuple[str, str], dict[str, list[int]]] = {}
         # In shared memory, so that workers that outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows) if self.clips_per_epoch is None else self.clips_per_epoch
 
     @property
     def epoch(self) -> int:
@@ -85,14 +91,22 @@ class ClipDataset(Dataset):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
+        row, number = self._row_and_round(index)
         clip = self.cache[row.id]
         if self.augment is None:
             return self._item(clip, row.questions)
-        return self._varied_item(row, clip, self.augment.at_epoch(self.epoch))
+        rng = generator(self.seed, number, row.id)
+        return self._varied_item(row, clip, self.augment.at_epoch(self.epoch), rng)
 
-    def _varied_item(self, row: Row, clip: Clip, augment: AugmentConfig) -> dict[str, Any]:
-        rng, grid = generator(self.seed, self.epoch, row.id), self.processor.grid
+    def _row_and_round(self, index: int) -> tuple[Row, int]:
+        if self.clips_per_epoch is None:
+            return self.rows[index], self.epoch
+        number, place = divmod(self.epoch * self.clips_per_epoch + index, len(self.rows))
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
+        return self.rows[order[place]], number
+
+    def _varied_item(self, row: Row, clip: Clip, augment: AugmentConfig, rng: np.random.Generator) -> dict[str, Any]:
+        grid = self.processor.grid
         use_video, use_audio = draw_senses(augment, rng, clip)
         fits = clip.duration <= grid.max_chunks * grid.seconds_per_chunk
         clip, word_times = move_in_time(clip, row.word_times, augment, rng, grid.frames_per_second)
@@ -134,7 +148,7 @@ class ClipDataset(Dataset):
 
 
 class ClipMixture(ConcatDataset):
-    """The clips of several tasks as one data set; one that is listed twice with other seeds comes twice, varied."""
+    """The clips of several tasks, laid end to end."""
 
     def __init__(self, parts: Sequence[ClipDataset]):
         super().__init__(parts)

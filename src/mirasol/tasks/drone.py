@@ -3,8 +3,9 @@ helicopter is heard in 1 s (Svanstroem, Alonso-Fernandez, Englund, Data in Brief
 
 Picture and sound were recorded apart: there is no clip with both. Split: by file, since seconds of one file are alike;
 and by blocks of five neighbouring numbers of a class, since neighbours may show one flight. Of each five blocks the
-fourth is "val", the fifth "test", the others "train". Sound files are cut into segments of one second. Prompts: "what
-flies?" and "which sound is heard?". Answer: the class. Metric: exact match of the generated name, by kind.
+fourth is "val", the fifth "test", the others "train"; "test_picture" and "test_sound" are the halves of "test", and so
+on. Sound files are cut into segments of one second. Prompts: "what flies?" and "which sound is heard?". Answer: the
+class. Metric: exact match of the generated name, by kind.
 
 Files are named as published: V_DRONE_001.mp4 and DRONE_001.wav, or with other suffixes, anywhere below the root
 (github.com/DroneDetectionThesis/Drone-detection-dataset).
@@ -31,14 +32,15 @@ SECONDS = 10  # of every sound file
 
 def load(root: str | Path, split: str = "test") -> list[Row]:
     """Return the picture clips and the seconds of sound of a split that are there, by name."""
-    check_split(split, ("train", "val", "test"))
+    part, _, wanted = split.partition("_")
+    check_split(split, [name + half for name in ("train", "val", "test") for half in ("", "_picture", "_sound")])
     rows = []
     for name, paths in sorted(MediaFiles(root).by_name.items()):
         found = re.fullmatch(r"(V_|)([A-Z]+)_(\d{3})", name)
-        if found is None or SPLIT_OF_BLOCK[(int(found[3]) - 1) // BLOCK % len(SPLIT_OF_BLOCK)] != split:
+        if found is None or SPLIT_OF_BLOCK[(int(found[3]) - 1) // BLOCK % len(SPLIT_OF_BLOCK)] != part:
             continue
         kind, answer = "picture" if found[1] else "sound", found[2].lower()
-        if answer not in CLASSES[kind]:
+        if answer not in CLASSES[kind] or wanted not in ("", kind):
             continue
         segments = [None] if kind == "picture" else [(float(start), start + 1.0) for start in range(SECONDS)]
         for segment in segments:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -26,11 +26,13 @@ from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import preset
 from mirasol.tasks import Row, get_task
 from mirasol.train.adapt import adapt
-from mirasol.train.recipe import Recipe, SourceRecipe, reject_unknown
+from mirasol.train.recipe import ProcessorRecipe, Recipe, SourceRecipe, reject_unknown
 from mirasol.train.tokenizer import build_tokenizer
 
 SECONDS_PER_MEL_FRAME = 0.01
-SEED_OF_REPEAT = 1_000_003  # between the seeds of a clip's repeats in one epoch
+NEW_PROCESSOR = ProcessorRecipe(
+    crop_fraction=1.0, crop_center=(0.5, 0.5), max_chunks=10, vocab_size=512, model_max_length=64
+)
 
 
 def build_parts(recipe: Recipe) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         config._attn_implementation = recipe.model.attn_implementation
         model = MirasolForConditionalGeneration(config)
     else:
-        processor = MirasolProcessor.from_pretrained(recipe.model.checkpoint)
+        processor = changed_processor(MirasolProcessor.from_pretrained(recipe.model.checkpoint), recipe.processor)
         model = MirasolForConditionalGeneration.from_pretrained(
             recipe.model.checkpoint, dtype="float32", attn_implementation=recipe.model.attn_implementation
         )
@@ -62,12 +64,12 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
             get_task(source.task),
             processor,
             recipe.data.cache,
-            augment=recipe.data.augmentation,
-            seed=recipe.seed + SEED_OF_REPEAT * number,
-            questions_per_clip=recipe.data.questions_per_clip,
+            augment=source.augmentation,
+            seed=recipe.seed,
+            questions_per_clip=source.questions_per_clip,
+            clips_per_epoch=source.clips_per_epoch,
         )
         for source in sources
-        for number in range(source.repeat)
     ]
     return {
         "model": model,
@@ -79,19 +81,31 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with what it leaves to the preset (sizes of the processor) and to the hardware (bf16) written out."""
-    named = preset(recipe.model.preset)
+    """The recipe with what it leaves to the checkpoint or preset (sizes of the processor) and to the hardware (bf16)
+    written out."""
     given = recipe.processor
-    num_frames = given.num_frames_per_chunk or named.num_frames_per_chunk
-    num_mel_frames = given.num_mel_frames_per_chunk or named.num_mel_frames_per_chunk
-    sizes = replace(
-        given,
-        num_frames_per_chunk=num_frames,
-        num_mel_frames_per_chunk=num_mel_frames,
-        frames_per_second=given.frames_per_second or num_frames / (num_mel_frames * SECONDS_PER_MEL_FRAME),
-        num_mel_bins=given.num_mel_bins or named.num_mel_bins,
-        image_size=given.image_size or named.image_size,
-    )
+    if recipe.model.checkpoint is None:
+        named = preset(recipe.model.preset)
+        num_frames = given.num_frames_per_chunk or named.num_frames_per_chunk
+        num_mel_frames = given.num_mel_frames_per_chunk or named.num_mel_frames_per_chunk
+        default = replace(
+            NEW_PROCESSOR,
+            num_frames_per_chunk=num_frames,
+            num_mel_frames_per_chunk=num_mel_frames,
+            frames_per_second=num_frames / (num_mel_frames * SECONDS_PER_MEL_FRAME),
+            num_mel_bins=named.num_mel_bins,
+            image_size=named.image_size,
+        )
+    else:
+        default = sizes_of(MirasolProcessor.from_pretrained(recipe.model.checkpoint))
+    chosen = {name: value for name, value in asdict(given).items() if value is not None}
+    for name in ("vocab_size", "model_max_length"):
+        if recipe.model.checkpoint is not None and chosen.get(name, getattr(default, name)) != getattr(default, name):
+            raise ValueError(
+                f"Recipe key processor.{name} is {chosen[name]}, but the tokenizer of {recipe.model.checkpoint} has "
+                f"{getattr(default, name)} and is kept: leave the key out."
+            )
+    sizes = replace(default, **chosen)
     return replace(recipe, processor=sizes, bf16=has_bf16(recipe.device) if recipe.bf16 is None else recipe.bf16)
 
 
@@ -101,6 +115,37 @@ def has_bf16(device: str = "auto") -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def sizes_of(processor: MirasolProcessor) -> ProcessorRecipe:
+    """The processor's grid and sizes, as a recipe states them."""
+    image, tokenizer = processor.image_processor, processor.tokenizer
+    return ProcessorRecipe(
+        frames_per_second=processor.frames_per_second,
+        num_frames_per_chunk=processor.num_frames_per_chunk,
+        num_mel_frames_per_chunk=processor.num_mel_frames_per_chunk,
+        num_mel_bins=processor.feature_extractor.num_mel_bins,
+        image_size=image.image_size,
+        crop_fraction=image.crop_fraction,
+        crop_center=(image.crop_center[0], image.crop_center[1]),
+        max_chunks=processor.max_chunks,
+        vocab_size=len(tokenizer),
+        model_max_length=tokenizer.model_max_length,
+    )
+
+
+def changed_processor(processor: MirasolProcessor, sizes: ProcessorRecipe) -> MirasolProcessor:
+    """A checkpoint's processor with the recipe's grid, crop and budget; its tokenizer and colours stay.
+
+    What the model cannot follow is refused afterwards, by `check_model_config`.
+    """
+    for name in ("frames_per_second", "num_frames_per_chunk", "num_mel_frames_per_chunk", "max_chunks"):
+        setattr(processor, name, getattr(sizes, name))
+    processor.image_processor.image_size = sizes.image_size
+    processor.image_processor.crop_fraction = sizes.crop_fraction
+    processor.image_processor.crop_center = list(sizes.crop_center or ())
+    processor.feature_extractor.num_mel_bins = sizes.num_mel_bins
+    return processor
 
 
 def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
@@ -212,7 +257,8 @@ def build_validation(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A function from a model to the metrics of its greedy answers on the rows of each source.
 
-    Of several sources each metric has the task's name before it, and `mean_tasks` is the mean of their main ones.
+    Of several sources each metric has the task's name before it (with its split, where a task comes twice), and
+    `mean_tasks` is the mean of their main ones.
     """
     # Cached frames are already the square that the processor would cut out.
     uncropped = copy.copy(processor)
@@ -235,9 +281,12 @@ def build_validation(
     if len(parts) == 1:
         return next(iter(parts.values()))
 
+    tasks = [source.task for source in parts]
+    names = {s: s.task if tasks.count(s.task) == 1 else f"{s.task}_{s.val_split}" for s in parts}
+
     def validate(model: nn.Module) -> dict[str, float]:
         found = {source: score(model) for source, score in parts.items()}
-        flat = {f"{source.task}_{name}": value for source, scores in found.items() for name, value in scores.items()}
+        flat = {f"{names[source]}_{name}": value for source, scores in found.items() for name, value in scores.items()}
         main = [scores[f"mean_{get_task(source.task).METRIC}"] for source, scores in found.items()]
         return flat | {MEAN_OF_TASKS: float(np.mean(main))}
 

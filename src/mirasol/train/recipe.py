@@ -7,7 +7,7 @@ import difflib
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,18 +43,19 @@ class ModelRecipe:
 
 @dataclass(frozen=True)
 class ProcessorRecipe:
-    """The time grid and the sizes of what the model sees. None: as the preset has it; a number: the model follows."""
+    """The time grid and the sizes of what the model sees. None: as the checkpoint that is trained on has it, else as
+    the preset; a number: a new model follows it."""
 
     frames_per_second: float | None = None
     num_frames_per_chunk: int | None = None
     num_mel_frames_per_chunk: int | None = None
     num_mel_bins: int | None = None
     image_size: int | None = None
-    crop_fraction: float = 1.0
-    crop_center: tuple[float, float] = (0.5, 0.5)  # x, y
-    max_chunks: int = 10
-    vocab_size: int = 512
-    model_max_length: int = 64
+    crop_fraction: float | None = None
+    crop_center: tuple[float, float] | None = None  # x, y
+    max_chunks: int | None = None
+    vocab_size: int | None = None
+    model_max_length: int | None = None  # tokens of a question with its answer
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ class SourceRecipe:
     root: str
     train_split: str = "train"
     val_split: str = "val"
-    repeat: int = 1  # how often each clip comes in an epoch, varied anew each time
     conditions: tuple[str, ...] = ("both",)
+    clips_per_epoch: int | None = None  # in turn, others each epoch; None: every clip once
+    questions_per_clip: int | None = None  # None: all of its own
+    augmentation: AugmentConfig | None = None  # None: as `data.augmentation`
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class DataRecipe:
     val_split: str = "val"
     also: tuple[SourceRecipe, ...] = ()
     cache: str = "cache"
+    clips_per_epoch: int | None = None
     questions_per_clip: int = 14
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     max_train_clips: int | None = None
@@ -86,8 +90,12 @@ class DataRecipe:
 
     def sources(self, conditions: tuple[str, ...] = ("both",)) -> tuple[SourceRecipe, ...]:
         """All tasks, the first one validated under these conditions."""
-        first = SourceRecipe(self.task, self.root, self.train_split, self.val_split, conditions=conditions)
-        return (first, *self.also)
+        first = SourceRecipe(
+            self.task, self.root, self.train_split, self.val_split, conditions,
+            self.clips_per_epoch, self.questions_per_clip, self.augmentation,
+        )  # fmt: skip
+        also = [replace(source, augmentation=source.augmentation or self.augmentation) for source in self.also]
+        return (first, *also)
 
 
 @dataclass(frozen=True)
@@ -188,7 +196,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Sets each `key=value` in the nested mapping; dots go one mapping down, values are YAML."""
+    """Sets each `key=value` in the nested mapping; dots go one mapping (or, by number, list) down, values are YAML."""
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -253,11 +261,20 @@ def to_yaml(recipe: Recipe) -> str:
 
 def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:
     *parents, last = key.split(".")
+    held: Any = values
     for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ValueError(f'Override "{override}" goes into {parent}, which holds {values!r}, not keys.')
-    values[last] = value
+        held = held[_place(parent, held, override)] if isinstance(held, list) else held.setdefault(parent, {})
+        if not isinstance(held, dict | list):
+            raise ValueError(f'Override "{override}" goes into {parent}, which holds {held!r}, not keys.')
+    held[_place(last, held, override) if isinstance(held, list) else last] = value
+
+
+def _place(name: str, held: list, override: str) -> int:
+    if name.isdecimal() and int(name) < len(held):
+        return int(name)
+    raise ValueError(
+        f'Override "{override}" names entry {name} of a list of {len(held)}: number them from 0 to {len(held) - 1}.'
+    )
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:

@@ -8,7 +8,8 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,42 @@ MONITOR_EVERY = 20  # steps between two looks at whether the latents collapse, w
 
 
 class EpochSampler(Sampler[int]):
-    """Indices of the dataset in an order that depends on (seed, epoch) alone, so that a resumed run meets it again."""
+    """Indices of the dataset in an order that depends on (seed, epoch) alone, so that a resumed run meets it again.
 
-    def __init__(self, num_rows: int, seed: int) -> None:
-        self.num_rows, self.seed, self.epoch = num_rows, seed, 0
+    Every batch is of one task, because short clips would be padded to the longest of their batch, and because tasks
+    ask unequal numbers of questions: each gives whole batches, and these are shuffled.
+
+    Args:
+        sizes: Rows of each task; the tasks lie end to end.
+        batch_size: Rows that are taken together.
+    """
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int) -> None:
+        if len(sizes) > 1 and min(sizes) < batch_size:
+            raise ValueError(
+                f"Expected at least one batch of {batch_size} clips of each task in an epoch, found tasks of "
+                f"{', '.join(map(str, sizes))} clips. Lower schedule.batch_size, or give clips_per_epoch to the small."
+            )
+        self.sizes, self.batch_size, self.seed, self.epoch = list(sizes), batch_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.num_rows
+        return sum(map(self._num_taken, self.sizes))
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.num_rows, generator=generator).tolist())
+        batches: list[torch.Tensor] = []
+        for start, size in zip(accumulate(self.sizes, initial=0), self.sizes, strict=False):
+            taken = start + torch.randperm(size, generator=generator)[: self._num_taken(size)]
+            batches += taken.split(self.batch_size)
+        if len(self.sizes) > 1:
+            batches = [batches[index] for index in torch.randperm(len(batches), generator=generator)]
+        return iter(torch.cat(batches).tolist())
+
+    def _num_taken(self, size: int) -> int:
+        return size if len(self.sizes) == 1 else size // self.batch_size * self.batch_size
 
 
 class MirasolTrainer(Seq2SeqTrainer):
@@ -119,7 +142,9 @@ class MirasolTrainer(Seq2SeqTrainer):
     # -- data: order and augmentation follow (seed, epoch), and the time the loader costs is measured
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        self.sampler = EpochSampler(len(self.train_dataset), self.recipe.seed)
+        tasks = getattr(self.train_dataset, "parts", [self.train_dataset])
+        sizes = [len(task) for task in tasks]
+        self.sampler = EpochSampler(sizes, self.args.per_device_train_batch_size, self.recipe.seed)
         return self.sampler
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
