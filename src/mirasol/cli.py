@@ -80,6 +80,9 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     ask.add_argument("question", metavar="QUESTION")
     ask.add_argument("--no-sound", dest="use_audio", action="store_false", help="do not listen")
     ask.add_argument("--no-video", dest="use_video", action="store_false", help="do not look")
+    ask.add_argument(
+        "--crop", type=float, nargs="+", metavar="PART", help="square to look at: side, and x and y of its centre"
+    )
     checkpoint(ask)
 
     train = command("train", run_train, "Train a model by a recipe.", "mirasol train recipes/grid_nano.yaml seed=1")

@@ -64,8 +64,18 @@ def test_a_bad_clip_is_counted_and_named_and_the_rest_is_kept(rows, tmp_path):
 
 
 def test_border_is_wider_than_what_is_shown_as_far_as_the_picture_reaches(rows, tmp_path):
-    assert build(rows, tmp_path, margin=1.15).size == round(19 * 1.15)
-    assert build(rows, tmp_path, margin=2.0).size == round(19 / 0.8)
+    sides = [build(rows, tmp_path, margin=margin)[rows[0].id].frames.shape[1:3] for margin in (1.15, 2.0)]
+    assert sides == [(round(19 * 1.15),) * 2, (round(19 / 0.8),) * 2]
+
+
+def test_a_row_with_a_square_of_its_own_is_cut_there(rows, tmp_path):
+    places = [(1.0, 0.5, 0.5), None, (0.4, 0.3, 0.7)]
+    cached = build([replace(row, crop=crop) for row, crop in zip(rows, places, strict=False)], tmp_path, margin=1.2)
+    for row, side, shown in zip(
+        rows, (19, 23, 23), [(1.0, 0.5, 0.5), (0.8 * 23 / 19, 0.5, 0.5), (0.4 * 23 / 19, 0.3, 0.7)], strict=False
+    ):
+        expected = IMAGE.crop_and_resize(read_clip(row.media).frames, side, shown)
+        assert np.array_equal(cached[row.id].frames, rearrange(expected, "frame channel h w -> frame h w channel"))
 
 
 def test_second_build_decodes_nothing_and_a_changed_input_or_setting_builds_anew(rows, tmp_path, monkeypatch):

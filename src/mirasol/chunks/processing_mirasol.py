@@ -21,7 +21,7 @@ from mirasol.chunks.text import TokenRows, as_strings, chat_template_of, last_pa
 from mirasol.chunks.time_grid import ChunkPlan, TimeGrid
 from mirasol.features.feature_extraction_mirasol import check_waveform
 from mirasol.features.image_processing_mirasol import check_frames
-from mirasol.media import Clip, MediaInfo, probe, read_clip
+from mirasol.media import WHOLE, Clip, MediaInfo, probe, read_clip
 
 
 class ClipBatch(BatchFeature):
@@ -342,7 +342,7 @@ class MirasolProcessor(ProcessorMixin):
                 f"With do_resize=False frames must be {size} x {size} pixels, but these are "
                 f"{frames.shape[1]} x {frames.shape[2]}: resize them, or leave do_resize on."
             )
-        pixels = self.image_processor.crop_and_resize(frames, crop_fraction=None if do_resize else 1.0)
+        pixels = self.image_processor.crop_and_resize(frames, crop=clip.crop if do_resize else WHOLE)
         # Whole frames are copied faster when each is one piece of memory.
         shown = pixels.contiguous().index_select(0, torch.from_numpy(slots.ravel()))
         shown = rearrange(shown, "(chunk frame) ... -> chunk frame ...", frame=self.num_frames_per_chunk)

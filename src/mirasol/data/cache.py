@@ -8,6 +8,7 @@ exists is complete, whatever was killed.
 import gc
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -21,10 +22,10 @@ from tqdm import tqdm
 
 from mirasol.chunks.time_grid import TOLERANCE_SECONDS
 from mirasol.features import MirasolVideoProcessor
-from mirasol.media import Clip, MediaError, MediaInfo, read_clip
+from mirasol.media import WHOLE, Clip, Crop, MediaError, MediaInfo, read_clip
 from mirasol.tasks import Row, segment_of
 
-FORMAT = 1  # raised whenever cached bytes would differ for the same inputs and settings
+FORMAT = 2  # raised whenever cached bytes would differ for the same inputs and settings
 
 
 class ClipCache:
@@ -33,7 +34,6 @@ class ClipCache:
     def __init__(self, folder: Path):
         index = json.loads((folder / "index.json").read_text())
         self.folder, self.clips, self.bad = folder, index["clips"], index["bad"]
-        self.size: int = index["size"]
         self._maps: tuple | None = None
 
     @classmethod
@@ -48,24 +48,22 @@ class ClipCache:
     ) -> "ClipCache":
         """Return the cache of these rows under `root`, made now unless it is there already.
 
-        Frames are what the image processor shows, plus a border for random crops: `margin` times as wide as far as
-        the picture reaches. With `frames_per_second`, only the frames that a time grid of that rate shows are kept.
+        Frames are what the row's crop or else the image processor shows, plus a border for random crops: `margin`
+        times as wide as far as the picture reaches. With `frames_per_second`, only the frames that a time grid of that
+        rate shows are kept.
         """
-        shown = image_processor.crop_fraction
-        size = round(image_processor.image_size * min(margin, 1 / shown))
-        crop_fraction = min(shown * size / image_processor.image_size, 1.0)
-        digests = {row.id: [_digest(row.media), row.segment] for row in rows}
-        settings = {
-            "format": FORMAT, "size": size, "crop_fraction": crop_fraction, "rate": frames_per_second,
-            "crop_center": image_processor.crop_center,
-        }  # fmt: skip
+        squares = {
+            row.id: _square(row.crop or image_processor.crop, image_processor.image_size, margin) for row in rows
+        }
+        digests = {row.id: [_digest(row.media), row.segment, squares[row.id]] for row in rows}
+        settings = {"format": FORMAT, "rate": frames_per_second}
         key = hashlib.sha256(json.dumps([settings, digests], sort_keys=True).encode()).hexdigest()[:16]
         folder = Path(root) / key
         if not (folder / "index.json").is_file():
             folder.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
             try:
-                _write(partial, rows, image_processor, size, crop_fraction, frames_per_second, progress)
+                _write(partial, rows, image_processor, squares, frames_per_second, progress)
                 # Decoders hold threads until they are collected. A forked worker that collected one inherited from
                 # here would wait for ever for threads it does not have.
                 gc.collect()
@@ -94,30 +92,36 @@ class ClipCache:
         entry = self.clips[row_id]
         frames = frame_times = waveform = None
         if entry["num_frames"]:
-            pixels = self.size * self.size * 3
-            first = entry["first_frame"] * pixels
-            frames = frames_map[first : first + entry["num_frames"] * pixels]
-            frames = frames.reshape(entry["num_frames"], self.size, self.size, 3)
+            shape = (entry["num_frames"], entry["size"], entry["size"], 3)
+            first = entry["first_byte"]
+            frames = frames_map[first : first + math.prod(shape)].reshape(shape)
             frame_times = np.array(entry["frame_times"])
         if entry["num_samples"]:
             waveform = sound_map[entry["first_sample"] : entry["first_sample"] + entry["num_samples"]]
         return Clip(
             frames, frame_times, waveform, entry["sampling_rate"], entry["audio_start"], entry["duration"],
-            list(entry["warnings"]),
+            list(entry["warnings"]), crop=WHOLE,
         )  # fmt: skip
 
     def __contains__(self, row_id: str) -> bool:
         return row_id in self.clips
 
 
-def _write(partial: Path, rows, image_processor, size, crop_fraction, frames_per_second, progress) -> None:
+def _square(crop: Crop, image_size: int, margin: float) -> tuple[int, Crop]:
+    """Side in pixels, and place in the frame, of the square that is kept."""
+    fraction, x, y = crop
+    size = round(image_size * min(margin, 1 / fraction))
+    return size, (min(fraction * size / image_size, 1.0), x, y)
+
+
+def _write(partial: Path, rows, image_processor, squares, frames_per_second, progress) -> None:
     def grid_times(info: MediaInfo) -> np.ndarray:
         times = np.arange(int(np.ceil(info.duration_seconds * frames_per_second))) / frames_per_second
         return times + TOLERANCE_SECONDS  # as the chunks place frames: 1/15 s is stamped 67 ms in Matroska
 
     clips: dict[str, dict] = {}
     bad: dict[str, str] = {}
-    first_frame = first_sample = 0
+    first_byte = first_sample = 0
     select = None if frames_per_second is None else grid_times
     with (partial / "frames.bin").open("wb") as frames_file, (partial / "sound.bin").open("wb") as sound_file:
         for row in tqdm(rows, desc="decoding clips once", unit="clip", disable=not progress):
@@ -128,21 +132,22 @@ def _write(partial: Path, rows, image_processor, size, crop_fraction, frames_per
                 continue
             num_frames = 0 if clip.frames is None else len(clip.frames)
             num_samples = 0 if clip.waveform is None else len(clip.waveform)
+            size, crop = squares[row.id]
             if num_frames:
-                pixels = image_processor.crop_and_resize(clip.frames, size, crop_fraction)
+                pixels = image_processor.crop_and_resize(clip.frames, size, crop)
                 pixels = rearrange(pixels, "frame channel height width -> frame height width channel")
                 pixels.numpy().tofile(frames_file)
             if num_samples:
                 clip.waveform.tofile(sound_file)
             clips[row.id] = {
-                "first_frame": first_frame, "num_frames": num_frames,
+                "first_byte": first_byte, "num_frames": num_frames, "size": size,
                 "frame_times": clip.frame_times.tolist() if num_frames else [],
                 "first_sample": first_sample, "num_samples": num_samples, "sampling_rate": clip.sampling_rate,
                 "audio_start": clip.audio_start, "duration": clip.duration, "warnings": clip.warnings,
             }  # fmt: skip
-            first_frame, first_sample = first_frame + num_frames, first_sample + num_samples
+            first_byte, first_sample = first_byte + num_frames * size * size * 3, first_sample + num_samples
     (partial / "bad_clips.json").write_text(json.dumps(bad, indent=1))
-    (partial / "index.json").write_text(json.dumps({"size": size, "clips": clips, "bad": bad}))
+    (partial / "index.json").write_text(json.dumps({"clips": clips, "bad": bad}))
 
 
 def _move(partial: Path, folder: Path) -> None:

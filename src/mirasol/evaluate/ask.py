@@ -1,7 +1,8 @@
 """`mirasol ask`: one question about one clip, with what the answer rests on."""
 
 import warnings as python_warnings
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from einops import rearrange
 
 from mirasol.evaluate.attention import Evidence, attention_weights, leave_one_out_weights, top_evidence
 from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs, with_answers
+from mirasol.media import Crop
 
 RESTS_ON = "attention"  # its top chunk is on the asked word more often than that of leaving chunks out: `mirasol demo`
 
@@ -59,22 +61,28 @@ def ask(
     use_audio: bool = True,
     use_video: bool = True,
     rests_on_method: str = RESTS_ON,
+    crop: Sequence[float] | None = None,
 ) -> Answer:
-    """The greedy answer of the shipped checkpoint, or of the one in the folder `checkpoint`."""
+    """The greedy answer of the shipped checkpoint, or of the one in the folder `checkpoint`.
+
+    `crop` is the square of the picture to look at instead of the checkpoint's own: its side as a part of the frame's
+    shorter side and, if not the middle, x and y of its centre as parts of the frame.
+    """
     if not question.strip():
         raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
     model, processor = load_checkpoint(checkpoint)
-    return ask_model(model, processor, clip, question, use_audio, use_video, rests_on_method)
+    return ask_model(model, processor, clip, question, use_audio, use_video, rests_on_method, crop)
 
 
 def ask_model(
     model, processor, clip: str | Path | bytes, question: str, use_audio: bool = True, use_video: bool = True,
-    rests_on_method: str = RESTS_ON,
+    rests_on_method: str = RESTS_ON, crop: Sequence[float] | None = None,
 ) -> Answer:  # fmt: skip
     """The same with a loaded model."""
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore")  # they are in the report, and printed with the answer
         decoded = processor.read_clip(clip, use_video=use_video, use_audio=use_audio)
+        decoded = replace(decoded, crop=square(crop))
         report = processor.describe(decoded, use_video=use_video, use_audio=use_audio)
         options = {"use_video": use_video, "use_audio": use_audio}
         media, text = split_inputs(processor(text=[question], videos=[decoded], **options), model.device)
@@ -100,3 +108,16 @@ def ask_model(
         rests_on_method=rests_on_method,
         warnings=list(report.warnings),
     )
+
+
+def square(crop: Sequence[float] | None) -> Crop | None:
+    """The crop with its centre, in the middle where only a side is given."""
+    if crop is None:
+        return None
+    if len(crop) not in (1, 3):
+        raise ValueError(
+            f"Expected a crop as its side, or as its side and the x and y of its centre, found {len(crop)} numbers: "
+            "give one or three, parts of the frame from 0 to 1, such as 1 for the largest square."
+        )
+    side, x, y = (crop[0], 0.5, 0.5) if len(crop) == 1 else crop
+    return side, x, y

@@ -38,39 +38,37 @@ class MirasolVideoProcessor(BaseImageProcessor):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not 0 < crop_fraction <= 1:
-            raise ValueError(
-                f"crop_fraction is a part of the frame's shorter side, above 0 and at most 1, but it is "
-                f"{crop_fraction}: pass 1.0 to keep the largest square."
-            )
-        if len(crop_center) != 2 or not all(0 <= part <= 1 for part in crop_center):
-            raise ValueError(
-                f"crop_center is (x, y), each a part of the frame from 0 to 1, but it is {tuple(crop_center)}: "
-                "pass (0.5, 0.5) for the middle."
-            )
+        check_crop(crop_fraction, crop_center)
         self.image_size = image_size
         self.crop_fraction = crop_fraction
         self.crop_center = list(crop_center)
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
 
+    @property
+    def crop(self) -> tuple[float, float, float]:
+        """Side and centre of the square: fraction, x, y."""
+        return (self.crop_fraction, self.crop_center[0], self.crop_center[1])
+
     def crop_and_resize(
         self,
         frames: UInt8[np.ndarray, "frame height width 3"],
         image_size: int | None = None,
-        crop_fraction: float | None = None,
+        crop: Sequence[float] | None = None,
     ) -> UInt8[Tensor, "frame 3 size size"]:
         """The square of every frame that the model sees, `image_size` pixels wide, still uint8.
 
-        The frames are seen channels-last (no copy) because antialiased uint8 resizing is much faster so.
+        `crop` (fraction, x, y) stands in for the processor's own. The frames are seen channels-last (no copy) because
+        antialiased uint8 resizing is much faster so.
         """
         size = self.image_size if image_size is None else image_size
-        fraction = self.crop_fraction if crop_fraction is None else crop_fraction
+        fraction, *center = self.crop if crop is None else crop
+        check_crop(fraction, center)
         height, width = frames.shape[1:3]
         side = max(1, round(fraction * min(height, width)))
         left, top = (
             min(max(int(part * length - side / 2), 0), length - side)
-            for part, length in zip(self.crop_center, (width, height), strict=True)
+            for part, length in zip(center, (width, height), strict=True)
         )
         square = frames[:, top : top + side, left : left + side]
         if not (square.flags.c_contiguous and square.flags.writeable):
@@ -102,6 +100,20 @@ class MirasolVideoProcessor(BaseImageProcessor):
     def __call__(self, images, return_tensors: str | None = "pt", **kwargs) -> BatchFeature:
         """See `preprocess`."""
         return self.preprocess(images, return_tensors=return_tensors, **kwargs)
+
+
+def check_crop(fraction: float, center: Sequence[float]) -> None:
+    """Refuses a square that is none of the frame."""
+    if not 0 < fraction <= 1:
+        raise ValueError(
+            f"crop_fraction is a part of the frame's shorter side, above 0 and at most 1, but it is "
+            f"{fraction}: pass 1.0 to keep the largest square."
+        )
+    if len(center) != 2 or not all(0 <= part <= 1 for part in center):
+        raise ValueError(
+            f"crop_center is (x, y), each a part of the frame from 0 to 1, but it is {tuple(center)}: "
+            "pass (0.5, 0.5) for the middle."
+        )
 
 
 def check_frames(frames: np.ndarray | Tensor) -> UInt8[np.ndarray, "frame height width 3"]:

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 Source = str | Path | bytes
+Crop = tuple[float, float, float]  # side of a square as a part of the shorter side, its centre as parts of both: x, y
+WHOLE: Crop = (1.0, 0.5, 0.5)  # the largest square
 
 
 class MediaError(ValueError):
@@ -57,6 +59,7 @@ class Clip:
     duration: float = 0.0  # seconds where the last used track ends
     warnings: list[str] = field(default_factory=list)
     info: MediaInfo | None = None
+    crop: Crop | None = None  # what of the frames is looked at; None: what the image processor shows of any clip
 
     @property
     def audio_end(self) -> float:

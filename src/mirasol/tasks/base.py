@@ -36,7 +36,9 @@ class Question:
 class Row:
     """One clip of a task. `word_times` are the seconds an augmentation must keep inside the clip (none: no shift).
 
-    `segment` is the (start, end) in seconds of the file that the questions are about; None: the whole file.
+    `segment` is the (start, end) in seconds of the file that the questions are about; None: the whole file. `crop` is
+    the square of the picture that they are about: its side as a part of the frame's shorter side, and x and y of its
+    centre as parts of the frame; None: what the checkpoint's processor shows.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Row:
     questions: tuple[Question, ...] = ()
     word_times: tuple[tuple[float, float], ...] = ()
     segment: tuple[float, float] | None = None
+    crop: tuple[float, float, float] | None = None
 
 
 def segment_of(row: Row) -> dict[str, Any]:

@@ -28,6 +28,7 @@ CLASSES = {"picture": ("airplane", "bird", "drone", "helicopter"), "sound": ("ba
 BLOCK = 5
 SPLIT_OF_BLOCK = ("train", "train", "train", "val", "test")
 SECONDS = 10  # of every sound file
+WHOLE = (1.0, 0.5, 0.5)  # the largest square: what flies is small, and anywhere
 
 
 def load(root: str | Path, split: str = "test") -> list[Row]:
@@ -46,7 +47,7 @@ def load(root: str | Path, split: str = "test") -> list[Row]:
         for segment in segments:
             clip = f"drone/{name}" + (f"/{segment[0]:.0f}s" if segment else "")
             question = Question(clip, PROMPTS[kind], answer, kind, options=CLASSES[kind])
-            rows.append(Row(clip, paths[0], (question,), segment=segment))
+            rows.append(Row(clip, paths[0], (question,), segment=segment, crop=WHOLE if kind == "picture" else None))
     if not rows:
         raise ValueError(
             f"Expected clips such as V_DRONE_001.mp4 and DRONE_001.wav below {root}, found none of split {split}. Get "

@@ -4,7 +4,9 @@
     {"media": "clips/b.mp4", "questions": ["who?", "where?"], "answers": ["ann", "out"], "id": "b", "seconds": [1, 2]}
 
 `media` is relative to the manifest. Optional are `id`, `seconds` (where the answer is heard or seen), `segment` (the
-[start, end] in seconds of the file that the line is about) and `options` (the answers to choose between, `--rank`).
+[start, end] in seconds of the file that the line is about), `crop` (the square of the picture that it is about:
+[side, x, y], the side as a part of the frame's shorter side, the centre as parts of the frame; a square that the
+checkpoint was not trained on helps little) and `options` (the answers to choose between, `--rank`).
 Metric: exact match of the normalised answer.
 """
 
@@ -19,7 +21,7 @@ from mirasol.tasks.metrics.exact import mean
 
 __all__ = ["METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
 
-KEYS = ("media", "question", "answer", "questions", "answers", "id", "seconds", "segment", "options")
+KEYS = ("media", "question", "answer", "questions", "answers", "id", "seconds", "segment", "crop", "options")
 METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 
 
@@ -92,13 +94,13 @@ def _row(line: str, folder: Path, default_id: str) -> Row:
         raise ValueError(f"expected 'options' as a list of texts, found {options!r}.")
     if options and not {*answers} <= {*options}:
         raise ValueError(f"expected every answer among 'options', found {answers!r} and {options!r}.")
-    seconds, segment = _span(entry, "seconds"), _span(entry, "segment")
+    seconds, segment, crop = _span(entry, "seconds"), _span(entry, "segment"), _crop(entry)
     row_id = str(entry.get("id", default_id))
     questions = tuple(
         Question(f"{row_id}/{number}", question, answer, "open", seconds, tuple(options))
         for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
     )
-    return Row(row_id, folder / entry["media"], questions, segment=segment)
+    return Row(row_id, folder / entry["media"], questions, segment=segment, crop=crop)
 
 
 def _span(entry: dict, key: str) -> tuple[float, float] | None:
@@ -109,6 +111,16 @@ def _span(entry: dict, key: str) -> tuple[float, float] | None:
     if not numbers or len(span) != 2 or span[0] > span[1] or (key == "segment" and not 0 <= span[0] < span[1]):
         raise ValueError(f"expected {key!r} as [start, end], found {span!r}.")
     return float(span[0]), float(span[1])
+
+
+def _crop(entry: dict) -> tuple[float, float, float] | None:
+    crop = entry.get("crop")
+    if crop is None:
+        return None
+    numbers = isinstance(crop, list) and len(crop) == 3 and all(isinstance(value, int | float) for value in crop)
+    if not numbers or not 0 < crop[0] <= 1 or not all(0 <= value <= 1 for value in crop):
+        raise ValueError(f"expected 'crop' as [side, x, y], parts of the frame from 0 to 1, found {crop!r}.")
+    return float(crop[0]), float(crop[1]), float(crop[2])
 
 
 def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:

@@ -260,10 +260,6 @@ def build_validation(
     Of several sources each metric has the task's name before it (with its split, where a task comes twice), and
     `mean_tasks` is the mean of their main ones.
     """
-    # Cached frames are already the square that the processor would cut out.
-    uncropped = copy.copy(processor)
-    uncropped.image_processor = copy.copy(processor.image_processor)
-    uncropped.image_processor.crop_fraction = 1.0
     parts = {}
     for source, rows in val_rows.items():
         cache = ClipCache.build(
@@ -271,7 +267,7 @@ def build_validation(
         )
         parts[source] = partial(
             runner.score,
-            processor=uncropped,
+            processor=processor,
             rows=[row for row in rows if row.id in cache],
             task=source.task,
             conditions=source.conditions,
