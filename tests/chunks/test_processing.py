@@ -8,7 +8,7 @@ import pytest
 import torch
 from clips import write_clip
 
-from mirasol.media import Clip
+from mirasol.media import WHOLE, Clip
 
 CHUNK_INPUTS = ["pixel_values_videos", "input_features", "video_chunk_mask", "audio_chunk_mask", "chunk_times"]
 
@@ -148,6 +148,17 @@ def test_frames_of_the_right_size_need_no_resize(processor, make_clip):
     )
     with pytest.raises(ValueError, match="must be 13 x 13 pixels, but these are 17 x 19: resize them"):
         processor.chunk_clip(clip, do_resize=False)
+
+
+def test_a_clip_may_say_which_square_of_it_is_looked_at(processor, make_clip):
+    clip = make_clip(0.64)
+    clip.frames[:] = np.random.default_rng(0).integers(256, size=clip.frames.shape)
+    corner = replace(clip, crop=(0.5, 0.0, 0.0))
+    side = round(0.5 * min(clip.frames.shape[1:3]))
+    alone = replace(clip, frames=np.ascontiguousarray(clip.frames[:, :side, :side]), crop=WHOLE)
+    shown, expected = (processor.chunk_clip(each)["pixel_values_videos"] for each in (corner, alone))
+    assert torch.equal(shown, expected)
+    assert not torch.equal(shown, processor.chunk_clip(clip)["pixel_values_videos"])
 
 
 def test_inputs_stay_as_they_were(processor, make_clip):

@@ -41,6 +41,15 @@ def test_bytes_are_answered_like_the_file_they_come_from(loaded, clip):
     assert (from_file.answer, from_file.confidence) == (from_bytes.answer, from_bytes.confidence)
 
 
+def test_another_square_of_the_picture_can_be_looked_at(loaded, clip):
+    own = loaded[1].image_processor.crop
+    crops = (None, own, [0.3], [0.3, 0.5, 0.5])
+    sure = [ask_model(*loaded, clip, "what is said?", crop=crop).confidence for crop in crops]
+    assert sure[0] == sure[1] != sure[2] == sure[3]
+    with pytest.raises(ValueError, match="found 2 numbers: give one or three"):
+        ask_model(*loaded, clip, "what is said?", crop=[0.3, 0.5])
+
+
 def test_bad_questions_and_clips_are_refused(loaded, untrained, tmp_path):
     with pytest.raises(ValueError, match="Expected a question"):
         ask("clip.mp4", " ", untrained)

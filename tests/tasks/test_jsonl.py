@@ -49,6 +49,8 @@ def test_rows_hold_questions_answers_and_seconds(folder):
         ({"media": "clips/a.mp4", "question": "q", "answer": "a", "seconds": [2, 1]}, r"found \[2, 1\]"),
         ({"media": "clips/a.mp4", "question": "q", "answer": "a", "segment": [2, 2]}, r"'segment' as \[start, end\]"),
         ({"media": "clips/a.mp4", "question": "q", "answer": "a", "options": ["b", "c"]}, "answer among 'options'"),
+        ({"media": "clips/a.mp4", "question": "q", "answer": "a", "crop": [0, 0.5, 0.5]}, r"'crop' as \[side, x, y\]"),
+        ({"media": "clips/a.mp4", "question": "q", "answer": "a", "crop": 0.5}, r"'crop' as \[side, x, y\]"),
     ],
 )
 def test_malformed_lines_are_named_by_file_and_line(folder, line, problem):
@@ -81,10 +83,11 @@ def test_a_manifest_of_missing_media_is_refused(folder):
         jsonl.load(path)
 
 
-def test_options_and_segments_are_kept(folder):
+def test_options_segments_and_squares_are_kept(folder):
     line = {"media": "clips/a.mp4", "question": "q", "answer": "a", "options": ["a", "b"], "segment": [1, 2.5]}
+    line |= {"crop": [1, 0.5, 0.25]}
     (row,) = jsonl.load(write(folder, line))
-    assert row.segment == (1.0, 2.5) and row.questions[0].options == ("a", "b")
+    assert row.segment == (1.0, 2.5) and row.crop == (1.0, 0.5, 0.25) and row.questions[0].options == ("a", "b")
 
 
 def test_a_line_with_an_id_that_was_there_is_refused(folder):
