@@ -8,6 +8,9 @@ import subprocess
 import pytest
 
 
+MEDIA = (".mp4", ".ogg", ".flac", ".csv")
+
+
 def tracked(repository, *patterns: str) -> list[str]:
     command = ["git", "ls-files", "--", *patterns]
     return subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -20,11 +23,11 @@ def test_working_tree_stays_small(repository):
     assert all(size <= 15e6 for size in checkpoints.values()), checkpoints
 
 
-@pytest.mark.parametrize("folder", ["grid_s1", "clips"])
+@pytest.mark.parametrize("folder", ["grid_s1", "clips", "esc10", "fsdd", "drone_cc0"])
 def test_shipped_clips_are_the_listed_ones_unchanged(repository, folder):
     root = repository / "data" / folder
     listed = dict(reversed(line.split()) for line in (root / "SHA256SUMS").read_text().splitlines())
-    present = {str(path.relative_to(root)) for path in root.rglob("*") if path.suffix in (".mp4", ".csv")}
+    present = {str(path.relative_to(root)) for path in root.rglob("*") if path.suffix in MEDIA}
     assert present == set(listed)
     for name, expected in listed.items():
         assert hashlib.sha256((root / name).read_bytes()).hexdigest() == expected, name

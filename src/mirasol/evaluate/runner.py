@@ -178,8 +178,10 @@ def answer_all(
 ) -> list[AnsweredClip]:  # fmt: skip
     """Every clip's answers in the order of the rows: those that the folder holds, and the others answered now.
 
-    Whole batches are shared out among the processes, so that every clip is answered beside the same others.
+    Whole batches are shared out among the processes, so that every clip is answered beside the same others. The first
+    process gives all answers, the others none: it clears the parts away, which they would look for in vain.
     """
+    processes.wait()  # all have looked whether the folder is theirs to use
     if folder is not None and processes.is_first:
         folder.begin()
     processes.wait()
@@ -197,6 +199,8 @@ def answer_all(
                 folder.append(processes.rank, batch, clips)
             bar.update(len(clips))
     processes.wait()
+    if not processes.is_first:
+        return []
     if folder is not None:
         done = folder.answered()
     return [clip for batch in range(job.num_batches) for clip in done[batch]]

@@ -44,9 +44,14 @@ def load(root: str | Path, split: str = "test") -> list[Row]:
     others = [(name, label) for _, name, its_fold, label in clips if its_fold != fold]
     # In order of class, so that each class has equally many of them.
     val = sorted(others, key=lambda clip: (clip[1], clip[0]))[::VAL_EVERY]
-    kept = {"": inside, "val_": val, "not_": [clip for clip in others if clip not in set(val)]}[part]
+    taken = {"": inside, "val_": val, "not_": [clip for clip in others if clip not in set(val)]}[part]
+    if not taken:
+        raise ValueError(
+            f"Expected clips of {split} in {path}, found none, but {len(clips)} of other folds. Get all from "
+            "github.com/karolpiczak/ESC-50."
+        )
     files = MediaFiles(root)
-    return [class_row(f"esc10/{name}", files.find(name), PROMPT, label, classes) for name, label in kept]
+    return [class_row(f"esc10/{name}", files.find(name), PROMPT, label, classes) for name, label in taken]
 
 
 def read_clips(root: Path) -> tuple[Path, list[tuple[str, str, str, str]]]:
