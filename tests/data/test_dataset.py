@@ -174,3 +174,22 @@ def test_a_mixture_varies_all_its_parts_with_the_epoch(make, rows):
     before = [mixture[index] for index in range(4)]
     mixture.set_epoch(3)
     assert not any(equal(mixture[index], before[index]) for index in range(4))
+
+
+@pytest.mark.parametrize("per_epoch", [2, 7])
+def test_clips_of_an_epoch_are_the_next_ones_of_rounds_over_all(make, rows, per_epoch):
+    plain, some = make(rows), make(rows, clips_per_epoch=per_epoch)
+    assert len(some) == per_epoch
+    shown = []
+    for epoch in range(10):
+        some.set_epoch(epoch)
+        items = [some[index] for index in range(per_epoch)]
+        shown += [next(number for number in range(5) if equal(item, plain[number])) for item in items]
+    rounds = [shown[start : start + 5] for start in range(0, len(shown), 5)]
+    assert all(sorted(numbers) == [0, 1, 2, 3, 4] for numbers in rounds), "every clip comes once in a round"
+    assert len({tuple(numbers) for numbers in rounds}) > 1, "each round has an order of its own"
+
+
+def test_a_clip_that_comes_twice_in_an_epoch_is_varied_anew(make, rows):
+    twice = make(rows[:1], augment=AugmentConfig(), clips_per_epoch=2)
+    assert not equal(twice[0], twice[1]) and equal(twice[1], twice[1])

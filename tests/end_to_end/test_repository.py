@@ -7,7 +7,6 @@ import subprocess
 
 import pytest
 
-
 MEDIA = (".mp4", ".ogg", ".flac", ".csv")
 
 

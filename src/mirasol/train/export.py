@@ -60,6 +60,11 @@ def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
         "Packages": ", ".join(f"{name} {version}" for name, version in record.get("packages", {}).items()),
         "Clips left out (unreadable)": record.get("num_bad_clips", 0),
     }
+    if before := record.get("started_from"):
+        facts["Started from"] = (
+            f"commit {before.get('commit')}, recipe SHA-256 {before.get('recipe_sha256')}, "
+            f"{before.get('train_minutes', 0):.1f} minutes, `{before.get('command')}`"
+        )
     return "\n".join(
         [
             "---",

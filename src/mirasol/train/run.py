@@ -88,6 +88,7 @@ def fit(
             "train_minutes": (time.monotonic() - started) / 60,
             "num_parameters": sum(parameter.numel() for parameter in best.parameters()),
             "num_bad_clips": num_bad_clips(train_dataset),
+            "started_from": started_from(recipe.model.checkpoint),
             "validation": {name.removeprefix("eval_"): value for name, value in metrics.items()},
         }
         export(best, processor, folder / "best", recipe=recipe, record=record)
@@ -155,6 +156,15 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
         ddp_find_unused_parameters=False,
         report_to="none",
     )
+
+
+def started_from(checkpoint: str | None) -> dict[str, Any] | None:
+    """What made the checkpoint that a run went on from, as far as it says so itself."""
+    file = Path(checkpoint or "") / "training.json"
+    if checkpoint is None or not file.is_file():
+        return None
+    told = json.loads(file.read_text(encoding="utf-8"))
+    return {name: value for name, value in told.items() if name not in ("validation", "packages")}
 
 
 def num_bad_clips(dataset: Any) -> int:

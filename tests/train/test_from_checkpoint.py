@@ -1,0 +1,63 @@
+"""Training that goes on from a checkpoint: what the recipe leaves out is the checkpoint's, what it names is changed."""
+
+import json
+
+import pytest
+
+from mirasol.chunks import MirasolProcessor
+from mirasol.train.build import build_parts, resolve, sizes_of
+from mirasol.train.export import write_card
+from mirasol.train.recipe import load_recipe
+from mirasol.train.run import started_from
+
+
+@pytest.fixture
+def recipe(repository, untrained, tmp_path):
+    """The recipe of grid_nano's data without its processor, going on from a checkpoint, with these changes."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"model: {{checkpoint: {untrained}}}\ndata: {{root: {repository / 'data' / 'grid_s1'}}}\n")
+
+    def make(*overrides: str):
+        few = ("data.max_train_clips=2", "validation.max_clips=2", f"data.cache={tmp_path / 'cache'}")
+        return load_recipe(path, [*few, *overrides])
+
+    return make
+
+
+def test_sizes_that_are_left_out_are_the_checkpoints(recipe, untrained):
+    saved = sizes_of(MirasolProcessor.from_pretrained(untrained))
+    assert saved.crop_fraction == 0.41 and saved.max_chunks == 10
+    assert resolve(recipe()).processor == saved
+
+
+def test_grid_and_crop_can_be_changed_and_reach_the_exported_processor(recipe, tmp_path):
+    parts = build_parts(resolve(recipe("processor.max_chunks=7", "processor.crop_fraction=0.8")))
+    parts["processor"].save_pretrained(tmp_path / "saved")
+    saved = MirasolProcessor.from_pretrained(tmp_path / "saved")
+    assert (saved.max_chunks, saved.image_processor.crop) == (7, (0.8, 0.5, 0.64))
+    assert parts["train_dataset"].processor.max_chunks == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("processor.vocab_size=9", "processor.vocab_size is 9, but the tokenizer of .* is kept: leave the key out"),
+        ("processor.image_size=16", "agree on image_size, but the processor has 16 and the model 32"),
+    ],
+)
+def test_what_the_weights_cannot_follow_is_refused(recipe, override, message):
+    with pytest.raises(ValueError, match=message):
+        build_parts(resolve(recipe(override)))
+
+
+def test_the_card_tells_what_made_the_checkpoint_it_started_from(recipe, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    write_card(first, recipe(), {"commit": "abc", "command": "train first", "train_minutes": 2.5, "packages": {}})
+    write_card(second, recipe(), {"commit": "def", "started_from": started_from(str(first))})
+    kept = json.loads((second / "training.json").read_text())["started_from"]
+    assert kept["commit"] == "abc" and "packages" not in kept
+    assert "Started from: commit abc" in (second / "README.md").read_text()
+    assert "Started from" not in (first / "README.md").read_text()
+    assert started_from(None) is None and started_from(str(tmp_path)) is None
