@@ -1,4 +1,4 @@
-"""Training that goes on from a checkpoint: what the recipe leaves out is the checkpoint's, what it names is changed."""
+"""Training that goes on from a checkpoint: what a recipe leaves out is the checkpoint's, what it names is changed."""
 
 import json
 
