@@ -123,6 +123,7 @@ def checkpoint_info(folder: Path) -> Info:
                 "max_chunks": grid.max_chunks,
             },
             "picture_size": config.image_size,
+            "looks_at": dict(zip(("side", "center_x", "center_y"), processor.image_processor.crop, strict=True)),
             "tokens_per_chunk": tokens_per_chunk(config),
             "area_seen_per_frame": [f"{100 * share:.0f} %" for share in covered_area(config.video_config)],
             "context_tokens": config.text_config.max_position_embeddings,
