@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +15,9 @@ class BatchedMuon(torch.optim.Muon):
 
     torch takes them one by one and in bfloat16, which a CPU without instructions for it computes 20 times slower than
     float32: there the optimizer took longer than forward and backward (docs/log.md).
+
+    A matrix whose gradient is all zeros stays as it is, as one without a gradient does. It belongs to a tower that saw
+    nothing real in this batch; momentum of batches long ago, made orthonormal, would move it a whole step each time.
     """
 
     @torch.no_grad()
@@ -26,24 +29,28 @@ class BatchedMuon(torch.optim.Muon):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                updates = orthogonalised([self._momentum(p, group) for p in parameters], group)
+                gradients = torch.stack([parameter.grad for parameter in parameters])
+                is_used = gradients.flatten(1).any(dim=1)[:, None, None]  # a factor, because asking it would wait
+                buffers = [self._momentum_buffer(parameter) for parameter in parameters]
+                momentum = torch.stack(buffers).lerp_(gradients, (1 - group["momentum"]) * is_used)
+                torch._foreach_copy_(buffers, list(momentum.unbind()))
+                update = gradients.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5  # the update's root mean square is AdamW's
-                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, updates, alpha=-rate)
+                kept = 1 - group["lr"] * group["weight_decay"] * is_used
+                torch._foreach_mul_(parameters, list(kept.unbind()))
+                torch._foreach_sub_(parameters, list((rate * is_used * orthogonalised(update, group)).unbind()))
         return loss
 
-    def _momentum(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
+    def _momentum_buffer(self, parameter: nn.Parameter) -> Tensor:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-        momentum = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-        return torch.lerp(parameter.grad, momentum, group["momentum"]) if group["nesterov"] else momentum
+        return state["momentum_buffer"]
 
 
-def orthogonalised(matrices: Sequence[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """The Newton-Schulz iterate of each matrix, all of one shape: nearly U V' where the matrix is U S V'."""
+def orthogonalised(stacked: Tensor, group: dict[str, Any]) -> Tensor:
+    """The Newton-Schulz iterate of each of these matrices: nearly U V' where the matrix is U S V'."""
     first, coefficient, of_cube = group["ns_coefficients"]
-    stacked = torch.stack(list(matrices))
     update = stacked.float() if stacked.device.type == "cpu" else stacked.bfloat16()
     is_tall = update.shape[1] > update.shape[2]
     update = update.mT if is_tall else update
@@ -52,7 +59,7 @@ def orthogonalised(matrices: Sequence[Tensor], group: dict[str, Any]) -> list[Te
         gram = update @ update.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=coefficient, alpha=of_cube)
         update = torch.baddbmm(update, polynomial, update, beta=first)
-    return list((update.mT if is_tall else update).to(stacked.dtype).unbind())
+    return (update.mT if is_tall else update).to(stacked.dtype)
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -72,7 +79,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     ):
         super().__init__([{"params": matrices}, *({"params": group["params"]} for group in others)], {})
         self.parts = {
-            "muon": BatchedMuon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            "muon": BatchedMuon(matrices, lr=lr, weight_decay=weight_decay),
             "adamw": torch.optim.AdamW(others, lr=lr, betas=betas, eps=eps),
         }
         self._share_groups()
