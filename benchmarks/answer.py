@@ -26,8 +26,9 @@ from transformers.utils import logging  # noqa: E402
 from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs  # noqa: E402
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration  # noqa: E402
 from mirasol.tasks import get_task  # noqa: E402
-from mirasol.train.build import build_processor, model_config, resolve, training_texts  # noqa: E402
+from mirasol.train.build import build_processor, model_config, training_texts  # noqa: E402
 from mirasol.train.recipe import load_recipe  # noqa: E402
+from mirasol.train.resolve import resolve  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STAGES = ("decode", "features", "encode", "generate")
@@ -48,7 +49,7 @@ def untrained(recipe_path: Path):
     """A model of the recipe's preset with random weights, and the recipe's processor."""
     recipe = resolve(load_recipe(recipe_path))
     rows = get_task(recipe.data.task).load(str(REPOSITORY / recipe.data.root), "train")
-    processor = build_processor(recipe, training_texts(recipe, rows))
+    processor = build_processor(recipe, training_texts(recipe, recipe.data.task, rows))
     torch.manual_seed(0)
     return MirasolForConditionalGeneration(model_config(recipe, processor)).eval(), processor
 

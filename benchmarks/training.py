@@ -54,8 +54,9 @@ def measure(recipe_path: str, overrides: list[str], attention: str, num_steps: i
     from transformers import TrainerCallback, set_seed
     from transformers.utils import logging
 
-    from mirasol.train.build import build_parts, resolve
+    from mirasol.train.build import build_parts
     from mirasol.train.recipe import load_recipe
+    from mirasol.train.resolve import resolve
     from mirasol.train.run import training_arguments
     from mirasol.train.trainer import MirasolTrainer
 

@@ -49,8 +49,9 @@ def untrained(tmp_path_factory, grid_root) -> Path:
     """The folder of a nano checkpoint with random weights, made by the recipe: whatever a checkpoint does, it does."""
     from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
     from mirasol.tasks import get_task
-    from mirasol.train.build import build_processor, model_config, resolve, training_texts
+    from mirasol.train.build import build_processor, model_config, training_texts
     from mirasol.train.recipe import load_recipe
+    from mirasol.train.resolve import resolve
 
     recipe = resolve(load_recipe(REPOSITORY / "recipes" / "grid_nano.yaml"))
     processor = build_processor(recipe, training_texts(recipe, "grid", get_task("grid").load(grid_root, "train")[:50]))

@@ -81,7 +81,10 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     ask.add_argument("--no-sound", dest="use_audio", action="store_false", help="do not listen")
     ask.add_argument("--no-video", dest="use_video", action="store_false", help="do not look")
     ask.add_argument(
-        "--crop", type=float, nargs="+", metavar="PART", help="square to look at: side, and x and y of its centre"
+        "--crop",
+        type=numbers,
+        metavar="SIDE[,X,Y]",
+        help="square to look at: its side as a part of the frame's shorter side, its centre as parts of the frame",
     )
     checkpoint(ask)
 
@@ -180,6 +183,14 @@ def positive(text: str) -> int:
 def counted(text: str) -> int:
     """The number, at least 0."""
     return 0 if text == "0" else positive(text)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """The numbers between commas."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers such as 0.41,0.5,0.64, found {text!r}") from None
 
 
 def run_ask(**options: Any) -> Any:

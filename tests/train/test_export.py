@@ -3,9 +3,10 @@
 import json
 
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
-from mirasol.train.build import build_processor, resolve
+from mirasol.train.build import build_processor
 from mirasol.train.export import export
 from mirasol.train.recipe import load_recipe
+from mirasol.train.resolve import resolve
 
 
 def test_exported_model_generates_with_its_cache(untrained, repository, tmp_path):

@@ -1,13 +1,17 @@
 """Training that goes on from a checkpoint: what a recipe leaves out is the checkpoint's, what it names is changed."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
 from mirasol.chunks import MirasolProcessor
-from mirasol.train.build import build_parts, resolve, sizes_of
+from mirasol.train.build import build_parts
 from mirasol.train.export import write_card
 from mirasol.train.recipe import load_recipe
+from mirasol.train.record import open_run, written_bf16
+from mirasol.train.resolve import resolve, sizes_of
 from mirasol.train.run import started_from
 
 
@@ -28,6 +32,21 @@ def test_sizes_that_are_left_out_are_the_checkpoints(recipe, untrained):
     saved = sizes_of(MirasolProcessor.from_pretrained(untrained))
     assert saved.crop_fraction == 0.41 and saved.max_chunks == 10
     assert resolve(recipe()).processor == saved
+    more = f"processor.vocab_size={saved.vocab_size + 1}"  # only a most for a new tokenizer
+    assert resolve(recipe(more)).processor == saved
+
+
+@pytest.mark.parametrize(("capabilities", "expected"), [({"avx512_bf16": True}, True), ({"avx2": True}, False)])
+def test_bf16_is_chosen_by_the_hardware_and_a_run_goes_on_as_it_began(
+    recipe, tmp_path, monkeypatch, capabilities, expected
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert resolve(recipe("device=cpu")).bf16 is expected
+    assert resolve(recipe("device=cpu", f"bf16={str(not expected).lower()}")).bf16 is not expected
+    run = recipe("device=cpu", f"output={tmp_path / 'run'}")
+    assert written_bf16(run) is None
+    open_run(replace(resolve(run), bf16=not expected))
+    assert written_bf16(run) is not expected
 
 
 def test_grid_and_crop_can_be_changed_and_reach_the_exported_processor(recipe, tmp_path):
@@ -42,6 +61,11 @@ def test_grid_and_crop_can_be_changed_and_reach_the_exported_processor(recipe, t
     ("override", "message"),
     [
         ("processor.vocab_size=9", "processor.vocab_size is 9, but the tokenizer of .* is kept: leave the key out"),
+        ("processor.crop_fraction=1.5", "crop_fraction is a part .* but it is 1.5"),
+        (
+            "model.checkpoint=runs/nothing/best",
+            "model.checkpoint expects a folder, found nothing at runs/nothing/best",
+        ),
         ("processor.image_size=16", "agree on image_size, but the processor has 16 and the model 32"),
     ],
 )

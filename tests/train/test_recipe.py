@@ -25,6 +25,32 @@ def test_every_shipped_recipe_loads_and_survives_a_round_trip(path, write):
     assert load_recipe(write(to_yaml(recipe))) == recipe
 
 
+def test_an_override_changes_one_of_two_values_that_an_alias_shares(write):
+    text = "data: {also: [{task: esc10, root: a, augmentation: &one {shift_seconds: [0, 0]}}, {task: fsdd, root: b, augmentation: *one}]}"
+    recipe = load_recipe(write(text), ["data.also.1.augmentation.flip_probability=0.25"])
+    assert [source.augmentation.flip_probability for source in recipe.data.also] == [0.5, 0.25]
+    assert [source.augmentation.shift_seconds for source in recipe.data.also] == [(0, 0), (0, 0)]
+    with pytest.raises(ValueError, match="names entry 2 of a list of 2: number them from 0 to 1"):
+        load_recipe(write(text), ["data.also.2.root=c"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "data.clips_per_epoch=20",
+            "clips_per_epoch of grid must be a multiple of schedule.batch_size, found 20 and 16",
+        ),
+        ("data.clips_per_epoch=-16", "clips_per_epoch of grid must be at least 1, found -16"),
+        ("data.questions_per_clip=0", "questions_per_clip of grid must be at least 1, found 0"),
+        ("data.also=[{task: grid, root: data/grid_s1}]", "lists a task of the same root and splits twice"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(write, override, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(write(""), [override])
+
+
 def test_an_empty_recipe_is_the_default(write):
     assert load_recipe(write("")) == Recipe()
 

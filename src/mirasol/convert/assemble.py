@@ -25,9 +25,10 @@ from mirasol.model.configuration_mirasol import (
     MirasolVideoConfig,
 )
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
-from mirasol.train.build import SECONDS_PER_MEL_FRAME, reject_unknown_fields, values_that_fit
+from mirasol.train.build import reject_unknown_fields, values_that_fit
 from mirasol.train.export import replace_folder
 from mirasol.train.recipe import apply_overrides
+from mirasol.train.resolve import SECONDS_PER_MEL_FRAME
 
 MAX_LATENTS = 32  # the paper's
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from mirasol.chunks.time_grid import TOLERANCE_SECONDS
 from mirasol.features import MirasolVideoProcessor
+from mirasol.features.image_processing_mirasol import check_crop
 from mirasol.media import WHOLE, Clip, Crop, MediaError, MediaInfo, read_clip
 from mirasol.tasks import Row, segment_of
 
@@ -110,6 +111,7 @@ class ClipCache:
 def _square(crop: Crop, image_size: int, margin: float) -> tuple[int, Crop]:
     """Side in pixels, and place in the frame, of the square that is kept."""
     fraction, x, y = crop
+    check_crop(fraction, (x, y))
     size = round(image_size * min(margin, 1 / fraction))
     return size, (min(fraction * size / image_size, 1.0), x, y)
 

@@ -28,10 +28,10 @@ from mirasol.tasks import Question, Row
 
 
 class ClipDataset(Dataset):
-    """One item per readable clip; an item depends on (seed, round, clip id) alone, whatever the worker and order.
+    """One item per readable clip; an item depends on seed, epoch and clip id alone, whatever the worker and order.
 
-    A round is an epoch, unless `clips_per_epoch` is given: then the clips come in rounds, each in an order of its own,
-    of which an epoch is that many clips.
+    With `clips_per_epoch` the clips come in rounds, each in an order of its own, of which an epoch is the next so many
+    clips; then variations follow the round, because a clip may come twice in an epoch.
 
     Items are what `MirasolCollator` joins: `MirasolProcessor.chunk_clip` of the clip and `tokenize_questions` of its
     questions, of which every clip has equally many.
@@ -74,6 +74,7 @@ class ClipDataset(Dataset):
         if questions_per_clip is None and len({len(row.questions) for row in self.rows}) > 1:
             questions_per_clip = max(len(row.questions) for row in self.rows)
         self.questions_per_clip, self.clips_per_epoch = questions_per_clip, clips_per_epoch
+        self._order: tuple[int, np.ndarray] | None = None  # of the round last asked for
         self._tokens: dict[tuple[str, str], dict[str, list[int]]] = {}
         # In shared memory, so that workers that outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -102,8 +103,9 @@ class ClipDataset(Dataset):
         if self.clips_per_epoch is None:
             return self.rows[index], self.epoch
         number, place = divmod(self.epoch * self.clips_per_epoch + index, len(self.rows))
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
-        return self.rows[order[place]], number
+        if self._order is None or self._order[0] != number:
+            self._order = number, np.random.default_rng([self.seed, number]).permutation(len(self.rows))
+        return self.rows[self._order[1][place]], number
 
     def _varied_item(self, row: Row, clip: Clip, augment: AugmentConfig, rng: np.random.Generator) -> dict[str, Any]:
         grid = self.processor.grid

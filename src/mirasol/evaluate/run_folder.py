@@ -116,7 +116,8 @@ def digest_of_weights(folder: Path) -> str:
 
 def digest_of_rows(rows: Sequence[Row]) -> str:
     """A digest of the clips and their questions; not of where the files lie."""
-    facts = [(row.id, row.media.name, row.segment, row.crop, [asdict(q) for q in row.questions]) for row in rows]
+    facts: list[tuple] = [(row.id, row.media.name, row.segment, [asdict(q) for q in row.questions]) for row in rows]
+    facts += [(row.id, row.crop) for row in rows if row.crop is not None]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

@@ -1,38 +1,29 @@
-"""From a recipe to the parts of a run: tokenizer, processor, model, training clips, and validation by generation."""
+"""From a recipe to the parts of a run: tokenizer, processor, model, training clips."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import nn
 from transformers import PreTrainedConfig
 
 from mirasol.chunks import MirasolCollator, MirasolProcessor
-from mirasol.data import ClipCache, ClipDataset, ClipMixture
+from mirasol.data import ClipDataset, ClipMixture
 from mirasol.evaluate import runner
-from mirasol.evaluate.conditions import Condition
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
-from mirasol.media import Clip
 from mirasol.model.configuration_mirasol import MirasolConfig
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import preset
 from mirasol.tasks import Row, get_task
 from mirasol.train.adapt import adapt
-from mirasol.train.recipe import ProcessorRecipe, Recipe, SourceRecipe, reject_unknown
+from mirasol.train.recipe import Recipe, reject_unknown
+from mirasol.train.resolve import changed_processor, saved_processor
 from mirasol.train.tokenizer import build_tokenizer
-
-SECONDS_PER_MEL_FRAME = 0.01
-NEW_PROCESSOR = ProcessorRecipe(
-    crop_fraction=1.0, crop_center=(0.5, 0.5), max_chunks=10, vocab_size=512, model_max_length=64
-)
+from mirasol.train.validation import build_validation, check_validation
 
 
 def build_parts(recipe: Recipe) -> dict[str, Any]:
@@ -52,7 +43,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         config._attn_implementation = recipe.model.attn_implementation
         model = MirasolForConditionalGeneration(config)
     else:
-        processor = changed_processor(MirasolProcessor.from_pretrained(recipe.model.checkpoint), recipe.processor)
+        processor = changed_processor(saved_processor(recipe.model.checkpoint), recipe.processor)
         model = MirasolForConditionalGeneration.from_pretrained(
             recipe.model.checkpoint, dtype="float32", attn_implementation=recipe.model.attn_implementation
         )
@@ -78,74 +69,6 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         "collator": MirasolCollator(processor.pad_token_id),
         "validate": build_validation(recipe, processor, val_rows),
     }
-
-
-def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with what it leaves to the checkpoint or preset (sizes of the processor) and to the hardware (bf16)
-    written out."""
-    given = recipe.processor
-    if recipe.model.checkpoint is None:
-        named = preset(recipe.model.preset)
-        num_frames = given.num_frames_per_chunk or named.num_frames_per_chunk
-        num_mel_frames = given.num_mel_frames_per_chunk or named.num_mel_frames_per_chunk
-        default = replace(
-            NEW_PROCESSOR,
-            num_frames_per_chunk=num_frames,
-            num_mel_frames_per_chunk=num_mel_frames,
-            frames_per_second=num_frames / (num_mel_frames * SECONDS_PER_MEL_FRAME),
-            num_mel_bins=named.num_mel_bins,
-            image_size=named.image_size,
-        )
-    else:
-        default = sizes_of(MirasolProcessor.from_pretrained(recipe.model.checkpoint))
-    chosen = {name: value for name, value in asdict(given).items() if value is not None}
-    for name in ("vocab_size", "model_max_length"):
-        if recipe.model.checkpoint is not None and chosen.get(name, getattr(default, name)) != getattr(default, name):
-            raise ValueError(
-                f"Recipe key processor.{name} is {chosen[name]}, but the tokenizer of {recipe.model.checkpoint} has "
-                f"{getattr(default, name)} and is kept: leave the key out."
-            )
-    sizes = replace(default, **chosen)
-    return replace(recipe, processor=sizes, bf16=has_bf16(recipe.device) if recipe.bf16 is None else recipe.bf16)
-
-
-def has_bf16(device: str = "auto") -> bool:
-    """Whether training has bfloat16 at full speed here; a CPU that only imitates it is 20 times slower in it."""
-    if torch.cuda.is_available() and device != "cpu":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def sizes_of(processor: MirasolProcessor) -> ProcessorRecipe:
-    """The processor's grid and sizes, as a recipe states them."""
-    image, tokenizer = processor.image_processor, processor.tokenizer
-    return ProcessorRecipe(
-        frames_per_second=processor.frames_per_second,
-        num_frames_per_chunk=processor.num_frames_per_chunk,
-        num_mel_frames_per_chunk=processor.num_mel_frames_per_chunk,
-        num_mel_bins=processor.feature_extractor.num_mel_bins,
-        image_size=image.image_size,
-        crop_fraction=image.crop_fraction,
-        crop_center=(image.crop_center[0], image.crop_center[1]),
-        max_chunks=processor.max_chunks,
-        vocab_size=len(tokenizer),
-        model_max_length=tokenizer.model_max_length,
-    )
-
-
-def changed_processor(processor: MirasolProcessor, sizes: ProcessorRecipe) -> MirasolProcessor:
-    """A checkpoint's processor with the recipe's grid, crop and budget; its tokenizer and colours stay.
-
-    What the model cannot follow is refused afterwards, by `check_model_config`.
-    """
-    for name in ("frames_per_second", "num_frames_per_chunk", "num_mel_frames_per_chunk", "max_chunks"):
-        setattr(processor, name, getattr(sizes, name))
-    processor.image_processor.image_size = sizes.image_size
-    processor.image_processor.crop_fraction = sizes.crop_fraction
-    processor.image_processor.crop_center = list(sizes.crop_center or ())
-    processor.feature_extractor.num_mel_bins = sizes.num_mel_bins
-    return processor
 
 
 def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
@@ -229,68 +152,6 @@ def values_that_fit() -> Iterator[None]:
         yield
     except StrictDataclassError as error:
         raise ValueError(str(error.__cause__ or error)) from error
-
-
-MEAN_OF_TASKS = "mean_tasks"
-
-
-def check_validation(recipe: Recipe) -> None:
-    """Refuses, before anything is decoded or trained, what the first validation could not measure."""
-    sources = recipe.data.sources(recipe.validation.conditions)
-    metric, mean = recipe.validation.metric, f"mean_{get_task(sources[0].task).METRIC}"
-    mean = MEAN_OF_TASKS if len(sources) > 1 else mean
-    if metric.startswith("mean_") and metric != mean:
-        raise ValueError(
-            f"Recipe key validation.metric is {metric!r}, but validation on "
-            f"{', '.join(source.task for source in sources)} gives {mean!r}: set validation.metric={mean}."
-        )
-    for name in {name for source in sources for name in source.conditions}:
-        if Condition(name).name == "swapped":
-            raise ValueError(
-                "Expected validation.conditions that leave one answer right, found 'swapped': measure it afterwards, "
-                "with mirasol evaluate --condition swapped."
-            )
-
-
-def build_validation(
-    recipe: Recipe, processor: MirasolProcessor, val_rows: Mapping[SourceRecipe, Sequence[Row]]
-) -> Callable[[nn.Module], dict[str, float]]:
-    """A function from a model to the metrics of its greedy answers on the rows of each source.
-
-    Of several sources each metric has the task's name before it (with its split, where a task comes twice), and
-    `mean_tasks` is the mean of their main ones.
-    """
-    parts = {}
-    for source, rows in val_rows.items():
-        cache = ClipCache.build(
-            rows, recipe.data.cache, processor.image_processor, frames_per_second=processor.grid.frames_per_second
-        )
-        parts[source] = partial(
-            runner.score,
-            processor=processor,
-            rows=[row for row in rows if row.id in cache],
-            task=source.task,
-            conditions=source.conditions,
-            read=partial(_from_cache, cache),
-            batch_size=recipe.validation.batch_size,
-        )
-    if len(parts) == 1:
-        return next(iter(parts.values()))
-
-    tasks = [source.task for source in parts]
-    names = {s: s.task if tasks.count(s.task) == 1 else f"{s.task}_{s.val_split}" for s in parts}
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        found = {source: score(model) for source, score in parts.items()}
-        flat = {f"{names[source]}_{name}": value for source, scores in found.items() for name, value in scores.items()}
-        main = [scores[f"mean_{get_task(source.task).METRIC}"] for source, scores in found.items()]
-        return flat | {MEAN_OF_TASKS: float(np.mean(main))}
-
-    return validate
-
-
-def _from_cache(cache: ClipCache, row: Row, condition: Condition) -> Clip:
-    return condition.apply(cache[row.id], row.id)
 
 
 def _require_apart(train_rows: Sequence[Row], val_rows: Sequence[Row], root: str) -> None:

@@ -46,7 +46,7 @@ def write_card(folder: Path, recipe: Recipe, record: dict[str, Any]) -> None:
 def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
     """The text of the model card: what made this checkpoint, how it did on val, what it cannot do."""
     sources = recipe.data.sources()
-    tasks = " and ".join(source.task for source in sources)
+    tasks = " and ".join(dict.fromkeys(source.task for source in sources))
     origin = "from scratch" if recipe.model.checkpoint is None else f"from `{recipe.model.checkpoint}`"
     facts = {
         "Tasks and data": "; ".join(f"{source.task}, {source.train_split} of `{source.root}`" for source in sources),

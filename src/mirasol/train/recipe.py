@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Sequence
@@ -137,7 +138,7 @@ class ValidationRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run, complete: the same recipe, commit and data give the same checkpoint."""
+    """One training run, complete: the same recipe, commit and data give the same checkpoint on the same hardware."""
 
     output: str = "runs/grid_nano"
     seed: int = 0
@@ -159,20 +160,39 @@ class Recipe:
                 f"A run needs at least 1 epoch, found schedule.pretrain_epochs={self.schedule.pretrain_epochs} and "
                 f"schedule.finetune_epochs={self.schedule.finetune_epochs}: raise one of them."
             )
-        for source in self.data.sources():
+        sources = self.data.sources()
+        for source in sources:
             get_task(source.task)
+        places = [(source.task, source.root, source.train_split, source.val_split) for source in sources]
+        if len(set(places)) < len(places):
+            raise ValueError(
+                f"Recipe key data.also lists a task of the same root and splits twice, found {places}: "
+                "leave one out, and give the other more clips_per_epoch."
+            )
+        shares = {
+            f"{name} of {source.task}": getattr(source, name)
+            for source in sources
+            for name in ("clips_per_epoch", "questions_per_clip")
+            if getattr(source, name) is not None
+        }
         at_least_one = {
+            **shares,
             "logging_steps": self.logging_steps,
             "save_steps": self.save_steps,
             "schedule.batch_size": self.schedule.batch_size,
             "schedule.gradient_accumulation_steps": self.schedule.gradient_accumulation_steps,
             "validation.every_epochs": self.validation.every_epochs,
-            "data.questions_per_clip": self.data.questions_per_clip,
             "model.lora.rank": self.model.lora.rank if self.model.lora else 1,
         }
         for key, value in at_least_one.items():
             if value < 1:
                 raise ValueError(f"Recipe key {key} must be at least 1, found {value}: raise it.")
+        for source in sources:
+            if (source.clips_per_epoch or 0) % self.schedule.batch_size:
+                raise ValueError(
+                    f"clips_per_epoch of {source.task} must be a multiple of schedule.batch_size, found "
+                    f"{source.clips_per_epoch} and {self.schedule.batch_size}: the rest of a batch would be left out."
+                )
         if self.optimizer.ema_decay is not None and not 0 < self.optimizer.ema_decay < 1:
             raise ValueError(
                 f"Recipe key optimizer.ema_decay must lie between 0 and 1, found {self.optimizer.ema_decay}: "
@@ -191,6 +211,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ValueError(f"Expected YAML in {path}, found: {error}. Correct that line.") from error
     if not isinstance(values, dict):
         raise ValueError(f"Expected key: value lines in {path}, found {str(values)[:40]!r}. Write e.g. seed: 1.")
+    values = json.loads(json.dumps(values, default=str))  # what a YAML alias shares becomes two values
     apply_overrides(values, overrides)
     return build(Recipe, values)
 

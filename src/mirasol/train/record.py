@@ -32,6 +32,12 @@ def check_run(recipe: Recipe) -> None:
         _require_same(recipe, written)
 
 
+def written_bf16(recipe: Recipe) -> bool | None:
+    """Whether the run in the recipe's folder computes in bfloat16; None where there is no run."""
+    written = Path(recipe.output) / "recipe.yaml"
+    return load_recipe(written).bf16 if written.is_file() else None
+
+
 def open_run(recipe: Recipe) -> Path:
     """The run folder, holding recipe.yaml and environment.json; an existing one must be of the same recipe."""
     check_run(recipe)

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from transformers.utils import logging
 from mirasol.evaluate.run_folder import write_whole
 from mirasol.train.export import export
 from mirasol.train.recipe import Recipe, load_recipe
-from mirasol.train.record import check_run, open_run
+from mirasol.train.record import check_run, open_run, written_bf16
 from mirasol.train.trainer import MirasolTrainer, find_checkpoints, step_of
 
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -53,9 +53,13 @@ class TrainResult:
 
 def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainResult:
     """Trains by the recipe, or goes on with the run in its folder; the best checkpoint is in `<output>/best`."""
-    from mirasol.train.build import build_parts, resolve
+    from mirasol.train.build import build_parts
+    from mirasol.train.resolve import resolve
 
-    recipe = resolve(load_recipe(recipe_path, overrides))
+    recipe = load_recipe(recipe_path, overrides)
+    if recipe.bf16 is None:  # a run goes on as it began, on whatever hardware
+        recipe = replace(recipe, bf16=written_bf16(recipe))
+    recipe = resolve(recipe)
     check_run(recipe)  # before anything is decoded
     set_seed(recipe.seed)
     parts = build_parts(recipe)
@@ -73,6 +77,7 @@ def fit(
 ) -> TrainResult:
     """Trains `model` in the recipe's run folder, from its newest whole checkpoint if there is one."""
     logging.disable_progress_bar()  # of every file written; the bar of the steps is another one
+    origin = started_from(recipe.model.checkpoint)  # now: another run may replace that folder
     folder = open_run(recipe) if _is_main() else Path(recipe.output)
     checkpoints = find_checkpoints(folder / "checkpoints")
     resume_from = checkpoints[-1] if checkpoints else None
@@ -88,7 +93,7 @@ def fit(
             "train_minutes": (time.monotonic() - started) / 60,
             "num_parameters": sum(parameter.numel() for parameter in best.parameters()),
             "num_bad_clips": num_bad_clips(train_dataset),
-            "started_from": started_from(recipe.model.checkpoint),
+            "started_from": origin,
             "validation": {name.removeprefix("eval_"): value for name, value in metrics.items()},
         }
         export(best, processor, folder / "best", recipe=recipe, record=record)

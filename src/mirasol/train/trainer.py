@@ -144,7 +144,7 @@ class MirasolTrainer(Seq2SeqTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         tasks = getattr(self.train_dataset, "parts", [self.train_dataset])
         sizes = [len(task) for task in tasks]
-        self.sampler = EpochSampler(sizes, self.args.per_device_train_batch_size, self.recipe.seed)
+        self.sampler = EpochSampler(sizes, self._train_batch_size, self.recipe.seed)
         return self.sampler
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:

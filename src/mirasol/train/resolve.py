@@ -1,0 +1,99 @@
+"""What a recipe leaves open, written out: the processor's sizes by checkpoint or preset, bf16 by the hardware."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from mirasol.chunks import MirasolProcessor
+from mirasol.features.image_processing_mirasol import check_crop
+from mirasol.model.presets import preset
+from mirasol.train.recipe import ProcessorRecipe, Recipe
+
+SECONDS_PER_MEL_FRAME = 0.01
+NEW_PROCESSOR = ProcessorRecipe(
+    crop_fraction=1.0, crop_center=(0.5, 0.5), max_chunks=10, vocab_size=512, model_max_length=64
+)
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with what it leaves to the checkpoint or preset (sizes of the processor) and to the hardware (bf16)
+    written out."""
+    given = recipe.processor
+    if recipe.model.checkpoint is None:
+        named = preset(recipe.model.preset)
+        num_frames = given.num_frames_per_chunk or named.num_frames_per_chunk
+        num_mel_frames = given.num_mel_frames_per_chunk or named.num_mel_frames_per_chunk
+        default = replace(
+            NEW_PROCESSOR,
+            num_frames_per_chunk=num_frames,
+            num_mel_frames_per_chunk=num_mel_frames,
+            frames_per_second=num_frames / (num_mel_frames * SECONDS_PER_MEL_FRAME),
+            num_mel_bins=named.num_mel_bins,
+            image_size=named.image_size,
+        )
+    else:
+        default = sizes_of(saved_processor(recipe.model.checkpoint))
+        for name in ("vocab_size", "model_max_length"):
+            wanted, kept = getattr(given, name), getattr(default, name)
+            if wanted is not None and wanted < kept:
+                raise ValueError(
+                    f"Recipe key processor.{name} is {wanted}, but the tokenizer of {recipe.model.checkpoint} has "
+                    f"{kept} and is kept: leave the key out, or set processor.{name}=null."
+                )
+        given = replace(given, vocab_size=None, model_max_length=None)
+    chosen = {name: value for name, value in asdict(given).items() if value is not None}
+    sizes = replace(default, **chosen)
+    return replace(recipe, processor=sizes, bf16=has_bf16(recipe.device) if recipe.bf16 is None else recipe.bf16)
+
+
+def has_bf16(device: str = "auto") -> bool:
+    """Whether training has bfloat16 at full speed here; a CPU that only imitates it is 20 times slower in it."""
+    if torch.cuda.is_available() and device != "cpu":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def sizes_of(processor: MirasolProcessor) -> ProcessorRecipe:
+    """The processor's grid and sizes, as a recipe states them."""
+    image, tokenizer = processor.image_processor, processor.tokenizer
+    return ProcessorRecipe(
+        frames_per_second=processor.frames_per_second,
+        num_frames_per_chunk=processor.num_frames_per_chunk,
+        num_mel_frames_per_chunk=processor.num_mel_frames_per_chunk,
+        num_mel_bins=processor.feature_extractor.num_mel_bins,
+        image_size=image.image_size,
+        crop_fraction=image.crop_fraction,
+        crop_center=(image.crop_center[0], image.crop_center[1]),
+        max_chunks=processor.max_chunks,
+        vocab_size=len(tokenizer),
+        model_max_length=tokenizer.model_max_length,
+    )
+
+
+def saved_processor(checkpoint: str) -> MirasolProcessor:
+    """The processor of a checkpoint: a folder, or a name on the Hub, which has at most one slash."""
+    if not Path(checkpoint).is_dir() and checkpoint.count("/") != 1:
+        raise ValueError(
+            f"Recipe key model.checkpoint expects a folder, found nothing at {checkpoint}: train or copy the "
+            "checkpoint there, or name another one."
+        )
+    return MirasolProcessor.from_pretrained(checkpoint)
+
+
+def changed_processor(processor: MirasolProcessor, sizes: ProcessorRecipe) -> MirasolProcessor:
+    """A checkpoint's processor with the recipe's grid, crop and budget; its tokenizer and colours stay.
+
+    What the model cannot follow is refused afterwards, by `check_model_config`.
+    """
+    check_crop(sizes.crop_fraction or 0.0, sizes.crop_center or ())
+    for name in ("frames_per_second", "num_frames_per_chunk", "num_mel_frames_per_chunk", "max_chunks"):
+        setattr(processor, name, getattr(sizes, name))
+    processor.image_processor.image_size = sizes.image_size
+    processor.image_processor.crop_fraction = sizes.crop_fraction
+    processor.image_processor.crop_center = list(sizes.crop_center or ())
+    processor.feature_extractor.num_mel_bins = sizes.num_mel_bins
+    return processor

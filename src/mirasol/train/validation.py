@@ -1,0 +1,83 @@
+"""Validation by generation: a model's greedy answers on the val rows of every task, from cached clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from torch import nn
+
+from mirasol.chunks import MirasolProcessor
+from mirasol.data import ClipCache
+from mirasol.evaluate import runner
+from mirasol.evaluate.conditions import Condition
+from mirasol.media import Clip
+from mirasol.tasks import Row, get_task
+from mirasol.train.recipe import Recipe, SourceRecipe
+
+MEAN_OF_TASKS = "mean_tasks"
+
+
+def check_validation(recipe: Recipe) -> None:
+    """Refuses, before anything is decoded or trained, what the first validation could not measure."""
+    sources = recipe.data.sources(recipe.validation.conditions)
+    metric, mean = recipe.validation.metric, f"mean_{get_task(sources[0].task).METRIC}"
+    mean = MEAN_OF_TASKS if len(sources) > 1 else mean
+    if metric.startswith("mean_") and metric != mean:
+        raise ValueError(
+            f"Recipe key validation.metric is {metric!r}, but validation on "
+            f"{', '.join(source.task for source in sources)} gives {mean!r}: set validation.metric={mean}."
+        )
+    for name in {name for source in sources for name in source.conditions}:
+        if Condition(name).name == "swapped":
+            raise ValueError(
+                "Expected validation.conditions that leave one answer right, found 'swapped': measure it afterwards, "
+                "with mirasol evaluate --condition swapped."
+            )
+
+
+def build_validation(
+    recipe: Recipe, processor: MirasolProcessor, val_rows: Mapping[SourceRecipe, Sequence[Row]]
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A function from a model to the metrics of its greedy answers on the rows of each source.
+
+    Of several sources each metric has the task's name before it (with its split, where a task comes twice), and
+    `mean_tasks` is the mean of their main ones.
+    """
+    parts = {}
+    for source, rows in val_rows.items():
+        cache = ClipCache.build(
+            rows, recipe.data.cache, processor.image_processor, frames_per_second=processor.grid.frames_per_second
+        )
+        parts[source] = partial(
+            runner.score,
+            processor=processor,
+            rows=[row for row in rows if row.id in cache],
+            task=source.task,
+            conditions=source.conditions,
+            read=partial(_from_cache, cache),
+            batch_size=recipe.validation.batch_size,
+        )
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+
+    names = dict(zip(parts, apart([s.task for s in parts], [s.val_split for s in parts]), strict=True))
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        found = {source: score(model) for source, score in parts.items()}
+        flat = {f"{names[source]}_{name}": value for source, scores in found.items() for name, value in scores.items()}
+        main = [scores[f"mean_{get_task(source.task).METRIC}"] for source, scores in found.items()]
+        return flat | {MEAN_OF_TASKS: float(np.mean(main))}
+
+    return validate
+
+
+def apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The names, those that occur twice with `more` behind them, and with their number where that is not enough."""
+    longer = [name if names.count(name) == 1 else f"{name}_{part}" for name, part in zip(names, more, strict=True)]
+    return [name if longer.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(longer)]
+
+
+def _from_cache(cache: ClipCache, row: Row, condition: Condition) -> Clip:
+    return condition.apply(cache[row.id], row.id)
