@@ -26,7 +26,8 @@ def test_every_shipped_recipe_loads_and_survives_a_round_trip(path, write):
 
 
 def test_an_override_changes_one_of_two_values_that_an_alias_shares(write):
-    text = "data: {also: [{task: esc10, root: a, augmentation: &one {shift_seconds: [0, 0]}}, {task: fsdd, root: b, augmentation: *one}]}"
+    first = "{task: esc10, root: a, augmentation: &one {shift_seconds: [0, 0]}}"
+    text = f"data: {{also: [{first}, {{task: fsdd, root: b, augmentation: *one}}]}}"
     recipe = load_recipe(write(text), ["data.also.1.augmentation.flip_probability=0.25"])
     assert [source.augmentation.flip_probability for source in recipe.data.also] == [0.5, 0.25]
     assert [source.augmentation.shift_seconds for source in recipe.data.also] == [(0, 0), (0, 0)]
