@@ -44,8 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("mirasol: interrupted", file=sys.stderr)
         return 130
     if result is not None:  # of several processes, one has the result
-        print(json.dumps(result.as_dict(), indent=2) if as_json else result)
+        show(json.dumps(result.as_dict(), indent=2) if as_json else str(result))
     return 0
+
+
+def show(text: str) -> None:
+    """Prints the text; a reader that has seen enough (`| head`) is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes it
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:

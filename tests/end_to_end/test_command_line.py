@@ -48,6 +48,13 @@ def test_help_is_fast_and_has_examples():
     assert not {"torch", "transformers", "numpy", "av"} & set(run.stdout.split())
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = Path(sys.executable).with_name("mirasol")
+    run = subprocess.Popen([command, "data", "info", "vggsound"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stdout.close()
+    assert (run.stderr.read(), run.wait(timeout=60)) == (b"", 0)
+
+
 @pytest.mark.parametrize("command", ["ask", "train", "init", "evaluate", "info", "demo"])
 def test_every_command_explains_itself_and_speaks_json(command, capsys):
     with pytest.raises(SystemExit) as stop:
