@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 
 class BatchedMuon(torch.optim.Muon):
-    """`torch.optim.Muon` that orthogonalises all matrices of one shape at once, on CPU in float32.
+    """`torch.optim.Muon`, its rate always "match_rms_adamw", that takes all matrices of one shape at once, on CPU in
+    float32.
 
     torch takes them one by one and in bfloat16, which a CPU without instructions for it computes 20 times slower than
     float32: there the optimizer took longer than forward and backward (docs/log.md).
