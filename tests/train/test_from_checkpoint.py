@@ -1,6 +1,8 @@
 """Training that goes on from a checkpoint: what a recipe leaves out is the checkpoint's, what it names is changed."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -26,6 +28,14 @@ def recipe(repository, untrained, tmp_path):
         return load_recipe(path, [*few, *overrides])
 
     return make
+
+
+def test_the_command_loads_the_checkpoint_too(untrained):
+    code = "import sys; sys.argv = ['mirasol']; from mirasol.train.resolve import saved_processor; "
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}saved_processor({str(untrained)!r})"], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-500:]
 
 
 def test_sizes_that_are_left_out_are_the_checkpoints(recipe, untrained):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mirasol.chunks import MirasolProcessor
+from mirasol import MirasolProcessor  # from there, because only that registers its parts in the command
 from mirasol.features.image_processing_mirasol import check_crop
 from mirasol.model.presets import preset
 from mirasol.train.recipe import ProcessorRecipe, Recipe
