@@ -5,13 +5,17 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import pytest
 
 from mirasol.evaluate import answering, runner
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.processes import Processes
+from mirasol.evaluate.run_folder import RunFolder
 from mirasol.evaluate.runner import evaluate, evaluate_rows
 from mirasol.tasks import grid
 
@@ -133,6 +137,56 @@ def test_two_processes_write_the_bytes_of_one(untrained, grid_root, tmp_path):
     assert "predictions.jsonl" in names
     for name in names:
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
+
+
+@dataclass(frozen=True)
+class Thread(Processes):
+    """A process of several, as a thread of this one."""
+
+    barrier: threading.Barrier | None = None
+
+    def wait(self) -> None:
+        self.barrier.wait(timeout=60)
+
+
+@pytest.mark.parametrize(("late", "too_late"), [("_check", "parts"), ("answered", "parts/0.jsonl")])
+def test_a_process_that_looks_late_finds_the_folder_as_the_first_one_did(
+    loaded, rows, tmp_path, monkeypatch, late, too_late
+):
+    barrier, has_looked = threading.Barrier(2), threading.Event()
+    look, begin = getattr(RunFolder, late), RunFolder.begin
+
+    def look_late(folder):
+        second = threading.current_thread().name == "process_1"
+        while second and not (barrier.n_waiting or barrier.broken or (folder.folder / too_late).exists()):
+            time.sleep(0.01)  # until the first process waits for this one, or has gone on without
+        found = look(folder)
+        if second:
+            has_looked.set()
+        return found
+
+    def begin_slowly(folder):  # there are files, and not yet the one that says whose
+        (folder.folder / "parts").mkdir(parents=True)
+        if late == "_check":
+            has_looked.wait(60)
+        begin(folder)
+
+    monkeypatch.setattr(RunFolder, late, look_late)
+    monkeypatch.setattr(RunFolder, "begin", begin_slowly)
+    with ThreadPoolExecutor(2, thread_name_prefix="process") as pool:
+        both = [pool.submit(answered_by, loaded, rows, tmp_path / "two", Thread(n, 2, barrier)) for n in range(2)]
+        first, second = (one.result(timeout=120) for one in both)
+    assert len(first.predictions) == 2 * len(rows) and second is None
+    run(loaded, rows, tmp_path / "one", batch_size=1, workers=0)
+    assert results(tmp_path / "two") == results(tmp_path / "one")
+
+
+def answered_by(loaded, rows, folder, process):
+    try:
+        return run(loaded, rows, folder, batch_size=1, workers=0, processes=process)
+    except BaseException:
+        process.barrier.abort()  # the other one waits in vain
+        raise
 
 
 def test_several_processes_need_a_folder(untrained, grid_root, monkeypatch):
