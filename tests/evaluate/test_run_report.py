@@ -1,17 +1,20 @@
 """The report of a run: one file for any task, with baselines, the paper's number, the audit and wrong answers."""
 
+import base64
+import io
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mirasol.evaluate.baselines import baselines
 from mirasol.evaluate.conditions import AUDIT, Condition
-from mirasol.evaluate.run_report import choose_fails, fit, interval_of, write_report
+from mirasol.evaluate.run_report import choose_fails, fit, interval_of, with_strips, write_report
 from mirasol.evaluate.runner import evaluate_rows
 from mirasol.evaluate.summary import Prediction, audit, summarise
-from mirasol.tasks import Question, Row, get_task, grid, jsonl
+from mirasol.tasks import Question, Row, drone, get_task, grid, jsonl
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,19 @@ def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(loaded, rows, 
     assert result.metrics["audit"]["both"]["questions"] == result.metrics["audit"]["silent"]["questions"] == 4
     names = {path.name for path in tmp_path.iterdir()}
     assert {f"predictions_{name}.jsonl" for name in AUDIT[1:]} <= names
+
+
+def test_a_clip_without_a_picture_is_shown_by_its_sound_alone_and_no_longer_than_it_lasts(loaded, repository):
+    row = drone.load(repository / "data" / "drone_cc0", "test_sound")[0]
+    (_, shown), (_, unread) = with_strips(
+        [prediction(row.id, 0, right=False), prediction("gone", 0, right=False)],
+        [row, replace(row, id="gone", media=row.media.with_name("gone.ogg"))],
+        loaded[1],
+    )
+    picture = Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]*)", shown)[1])))
+    last_columns = np.asarray(picture)[:, -picture.width // 20 :].astype(float)
+    assert shown.count("<img") == 1 and last_columns.std() > 10  # sound to the end, not the rest of the last chunk
+    assert unread == "<div class=none>cannot be read</div>"
 
 
 def prediction(clip, number, right, sound_used=True, kind="color", **fields):

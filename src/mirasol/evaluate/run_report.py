@@ -1,5 +1,5 @@
 """The report of one evaluation: scores with their intervals beside baselines and the paper's numbers, the audit of the
-sound, and wrong answers with pictures, on one page that needs nothing else."""
+sound, and wrong answers with frames or sound, on one page that needs nothing else."""
 
 import html
 import platform
@@ -16,10 +16,11 @@ from jaxtyping import UInt8
 from mirasol import __version__
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import Condition
-from mirasol.evaluate.drawing import image_uri, interval_plot
+from mirasol.evaluate.drawing import image_uri, interval_plot, spectrogram_uri
 from mirasol.evaluate.page import facts_html, percent, render, shorten, table
 from mirasol.evaluate.run_folder import write_whole
 from mirasol.evaluate.summary import AUDIT_NAMES, Prediction
+from mirasol.media import Clip
 from mirasol.tasks import Row, get_task, segment_of
 
 NUM_FAILS = 12
@@ -66,7 +67,7 @@ def write_report(
         ranking=ranking_html(metrics.get("ranking", {}), metrics.get("class_ranking", {})),
         audit=audit_html(metrics.get("audit", {})),
         fails_note=f"{len(fails)} of {wrong:,}, those the model was surest of, from every kind of question in turn.",
-        fails="".join(fail_html(fail, pictures) for fail, pictures in with_pictures(fails, rows, processor)),
+        fails="".join(fail_html(fail, shown) for fail, shown in with_strips(fails, rows, processor)),
         about=about_html(info),
         checkpoint=html.escape(str(metrics["checkpoint"])),
         date=time.strftime("%Y-%m-%d"),
@@ -205,29 +206,39 @@ def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> l
     return list(chosen.values())[:count]
 
 
-def with_pictures(
-    fails: Sequence[Prediction], rows: Sequence[Row], processor
-) -> Iterator[tuple[Prediction, list[UInt8[np.ndarray, "height width channel"]]]]:
-    """Each wrong answer with some frames of its clip, none where there is no picture."""
+def with_strips(fails: Sequence[Prediction], rows: Sequence[Row], processor) -> Iterator[tuple[Prediction, str]]:
+    """Each wrong answer with what there is of its clip: some frames, or where there is no picture, its sound in
+    colours."""
     places = {row.id: row for row in rows}
     for fail in fails:
         row = places[fail.clip]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                frames = processor.read_clip(row.media, use_audio=False, **segment_of(row)).frames
+                shown = strip(processor.read_clip(row.media, **segment_of(row)), processor)
         except (ValueError, OSError):
-            frames = None
-        count = 0 if frames is None else NUM_PICTURES
-        yield fail, [frames[int((place + 0.5) * len(frames) / count)] for place in range(count)]
+            shown = "<div class=none>cannot be read</div>"
+        yield fail, shown
 
 
-def fail_html(fail: Prediction, pictures: Sequence[np.ndarray]) -> str:
+def strip(clip: Clip, processor) -> str:
+    """Frames side by side, or the log-mel of a clip without any."""
+    if clip.frames is not None:
+        shown = [clip.frames[int((place + 0.5) * len(clip.frames) / NUM_PICTURES)] for place in range(NUM_PICTURES)]
+        return "".join(f'<img src="{image_uri(fit(picture), PICTURE_SIZE)}" alt="">' for picture in shown)
+    inputs = processor.chunk_clip(clip)
+    heard = inputs["audio_chunk_mask"]
+    mel = inputs["input_features"][heard].flatten(0, 1).numpy()
+    share = min(clip.duration / float(inputs["chunk_times"][heard].max()), 1.0)  # the last chunk is filled up
+    mel = mel[: max(round(share * len(mel)), 1)]
+    return f'<img class="sound" src="{spectrogram_uri(mel)}" alt="spectrogram">'
+
+
+def fail_html(fail: Prediction, shown: str) -> str:
     """One wrong answer."""
-    strip = "".join(f'<img src="{image_uri(fit(picture), PICTURE_SIZE)}" alt="">' for picture in pictures)
     ranked = f"<small>then: {shorten(', '.join(fail.ranked[1:]))}</small>" if fail.ranked else ""
     return (
-        f'<div class="fail"><div class="strip">{strip or "<div class=none>no picture</div>"}</div>'
+        f'<div class="fail"><div class="strip">{shown}</div>'
         f'{shorten(fail.question, 200)}<br><span class="mark no">✗</span><span class="answer">'
         f'{shorten(fail.generated)}</span> <span class="was">true: {html.escape(fail.answer)}</span>'
         f"<small>{html.escape(fail.kind)} · confidence {percent(fail.confidence)} % · clip {html.escape(fail.clip)}"
