@@ -5,7 +5,9 @@ import re
 import numpy as np
 import pytest
 
+from mirasol import DEFAULT_CHECKPOINT
 from mirasol.evaluate.bootstrap import Interval
+from mirasol.evaluate.labelled_sets import SETS
 from mirasol.evaluate.page import AccuracyRow, Answered, Story, accuracy_table, render, story_html, swapped_bars
 from mirasol.evaluate.report import choose_stories, demo
 from mirasol.evaluate.summary import Prediction
@@ -23,6 +25,18 @@ def test_demo_writes_one_file_that_needs_nothing_else(untrained, grid_root, tmp_
     assert "no better than chance" in page
     assert result.report in str(result)
     assert len(result.try_next) == 3
+    assert result.sets == {} and "spoken digits" not in page
+
+
+def test_the_shipped_checkpoint_is_also_asked_about_the_sets_beside_grid(grid_root, tmp_path):
+    if not (DEFAULT_CHECKPOINT / "config.json").is_file():
+        pytest.skip(f"needs the shipped checkpoint in {DEFAULT_CHECKPOINT}, which is not there")
+    result = demo(None, grid_root, tmp_path / "report.html", max_clips=2)
+    assert {name: found["clips"] for name, found in result.sets.items()} == {each.name: 2 for each in SETS}
+    page = (tmp_path / "report.html").read_text()
+    for name, found in result.sets.items():
+        assert f"{100 * found['value']:5.1f} % of clips right" in str(result)
+        assert f"<td>{name}</td><td>2</td>" in page
 
 
 def story(**changes) -> Story:

@@ -10,7 +10,7 @@ import torch
 
 from mirasol.chunks import MirasolProcessor
 from mirasol.train.build import build_parts
-from mirasol.train.export import write_card
+from mirasol.train.export import export, write_card
 from mirasol.train.recipe import load_recipe
 from mirasol.train.record import open_run, written_bf16
 from mirasol.train.resolve import resolve, sizes_of
@@ -82,6 +82,22 @@ def test_grid_and_crop_can_be_changed_and_reach_the_exported_processor(recipe, t
 def test_what_the_weights_cannot_follow_is_refused(recipe, override, message):
     with pytest.raises(ValueError, match=message):
         build_parts(resolve(recipe(override)))
+
+
+def test_the_parts_of_an_exported_model_do_not_name_the_format_it_was_loaded_in(recipe, tmp_path):
+    parts = build_parts(resolve(recipe()))
+    export(parts["model"], parts["processor"], tmp_path / "best", recipe=recipe(), record={})
+    config = json.loads((tmp_path / "best" / "config.json").read_text())
+    assert config["dtype"] == "bfloat16"
+    assert [name for name, value in config.items() if isinstance(value, dict) and "dtype" in value] == []
+
+
+def test_the_card_names_every_task_and_leaves_out_counts_of_bad_clips(recipe, tmp_path):
+    also = "data.also=[{task: fsdd, root: FSDD}, {task: esc10, root: ESC10}]"
+    write_card(tmp_path, recipe(also), {"validation": {"grid_slots_both": 0.5, "grid_bad_clips_both": 0.0}})
+    card = (tmp_path / "README.md").read_text()
+    assert "# Mirasol, nano, trained on grid, fsdd and esc10" in card
+    assert "| grid_slots | 0.5000 |" in card and "bad_clips" not in card
 
 
 def test_the_card_tells_what_made_the_checkpoint_it_started_from(recipe, tmp_path):

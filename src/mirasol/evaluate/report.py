@@ -20,6 +20,7 @@ from mirasol.evaluate.attention import attention_weights, leave_one_out_weights
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import CONDITIONS, Condition, swap_partners
 from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs, with_answers
+from mirasol.evaluate.labelled_sets import measure_sets, sets_html
 from mirasol.evaluate.page import (
     AccuracyRow,
     Answered,
@@ -55,6 +56,7 @@ class Demo:
     report: str
     accuracy: dict[str, dict[str, Any]]
     follows: dict[str, Any]
+    sets: dict[str, dict[str, Any]]
     rests_on: list[dict[str, Any]]
     seconds: float
     try_next: list[str] = field(default_factory=list)
@@ -64,14 +66,18 @@ class Demo:
         return dict(vars(self))
 
     def __str__(self) -> str:
-        lines = []
-        for name, entry in self.accuracy.items():
-            value, low, high = (100 * entry[key] for key in ("value", "low", "high"))
-            lines.append(f"  {CONDITIONS[name]:16s} {value:5.1f} % of word slots right [{low:.1f}, {high:.1f}]")
+        lines = [measured(CONDITIONS[name], "word slots", entry) for name, entry in self.accuracy.items()]
         sound, picture = (100 * self.follows["slots"][part]["value"] for part in ("sound", "picture"))
-        lines += [f"  {'swapped sound':16s} {sound:5.1f} % follow the sound, {picture:.1f} % the picture", ""]
+        lines += [f"  {'swapped sound':21s} {sound:5.1f} % follow the sound, {picture:.1f} % the picture"]
+        lines += [measured(name, "clips", entry) for name, entry in self.sets.items()] + [""]
         lines += [f"report: {self.report}  ({self.seconds:.0f} s)", "", "try next:"]
         return "\n".join(lines + [f"  {command}" for command in self.try_next])
+
+
+def measured(name: str, what: str, entry: dict[str, Any]) -> str:
+    """A line of the summary."""
+    value, low, high = (100 * entry[key] for key in ("value", "low", "high"))
+    return f"  {name:21s} {value:5.1f} % of {what} right [{low:.1f}, {high:.1f}]"
 
 
 def demo(
@@ -80,7 +86,8 @@ def demo(
     output: str | Path = "report.html",
     max_clips: int | None = None,
 ) -> Demo:
-    """Measures on the GRID test clips with picture and sound, either alone, and swapped sound; writes the page."""
+    """Measures on the GRID test clips with picture and sound, either alone, and swapped sound, and the shipped
+    checkpoint on the labelled sets that lie beside GRID too; writes the page."""
     start = time.perf_counter()
     root = Path("data/grid_s1" if root is None else root)
     rows = grid.load(root, "test")[:max_clips]
@@ -89,6 +96,7 @@ def demo(
     runs = {name: evaluate_rows(model, processor, rows, Condition(name), root=root) for name in SHOWN_AS}
     rests_on = measure_rests_on(model, processor, rows[:NUM_RESTS_ON_CLIPS])
     method = better_method(rests_on)
+    sets = measure_sets(model, processor, root.parent, max_clips) if checkpoint is None else {}
     stories = [
         tell(model, processor, row, rows, runs, method)
         for row in choose_stories(rows, runs["both"].predictions, NUM_STORIES)
@@ -97,7 +105,7 @@ def demo(
     path = Path(output).resolve()
     follows, shares = runs["swapped"].metrics["follows"], [share.as_dict() for share in rests_on]
     seconds, commands = round(time.perf_counter() - start, 1), next_commands(root, rows, checkpoint)
-    result = Demo(str(path), accuracy, follows, shares, seconds, commands)
+    result = Demo(str(path), accuracy, follows, sets, shares, seconds, commands)
     path.parent.mkdir(parents=True, exist_ok=True)
     chance = chance_levels(train_rows("grid", root) or rows)  # type: ignore[arg-type]
     write_whole(path, page(model, runs, stories, rests_on, method, result, chance, checkpoint))
@@ -237,6 +245,7 @@ def page(
         times=times_table({slot: both["scores"][f"when_{slot}"] for slot in grid.SLOTS}),
         **{f"follows_{part}": percent(follows["slots"][part]["value"]) for part in parts},
         swapped=swapped_bars({k: {part: follows[v][part]["value"] for part in parts} for k, v in kinds.items()}),
+        sets=sets_html(result.sets),
         weights_are=METHOD_NAMES[method],
         rests_on=rests_on_text(rests_on),
         clips="".join(story_html(story) for story in stories),

@@ -25,6 +25,8 @@ def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, re
     shutil.rmtree(partial, ignore_errors=True)
     config = copy.deepcopy(model.config)
     config.use_cache = True  # the Trainer turns it off, and generation would project the clip anew for every word
+    for name in config.sub_configs:  # of a model that was loaded, the parts name the format it was loaded in
+        getattr(config, name).dtype = None
     exported = type(model)(config)
     exported.load_state_dict(merged_state_dict(model))
     exported.set_objective("finetune")
@@ -46,7 +48,8 @@ def write_card(folder: Path, recipe: Recipe, record: dict[str, Any]) -> None:
 def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
     """The text of the model card: what made this checkpoint, how it did on val, what it cannot do."""
     sources = recipe.data.sources()
-    tasks = " and ".join(dict.fromkeys(source.task for source in sources))
+    *first, last = dict.fromkeys(source.task for source in sources)
+    tasks = f"{', '.join(first)} and {last}" if first else last
     origin = "from scratch" if recipe.model.checkpoint is None else f"from `{recipe.model.checkpoint}`"
     facts = {
         "Tasks and data": "; ".join(f"{source.task}, {source.train_split} of `{source.root}`" for source in sources),
@@ -101,7 +104,7 @@ def _table(metrics: dict[str, Any], conditions: Sequence[str]) -> list[str]:
     cells: dict[str, dict[str, Any]] = {}
     for name, value in metrics.items():
         condition = next((condition for condition in conditions if name.endswith(f"_{condition}")), None)
-        if condition is not None and not name.startswith("bad_clips"):
+        if condition is not None and not name.endswith(f"bad_clips_{condition}"):
             cells.setdefault(name.removesuffix(f"_{condition}"), {})[condition] = value
     shown = [
         f"| {name} | " + " | ".join("-" if values.get(c) is None else f"{values[c]:.4f}" for c in conditions) + " |"
