@@ -336,13 +336,14 @@ class MirasolProcessor(ProcessorMixin):
             return torch.zeros(len(mask), self.num_frames_per_chunk, 3, size, size)
         used, slots = np.unique(placement.frame_index[mask.numpy()], return_inverse=True)
         frames = check_frames(clip.frames)
-        frames = frames if len(used) == len(frames) else frames[used]
         if not do_resize and frames.shape[1:3] != (size, size):
             raise ValueError(
                 f"With do_resize=False frames must be {size} x {size} pixels, but these are "
                 f"{frames.shape[1]} x {frames.shape[2]}: resize them, or leave do_resize on."
             )
-        pixels = self.image_processor.crop_and_resize(frames, crop=clip.crop if do_resize else WHOLE)
+        pixels = self.image_processor.crop_and_resize(
+            frames, crop=clip.crop if do_resize else WHOLE, selected=None if len(used) == len(frames) else used
+        )
         # Whole frames are copied faster when each is one piece of memory.
         shown = pixels.contiguous().index_select(0, torch.from_numpy(slots.ravel()))
         shown = rearrange(shown, "(chunk frame) ... -> chunk frame ...", frame=self.num_frames_per_chunk)

@@ -55,11 +55,13 @@ class MirasolVideoProcessor(BaseImageProcessor):
         frames: UInt8[np.ndarray, "frame height width 3"],
         image_size: int | None = None,
         crop: Sequence[float] | None = None,
-    ) -> UInt8[Tensor, "frame 3 size size"]:
+        selected: np.ndarray | None = None,
+    ) -> UInt8[Tensor, "selected 3 size size"]:
         """The square of every frame that the model sees, `image_size` pixels wide, still uint8.
 
-        `crop` (fraction, x, y) stands in for the processor's own. The frames are seen channels-last (no copy) because
-        antialiased uint8 resizing is much faster so.
+        `crop` (fraction, x, y) stands in for the processor's own. Of the frames numbered in `selected`, if given, only
+        the square is copied. The frames are seen channels-last (no copy) because antialiased uint8 resizing is much
+        faster so.
         """
         size = self.image_size if image_size is None else image_size
         fraction, *center = self.crop if crop is None else crop
@@ -71,6 +73,7 @@ class MirasolVideoProcessor(BaseImageProcessor):
             for part, length in zip(center, (width, height), strict=True)
         )
         square = frames[:, top : top + side, left : left + side]
+        square = square if selected is None else square[selected]
         if not (square.flags.c_contiguous and square.flags.writeable):
             square = square.copy()
         pixels = rearrange(torch.from_numpy(square), "frame height width channel -> frame channel height width")
