@@ -84,7 +84,7 @@ def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
             "",
             "## Validation",
             "Share of generated answers that match exactly on the val split, and errors in seconds. "
-            f"`{recipe.validation.metric}` chose this checkpoint; the test split took no part in any choice.",
+            f"`{recipe.validation.metric}` chose this checkpoint among those of its run, on val alone.",
             "",
             *_table(record.get("validation", {}), recipe.validation.conditions),
             "",
