@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from mirasol import DEFAULT_CHECKPOINT
 from mirasol.cli import main
 
 # What is appended to a command to make it small: a test may not train for an hour.
@@ -29,12 +28,6 @@ def blocks(text: str, language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def readme(repository) -> str:
     return (repository / "README.md").read_text()
-
-
-@pytest.fixture
-def shipped():
-    if not (DEFAULT_CHECKPOINT / "config.json").is_file():
-        pytest.skip(f"needs the shipped checkpoint in {DEFAULT_CHECKPOINT}, which is not there")
 
 
 def commands(text: str, program: str) -> list[list[str]]:
@@ -59,7 +52,7 @@ def test_every_make_target_exists(readme, repository):
         subprocess.run(["make", "--dry-run", target], cwd=repository, check=True, capture_output=True)
 
 
-def test_every_mirasol_command_runs(readme, repository, shipped, tmp_path, monkeypatch, capsys):
+def test_every_mirasol_command_runs(readme, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(repository)
     found = commands(readme, "mirasol")
     assert {words[1] for words in found} == {"ask", "info", "evaluate", "train", "data", "export"}
@@ -70,7 +63,7 @@ def test_every_mirasol_command_runs(readme, repository, shipped, tmp_path, monke
         assert capsys.readouterr().out
 
 
-def test_the_python_lines_answer(readme, repository, shipped):
+def test_the_python_lines_answer(readme, repository):
     (code,) = blocks(readme, "python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     run = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=300)

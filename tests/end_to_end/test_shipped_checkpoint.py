@@ -2,7 +2,6 @@
 
 import pytest
 
-from mirasol import DEFAULT_CHECKPOINT
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.generation import load_checkpoint
 from mirasol.evaluate.labelled_sets import SETS, measure_sets
@@ -19,8 +18,6 @@ SHOWN = {
 
 @pytest.fixture(scope="module")
 def shipped():
-    if not (DEFAULT_CHECKPOINT / "config.json").is_file():
-        pytest.skip(f"needs the shipped checkpoint in {DEFAULT_CHECKPOINT}, which is not there")
     return load_checkpoint()
 
 
@@ -38,7 +35,7 @@ def scores(shipped, grid_root):
 @pytest.mark.slow
 @pytest.mark.parametrize("condition", ["both", "sound"])
 def test_words_are_heard(scores, condition):
-    assert scores[condition]["slots"] >= 0.978
+    assert scores[condition]["slots"] >= 0.98
     assert scores[condition]["sentence"] >= 0.88
 
 

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 
-from mirasol import DEFAULT_CHECKPOINT
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.labelled_sets import SETS
 from mirasol.evaluate.page import AccuracyRow, Answered, Story, accuracy_table, render, story_html, swapped_bars
@@ -29,8 +28,6 @@ def test_demo_writes_one_file_that_needs_nothing_else(untrained, grid_root, tmp_
 
 
 def test_the_shipped_checkpoint_is_also_asked_about_the_sets_beside_grid(grid_root, tmp_path):
-    if not (DEFAULT_CHECKPOINT / "config.json").is_file():
-        pytest.skip(f"needs the shipped checkpoint in {DEFAULT_CHECKPOINT}, which is not there")
     result = demo(None, grid_root, tmp_path / "report.html", max_clips=2)
     assert {name: found["clips"] for name, found in result.sets.items()} == {each.name: 2 for each in SETS}
     page = (tmp_path / "report.html").read_text()

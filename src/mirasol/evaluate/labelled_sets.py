@@ -9,6 +9,7 @@ from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.drawing import interval_plot
 from mirasol.evaluate.page import percent, table
+from mirasol.evaluate.run_report import cell
 from mirasol.evaluate.runner import evaluate_rows, load_rows
 
 
@@ -53,10 +54,8 @@ def sets_html(found: dict[str, dict[str, Any]]) -> str:
     head += ['<th class="plot">0 to 100 %, dashed: most common answer</th>', "<th>most common answer</th>"]
     lines = []
     for name, entry in found.items():
-        between = f'<span class="ci">{percent(entry["low"], 1)} to {percent(entry["high"], 1)}</span>'
         interval = Interval(entry["value"], entry["low"], entry["high"], entry["clips"])
-        cells = [f"<td>{html.escape(name)}</td>", f"<td>{entry['clips']}</td>"]
-        cells += [f'<td class="main">{percent(entry["value"], 1)} %{between}</td>']
+        cells = [f"<td>{html.escape(name)}</td>", f"<td>{entry['clips']}</td>", cell(entry)]
         cells += [f'<td class="plot">{interval_plot(interval, entry["most_common_answer"])}</td>']
         lines.append(("", [*cells, f"<td>{percent(entry['most_common_answer'], 1)} %</td>"]))
     return (

@@ -226,7 +226,7 @@ def strip(clip: Clip, processor) -> str:
     if clip.frames is not None:
         shown = [clip.frames[int((place + 0.5) * len(clip.frames) / NUM_PICTURES)] for place in range(NUM_PICTURES)]
         return "".join(f'<img src="{image_uri(fit(picture), PICTURE_SIZE)}" alt="">' for picture in shown)
-    inputs = processor.chunk_clip(clip)
+    inputs = processor.chunk_clip(clip)  # as many columns as the model hears, however long the sound is
     heard = inputs["audio_chunk_mask"]
     mel = inputs["input_features"][heard].flatten(0, 1).numpy()
     share = min(clip.duration / float(inputs["chunk_times"][heard].max()), 1.0)  # the last chunk is filled up
