@@ -23,7 +23,7 @@ BEGIN = time.perf_counter(), time.process_time()  # before the imports, which co
 import torch  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs  # noqa: E402
+from mirasol.answer.generation import generate_answers, load_checkpoint, split_inputs  # noqa: E402
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration  # noqa: E402
 from mirasol.tasks import get_task  # noqa: E402
 from mirasol.train.build import build_processor, model_config, training_texts  # noqa: E402

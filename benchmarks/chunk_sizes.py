@@ -12,10 +12,10 @@ import time
 
 import torch
 
-from mirasol.evaluate.sizes import build, measure, parameters_by_part
 from mirasol.model.configuration_mirasol import MirasolConfig
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import preset
+from mirasol.model.sizes import build, measure, parameters_by_part
 
 FRAMES, CHUNKS = (4, 8, 16, 32, 64), (4, 16, 64, 128)
 NARROW = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from mirasol.evaluate.answering import Job, answer_batches
+from mirasol.answer.generation import load_checkpoint
+from mirasol.evaluate.batches import Job, answer_batches
 from mirasol.evaluate.conditions import Condition
-from mirasol.evaluate.generation import load_checkpoint
 from mirasol.evaluate.loader import CLIPS_AHEAD, ShownClips, load_ahead
 from mirasol.tasks import Question, Row
 

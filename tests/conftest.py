@@ -19,7 +19,7 @@ SOURCE = REPOSITORY / "src" / "mirasol"
 # The modules whose jaxtyping signatures are enforced while testing; users pay nothing. Only these, because `@strict`
 # config modules must not be hooked. The hook stays for the whole session: modules load lazily.
 SHAPED = [*(SOURCE / "features").glob("*.py"), *(SOURCE / "model").glob("modeling_*.py")]
-SHAPED += [SOURCE / name for name in ("data/augment.py", "evaluate/attention.py", "evaluate/generation.py")]
+SHAPED += [SOURCE / name for name in ("data/augment.py", "answer/attribution.py", "answer/generation.py")]
 install_import_hook([f"mirasol.{path.parent.name}.{path.stem}" for path in SHAPED], "beartype.beartype")
 
 
@@ -60,3 +60,11 @@ def untrained(tmp_path_factory, grid_root) -> Path:
     MirasolForConditionalGeneration(model_config(recipe, processor)).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(untrained):
+    """The same, loaded: (model, processor)."""
+    from mirasol.answer.generation import load_checkpoint
+
+    return load_checkpoint(untrained)

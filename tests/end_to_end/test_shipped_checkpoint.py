@@ -2,10 +2,10 @@
 
 import pytest
 
+from mirasol.answer.generation import load_checkpoint
 from mirasol.evaluate.conditions import Condition
-from mirasol.evaluate.generation import load_checkpoint
-from mirasol.evaluate.labelled_sets import SETS, measure_sets
 from mirasol.evaluate.runner import evaluate_rows, load_rows
+from mirasol.report.labelled_sets import SETS, measure_sets
 
 SHOWN = {
     "both": Condition("both"),

@@ -14,7 +14,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor, pipeline
 from transformers.utils import hub
 
 from mirasol import DEFAULT_CHECKPOINT
-from mirasol.evaluate.ask import ask
+from mirasol.answer.ask import ask
 
 QUESTION = "which color is named?"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from mirasol.evaluate import answering, runner
+from mirasol.evaluate import batches, runner
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.processes import Processes
 from mirasol.evaluate.run_folder import RunFolder
@@ -39,7 +39,7 @@ def results(folder) -> list[bytes]:
 
 def test_a_killed_run_goes_on_without_answering_anything_twice(loaded, rows, tmp_path, monkeypatch):
     whole = run(loaded, rows, tmp_path / "whole")
-    real, answered = answering._answer_batch, []
+    real, answered = batches._answer_batch, []
 
     def killed_in_the_third_batch(model, processor, job, rows, clips):
         if len(answered) == 4:
@@ -47,7 +47,7 @@ def test_a_killed_run_goes_on_without_answering_anything_twice(loaded, rows, tmp
         answered.extend(row.id for row in rows)
         return real(model, processor, job, rows, clips)
 
-    monkeypatch.setattr(answering, "_answer_batch", killed_in_the_third_batch)
+    monkeypatch.setattr(batches, "_answer_batch", killed_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):
         run(loaded, rows, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()
@@ -58,7 +58,7 @@ def test_a_killed_run_goes_on_without_answering_anything_twice(loaded, rows, tmp
         answered.extend(row.id for row in rows)
         return real(model, processor, job, rows, clips)
 
-    monkeypatch.setattr(answering, "_answer_batch", counted)
+    monkeypatch.setattr(batches, "_answer_batch", counted)
     resumed = run(loaded, rows, tmp_path / "run")
     assert answered == [row.id for row in rows]
     assert results(tmp_path / "run") == results(tmp_path / "whole")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mirasol.evaluate import robustness
-from mirasol.evaluate.answering import Job, answer_batches, comparable
+from mirasol.evaluate.batches import Job, answer_batches, comparable
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.runner import evaluate, evaluate_rows, load_rows, score
 from mirasol.evaluate.summary import Prediction, describe, finite, follows, paired_difference, summarise

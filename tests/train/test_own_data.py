@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from clips import write_clip
 
-from mirasol.evaluate.ask import ask
+from mirasol.answer.ask import ask
 from mirasol.train.run import train
 
 TINY = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 1}

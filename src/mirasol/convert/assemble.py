@@ -17,6 +17,7 @@ from mirasol.convert.language import load_tokenizer, text_values, text_weights
 from mirasol.convert.sources import load_source
 from mirasol.convert.towers import AudioTower, VisionTower
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
+from mirasol.files import replace_folder
 from mirasol.model.configuration_mirasol import (
     MirasolAudioConfig,
     MirasolConfig,
@@ -26,7 +27,6 @@ from mirasol.model.configuration_mirasol import (
 )
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.train.build import reject_unknown_fields, values_that_fit
-from mirasol.train.export import replace_folder
 from mirasol.train.recipe import apply_overrides
 from mirasol.train.resolve import SECONDS_PER_MEL_FRAME
 

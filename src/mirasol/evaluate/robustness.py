@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mirasol.answer.generation import load_checkpoint
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import Condition
-from mirasol.evaluate.generation import load_checkpoint
-from mirasol.evaluate.run_folder import write_whole
 from mirasol.evaluate.runner import evaluate_rows, load_rows
 from mirasol.evaluate.summary import Prediction, paired_difference, share
+from mirasol.files import write_whole
 from mirasol.media import Clip
 from mirasol.tasks import grid
 

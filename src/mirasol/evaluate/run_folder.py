@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mirasol.evaluate.answering import AnsweredClip
+from mirasol.evaluate.batches import AnsweredClip
 from mirasol.evaluate.summary import Prediction, finite
+from mirasol.files import write_whole
 from mirasol.tasks import Row
 
 ABOUT, PARTS, PREDICTIONS, METRICS = "run.json", "parts", "predictions.jsonl", "metrics.json"
@@ -119,13 +120,6 @@ def digest_of_rows(rows: Sequence[Row]) -> str:
     facts: list[tuple] = [(row.id, row.media.name, row.segment, [asdict(q) for q in row.questions]) for row in rows]
     facts += [(row.id, row.crop) for row in rows if row.crop is not None]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The file, whole or as it was before: a kill leaves at most a .partial beside it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _clip(entry: dict[str, Any]) -> AnsweredClip:

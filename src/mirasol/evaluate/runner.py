@@ -13,10 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mirasol import DEFAULT_CHECKPOINT, __version__
-from mirasol.evaluate.answering import AnsweredClip, Job, answer_batches
+from mirasol.answer.generation import load_checkpoint
 from mirasol.evaluate.baselines import baselines
+from mirasol.evaluate.batches import AnsweredClip, Job, answer_batches
 from mirasol.evaluate.conditions import AUDIT, Condition
-from mirasol.evaluate.generation import load_checkpoint
 from mirasol.evaluate.loader import Read
 from mirasol.evaluate.processes import Processes, started_processes
 from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, digest_of_weights
@@ -221,7 +221,7 @@ def warn(counts: dict[str, Any], clips: Sequence[AnsweredClip]) -> None:
 def report(folder: Path, metrics: dict[str, Any], predictions: Sequence[Prediction], rows, processor) -> None:
     """Writes report.html into the folder, or says why not; the numbers are written before."""
     try:
-        from mirasol.evaluate.run_report import write_report  # needs Pillow, an extra
+        from mirasol.report.run import write_report  # needs Pillow, an extra
     except ValueError as error:
         warnings.warn(f"No report is written: {error}", stacklevel=3)
         return

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mirasol.evaluate.run_folder import write_whole
 from mirasol.evaluate.summary import finite
+from mirasol.files import replace_folder, write_whole
 from mirasol.train.adapt import merged_state_dict
 from mirasol.train.recipe import Recipe, to_yaml
 from mirasol.train.record import recipe_hash
@@ -112,13 +112,3 @@ def _table(metrics: dict[str, Any], conditions: Sequence[str]) -> list[str]:
     ]
     whole = [f"- {name}: {value:.4f}" for name, value in metrics.items() if name.startswith("mean_")]
     return [f"| metric | {' | '.join(conditions)} |", "|---" * (len(conditions) + 1) + "|", *shown, "", *whole]
-
-
-def replace_folder(partial: Path, folder: Path) -> None:
-    """Moves a whole folder into place; only between the two renames is there no folder of that name."""
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mirasol.evaluate.run_folder import write_whole
+from mirasol.files import write_whole
 from mirasol.train.recipe import Recipe, flatten, load_recipe, to_yaml
 
 PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "av", "numpy")

@@ -17,7 +17,7 @@ from transformers import Seq2SeqTrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging
 
-from mirasol.evaluate.run_folder import write_whole
+from mirasol.files import write_whole
 from mirasol.train.export import export
 from mirasol.train.recipe import Recipe, load_recipe
 from mirasol.train.record import check_run, open_run, written_bf16

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mirasol.evaluate.bootstrap import Interval
-from mirasol.evaluate.drawing import (
+from mirasol.report.drawing import (
     curve,
     image_uri,
     interval_plot,

@@ -16,12 +16,16 @@ import torch
 from einops import rearrange
 
 from mirasol import DEFAULT_CHECKPOINT, __version__
-from mirasol.evaluate.attention import attention_weights, leave_one_out_weights
+from mirasol.answer.attribution import attention_weights, leave_one_out_weights
+from mirasol.answer.generation import generate_answers, load_checkpoint, split_inputs, with_answers
+from mirasol.evaluate.attribution import RestsOnShare, measure_rests_on
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import CONDITIONS, Condition, swap_partners
-from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs, with_answers
-from mirasol.evaluate.labelled_sets import measure_sets, sets_html
-from mirasol.evaluate.page import (
+from mirasol.evaluate.runner import Evaluation, evaluate_rows, train_rows
+from mirasol.evaluate.summary import Prediction
+from mirasol.files import write_whole
+from mirasol.report.labelled_sets import measure_sets, sets_html
+from mirasol.report.page import (
     AccuracyRow,
     Answered,
     Story,
@@ -33,10 +37,6 @@ from mirasol.evaluate.page import (
     swapped_bars,
     times_table,
 )
-from mirasol.evaluate.rests_on import RestsOnShare, measure_rests_on
-from mirasol.evaluate.run_folder import write_whole
-from mirasol.evaluate.runner import Evaluation, evaluate_rows, train_rows
-from mirasol.evaluate.summary import Prediction
 from mirasol.tasks import Row, grid
 
 NUM_STORIES = 5

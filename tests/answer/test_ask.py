@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from mirasol.evaluate.ask import ask, ask_model
-from mirasol.evaluate.info import checkpoint_info, clip_info, info
-from mirasol.evaluate.rests_on import measure_rests_on
+from mirasol.answer.ask import ask, ask_model
+from mirasol.evaluate.attribution import measure_rests_on
+from mirasol.report.info import checkpoint_info, clip_info, info
 from mirasol.tasks import grid
 
 

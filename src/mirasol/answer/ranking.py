@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 
+from mirasol.answer.generation import ROWS_AT_ONCE, label_log_probabilities, of_clips, rounds
 from mirasol.chunks.text import TokenRows, pad_text
-from mirasol.evaluate.generation import ROWS_AT_ONCE, label_log_probabilities, of_clips, rounds
 from mirasol.tasks import Question
 
 LOGITS_AT_ONCE = 2**26  # values: with a vocabulary of 150,000 fewer rows of text fit into memory

@@ -7,10 +7,10 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache
 
 from mirasol.cli import main
-from mirasol.evaluate.info import info
-from mirasol.evaluate.sizes import BYTES, build, cache_bytes, measure, parameters_by_part
 from mirasol.model.modeling_mirasol_encoders import covered_area
 from mirasol.model.presets import PRESETS, preset
+from mirasol.model.sizes import BYTES, build, cache_bytes, measure, parameters_by_part
+from mirasol.report.info import info
 from tests.model.tiny import CHUNKS, TOKENS, media, questions, tiny_config, tiny_model
 
 

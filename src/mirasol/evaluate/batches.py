@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from mirasol.answer.generation import GeneratedAnswer, generate_answers, of_clips, rounds, split_inputs
+from mirasol.answer.ranking import Ranking, option_rows, rank_options
 from mirasol.chunks import MirasolCollator
 from mirasol.chunks.text import TokenRows, pad_text
 from mirasol.evaluate.conditions import Condition, swap_partners
-from mirasol.evaluate.generation import GeneratedAnswer, generate_answers, of_clips, rounds, split_inputs
 from mirasol.evaluate.loader import LoadedClip, Read, Shown, ShownClips, load_ahead
-from mirasol.evaluate.ranking import Ranking, option_rows, rank_options
 from mirasol.evaluate.summary import Prediction
 from mirasol.tasks import Question, Row, get_task
 

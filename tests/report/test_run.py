@@ -11,9 +11,9 @@ from PIL import Image
 
 from mirasol.evaluate.baselines import baselines
 from mirasol.evaluate.conditions import AUDIT, Condition
-from mirasol.evaluate.run_report import choose_fails, fit, interval_of, with_strips, write_report
 from mirasol.evaluate.runner import evaluate_rows
 from mirasol.evaluate.summary import Prediction, audit, summarise
+from mirasol.report.run import choose_fails, fit, interval_of, with_strips, write_report
 from mirasol.tasks import Question, Row, drone, get_task, grid, jsonl
 
 

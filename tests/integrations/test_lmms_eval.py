@@ -51,10 +51,10 @@ def test_the_entry_point_names_a_function_that_is_there(repository):
 
 def test_the_class_that_the_manifest_names_is_there(repository):
     """Read, not imported: its base class is lmms-eval's."""
-    text = (repository / "src" / "mirasol" / "evaluate" / "lmms_eval_plugin.py").read_text()
-    assert "mirasol.evaluate.lmms_eval_model.Mirasol" in text
-    assert importlib.util.find_spec("mirasol.evaluate.lmms_eval_model") is not None
-    source = (repository / "src" / "mirasol" / "evaluate" / "lmms_eval_model.py").read_text()
+    text = (repository / "src" / "mirasol" / "integrations" / "lmms_eval_plugin.py").read_text()
+    assert "mirasol.integrations.lmms_eval_model.Mirasol" in text
+    assert importlib.util.find_spec("mirasol.integrations.lmms_eval_model") is not None
+    source = (repository / "src" / "mirasol" / "integrations" / "lmms_eval_model.py").read_text()
     for method in (
         "class Mirasol(lmms)",
         "def generate_until(",

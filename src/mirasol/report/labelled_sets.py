@@ -7,10 +7,10 @@ from typing import Any
 
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import Condition
-from mirasol.evaluate.drawing import interval_plot
-from mirasol.evaluate.page import percent, table
-from mirasol.evaluate.run_report import cell
 from mirasol.evaluate.runner import evaluate_rows, load_rows
+from mirasol.report.drawing import interval_plot
+from mirasol.report.page import percent, table
+from mirasol.report.run import cell
 
 
 @dataclass(frozen=True)

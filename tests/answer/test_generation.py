@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from mirasol.evaluate.generation import (
+from mirasol.answer.generation import (
     GeneratedAnswer,
     generate_answers,
     label_log_probabilities,

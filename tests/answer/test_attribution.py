@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mirasol.evaluate.attention import (
+from mirasol.answer.attribution import (
     answer_log_probability,
     attention_weights,
     chunk_attention,
@@ -11,7 +11,7 @@ from mirasol.evaluate.attention import (
     overlaps,
     top_evidence,
 )
-from mirasol.evaluate.generation import split_inputs
+from mirasol.answer.generation import split_inputs
 from mirasol.tasks import grid
 
 TEXTS = ["which color is named?", "which letter is named?", "what is said?"]

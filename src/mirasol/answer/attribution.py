@@ -9,7 +9,7 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mirasol.evaluate.generation import label_log_probabilities
+from mirasol.answer.generation import label_log_probabilities
 
 METHODS = ("attention", "leave_one_out")
 MARGIN_SECONDS = 0.16  # a chunk this close to the asked word counts as on it

@@ -203,7 +203,7 @@ def numbers(text: str) -> tuple[float, ...]:
 
 def run_ask(**options: Any) -> Any:
     """What `mirasol ask` prints."""
-    from mirasol.evaluate.ask import ask
+    from mirasol.answer.ask import ask
 
     return ask(**options)
 
@@ -231,7 +231,7 @@ def run_evaluate(**options: Any) -> Any:
 
 def run_info(path: str) -> Any:
     """What `mirasol info` prints."""
-    from mirasol.evaluate.info import info
+    from mirasol.report.info import info
 
     return info(path)
 
@@ -259,7 +259,7 @@ def run_data_verify(**options: Any) -> Any:
 
 def run_demo(**options: Any) -> Any:
     """What `mirasol demo` prints when the report is written."""
-    from mirasol.evaluate.report import demo
+    from mirasol.report.demo import demo
 
     return demo(**options)
 
@@ -276,5 +276,3 @@ def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"mirasol: warning: {message}", file=sys.stderr)
 
 
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mirasol.evaluate.attention import METHODS, attention_weights, leave_one_out_weights, overlaps
+from mirasol.answer.attribution import METHODS, attention_weights, leave_one_out_weights, overlaps
+from mirasol.answer.generation import generate_answers, split_inputs, with_answers
 from mirasol.evaluate.bootstrap import Interval, bootstrap_ratio
-from mirasol.evaluate.generation import generate_answers, split_inputs, with_answers
 from mirasol.tasks import Row, get_task
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from mirasol.answer.generation import split_inputs
+from mirasol.answer.ranking import Ranking, option_rows, rank_options
 from mirasol.chunks import MirasolCollator
-from mirasol.evaluate.generation import split_inputs
-from mirasol.evaluate.ranking import Ranking, option_rows, rank_options
 from mirasol.evaluate.summary import Prediction, ranking_scores
 from mirasol.tasks import Question, grid
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mirasol.evaluate.bootstrap import Interval
-from mirasol.evaluate.labelled_sets import SETS
-from mirasol.evaluate.page import AccuracyRow, Answered, Story, accuracy_table, render, story_html, swapped_bars
-from mirasol.evaluate.report import choose_stories, demo
 from mirasol.evaluate.summary import Prediction
+from mirasol.report.demo import choose_stories, demo
+from mirasol.report.labelled_sets import SETS
+from mirasol.report.page import AccuracyRow, Answered, Story, accuracy_table, render, story_html, swapped_bars
 from mirasol.tasks import grid
 
 

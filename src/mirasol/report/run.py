@@ -16,11 +16,11 @@ from jaxtyping import UInt8
 from mirasol import __version__
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import Condition
-from mirasol.evaluate.drawing import image_uri, interval_plot, spectrogram_uri
-from mirasol.evaluate.page import facts_html, percent, render, shorten, table
-from mirasol.evaluate.run_folder import write_whole
 from mirasol.evaluate.summary import AUDIT_NAMES, Prediction
+from mirasol.files import write_whole
 from mirasol.media import Clip
+from mirasol.report.drawing import image_uri, interval_plot, spectrogram_uri
+from mirasol.report.page import facts_html, percent, render, shorten, table
 from mirasol.tasks import Row, get_task, segment_of
 
 NUM_FAILS = 12

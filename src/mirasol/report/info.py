@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol import DEFAULT_CHECKPOINT
-from mirasol.evaluate.generation import check_checkpoint
+from mirasol.answer.generation import check_checkpoint
 from mirasol.media import probe
 
 
@@ -50,7 +50,7 @@ def info(path: str | Path) -> Info:
     if str(path) == "default":
         path = DEFAULT_CHECKPOINT
     if str(path) in PRESETS and not Path(path).exists():
-        from mirasol.evaluate.sizes import size_facts
+        from mirasol.model.sizes import size_facts
 
         return Info(size_facts(str(path)))
     return checkpoint_info(Path(path)) if Path(path).is_dir() else clip_info(path)
@@ -103,8 +103,8 @@ def _chunks(duration: float) -> dict[str, Any]:
 def checkpoint_info(folder: Path) -> Info:
     """Parameters by part, the time grid, tokens of a chunk and the share of every frame that a video token sees."""
     from mirasol import MirasolConfig, MirasolProcessor
-    from mirasol.evaluate.sizes import build, parameters_by_part, tokens_per_chunk
     from mirasol.model.modeling_mirasol_encoders import covered_area
+    from mirasol.model.sizes import build, parameters_by_part, tokens_per_chunk
 
     check_checkpoint(folder)
     config, processor = MirasolConfig.from_pretrained(folder), MirasolProcessor.from_pretrained(folder)

@@ -8,4 +8,4 @@ def manifest():
     """lmms-eval's description of the model `mirasol`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    return ModelManifest(model_id="mirasol", simple_class_path="mirasol.evaluate.lmms_eval_model.Mirasol")
+    return ModelManifest(model_id="mirasol", simple_class_path="mirasol.integrations.lmms_eval_model.Mirasol")

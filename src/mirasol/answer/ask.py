@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from mirasol.evaluate.attention import Evidence, attention_weights, leave_one_out_weights, top_evidence
-from mirasol.evaluate.generation import generate_answers, load_checkpoint, split_inputs, with_answers
+from mirasol.answer.attribution import Evidence, attention_weights, leave_one_out_weights, top_evidence
+from mirasol.answer.generation import generate_answers, load_checkpoint, split_inputs, with_answers
 from mirasol.media import Crop
 
 RESTS_ON = "attention"  # its top chunk is on the asked word more often than that of leaving chunks out: `mirasol demo`

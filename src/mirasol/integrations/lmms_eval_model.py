@@ -12,9 +12,9 @@ from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
+from mirasol.answer.generation import label_log_probabilities, load_checkpoint, split_inputs
 from mirasol.chunks.text import IGNORED_LABEL, pad_text
-from mirasol.evaluate.answering import generate_for
-from mirasol.evaluate.generation import label_log_probabilities, load_checkpoint, split_inputs
+from mirasol.evaluate.batches import generate_for
 
 
 class Mirasol(lmms):

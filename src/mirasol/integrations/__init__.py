@@ -1,0 +1,1 @@
+"""mirasol inside other programs."""

@@ -1,0 +1,1 @@
+"""Pages and drawings of runs and of the demo; nothing is measured here."""
