@@ -2,10 +2,10 @@
 
 import av
 import numpy as np
-import soxr
 from jaxtyping import Float32
 
-SAMPLING_RATE = 16_000
+from mirasol.media.resample import SAMPLING_RATE, Resampler
+
 # Containers that round timestamps (Matroska: 1 ms) jitter around the sample count; a real gap is longer than two mel
 # columns of 10 ms.
 JITTER_SECONDS = 0.02
@@ -29,12 +29,16 @@ def mono(frame: av.AudioFrame) -> Float32[np.ndarray, " sample"]:
 
 
 class SoundTrack:
-    """Collects decoded pieces in any native rate and joins them into one waveform by time."""
+    """Collects decoded pieces in any native rate and joins them into one 16 kHz waveform by time.
+
+    Each piece is resampled as it comes, so that the native sound is never held as a whole.
+    """
 
     def __init__(self) -> None:
-        self.segments: list[tuple[float, int, list[np.ndarray]]] = []  # start seconds, native rate, gapless pieces
+        self.segments: list[tuple[float, int, list[np.ndarray]]] = []  # start seconds, native rate, pieces at 16 kHz
         self.end: float | None = None  # seconds where the next gapless piece would start
         self.warnings: list[str] = []
+        self._resampler: Resampler | None = None  # of the last segment, while it can go on
 
     def add(self, start: float | None, rate: int, samples: Float32[np.ndarray, " sample"]) -> None:
         """Places `samples` at `start` seconds (None: right after the last piece)."""
@@ -51,12 +55,18 @@ class SoundTrack:
             start = self.end
         if not len(samples):
             return
-        if self.segments and start == self.end and self.segments[-1][1] == rate:
-            self.segments[-1][2].append(samples)
-        else:
-            self.segments.append((start, rate, [samples]))
-        first, rate, pieces = self.segments[-1]
+        if self._resampler is None or start != self.end or self.segments[-1][1] != rate:
+            self.finish()
+            self._resampler = Resampler(rate)
+            self.segments.append((start, rate, []))
+        self.segments[-1][2].append(self._resampler.push(samples))
         self.end = start + len(samples) / rate
+
+    def finish(self) -> None:
+        """Ends the last segment: its resampler gives what it held back for want of later sound."""
+        if self._resampler is not None:
+            self.segments[-1][2].append(self._resampler.push(np.zeros(0, np.float32), last=True))
+            self._resampler = None
 
     @property
     def start(self) -> float | None:
@@ -65,16 +75,14 @@ class SoundTrack:
 
     def waveform(self) -> Float32[np.ndarray, " sample"]:
         """All segments at 16 kHz, zeros between them."""
+        self.finish()
         parts: list[np.ndarray] = []
         length = 0
-        for start, rate, pieces in self.segments:
-            samples = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-            if rate != SAMPLING_RATE:
-                samples = soxr.resample(samples, rate, SAMPLING_RATE)
+        for start, _, pieces in self.segments:
             gap = round((start - self.segments[0][0]) * SAMPLING_RATE) - length
             if gap > 0:
                 parts.append(np.zeros(gap, np.float32))
                 length += gap
-            parts.append(samples)
-            length += len(samples)
+            parts += pieces
+            length += sum(map(len, pieces))
         return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
