@@ -1,19 +1,38 @@
-"""Files and folders that appear whole or not at all, whatever is killed."""
+"""Default places, and files and folders that appear whole or not at all, whatever is killed."""
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+GRID_ROOT = "data/grid_s1"  # of a checkout: the clips of the default task
 
 
 def write_whole(path: Path, text: str) -> None:
-    """The file, whole or as it was before: a kill leaves at most a .partial beside it."""
+    """Write the file, whole or as it was before; a kill leaves at most a .partial beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes the place of `folder` if no exception leaves the block."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    replace_folder(partial, folder)
+
+
 def replace_folder(partial: Path, folder: Path) -> None:
-    """Moves a whole folder into place; only between the two renames is there no folder of that name."""
+    """Move a whole folder into place; only between the two renames is there no folder of that name."""
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mirasol.cli import main
+from mirasol.evaluate.conditions import CONDITIONS
 from tests.clips import write_clip
 
 COLOR = "which color is named?"
@@ -24,15 +25,12 @@ def refused(capsys):
     """A function that runs a command and gives its message, after checking that it was one message and code 2."""
 
     def run(*arguments: str | Path) -> str:
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as exit_of_the_parser:
-            code = exit_of_the_parser.code
+        code = main([str(argument) for argument in arguments])
         printed = capsys.readouterr()
         assert code == 2, printed.err
         assert printed.out == ""
         assert "Traceback" not in printed.err
-        assert printed.err.count("error:") == 1
+        assert re.fullmatch(r"mirasol: error: .+\n", printed.err), printed.err
         return printed.err
 
     return run
@@ -50,26 +48,79 @@ def test_help_is_fast_and_has_examples():
 
 def test_a_reader_that_has_seen_enough_is_no_error():
     command = Path(sys.executable).with_name("mirasol")
-    run = subprocess.Popen([command, "data", "info", "vggsound"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    run.stdout.close()
-    assert (run.stderr.read(), run.wait(timeout=60)) == (b"", 0)
+    for arguments in (["data", "info", "vggsound"], ["--help"]):
+        run = subprocess.Popen([command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        run.stdout.close()
+        assert (run.stderr.read(), run.wait(timeout=60)) == (b"", 0)
 
 
-@pytest.mark.parametrize("command", ["ask", "train", "init", "evaluate", "info", "demo"])
+def test_a_broken_pipe_of_the_work_is_an_error(refused, monkeypatch):
+    def broken(task):
+        raise BrokenPipeError(32, "a worker is gone")
+
+    monkeypatch.setattr("mirasol.tasks.describe_task", broken)
+    assert "a worker is gone" in refused("data", "info", "vggsound")
+
+
+def test_an_interrupt_ends_with_code_130_and_no_traceback(monkeypatch, capsys):
+    def interrupted(task):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mirasol.tasks.describe_task", interrupted)
+    assert main(["data", "info", "vggsound"]) == 130
+    assert capsys.readouterr().err == "mirasol: interrupted\n"
+
+
+COMMANDS = ["ask", "train", "init", "evaluate", "info", "export", "demo", "data info", "data verify"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_and_speaks_json(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    assert stop.value.code == 0
+    assert main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
-    assert "--json" in text and "example:" in text
+    assert "--json" in text and re.search(rf"example:\n    mirasol {command}\b", text)
+
+
+def test_the_list_of_commands_is_whole(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2].partition("examples:")[0]
+    assert set(re.findall(r"^  (\w+) ", listed, flags=re.MULTILINE)) == {name.split()[0] for name in COMMANDS}
 
 
 def test_unknown_command_names_the_nearest(refused):
     assert "found 'aks'. Did you mean 'ask'?" in refused("aks", "clip.mp4")
+    assert "found 'verfy'. Did you mean 'verify'?" in refused("data", "verfy", "grid")
+    assert "Did you mean" not in refused("zzz")
 
 
 def test_no_command_is_refused(refused):
-    assert "COMMAND" in refused()
+    assert "Expected a COMMAND (ask, demo, evaluate, export, info, init, train, data), found none." in refused()
+    assert "Expected a COMMAND (info, verify), found none." in refused("data")
+
+
+def test_the_old_name_of_an_option_is_refused_with_the_new(clip, refused):
+    assert "use --no-audio" in refused("ask", clip, COLOR, "--no-sound")
+
+
+def test_a_misspelt_option_names_the_nearest(clip, refused):
+    message = refused("ask", clip, COLOR, "--no-vidio")
+    assert "--no-vidio" in message and "--no-video" in message and "mirasol ask --help" in message
+
+
+def test_an_option_without_value_and_a_missing_argument_are_named(clip, refused):
+    assert "--noise-db" in refused("evaluate", "--noise-db")
+    assert "QUESTION" in refused("ask", clip)
+    assert "extra" in refused("ask", clip, *COLOR.split())
+
+
+@pytest.mark.parametrize("crop", ["", "x", "1,", "0.4;0.5"])
+def test_a_crop_that_is_no_numbers_is_refused(clip, refused, crop):
+    assert f"expected numbers such as 0.41,0.5,0.64, found {crop!r}" in refused("ask", clip, COLOR, "--crop", crop)
+
+
+def test_a_condition_that_does_not_exist_is_refused_with_those_that_do(refused):
+    message = refused("evaluate", "--condition", "sounds")
+    assert "'sounds'" in message and all(f"'{name}'" in message for name in CONDITIONS)
 
 
 def test_ask_prints_answer_and_evidence(clip, untrained, capsys):
@@ -80,7 +131,7 @@ def test_ask_prints_answer_and_evidence(clip, untrained, capsys):
 
 
 def test_ask_speaks_json(clip, untrained, capsys):
-    assert main(["ask", clip, COLOR, "--no-sound", "--json", "--checkpoint", str(untrained)]) == 0
+    assert main(["ask", clip, COLOR, "--no-audio", "--json", "--checkpoint", str(untrained)]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["question"] == COLOR
     assert answer["sound"] == "found, not used"
@@ -127,7 +178,7 @@ def test_track_without_length_is_left_out_and_said(untrained, tmp_path, capsys):
 
 
 def test_neither_picture_nor_sound_wanted(clip, untrained, refused):
-    refused("ask", clip, COLOR, "--no-sound", "--no-video", "--checkpoint", untrained)
+    refused("ask", clip, COLOR, "--no-audio", "--no-video", "--checkpoint", untrained)
 
 
 def test_question_longer_than_the_context(clip, untrained, refused):
@@ -169,7 +220,8 @@ def test_unknown_split_and_task(refused, untrained, grid_root):
 
 @pytest.mark.parametrize(("command", "number"), [("demo", "0"), ("evaluate", "-3"), ("evaluate", "many")])
 def test_a_number_of_clips_below_one_is_refused(refused, command, number):
-    assert f"found '{number}'" in refused(command, f"--max-clips={number}")
+    message = refused(command, f"--max-clips={number}")
+    assert "'--max-clips'" in message and f"found '{number}'" in message
 
 
 def test_data_folder_that_does_not_exist(refused, untrained):

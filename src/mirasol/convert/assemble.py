@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from mirasol.convert.language import load_tokenizer, text_values, text_weights
 from mirasol.convert.sources import load_source
 from mirasol.convert.towers import AudioTower, VisionTower
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
-from mirasol.files import replace_folder
+from mirasol.files import whole_folder
 from mirasol.model.configuration_mirasol import (
     MirasolAudioConfig,
     MirasolConfig,
@@ -224,18 +223,17 @@ def write(
     model: MirasolForConditionalGeneration, processor: MirasolProcessor, folder: Path, parts: Sequence[str]
 ) -> None:
     """Writes the checkpoint folder, whole or not at all."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    (partial / "README.md").write_text(
-        "---\nlibrary_name: transformers\npipeline_tag: any-to-any\ntags: [mirasol]\n---\n"
-        f"# Mirasol from {', '.join(f'`{part}`' for part in parts)}\n\n"
-        "Made by `mirasol init`: the weights of these checkpoints, whose licences apply, and new, untrained weights "
-        "between them. It answers like its language model, as if it saw and heard nothing, until it is fine-tuned.\n",
-        encoding="utf-8",
-    )
-    replace_folder(partial, folder)
+    with whole_folder(folder) as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        (partial / "README.md").write_text(
+            "---\nlibrary_name: transformers\npipeline_tag: any-to-any\ntags: [mirasol]\n---\n"
+            f"# Mirasol from {', '.join(f'`{part}`' for part in parts)}\n\n"
+            "Made by `mirasol init`: the weights of these checkpoints, whose licences apply, and new, untrained "
+            "weights between them. It answers like its language model, as if it saw and heard nothing, until it is "
+            "fine-tuned.\n",
+            encoding="utf-8",
+        )
 
 
 def _under(place: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mirasol.files import write_whole
 from mirasol.media import MediaError, MediaInfo, MediaWarning, read_clip
 from mirasol.tasks import Row, get_task, segment_of
 
@@ -108,7 +109,7 @@ def verify(
         clips = tuple(tqdm(checked, total=len(rows), desc="verifying", unit="clip", disable=not progress))
     coverage = Coverage(task, split, str(root), clips, None if output is None else str(output))
     if output is not None:
-        write_manifest(Path(output), coverage)
+        write_whole(Path(output), json.dumps(coverage.as_dict(), indent=1) + "\n")
     return coverage
 
 
@@ -142,11 +143,3 @@ def check_clip(row: Row) -> ClipState:
 
 def _three_moments(info: MediaInfo) -> np.ndarray:
     return np.array([0.0, 0.5, 1.0]) * info.duration_seconds
-
-
-def write_manifest(path: Path, coverage: Coverage) -> None:
-    """Writes the JSON under another name first, so that a file that is there is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(coverage.as_dict(), indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)

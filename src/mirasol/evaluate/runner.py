@@ -21,6 +21,7 @@ from mirasol.evaluate.loader import Read
 from mirasol.evaluate.processes import Processes, started_processes
 from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, digest_of_weights
 from mirasol.evaluate.summary import Prediction, audit, describe, finite, summarise
+from mirasol.files import GRID_ROOT
 from mirasol.tasks import Row, get_task
 
 BATCH_SIZE = 8  # clips; rows of text are this times the questions of a clip
@@ -47,7 +48,7 @@ class Evaluation:
 def evaluate(
     checkpoint: str | Path | None = None,
     task: str = "grid",
-    root: str | Path = "data/grid_s1",
+    root: str | Path = GRID_ROOT,
     split: str = "test",
     condition: str = "both",
     noise_db: float | None = None,

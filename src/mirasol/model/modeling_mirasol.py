@@ -203,7 +203,7 @@ def refuse_sound(audio_chunk_mask: Bool[Tensor, "batch chunk"] | None) -> None:
         return
     raise ValueError(
         f"A video-only model (use_audio=False) takes no sound, found sound in {int(audio_chunk_mask.sum())} of "
-        f"{audio_chunk_mask.numel()} chunks. Pass use_audio=False to the processor (`--no-sound`, `--condition "
+        f"{audio_chunk_mask.numel()} chunks. Pass use_audio=False to the processor (`--no-audio`, `--condition "
         f"picture`, or data.augmentation.picture_only_probability=1 in a recipe), or take a model that hears."
     )
 

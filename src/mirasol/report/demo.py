@@ -23,7 +23,7 @@ from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import CONDITIONS, Condition, swap_partners
 from mirasol.evaluate.runner import Evaluation, evaluate_rows, train_rows
 from mirasol.evaluate.summary import Prediction
-from mirasol.files import write_whole
+from mirasol.files import GRID_ROOT, write_whole
 from mirasol.report.labelled_sets import measure_sets, sets_html
 from mirasol.report.page import (
     AccuracyRow,
@@ -82,14 +82,14 @@ def measured(name: str, what: str, entry: dict[str, Any]) -> str:
 
 def demo(
     checkpoint: str | Path | None = None,
-    root: str | Path | None = None,
+    root: str | Path = GRID_ROOT,
     output: str | Path = "report.html",
     max_clips: int | None = None,
 ) -> Demo:
     """Measures on the GRID test clips with picture and sound, either alone, and swapped sound, and the shipped
     checkpoint on the labelled sets that lie beside GRID too; writes the page."""
     start = time.perf_counter()
-    root = Path("data/grid_s1" if root is None else root)
+    root = Path(root)
     rows = grid.load(root, "test")[:max_clips]
     model, processor = load_checkpoint(checkpoint)
     # The four ways of showing are compared clip by clip, so all of them get the same clips.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from mirasol.evaluate.summary import finite
-from mirasol.files import replace_folder, write_whole
+from mirasol.files import whole_folder, write_whole
 from mirasol.train.adapt import merged_state_dict
 from mirasol.train.recipe import Recipe, to_yaml
 from mirasol.train.record import recipe_hash
@@ -21,8 +20,6 @@ from mirasol.train.record import recipe_hash
 
 def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, record: dict[str, Any]) -> Path:
     """The folder with `model` in bf16, adapters merged, `processor` and a card; it appears whole or not at all."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     config = copy.deepcopy(model.config)
     config.use_cache = True  # the Trainer turns it off, and generation would project the clip anew for every word
     for name in config.sub_configs:  # of a model that was loaded, the parts name the format it was loaded in
@@ -30,11 +27,11 @@ def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, re
     exported = type(model)(config)
     exported.load_state_dict(merged_state_dict(model))
     exported.set_objective("finetune")
-    exported.to(torch.bfloat16).save_pretrained(partial)
-    processor.save_pretrained(partial)
-    (partial / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
-    write_card(partial, recipe, record)
-    replace_folder(partial, folder)
+    with whole_folder(folder) as partial:
+        exported.to(torch.bfloat16).save_pretrained(partial)
+        processor.save_pretrained(partial)
+        (partial / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+        write_card(partial, recipe, record)
     return folder
 
 

@@ -1,0 +1,38 @@
+"""`mirasol ask`."""
+
+from typing import Annotated
+
+import typer
+
+from mirasol.cli.base import AsJson, Checkpoint, command, show
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Return the numbers between commas."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers such as 0.41,0.5,0.64, found {text!r}") from None
+
+
+@command('mirasol ask clip.mp4 "which color is named?"')
+def ask(
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="Video or sound file.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In quotes.")],
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Do not listen.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Do not look.")] = False,
+    crop: Annotated[
+        tuple | None,
+        typer.Option(
+            parser=numbers,
+            metavar="SIDE[,X,Y]",
+            help="Square to look at: side as a part of the frame's shorter side, centre in parts of the frame.",
+        ),
+    ] = None,
+    checkpoint: Checkpoint = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question about a clip."""
+    from mirasol.answer.ask import ask as answer
+
+    show(answer(clip, question, checkpoint, use_audio=not no_audio, use_video=not no_video, crop=crop), as_json)

@@ -1,0 +1,77 @@
+"""Parts that every command shares: the tree of commands, their options in common, and printing."""
+
+import difflib
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+RENAMED = {"--no-sound": "--no-audio"}  # options that had another name, which are refused with the new one
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Checkpoint = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="Its folder; by default the checkpoint shipped with mirasol.")
+]
+Classes = Annotated[
+    str | None, typer.Option(metavar="FILE", help='Lines "number,name", for tasks whose labels are numbers.')
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace a value.")]
+
+
+class Commands(TyperGroup):
+    """Group whose errors name the commands that exist and the nearest one."""
+
+    def parse_args(self, ctx, args):
+        """Parse the group's own options; refuse a call without a command."""
+        if not args and not ctx.resilient_parsing:
+            ctx.fail(self._expected("none"))
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx, args):
+        """Return the command that `args` begins with."""
+        if args[0] not in self.commands:
+            nearest = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.5)
+            remedy = f" Did you mean '{nearest[0]}'?" if nearest else ""
+            ctx.fail(self._expected(f"'{args[0]}'") + remedy)
+        return super().resolve_command(ctx, args)
+
+    def _expected(self, found: str) -> str:
+        return f"Expected a COMMAND ({', '.join(self.commands)}), found {found}."
+
+
+def group(help: str, examples: str | None = None) -> typer.Typer:
+    """Return a group of commands in plain text: boxes and colours are noise to pipes and screen readers."""
+    return typer.Typer(
+        cls=Commands, help=help, epilog=examples, rich_markup_mode=None, add_completion=False,
+        subcommand_metavar="COMMAND ...",
+    )  # fmt: skip
+
+
+EXAMPLES = """\b
+examples:
+  mirasol demo
+  mirasol ask data/grid_s1/clips/bbaf4p.mp4 "which color is named?"
+  mirasol ask data/grid_s1/clips/bbaf4p.mp4 "what is said?" --no-video --json
+  mirasol info data/clips/helicopter_noaudio.mp4
+  mirasol evaluate --task grid --root data/grid_s1 --split val --condition sound --noise-db -10
+  mirasol train recipes/grid_nano.yaml seed=1
+  mirasol init --vision google/siglip-base-patch16-224 --text HuggingFaceTB/SmolLM2-135M -o checkpoints/mine
+
+\b
+`mirasol COMMAND --help` explains each command. Bad input ends with one message and exit code 2.
+"""
+
+app = group("Watches video with its sound and answers in text.", EXAMPLES)
+
+
+def command(example: str, among: typer.Typer = app, name: str | None = None) -> Callable[[Callable], Callable]:
+    """Return a decorator that adds a function to the tree of commands; its signature states arguments and options."""
+    return among.command(name, epilog=f"\b\nexample:\n  {example}")
+
+
+def show(result: Any, as_json: bool) -> None:
+    """Print a result as text or JSON; of several processes, one has it and the others have None."""
+    if result is not None:
+        print(json.dumps(result.as_dict(), indent=2) if as_json else result, flush=True)

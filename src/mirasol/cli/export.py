@@ -1,0 +1,19 @@
+"""`mirasol export`."""
+
+from typing import Annotated
+
+import typer
+
+from mirasol.cli.base import AsJson, Checkpoint, command, show
+
+
+@command("mirasol export --checkpoint runs/mine/best my-model-on-the-hub")
+def export(
+    output: Annotated[str, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    checkpoint: Checkpoint = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a checkpoint with its code into one flat folder, which transformers loads without mirasol."""
+    from mirasol.convert.flat_folder import write_flat_folder
+
+    show(write_flat_folder(checkpoint, output), as_json)

@@ -1,0 +1,19 @@
+"""`mirasol train`."""
+
+from typing import Annotated
+
+import typer
+
+from mirasol.cli.base import AsJson, Overrides, command, show
+
+
+@command("mirasol train recipes/grid_nano.yaml seed=1")
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file, see recipes/.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model by a recipe."""
+    from mirasol.train.run import train as run
+
+    show(run(recipe, overrides or []), as_json)
