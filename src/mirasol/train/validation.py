@@ -14,14 +14,14 @@ from mirasol.evaluate import runner
 from mirasol.evaluate.conditions import Condition
 from mirasol.media import Clip
 from mirasol.tasks import Row, get_task
-from mirasol.train.recipe import Recipe, SourceRecipe
+from mirasol.train.recipe_schema import Recipe, SourceRecipe
 
 MEAN_OF_TASKS = "mean_tasks"
 
 
 def check_validation(recipe: Recipe) -> None:
     """Refuses, before anything is decoded or trained, what the first validation could not measure."""
-    sources = recipe.data.sources(recipe.validation.conditions)
+    sources = recipe.data.sources
     metric, mean = recipe.validation.metric, f"mean_{get_task(sources[0].task).METRIC}"
     mean = MEAN_OF_TASKS if len(sources) > 1 else mean
     if metric.startswith("mean_") and metric != mean:
