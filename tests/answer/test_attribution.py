@@ -12,7 +12,7 @@ from mirasol.answer.attribution import (
     top_evidence,
 )
 from mirasol.answer.generation import split_inputs
-from mirasol.tasks import grid
+from mirasol.tasks import get_task
 
 TEXTS = ["which color is named?", "which letter is named?", "what is said?"]
 ANSWERS = ["blue", "f", "bin blue at f two now"]
@@ -22,7 +22,7 @@ ANSWERS = ["blue", "f", "bin blue at f two now"]
 def asked(loaded, grid_root):
     """Two clips, the second shorter, with three answered questions each: (model, media, text)."""
     model, processor = loaded
-    clips = [processor.read_clip(row.media) for row in grid.load(grid_root, "test")[:2]]
+    clips = [processor.read_clip(row.media) for row in get_task("grid").load(grid_root, "test")[:2]]
     clips[1].frames, clips[1].frame_times = clips[1].frames[:43], clips[1].frame_times[:43]
     clips[1].waveform, clips[1].duration = clips[1].waveform[: 43 * 640], 43 / 25
     inputs = processor(text=TEXTS * 2, videos=clips, answers=ANSWERS * 2)

@@ -17,7 +17,7 @@ from mirasol.answer.generation import (
     up_to_end,
     with_answers,
 )
-from mirasol.tasks import grid
+from mirasol.tasks import get_task
 
 
 def test_confidence_is_the_mean_token_probability_in_logs_up_to_the_first_end():
@@ -47,7 +47,7 @@ def test_rounds_hold_every_row_of_every_clip_once_and_stay_within_their_size():
 
 def test_a_clip_alone_is_answered_as_in_a_batch(loaded, grid_root):
     model, processor = loaded
-    rows = grid.load(grid_root, "test")[:2]
+    rows = get_task("grid").load(grid_root, "test")[:2]
     clips = [processor.read_clip(row.media) for row in rows]
     texts = ["which color is named?", "what is said?", "when does the letter begin?"]
 
@@ -64,7 +64,7 @@ def test_a_clip_alone_is_answered_as_in_a_batch(loaded, grid_root):
 
 def test_the_answers_fed_back_have_the_confidence_they_were_given_with(loaded, grid_root):
     model, processor = loaded
-    clip = processor.read_clip(grid.load(grid_root, "test")[0].media)
+    clip = processor.read_clip(get_task("grid").load(grid_root, "test")[0].media)
     texts = ["what is said?", "which color is named?"]  # of unequal length: the shorter is padded on the left
     media, text = split_inputs(processor(text=texts, videos=[clip]), model.device)
     with torch.no_grad():

@@ -39,15 +39,15 @@ def measure_rests_on(
     model, processor, rows: Sequence[Row], *, task: str = "grid", methods: Sequence[str] = METHODS,
     batch_size: int = 8, progress: bool = True,
 ) -> list[RestsOnShare]:  # fmt: skip
-    """One share per method, over the questions of the rows that ask for a single spoken word (the task's SLOTS)."""
-    module = get_task(task)
+    """Return one share per method, over the questions of the task's headline kinds (in GRID: one spoken word each)."""
+    asker = get_task(task)
     hits: dict[str, list[float]] = {method: [] for method in methods}
     right_per_clip: list[int] = []
     expected: list[float] = []
     bar = tqdm(total=len(rows), desc="what answers rest on", unit="clip", disable=None if progress else True)
     for first in range(0, len(rows), batch_size):
         batch = rows[first : first + batch_size]
-        asked = [[q for q in row.questions if q.kind in module.SLOTS] for row in batch]
+        asked = [[q for q in row.questions if q.kind in asker.headline_kinds] for row in batch]
         texts = [question.text for questions in asked for question in questions]
         clips = [processor.read_clip(row.media) for row in batch]
         media, text = split_inputs(processor(text=texts, videos=clips), model.device)
@@ -66,7 +66,7 @@ def measure_rests_on(
             tops = dict.fromkeys(methods, 0)
             right = 0
             for question in questions:
-                if module.normalise(given[number].text) == module.normalise(question.answer):
+                if asker.normalise(given[number].text) == asker.normalise(question.answer):
                     on_word = overlaps(encoder_outputs.chunk_times[clip], question.seconds) & real[clip]
                     right += 1
                     expected.append(float(on_word.sum() / real[clip].sum()))

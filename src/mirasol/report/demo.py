@@ -37,7 +37,7 @@ from mirasol.report.page import (
     swapped_bars,
     times_table,
 )
-from mirasol.tasks import Row, grid
+from mirasol.tasks import Row, get_task, grid
 
 NUM_STORIES = 5
 SHOWN_AS = ("both", "sound", "picture", "swapped")
@@ -90,7 +90,7 @@ def demo(
     checkpoint on the labelled sets that lie beside GRID too; writes the page."""
     start = time.perf_counter()
     root = Path(root)
-    rows = grid.load(root, "test")[:max_clips]
+    rows: list[grid.GridRow] = get_task("grid").load(root, "test")[:max_clips]  # type: ignore[assignment]
     model, processor = load_checkpoint(checkpoint)
     # The four ways of showing are compared clip by clip, so all of them get the same clips.
     runs = {name: evaluate_rows(model, processor, rows, Condition(name), root=root) for name in SHOWN_AS}

@@ -88,7 +88,7 @@ def training_texts(recipe: Recipe, task_name: str, rows: Sequence[Row]) -> list[
     task, rng = get_task(task_name), np.random.default_rng(recipe.seed)
     questions = [question for row in rows for question in row.questions]
     for row in rows:
-        questions += task.random_questions(row, rng, row.word_times, _last_second(row))
+        questions += task.sample_questions(row, rng, row.word_times, _last_second(row))
     return [f"{question.text}\n{question.answer}" for question in questions]
 
 

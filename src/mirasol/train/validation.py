@@ -22,7 +22,7 @@ MEAN_OF_TASKS = "mean_tasks"
 def check_validation(recipe: Recipe) -> None:
     """Refuses, before anything is decoded or trained, what the first validation could not measure."""
     sources = recipe.data.sources
-    metric, mean = recipe.validation.metric, f"mean_{get_task(sources[0].task).METRIC}"
+    metric, mean = recipe.validation.metric, f"mean_{get_task(sources[0].task).headline}"
     mean = MEAN_OF_TASKS if len(sources) > 1 else mean
     if metric.startswith("mean_") and metric != mean:
         raise ValueError(
@@ -67,7 +67,7 @@ def build_validation(
     def validate(model: nn.Module) -> dict[str, float]:
         found = {source: score(model) for source, score in parts.items()}
         flat = {f"{names[source]}_{name}": value for source, scores in found.items() for name, value in scores.items()}
-        main = [scores[f"mean_{get_task(source.task).METRIC}"] for source, scores in found.items()]
+        main = [scores[f"mean_{get_task(source.task).headline}"] for source, scores in found.items()]
         return flat | {MEAN_OF_TASKS: float(np.mean(main))}
 
     return validate
