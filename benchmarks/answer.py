@@ -23,7 +23,8 @@ BEGIN = time.perf_counter(), time.process_time()  # before the imports, which co
 import torch  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from mirasol.answer.generation import generate_answers, load_checkpoint, split_inputs  # noqa: E402
+from mirasol.answer.answerer import Answerer  # noqa: E402
+from mirasol.answer.checkpoint import load_checkpoint  # noqa: E402
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration  # noqa: E402
 from mirasol.tasks import get_task  # noqa: E402
 from mirasol.train.build import build_processor, model_config, training_texts  # noqa: E402
@@ -48,33 +49,31 @@ def since(begin: Seconds) -> Seconds:
 def untrained(recipe_path: Path):
     """A model of the recipe's preset with random weights, and the recipe's processor."""
     recipe = resolve(load_recipe(recipe_path))
-    (source,) = recipe.data.sources
-    rows = get_task(source.task).load(str(REPOSITORY / source.root), "train")
-    processor = build_processor(recipe, training_texts(recipe, source.task, rows))
+    rows = get_task(recipe.data.task).load(str(REPOSITORY / recipe.data.root), "train")
+    processor = build_processor(recipe, training_texts(recipe, recipe.data.task, rows))
     torch.manual_seed(0)
     return MirasolForConditionalGeneration(model_config(recipe, processor)).eval(), processor
 
 
-@torch.no_grad()
-def answer(model, processor, clip: Path, question: str, max_chunks: int | None):
+def answer(answerer: Answerer, clip: Path, question: str, max_chunks: int | None):
     """Answers once; returns the answer, the clip's report, and by stage (wall, CPU, peak memory until its end)."""
     taken: dict[str, tuple[float, float, float]] = {}
 
     def finish(stage: str, begin: Seconds) -> Seconds:
-        if model.device.type == "cuda":
+        if answerer.model.device.type == "cuda":
             torch.cuda.synchronize()
         taken[stage] = (*since(begin), peak_mebibytes())
         return time.perf_counter(), time.process_time()
 
     begin = time.perf_counter(), time.process_time()
+    processor = answerer.processor
     decoded = processor.read_clip(clip, max_chunks=max_chunks)
     begin = finish("decode", begin)
-    inputs = processor(text=[question], videos=[decoded], max_chunks=max_chunks)
-    media, text = split_inputs(inputs, model.device)
+    chunks = processor.chunk_clip(decoded, max_chunks=max_chunks)
     begin = finish("features", begin)
-    encoder_outputs = model.get_encoder()(**media)
+    watched = answerer.watch(chunks)
     begin = finish("encode", begin)
-    (given,) = generate_answers(model, processor, encoder_outputs, text)
+    ((given,),) = answerer.answer(watched, [[question]])
     finish("generate", begin)
     return given, processor.describe(decoded, max_chunks=max_chunks), taken
 
@@ -94,11 +93,12 @@ def main() -> None:
     logging.disable_progress_bar()
     warnings.simplefilter("ignore")  # of what a clip lacks; here only time counts
     model, processor = untrained(arguments.recipe) if arguments.untrained else load_checkpoint(arguments.checkpoint)
+    answerer = Answerer(model, processor)
     loading, loaded = since(BEGIN), peak_mebibytes()
 
     runs = []
     for _ in range(1 + arguments.repeats):
-        given, report, taken = answer(model, processor, arguments.clip, arguments.question, arguments.max_chunks)
+        given, report, taken = answer(answerer, arguments.clip, arguments.question, arguments.max_chunks)
         runs.append(taken)
     first, later = runs[0], runs[1:] or runs
     num_parameters = sum(parameter.numel() for parameter in model.parameters())

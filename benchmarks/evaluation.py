@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from mirasol.answer.generation import load_checkpoint
+from mirasol.answer.answerer import Answerer
 from mirasol.evaluate.batches import Job, answer_batches
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.loader import CLIPS_AHEAD, ShownClips, load_ahead
@@ -71,25 +71,26 @@ def main() -> None:
         ))
         for number in range(arguments.copies) for path in arguments.clips
     ]  # fmt: skip
-    model, processor = load_checkpoint()
+    answerer = Answerer.load()
     job = Job(rows, "jsonl", (Condition(),), arguments.batch_size)
 
     def decode() -> None:
-        clips = DecodedClips(rows, processor)
+        clips = DecodedClips(rows, answerer.processor)
         ahead = CLIPS_AHEAD if arguments.workers else None
         for _ in DataLoader(clips, batch_size=None, num_workers=arguments.workers, prefetch_factor=ahead):
             pass
 
     def load() -> None:
-        for clip in load_ahead(ShownClips(rows, processor, job.conditions), range(len(rows)), arguments.workers):
+        clips = ShownClips(rows, answerer.processor, job.conditions)
+        for clip in load_ahead(clips, range(len(rows)), arguments.workers):
             assert clip.error is None, clip.error
 
     def evaluate() -> None:
-        for _ in answer_batches(model, processor, job, range(job.num_batches), arguments.workers):
+        for _ in answer_batches(answerer, job, range(job.num_batches), arguments.workers):
             pass
 
     evaluate_once = Job(rows[: arguments.batch_size], "jsonl", (Condition(),), arguments.batch_size)
-    list(answer_batches(model, processor, evaluate_once, [0], 0))  # what only the first batch costs
+    list(answer_batches(answerer, evaluate_once, [0], 0))  # what only the first batch costs
     print(
         f"{len(rows)} clips of {len(arguments.clips)} files, {arguments.questions} question(s) each, "
         f"{arguments.workers} worker(s), batches of {arguments.batch_size}, load average {os.getloadavg()[0]:.1f}"

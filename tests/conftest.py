@@ -57,7 +57,9 @@ def untrained(tmp_path_factory, grid_root) -> Path:
     processor = build_processor(recipe, training_texts(recipe, "grid", get_task("grid").load(grid_root, "train")[:50]))
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("untrained") / "nano"
-    MirasolForConditionalGeneration(model_config(recipe, processor)).save_pretrained(folder)
+    model = MirasolForConditionalGeneration(model_config(recipe, processor))
+    model.generation_config.max_new_tokens = 48  # random weights hardly ever close an answer
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
@@ -65,6 +67,14 @@ def untrained(tmp_path_factory, grid_root) -> Path:
 @pytest.fixture(scope="session")
 def loaded(untrained):
     """The same, loaded: (model, processor)."""
-    from mirasol.answer.generation import load_checkpoint
+    from mirasol.answer.checkpoint import load_checkpoint
 
     return load_checkpoint(untrained)
+
+
+@pytest.fixture(scope="session")
+def answerer(loaded):
+    """The same as an `Answerer`."""
+    from mirasol.answer.answerer import Answerer
+
+    return Answerer(*loaded)

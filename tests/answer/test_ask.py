@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from mirasol.answer.ask import ask, ask_model
+from mirasol.answer.ask import ask
 from mirasol.evaluate.attribution import measure_rests_on
 from mirasol.report.info import checkpoint_info, clip_info, info
-from mirasol.tasks import get_task
+from mirasol.tasks import grid
 
 
 @pytest.fixture(scope="module")
 def clip(grid_root):
-    return get_task("grid").load(grid_root, "test")[0].media
+    return grid.load(grid_root, "test")[0].media
 
 
 def test_the_answer_says_what_it_was_made_of(untrained, clip):
@@ -28,38 +28,38 @@ def test_the_answer_says_what_it_was_made_of(untrained, clip):
 
 
 @pytest.mark.parametrize("method", ["attention", "leave_one_out"])
-def test_sound_that_is_not_used_is_reported(loaded, clip, method):
-    answer = ask_model(*loaded, clip, "what is said?", use_audio=False, rests_on_method=method)
+def test_sound_that_is_not_used_is_reported(answerer, clip, method):
+    answer = ask(clip, "what is said?", use_audio=False, rests_on_method=method, answerer=answerer)
     assert answer.sound == "found, not used"
     assert any("has sound, but it is not used" in warning for warning in answer.warnings)
     assert answer.rests_on_method == method
 
 
-def test_bytes_are_answered_like_the_file_they_come_from(loaded, clip):
-    from_file = ask_model(*loaded, clip, "what is said?")
-    from_bytes = ask_model(*loaded, clip.read_bytes(), "what is said?")
+def test_bytes_are_answered_like_the_file_they_come_from(answerer, clip):
+    from_file = ask(clip, "what is said?", answerer=answerer)
+    from_bytes = ask(clip.read_bytes(), "what is said?", answerer=answerer)
     assert (from_file.answer, from_file.confidence) == (from_bytes.answer, from_bytes.confidence)
 
 
-def test_another_square_of_the_picture_can_be_looked_at(loaded, clip):
-    own = loaded[1].image_processor.crop
+def test_another_square_of_the_picture_can_be_looked_at(answerer, clip):
+    own = answerer.processor.image_processor.crop
     crops = (None, own, [0.3], [0.3, 0.5, 0.5])
-    sure = [ask_model(*loaded, clip, "what is said?", crop=crop).confidence for crop in crops]
+    sure = [ask(clip, "what is said?", crop=crop, answerer=answerer).confidence for crop in crops]
     assert sure[0] == sure[1] != sure[2] == sure[3]
     with pytest.raises(ValueError, match="found 2 numbers: give one or three"):
-        ask_model(*loaded, clip, "what is said?", crop=[0.3, 0.5])
+        ask(clip, "what is said?", crop=[0.3, 0.5], answerer=answerer)
 
 
-def test_bad_questions_and_clips_are_refused(loaded, untrained, tmp_path):
+def test_bad_questions_and_clips_are_refused(answerer, untrained, tmp_path):
     with pytest.raises(ValueError, match="Expected a question"):
         ask("clip.mp4", " ", untrained)
     with pytest.raises(ValueError, match=r"missing\.mp4"):
-        ask_model(*loaded, tmp_path / "missing.mp4", "what is said?")
+        ask(tmp_path / "missing.mp4", "what is said?", answerer=answerer)
 
 
-def test_a_question_longer_than_the_context_is_refused(loaded, clip):
+def test_a_question_longer_than_the_context_is_refused(answerer, clip):
     with pytest.raises(ValueError, match="context of"):
-        ask_model(*loaded, clip, "which color is named? " * 200)
+        ask(clip, "which color is named? " * 200, answerer=answerer)
 
 
 def test_info_of_a_clip_names_its_tracks(clip):
@@ -79,8 +79,8 @@ def test_info_of_a_checkpoint_counts_every_parameter_and_sees_every_frame(untrai
     assert facts["grid"]["seconds_per_chunk"] == 0.32
 
 
-def test_resting_places_of_right_answers_are_counted(loaded, grid_root):
-    shares = measure_rests_on(*loaded, get_task("grid").load(grid_root, "test")[:1], progress=False)
+def test_resting_places_of_right_answers_are_counted(answerer, grid_root):
+    shares = measure_rests_on(answerer, grid.load(grid_root, "test")[:1], progress=False)
     assert [share.method for share in shares] == ["attention", "leave_one_out"]
     assert shares[0].num_answers == shares[1].num_answers
     assert "uniformly" in str(shares[0])

@@ -3,30 +3,30 @@
 import pytest
 import torch
 
+from mirasol.answer.answerer import Watched
 from mirasol.answer.attribution import (
     answer_log_probability,
     attention_weights,
     chunk_attention,
+    eager_twin,
     leave_one_out_weights,
     overlaps,
     top_evidence,
 )
-from mirasol.answer.generation import split_inputs
-from mirasol.tasks import get_task
+from mirasol.tasks import grid
 
 TEXTS = ["which color is named?", "which letter is named?", "what is said?"]
 ANSWERS = ["blue", "f", "bin blue at f two now"]
 
 
 @pytest.fixture(scope="module")
-def asked(loaded, grid_root):
+def asked(answerer, grid_root):
     """Two clips, the second shorter, with three answered questions each: (model, media, text)."""
-    model, processor = loaded
-    clips = [processor.read_clip(row.media) for row in get_task("grid").load(grid_root, "test")[:2]]
+    processor = answerer.processor
+    clips = [processor.read_clip(row.media) for row in grid.load(grid_root, "test")[:2]]
     clips[1].frames, clips[1].frame_times = clips[1].frames[:43], clips[1].frame_times[:43]
     clips[1].waveform, clips[1].duration = clips[1].waveform[: 43 * 640], 43 / 25
-    inputs = processor(text=TEXTS * 2, videos=clips, answers=ANSWERS * 2)
-    return (model, *split_inputs(inputs, model.device))
+    return answerer.model, answerer.watch(*clips).media, processor(text=TEXTS * 2, answers=ANSWERS * 2)
 
 
 def test_chunk_attention_is_the_mean_over_layers_heads_and_answer_positions():
@@ -53,7 +53,8 @@ def test_both_methods_share_one_whole_among_real_chunks(asked):
     assert real.sum(1).tolist() == [10, 10, 10, 6, 6, 6]
     encoder_outputs = model.get_encoder()(**media)
     before = model.config.text_config._attn_implementation
-    for weights in (attention_weights(model, encoder_outputs, text), leave_one_out_weights(model, media, text)):
+    by_attention = attention_weights(eager_twin(model), encoder_outputs, text)
+    for weights in (by_attention, leave_one_out_weights(model, media, text)):
         torch.testing.assert_close(weights.sum(1), torch.ones(6))
         assert (weights[~real] == 0).all()
         assert (weights >= 0).all()
@@ -102,3 +103,45 @@ def test_evidence_comes_heaviest_first_and_never_from_padding():
     weights, real = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([True, True, True, False])
     times = torch.tensor([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]])
     assert [(e.start, e.end) for e in top_evidence(weights, times, real)] == [(2.0, 3.0), (1.0, 2.0), (0.0, 1.0)]
+
+
+def test_only_the_answers_tokens_count_whatever_the_question(answerer, grid_root, monkeypatch):
+    """Not the whole prompt: what `attribute` averages is the attention at the places that predict the answer."""
+    clip = answerer.processor.read_clip(grid.load(grid_root, "test")[0].media)
+    watched, asked = answerer.watch(clip), [["which color is named?", "what is said?"]]
+    given = answerer.answer(watched, asked)
+    seen = []
+    twin = eager_twin(answerer.model)
+    hook = twin.register_forward_hook(lambda _, inputs, outputs: seen.append(outputs.cross_attentions))
+    monkeypatch.setitem(answerer.__dict__, "_twin", twin)
+    (shares,) = answerer.attribute(watched, asked, given)
+    hook.remove()
+    attention = torch.stack(seen[0]).mean(dim=(0, 2))  # row token key
+    for row, answer in enumerate(given[0]):
+        first = attention.shape[1] - max(len(a.token_ids) for a in given[0])  # the prompt's last token predicts
+        places = attention[row, first : first + len(answer.token_ids)].mean(0)
+        expected = places.reshape(shares.shape[1], -1).sum(1)
+        torch.testing.assert_close(shares[row], expected)
+        assert not torch.allclose(attention[row].mean(0).reshape(shares.shape[1], -1).sum(1), expected, rtol=1e-3)
+
+
+def test_attribution_leaves_the_shared_model_as_it_is(answerer):
+    model = answerer.model
+    before = (model.config.text_config._attn_implementation, [p.data_ptr() for p in model.parameters()])
+    twin = eager_twin(model)
+    assert twin.config.text_config._attn_implementation == "eager" != before[0]
+    assert (model.config.text_config._attn_implementation, [p.data_ptr() for p in model.parameters()]) == before
+    assert [p.data_ptr() for p in twin.parameters()] == before[1]  # no second copy of the weights
+
+
+def test_latents_alone_are_attributed_by_attention_only(answerer, grid_root):
+    watched = answerer.watch(grid.load(grid_root, "test")[0].media)
+    latents, asked = Watched(watched.encoder_outputs), [["what is said?"]]
+    given = answerer.answer(latents, asked)
+    torch.testing.assert_close(
+        answerer.attribute(latents, asked, given)[0], answerer.attribute(watched, asked, given)[0]
+    )
+    with pytest.raises(ValueError, match="found its latents only"):
+        answerer.attribute(latents, asked, given, "leave_one_out")
+    with pytest.raises(ValueError, match="out of attention, leave_one_out, found 'guess'"):
+        answerer.attribute(latents, asked, given, "guess")

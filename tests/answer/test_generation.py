@@ -3,21 +3,22 @@
 import json
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.ask import ask
+from mirasol.answer.checkpoint import load_checkpoint
 from mirasol.answer.generation import (
     GeneratedAnswer,
-    generate_answers,
+    end_tokens,
     label_log_probabilities,
-    load_checkpoint,
     rounds,
-    split_inputs,
-    up_to_end,
     with_answers,
 )
-from mirasol.tasks import get_task
+from mirasol.tasks import grid
 
 
 def test_confidence_is_the_mean_token_probability_in_logs_up_to_the_first_end():
@@ -30,7 +31,9 @@ def test_confidence_is_the_mean_token_probability_in_logs_up_to_the_first_end():
             for t in range(length)
         ]
         expected.append(math.exp(sum(logs) / length))
-    labels = new_ids.masked_fill(~up_to_end(new_ids, 2), -100)
+    ends = end_tokens(new_ids, 2)
+    assert ends.tolist() == [[False, True, False, False], [False] * 4]
+    labels = new_ids.masked_fill(ends.cumsum(1) - ends.long() > 0, -100)
     found = label_log_probabilities(logits, labels).sum(1).tolist()
     answers = [GeneratedAnswer("", value, (3,) * length) for value, length in zip(found, (2, 4), strict=True)]
     assert [answer.confidence for answer in answers] == pytest.approx(expected)
@@ -45,16 +48,13 @@ def test_rounds_hold_every_row_of_every_clip_once_and_stay_within_their_size():
     assert seen == {(clip, place) for clip, count in enumerate(counts) for place in range(count)}
 
 
-def test_a_clip_alone_is_answered_as_in_a_batch(loaded, grid_root):
-    model, processor = loaded
-    rows = get_task("grid").load(grid_root, "test")[:2]
-    clips = [processor.read_clip(row.media) for row in rows]
+def test_a_clip_alone_is_answered_as_in_a_batch(answerer, grid_root):
+    rows = grid.load(grid_root, "test")[:2]
+    clips = [row.media for row in rows]
     texts = ["which color is named?", "what is said?", "when does the letter begin?"]
 
     def answers(clips):
-        media, text = split_inputs(processor(text=texts * len(clips), videos=clips), model.device)
-        with torch.no_grad():
-            return generate_answers(model, processor, model.get_encoder()(**media), text)
+        return sum(answerer.answer(answerer.watch(*clips), [texts] * len(clips)), [])
 
     together, alone = answers(clips), answers(clips[:1]) + answers(clips[1:])
     assert [answer.text for answer in together] == [answer.text for answer in alone]
@@ -62,14 +62,14 @@ def test_a_clip_alone_is_answered_as_in_a_batch(loaded, grid_root):
         assert first.confidence == pytest.approx(second.confidence, rel=1e-4)  # float32 sums in another order
 
 
-def test_the_answers_fed_back_have_the_confidence_they_were_given_with(loaded, grid_root):
-    model, processor = loaded
-    clip = processor.read_clip(get_task("grid").load(grid_root, "test")[0].media)
+def test_the_answers_fed_back_have_the_confidence_they_were_given_with(answerer, grid_root):
+    model, processor = answerer.model, answerer.processor
+    clip = processor.read_clip(grid.load(grid_root, "test")[0].media)
     texts = ["what is said?", "which color is named?"]  # of unequal length: the shorter is padded on the left
-    media, text = split_inputs(processor(text=texts, videos=[clip]), model.device)
+    watched, text = answerer.watch(clip), processor(text=texts)
+    encoder_outputs = watched.encoder_outputs
+    (given,) = Answerer(model, processor, max_new_tokens=5).answer(watched, [texts])
     with torch.no_grad():
-        encoder_outputs = model.get_encoder()(**media)
-        given = generate_answers(model, processor, encoder_outputs, text, max_new_tokens=5)
         fed_back = with_answers(text, given)
         labels = fed_back.pop("labels")
         logits = model(encoder_outputs=encoder_outputs, **fed_back, use_cache=False).logits
@@ -120,3 +120,60 @@ def test_weights_without_their_processor_are_refused(untrained, tmp_path):
     (tmp_path / "bare" / "tokenizer_config.json").unlink()
     with pytest.raises(ValueError, match="found no tokenizer_config.json"):
         load_checkpoint(tmp_path / "bare")
+
+
+@pytest.fixture
+def babbler(answerer, monkeypatch):
+    """A checkpoint without a limit of its own, whose decoder never closes an answer and has room for 40 tokens."""
+    monkeypatch.setattr(answerer.model.generation_config, "max_new_tokens", None)
+    monkeypatch.setattr(answerer.model.config.text_config, "max_position_embeddings", 40)
+    monkeypatch.setattr(answerer.model.config, "eos_token_id", -1)
+    monkeypatch.setattr(answerer.model.generation_config, "eos_token_id", None)
+    return answerer
+
+
+def test_an_answer_may_fill_the_context_and_says_where_it_was_cut(babbler, grid_root):
+    clip = grid.load(grid_root, "test")[0].media
+    watched = babbler.watch(clip)
+    prompt = len(babbler.prompts(["what is said?"]).rows["decoder_input_ids"][0])
+    ((given,),) = babbler.answer(watched, [["what is said?"]])
+    assert given.is_cut and len(given.token_ids) == 40 - prompt
+    limited = Answerer(babbler.model, babbler.processor, max_new_tokens=3)
+    ((given,),) = limited.answer(watched, [["what is said?"]])
+    assert given.is_cut and len(given.token_ids) == 3
+    warnings = ask(clip, "what is said?", answerer=limited).warnings
+    assert warnings == ["The answer was cut at 3 tokens, before the model had closed it."]
+
+
+def test_an_answer_that_the_model_closed_is_not_cut(answerer, grid_root, monkeypatch):
+    watched = answerer.watch(grid.load(grid_root, "test")[0].media)
+    ((free,),) = answerer.answer(watched, [["what is said?"]])
+    monkeypatch.setattr(answerer.model.config, "eos_token_id", free.token_ids[0])
+    monkeypatch.setattr(answerer.model.generation_config, "eos_token_id", free.token_ids[0])
+    ((closed,),) = answerer.answer(watched, [["what is said?"]])
+    assert not closed.is_cut and closed.token_ids == free.token_ids[:1]
+
+
+def test_threads_that_share_an_answerer_get_what_one_alone_gets(answerer, grid_root):
+    clips = [row.media for row in grid.load(grid_root, "test")[:4]]
+
+    def work(clip):
+        return ask(clip, "what is said?", answerer=answerer).as_dict()
+
+    alone = [work(clip) for clip in clips]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, clips)) == alone
+
+
+def test_an_answer_without_a_finite_probability_is_refused(answerer, grid_root, monkeypatch):
+    clip = answerer.processor.read_clip(grid.load(grid_root, "test")[0].media)
+    clip.frames, clip.frame_times = None, None
+    monkeypatch.setattr(answerer.processor, "read_clip", lambda *_, **__: clip)
+    gate = answerer.model.model.decoder.norm.weight
+    before = gate.detach().clone()
+    try:
+        gate.data.fill_(float("nan"))
+        with pytest.raises(ValueError, match="found nan: weights or media hold values that are not finite"):
+            ask("clip.mp4", "what is said?", answerer=answerer)
+    finally:
+        gate.data.copy_(before)

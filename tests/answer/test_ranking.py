@@ -1,13 +1,14 @@
 """Ranking options: the score is the hand-computed sum of a plain forward, whatever the batch, its order and size."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from mirasol.answer.generation import split_inputs
-from mirasol.answer.ranking import Ranking, option_rows, rank_options
-from mirasol.chunks import MirasolCollator
+from mirasol.answer import answerer as answerer_module
+from mirasol.answer.ranking import Ranking, score_rows
 from mirasol.evaluate.summary import Prediction, ranking_scores
-from mirasol.tasks import Question, get_task
+from mirasol.tasks import Question, grid
 
 COLORS = ("blue", "green", "red", "white")
 ASKED = [  # per clip: other numbers of questions and of options
@@ -21,27 +22,20 @@ ASKED = [  # per clip: other numbers of questions and of options
 
 
 @pytest.fixture(scope="module")
-def clips(loaded, grid_root):
+def clips(answerer, grid_root):
     """The chunk inputs of three clips."""
-    processor = loaded[1]
-    return [
-        processor.chunk_clip(processor.read_clip(row.media)) for row in get_task("grid").load(grid_root, "test")[:3]
-    ]
+    processor = answerer.processor
+    return [processor.chunk_clip(processor.read_clip(row.media)) for row in grid.load(grid_root, "test")[:3]]
 
 
 @torch.no_grad()
-def encode(loaded, clips):
-    model, processor = loaded
-    return model.get_encoder()(**split_inputs(MirasolCollator(processor.pad_token_id)(clips), model.device)[0])
-
-
-@torch.no_grad()
-def by_hand(loaded, clip, question: Question, option: str) -> tuple[float, int]:
+def by_hand(answerer, clip, question: Question, option: str) -> tuple[float, int]:
     """Sum and number of the log-probabilities of an option's tokens and the end token, from one forward of its own."""
-    model, processor = loaded
+    model, processor = answerer.model, answerer.processor
     prompt = processor.tokenize_questions([question.text])["decoder_input_ids"][0]
     answer = processor.tokenizer(option, add_special_tokens=False)["input_ids"]
-    logits = model(encoder_outputs=encode(loaded, [clip]), decoder_input_ids=torch.tensor([prompt + answer])).logits[0]
+    latents, ids = answerer.watch(clip).encoder_outputs, torch.tensor([prompt + answer])
+    logits = model(encoder_outputs=latents, decoder_input_ids=ids).logits[0]
     total = 0.0
     for place, token in enumerate([*answer, processor.tokenizer.eos_token_id]):
         row = logits[len(prompt) - 1 + place]
@@ -49,15 +43,15 @@ def by_hand(loaded, clip, question: Question, option: str) -> tuple[float, int]:
     return total, len(answer) + 1
 
 
-def ranked(loaded, clips, asked, **options) -> list[list[Ranking]]:
-    model, processor = loaded
-    tokens = [option_rows(processor, questions) for questions in asked]
-    return rank_options(model, encode(loaded, clips), asked, tokens, processor.pad_token_id, **options)
+def ranked(answerer, clips, asked) -> list[list[Ranking]]:
+    prompts = [answerer.prompts([q.text for q in of_clip], [q.options for q in of_clip]) for of_clip in asked]
+    return answerer.rank(answerer.watch(*clips), prompts)
 
 
 @pytest.mark.parametrize("rows_at_once", [None, 3, 1])
-def test_scores_are_the_sums_of_a_plain_forward_in_chunks_of_any_size(loaded, clips, rows_at_once):
-    found = ranked(loaded, clips, ASKED, rows_at_once=rows_at_once)
+def test_scores_are_the_sums_of_a_plain_forward_in_chunks_of_any_size(answerer, clips, rows_at_once, monkeypatch):
+    monkeypatch.setattr(answerer_module, "score_rows", partial(score_rows, rows_at_once=rows_at_once))
+    found = ranked(answerer, clips, ASKED)
     assert [len(of_clip) for of_clip in found] == [1, 2, 0]
     for clip, questions, rankings in zip(clips, ASKED, found, strict=True):
         for question, ranking in zip(questions, rankings, strict=True):
@@ -65,20 +59,20 @@ def test_scores_are_the_sums_of_a_plain_forward_in_chunks_of_any_size(loaded, cl
             for option, total, count in zip(
                 question.options, ranking.log_probabilities, ranking.num_tokens, strict=True
             ):
-                expected = by_hand(loaded, clip, question, option)
+                expected = by_hand(answerer, clip, question, option)
                 assert (total, count) == (pytest.approx(expected[0], abs=1e-4), expected[1])  # float32 sums
 
 
-def test_the_order_of_clips_in_a_batch_changes_no_score(loaded, clips):
-    forward, backward = ranked(loaded, clips, ASKED), ranked(loaded, clips[::-1], ASKED[::-1])[::-1]
-    alone = [ranked(loaded, [clip], [questions])[0] for clip, questions in zip(clips, ASKED, strict=True)]
+def test_the_order_of_clips_in_a_batch_changes_no_score(answerer, clips):
+    forward, backward = ranked(answerer, clips, ASKED), ranked(answerer, clips[::-1], ASKED[::-1])[::-1]
+    alone = [ranked(answerer, [clip], [questions])[0] for clip, questions in zip(clips, ASKED, strict=True)]
     for other in (backward, alone):
         for mine, theirs in zip(sum(forward, []), sum(other, []), strict=True):
             assert mine.log_probabilities == pytest.approx(theirs.log_probabilities, abs=1e-4)  # float32 sums
 
 
-def test_latents_are_encoded_once_and_never_copied(loaded, clips):
-    model = loaded[0]
+def test_latents_are_encoded_once_and_never_copied(answerer, clips):
+    model = answerer.model
     calls, shapes = [], []
     hooks = [
         model.get_encoder().register_forward_hook(lambda *_: calls.append(1)),
@@ -87,7 +81,7 @@ def test_latents_are_encoded_once_and_never_copied(loaded, clips):
         ),
     ]
     many = Question("c/0", "which?", "0", "x", options=tuple(f"class {i}" for i in range(309)))
-    ranked(loaded, clips[:2], [[many], [many]])
+    ranked(answerer, clips[:2], [[many], [many]])
     for hook in hooks:
         hook.remove()
     assert len(calls) == 1
@@ -100,9 +94,9 @@ def test_the_mean_over_tokens_does_not_favour_short_options():
     assert ranking.best(2, per_token=True) == ["a long answer", "no too"]
 
 
-def test_a_question_without_options_is_refused(loaded):
-    with pytest.raises(ValueError, match="found 0 for q/0"):
-        option_rows(loaded[1], [Question("q/0", "what?", "x", "open")])
+def test_a_question_without_options_is_refused(answerer):
+    with pytest.raises(ValueError, match="found 1 for 'what\\?'"):
+        answerer.prompts(["what?"], [["x"]])
 
 
 def test_top_five_counts_the_answer_among_the_best_five():
@@ -112,7 +106,7 @@ def test_top_five_counts_the_answer_among_the_best_five():
 
     names = list("abcdefg")
     found = [prediction("1", "a", names[:5]), prediction("2", "E", names[:5]), prediction("3", "g", names[:5])]
-    scores = ranking_scores(found, get_task("grid").normalise)
+    scores = ranking_scores(found, grid.normalise)
     assert scores["sum"]["top_1"]["value"] == pytest.approx(1 / 3)
     assert scores["sum"]["top_5"]["value"] == scores["per_token"]["top_5"]["value"] == pytest.approx(2 / 3)
     assert scores["per_token"]["top_1"]["value"] == pytest.approx(1 / 3)  # the other clip

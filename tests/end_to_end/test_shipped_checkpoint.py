@@ -2,7 +2,7 @@
 
 import pytest
 
-from mirasol.answer.generation import load_checkpoint
+from mirasol.answer.answerer import Answerer
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.runner import evaluate_rows, load_rows
 from mirasol.report.labelled_sets import SETS, measure_sets
@@ -18,15 +18,14 @@ SHOWN = {
 
 @pytest.fixture(scope="module")
 def shipped():
-    return load_checkpoint()
+    return Answerer.load()
 
 
 @pytest.fixture(scope="module")
 def scores(shipped, grid_root):
-    model, processor = shipped
     rows = load_rows("grid", grid_root, "test")
     return {
-        name: evaluate_rows(model, processor, rows, shown, root=grid_root, progress=False).metrics["scores"]
+        name: evaluate_rows(shipped, rows, shown, root=grid_root, progress=False).metrics["scores"]
         for name, shown in SHOWN.items()
     }
 
@@ -57,7 +56,7 @@ def test_the_letter_is_placed_in_time_at_least_twice_as_well_as_by_a_constant(sc
 
 @pytest.mark.slow
 def test_sounds_without_a_picture_and_pictures_without_sound_are_named(shipped, repository):
-    found = measure_sets(*shipped, repository / "data", max_clips=None)
+    found = measure_sets(shipped, repository / "data", max_clips=None)
     least = {
         "spoken digits": 0.97,
         "environmental sounds": 0.79,

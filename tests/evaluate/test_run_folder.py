@@ -17,7 +17,7 @@ from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.processes import Processes
 from mirasol.evaluate.run_folder import RunFolder
 from mirasol.evaluate.runner import evaluate, evaluate_rows
-from mirasol.tasks import get_task
+from mirasol.tasks import grid
 
 RESULTS = ("predictions.jsonl", "metrics.json")
 
@@ -25,53 +25,53 @@ RESULTS = ("predictions.jsonl", "metrics.json")
 @pytest.fixture(scope="module")
 def rows(grid_root):
     """Five clips, each asked two things."""
-    return [replace(row, questions=row.questions[:2]) for row in get_task("grid").load(grid_root, "test")[:5]]
+    return [replace(row, questions=row.questions[:2]) for row in grid.load(grid_root, "test")[:5]]
 
 
-def run(loaded, rows, folder, **options):
+def run(answerer, rows, folder, **options):
     defaults = {"output": folder, "batch_size": 2, "progress": False, "about": {"task": "grid", "split": "test"}}
-    return evaluate_rows(*loaded, rows, options.pop("condition", Condition()), **defaults | options)
+    return evaluate_rows(answerer, rows, options.pop("condition", Condition()), **defaults | options)
 
 
 def results(folder) -> list[bytes]:
     return [(folder / name).read_bytes() for name in RESULTS]
 
 
-def test_a_killed_run_goes_on_without_answering_anything_twice(loaded, rows, tmp_path, monkeypatch):
-    whole = run(loaded, rows, tmp_path / "whole")
+def test_a_killed_run_goes_on_without_answering_anything_twice(answerer, rows, tmp_path, monkeypatch):
+    whole = run(answerer, rows, tmp_path / "whole")
     real, answered = batches._answer_batch, []
 
-    def killed_in_the_third_batch(model, processor, job, rows, clips):
+    def killed_in_the_third_batch(answerer, job, rows, clips):
         if len(answered) == 4:
             raise KeyboardInterrupt
         answered.extend(row.id for row in rows)
-        return real(model, processor, job, rows, clips)
+        return real(answerer, job, rows, clips)
 
     monkeypatch.setattr(batches, "_answer_batch", killed_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):
-        run(loaded, rows, tmp_path / "run")
+        run(answerer, rows, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()
     with (tmp_path / "run" / "parts" / "0.jsonl").open("a") as part:
         part.write('{"batch": 2, "clips": [{"id": "cut o')  # what a kill in the middle of writing leaves
 
-    def counted(model, processor, job, rows, clips):
+    def counted(answerer, job, rows, clips):
         answered.extend(row.id for row in rows)
-        return real(model, processor, job, rows, clips)
+        return real(answerer, job, rows, clips)
 
     monkeypatch.setattr(batches, "_answer_batch", counted)
-    resumed = run(loaded, rows, tmp_path / "run")
+    resumed = run(answerer, rows, tmp_path / "run")
     assert answered == [row.id for row in rows]
     assert results(tmp_path / "run") == results(tmp_path / "whole")
     assert resumed.predictions == whole.predictions
     assert not (tmp_path / "run" / "parts").exists()
 
-    again = run(loaded, rows, tmp_path / "run")  # a finished run is read, not answered again
+    again = run(answerer, rows, tmp_path / "run")  # a finished run is read, not answered again
     assert answered == [row.id for row in rows]
     assert [p.generated for p in again.predictions] == [p.generated for p in whole.predictions]
 
 
-def test_a_line_says_what_was_asked_said_seen_and_heard(loaded, rows, tmp_path):
-    run(loaded, rows[:2], tmp_path)
+def test_a_line_says_what_was_asked_said_seen_and_heard(answerer, rows, tmp_path):
+    run(answerer, rows[:2], tmp_path)
     line = json.loads((tmp_path / "predictions.jsonl").read_text().splitlines()[0])
     wanted = {"question_id", "answer", "generated", "log_likelihood", "seconds_covered", "sound_used"}
     assert wanted <= set(line)
@@ -88,36 +88,36 @@ def test_a_line_says_what_was_asked_said_seen_and_heard(loaded, rows, tmp_path):
         ({"with_audit": True}, "audit False, not True"),
     ],
 )
-def test_a_folder_of_another_measurement_is_refused_by_name(loaded, rows, tmp_path, monkeypatch, options, named):
+def test_a_folder_of_another_measurement_is_refused_by_name(answerer, rows, tmp_path, monkeypatch, options, named):
     monkeypatch.setattr(runner, "answer_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(loaded, rows, tmp_path / "run")
+        run(answerer, rows, tmp_path / "run")
     with pytest.raises(ValueError, match=named):
-        run(loaded, rows, tmp_path / "run", **options)
+        run(answerer, rows, tmp_path / "run", **options)
 
 
-def interrupted(model, processor, job, folder, *_):
+def interrupted(answerer, job, folder, *_):
     folder.begin()
     raise KeyboardInterrupt
 
 
-def test_another_checkpoint_and_other_clips_are_refused(loaded, untrained, rows, tmp_path, monkeypatch):
+def test_another_checkpoint_and_other_clips_are_refused(answerer, untrained, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "answer_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(loaded, rows, tmp_path / "run", checkpoint=untrained)
+        run(answerer, rows, tmp_path / "run", checkpoint=untrained)
     with pytest.raises(ValueError, match="clips_and_questions .* not"):
-        run(loaded, rows[:4], tmp_path / "run", checkpoint=untrained)
+        run(answerer, rows[:4], tmp_path / "run", checkpoint=untrained)
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="weights '"):
-        run(loaded, rows, tmp_path / "run", checkpoint=other)
+        run(answerer, rows, tmp_path / "run", checkpoint=other)
 
 
-def test_a_folder_with_other_files_is_left_alone(loaded, rows, tmp_path):
+def test_a_folder_with_other_files_is_left_alone(answerer, rows, tmp_path):
     (tmp_path / "thesis.tex").write_text("do not touch")
     with pytest.raises(ValueError, match="found files but no run.json"):
-        run(loaded, rows, tmp_path)
+        run(answerer, rows, tmp_path)
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ class Thread(Processes):
 
 @pytest.mark.parametrize(("late", "too_late"), [("_check", "parts"), ("answered", "parts/0.jsonl")])
 def test_a_process_that_looks_late_finds_the_folder_as_the_first_one_did(
-    loaded, rows, tmp_path, monkeypatch, late, too_late
+    answerer, rows, tmp_path, monkeypatch, late, too_late
 ):
     barrier, has_looked = threading.Barrier(2), threading.Event()
     look, begin = getattr(RunFolder, late), RunFolder.begin
@@ -174,16 +174,16 @@ def test_a_process_that_looks_late_finds_the_folder_as_the_first_one_did(
     monkeypatch.setattr(RunFolder, late, look_late)
     monkeypatch.setattr(RunFolder, "begin", begin_slowly)
     with ThreadPoolExecutor(2, thread_name_prefix="process") as pool:
-        both = [pool.submit(answered_by, loaded, rows, tmp_path / "two", Thread(n, 2, barrier)) for n in range(2)]
+        both = [pool.submit(answered_by, answerer, rows, tmp_path / "two", Thread(n, 2, barrier)) for n in range(2)]
         first, second = (one.result(timeout=120) for one in both)
     assert len(first.predictions) == 2 * len(rows) and second is None
-    run(loaded, rows, tmp_path / "one", batch_size=1, workers=0)
+    run(answerer, rows, tmp_path / "one", batch_size=1, workers=0)
     assert results(tmp_path / "two") == results(tmp_path / "one")
 
 
-def answered_by(loaded, rows, folder, process):
+def answered_by(answerer, rows, folder, process):
     try:
-        return run(loaded, rows, folder, batch_size=1, workers=0, processes=process)
+        return run(answerer, rows, folder, batch_size=1, workers=0, processes=process)
     except BaseException:
         process.barrier.abort()  # the other one waits in vain
         raise

@@ -12,40 +12,40 @@ from mirasol.evaluate.batches import Job, answer_batches, comparable
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.runner import evaluate, evaluate_rows, load_rows, score
 from mirasol.evaluate.summary import Prediction, describe, finite, follows, paired_difference, summarise
-from mirasol.tasks import Question, Row, get_task
+from mirasol.tasks import Question, Row, grid
 
 
 @pytest.fixture(scope="module")
 def rows(grid_root):
     """Three clips with questions of every kind, fewer of them, so that the test is quick."""
-    return [replace(row, questions=row.questions[3:9]) for row in get_task("grid").load(grid_root, "test")[:3]]
+    return [replace(row, questions=row.questions[3:9]) for row in grid.load(grid_root, "test")[:3]]
 
 
-def answers(loaded, rows, condition, batch_size=3):
+def answers(answerer, rows, condition, batch_size=3):
     job = Job(rows, "grid", (condition,), batch_size)
-    clips = [clip for _, batch in answer_batches(*loaded, job, range(job.num_batches), workers=0) for clip in batch]
+    clips = [clip for _, batch in answer_batches(answerer, job, range(job.num_batches), workers=0) for clip in batch]
     assert [clip.id for clip in clips] == [row.id for row in rows]
     return [(p.question_id, p.generated) for clip in clips for p in clip.predictions[condition.name]]
 
 
-def test_batch_size_changes_no_answer(loaded, rows):
+def test_batch_size_changes_no_answer(answerer, rows):
     condition = Condition("both", -5.0, 1)
-    assert answers(loaded, rows, condition=condition) == answers(loaded, rows, condition=condition, batch_size=1)
+    assert answers(answerer, rows, condition=condition) == answers(answerer, rows, condition=condition, batch_size=1)
 
 
-def test_clips_with_different_numbers_of_questions_are_answered_as_alone(loaded, rows):
+def test_clips_with_different_numbers_of_questions_are_answered_as_alone(answerer, rows):
     ragged = [replace(row, questions=row.questions[: 1 + i]) for i, row in enumerate(rows)]
-    found = answers(loaded, ragged, condition=Condition())
+    found = answers(answerer, ragged, condition=Condition())
     assert [name for name, _ in found] == [question.id for row in ragged for question in row.questions]
-    assert found == answers(loaded, ragged, condition=Condition(), batch_size=1)
+    assert found == answers(answerer, ragged, condition=Condition(), batch_size=1)
 
 
-def test_an_unreadable_clip_is_counted_and_the_rest_is_answered(loaded, rows, tmp_path):
+def test_an_unreadable_clip_is_counted_and_the_rest_is_answered(answerer, rows, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_text("this is no clip")
     mixed = [rows[0], replace(rows[1], media=broken), replace(rows[2], media=tmp_path / "missing.mp4")]
     with pytest.warns(UserWarning, match="1 of 3 clips could not be read"):
-        result = evaluate_rows(*loaded, mixed, Condition(), progress=False)
+        result = evaluate_rows(answerer, mixed, Condition(), progress=False)
     clips, metrics = result.metrics["clips"], result.metrics
     assert (clips["answered"], clips["missing"], list(clips["unreadable"])) == (1, [rows[2].id], [rows[1].id])
     assert {p.clip for p in result.predictions} == {rows[0].id}
@@ -55,7 +55,7 @@ def test_an_unreadable_clip_is_counted_and_the_rest_is_answered(loaded, rows, tm
         assert all_asked[kind] <= there[kind]
 
 
-def test_missing_clips_count_as_wrong(loaded, rows, tmp_path):
+def test_missing_clips_count_as_wrong(answerer, rows, tmp_path):
     """The score of clips that are there, scaled by their share; a model that knows all answers shows it."""
     right = [
         Prediction(row.id, q.id, q.kind, q.text, q.answer, q.answer, True, 1.0)
@@ -67,10 +67,10 @@ def test_missing_clips_count_as_wrong(loaded, rows, tmp_path):
     assert metrics["scores_missing_wrong"]["digit"] == pytest.approx(2 / 3)
 
 
-def test_no_clip_at_all_is_refused_with_a_path(loaded, rows, tmp_path):
+def test_no_clip_at_all_is_refused_with_a_path(answerer, rows, tmp_path):
     gone = [replace(row, media=tmp_path / "gone" / row.media.name) for row in rows]
     with pytest.raises(ValueError, match="found none of 3, such as .*gone"):
-        evaluate_rows(*loaded, gone, Condition(), progress=False)
+        evaluate_rows(answerer, gone, Condition(), progress=False)
 
 
 def test_the_command_writes_whole_files_with_all_predictions(untrained, grid_root, tmp_path):
@@ -83,8 +83,8 @@ def test_the_command_writes_whole_files_with_all_predictions(untrained, grid_roo
     assert "follows" in str(result)
 
 
-def test_validation_gives_flat_numbers_and_leaves_the_model_training(loaded, rows):
-    model, processor = loaded
+def test_validation_gives_flat_numbers_and_leaves_the_model_training(answerer, rows):
+    model, processor = answerer.model, answerer.processor
     model.train()
     flat = score(model, processor, rows, conditions=("both", "picture"))
     assert model.training
@@ -98,7 +98,7 @@ def test_joined_splits_are_asked_together(grid_root):
 
 
 def test_swapped_clips_are_asked_only_where_their_answers_differ(grid_root):
-    row, partner = get_task("grid").load(grid_root, "test")[:2]
+    row, partner = grid.load(grid_root, "test")[:2]
     for question, sound_answer in comparable(row, partner):
         assert question.answer != sound_answer
     assert [question for question, _ in comparable(row, None)] == list(row.questions)
@@ -118,7 +118,7 @@ def test_follows_counts_picture_sound_and_neither():
         prediction("b", "color", "red", "green", "blue"),
         prediction("b", "letter", "f", "G.", "g"),
     ]
-    shares = follows(found, {"slots": ["color", "letter"]}, get_task("grid").normalise)["slots"]
+    shares = follows(found, {"slots": ["color", "letter"]}, grid.normalise)["slots"]
     assert {part: entry["value"] for part, entry in shares.items()} == {"picture": 0.25, "sound": 0.5, "neither": 0.25}
 
 
@@ -144,9 +144,8 @@ def test_summary_of_a_model_that_names_no_time_is_valid_json():
     metrics = summarise(found, rows, "grid")
     json.loads(json.dumps(finite(metrics)), parse_constant=pytest.fail)
     assert metrics["intervals_95"]["when_letter"]["value"] == pytest.approx(0.1)
-    clips, about = {"answered": 5, "asked": 5}, {"task": "grid", "condition": "both"}
-    about |= {"noise_db": None, "noise_seed": None}
-    text = describe(about | {"clips": clips, **metrics})
+    clips = {"answered": 5, "asked": 5}
+    text = describe({"condition": "both", "noise_db": None, "noise_seed": None, "clips": clips, **metrics})
     assert "median error 0.100 s" in text
     assert np.isfinite(metrics["scores"]["when_letter"]["median_error_seconds"])
 

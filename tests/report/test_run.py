@@ -14,18 +14,18 @@ from mirasol.evaluate.conditions import AUDIT, Condition
 from mirasol.evaluate.runner import evaluate_rows
 from mirasol.evaluate.summary import Prediction, audit, summarise
 from mirasol.report.run import choose_fails, fit, interval_of, with_strips, write_report
-from mirasol.tasks import Question, Row, get_task
+from mirasol.tasks import Question, Row, drone, get_task, grid, jsonl
 
 
 @pytest.fixture(scope="module")
 def rows(grid_root):
-    return [replace(row, questions=row.questions[:2]) for row in get_task("grid").load(grid_root, "test")[:2]]
+    return [replace(row, questions=row.questions[:2]) for row in grid.load(grid_root, "test")[:2]]
 
 
-def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(loaded, rows, tmp_path):
+def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(answerer, rows, tmp_path):
     about = {"checkpoint": "<mine>", "task": "grid", "split": "test"}
     result = evaluate_rows(
-        *loaded, rows, Condition(), output=tmp_path, about=about, with_audit=True, progress=False, workers=0
+        answerer, rows, Condition(), output=tmp_path, about=about, with_audit=True, progress=False, workers=0
     )
     page = (tmp_path / "report.html").read_text()
     assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', page))
@@ -38,12 +38,12 @@ def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(loaded, rows, 
     assert {f"predictions_{name}.jsonl" for name in AUDIT[1:]} <= names
 
 
-def test_a_clip_without_a_picture_is_shown_by_its_sound_alone_and_no_longer_than_it_lasts(loaded, repository):
-    row = get_task("drone").load(repository / "data" / "drone_cc0", "test_sound")[0]
+def test_a_clip_without_a_picture_is_shown_by_its_sound_alone_and_no_longer_than_it_lasts(answerer, repository):
+    row = drone.load(repository / "data" / "drone_cc0", "test_sound")[0]
     (_, shown), (_, unread) = with_strips(
         [prediction(row.id, 0, right=False), prediction("gone", 0, right=False)],
         [row, replace(row, id="gone", media=row.media.with_name("gone.ogg"))],
-        loaded[1],
+        answerer.processor,
     )
     picture = Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]*)", shown)[1])))
     last_columns = np.asarray(picture)[:, -picture.width // 20 :].astype(float)
@@ -74,17 +74,15 @@ def test_baselines_are_measured_by_the_tasks_own_metric():
 
     train = [row("t", ("yes", "a"), ("Yes", "a"), ("two", "b"), ("yes", "b"), ("two", "b"))]
     asked = [row("e", ("yes", "a"), ("no", "a"), ("two", "b"), ("two", "b"))]
-    found = baselines(get_task("jsonl"), asked, train)
+    found = baselines(jsonl, asked, train)
     assert {name: scores["exact_match"] for name, scores in found.items()} == {
         "majority": 0.25, "majority_by_kind": 0.75, "ceiling": 0.75,
     }  # fmt: skip
     options = [
         replace(asked[0], questions=tuple(replace(q, options=("yes", "no", "two")) for q in asked[0].questions))
     ]
-    assert baselines(get_task("jsonl"), options, train)["chance"]["exact_match"] == pytest.approx(1 / 3)
-    assert "ceiling" not in baselines(get_task("jsonl"), options, train) and "ceiling" not in baselines(
-        get_task("jsonl"), asked, []
-    )
+    assert baselines(jsonl, options, train)["chance"]["exact_match"] == pytest.approx(1 / 3)
+    assert "ceiling" not in baselines(jsonl, options, train) and "ceiling" not in baselines(jsonl, asked, [])
 
 
 def test_wrong_answers_come_from_every_kind_the_surest_first_and_each_clip_once():
@@ -111,7 +109,7 @@ def test_pictures_are_cut_to_the_thumbnails_shape():
     assert fit(np.zeros((400, 160, 3), np.uint8)).shape == (120, 160, 3)
 
 
-def test_a_benchmark_without_one_right_answer_still_has_its_page(loaded, rows, tmp_path):
+def test_a_benchmark_without_one_right_answer_still_has_its_page(answerer, rows, tmp_path):
     """With the paper's numbers and the benchmark's facts, for a task with options, ranked, some clips missing."""
     module = get_task("vggsound")
     options = ("dog barking", "hail, heavy", "<b>siren")
@@ -130,7 +128,7 @@ def test_a_benchmark_without_one_right_answer_still_has_its_page(loaded, rows, t
         "noise_seed": None, "answers": "ranked", "clips": clips, "baselines": baselines(module, asked, []),
         **summarise(found, asked, "vggsound", lost={"gone"}),
     }  # fmt: skip
-    page = write_report(tmp_path, metrics, found, asked, loaded[1]).read_text()
+    page = write_report(tmp_path, metrics, found, asked, answerer.processor).read_text()
     for part in (
         "69.8 %",
         "VGG-Sound",

@@ -1,23 +1,17 @@
-"""`mirasol ask`: one question about one clip, with what the answer rests on."""
+"""`mirasol ask`: one question about one clip, and the seconds to which the answer is attributed."""
 
-import warnings as python_warnings
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from einops import rearrange
-
-from mirasol.answer.attribution import Evidence, attention_weights, leave_one_out_weights, top_evidence
-from mirasol.answer.generation import generate_answers, load_checkpoint, split_inputs, with_answers
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.attribution import DEFAULT_METHOD, METHODS, Evidence, top_evidence
 from mirasol.media import Crop
+from mirasol.results import Document
 
-RESTS_ON = "attention"  # its top chunk is on the asked word more often than that of leaving chunks out: `mirasol demo`
 
-
-@dataclass(frozen=True)
-class Answer:
+class Answer(Document):
     """What was answered and from what.
 
     `confidence` is exp of the mean log-probability of the answer's tokens (the closing one included): 1 is certain. It
@@ -32,23 +26,18 @@ class Answer:
     seconds_covered: float
     num_frames: int
     sound: str
-    rests_on: list[Evidence] = field(default_factory=list)
-    rests_on_method: str = RESTS_ON
-    warnings: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same, for JSON."""
-        return asdict(self)
+    rests_on: list[Evidence] = []
+    rests_on_method: str = DEFAULT_METHOD
+    warnings: list[str] = []
 
     def __str__(self) -> str:
         evidence = ", ".join(f"{e.start:.2f}-{e.end:.2f} s ({100 * e.weight:.0f} %)" for e in self.rests_on)
-        method = {"attention": "cross-attention", "leave_one_out": "leaving each chunk out"}[self.rests_on_method]
         lines = [
             self.answer or "(an empty answer)",
             f"  confidence  {100 * self.confidence:.1f} %",
             f"  covered     {self.seconds_covered:.2f} of {self.seconds:.2f} s, {self.num_frames} frames",
             f"  sound       {self.sound}",
-            f"  rests on    {evidence} [by {method}]",
+            f"  rests on    {evidence} [by {METHODS[self.rests_on_method]}]",
             *(f"  warning     {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
@@ -58,45 +47,49 @@ def ask(
     clip: str | Path | bytes,
     question: str,
     checkpoint: str | Path | None = None,
+    *,
+    answerer: Answerer | None = None,
     use_audio: bool = True,
     use_video: bool = True,
-    rests_on_method: str = RESTS_ON,
+    rests_on_method: str = DEFAULT_METHOD,
     crop: Sequence[float] | None = None,
+    max_new_tokens: int | None = None,
 ) -> Answer:
-    """The greedy answer of the shipped checkpoint, or of the one in the folder `checkpoint`.
+    """Return the greedy answer of a checkpoint, loaded here unless an `answerer` is given.
 
-    `crop` is the square of the picture to look at instead of the checkpoint's own: its side as a part of the frame's
-    shorter side and, if not the middle, x and y of its centre as parts of the frame.
+    Args:
+        clip: A file, or its bytes.
+        question: What is asked.
+        checkpoint: Its folder; by default the shipped one.
+        answerer: Answers instead of `checkpoint`.
+        use_audio: False masks the sound.
+        use_video: False masks the picture.
+        rests_on_method: How the answer is attributed to seconds, one of `METHODS`.
+        crop: Square of the picture to look at instead of the checkpoint's own: its side as a part of the frame's
+            shorter side and, if not the middle, x and y of its centre as parts of the frame.
+        max_new_tokens: Limit of the answer; by default what the context leaves.
     """
     if not question.strip():
         raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
-    model, processor = load_checkpoint(checkpoint)
-    return ask_model(model, processor, clip, question, use_audio, use_video, rests_on_method, crop)
-
-
-def ask_model(
-    model, processor, clip: str | Path | bytes, question: str, use_audio: bool = True, use_video: bool = True,
-    rests_on_method: str = RESTS_ON, crop: Sequence[float] | None = None,
-) -> Answer:  # fmt: skip
-    """The same with a loaded model."""
-    with python_warnings.catch_warnings():
-        python_warnings.simplefilter("ignore")  # they are in the report, and printed with the answer
-        decoded = processor.read_clip(clip, use_video=use_video, use_audio=use_audio)
-        decoded = replace(decoded, crop=square(crop))
-        report = processor.describe(decoded, use_video=use_video, use_audio=use_audio)
-        options = {"use_video": use_video, "use_audio": use_audio}
-        media, text = split_inputs(processor(text=[question], videos=[decoded], **options), model.device)
-        with torch.no_grad():
-            encoder_outputs = model.get_encoder()(**media)
-        (given,) = generate_answers(model, processor, encoder_outputs, text)
-        text = with_answers(text, [given])
-    if rests_on_method == "attention":
-        weights = attention_weights(model, encoder_outputs, text)
-    else:
-        weights = leave_one_out_weights(model, media, text)
-    real = rearrange(media["video_chunk_mask"] | media["audio_chunk_mask"], "1 chunk -> chunk")
+    answerer = answerer or Answerer.load(checkpoint, max_new_tokens=max_new_tokens)
+    tracks = {"use_video": use_video, "use_audio": use_audio}
+    prompts = answerer.prompts([question])  # refuses a question that is too long before anything is decoded
+    decoded = replace(answerer.processor.read_clip(clip, warn=False, **tracks), crop=square(crop))
+    report = answerer.processor.describe(decoded, **tracks)
+    watched = answerer.watch(decoded, **tracks)
+    ((given,),) = answerer.answer(watched, [prompts])
+    name = clip if isinstance(clip, str) else f"{len(clip)} bytes" if isinstance(clip, bytes) else str(clip)
+    if not math.isfinite(given.log_likelihood):
+        raise ValueError(
+            f"Expected a probability of the answer about {name}, found {given.log_likelihood}: weights or media hold "
+            "values that are not finite. Check the sound's samples and the checkpoint."
+        )
+    (weights,) = answerer.attribute(watched, [prompts], [[given]], rests_on_method)
+    outputs, warnings = watched.encoder_outputs, list(report.warnings)
+    if given.is_cut:
+        warnings.append(f"The answer was cut at {len(given.token_ids)} tokens, before the model had closed it.")
     return Answer(
-        clip=clip if isinstance(clip, str) else f"{len(clip)} bytes" if isinstance(clip, bytes) else str(clip),
+        clip=name,
         question=question,
         answer=given.text,
         confidence=round(given.confidence, 6),
@@ -104,14 +97,16 @@ def ask_model(
         seconds_covered=round(report.seconds_covered, 3),
         num_frames=report.num_frames_used,
         sound="used" if report.used_sound else "found, not used" if report.found_sound else "not found",
-        rests_on=top_evidence(weights[0], encoder_outputs.chunk_times[0].clamp(max=report.duration_seconds), real),
+        rests_on=top_evidence(
+            weights[0], outputs.chunk_times[0].clamp(max=report.duration_seconds), outputs.chunk_mask[0]
+        ),
         rests_on_method=rests_on_method,
-        warnings=list(report.warnings),
+        warnings=warnings,
     )
 
 
 def square(crop: Sequence[float] | None) -> Crop | None:
-    """The crop with its centre, in the middle where only a side is given."""
+    """Return the crop with its centre, in the middle where only a side is given."""
     if crop is None:
         return None
     if len(crop) not in (1, 3):

@@ -1,8 +1,7 @@
-"""Which seconds an answer rests on: cross-attention per chunk, or what the answer loses without the chunk."""
+"""Attribution of an answer to the chunks of a clip: cross-attention, or what the answer loses without the chunk."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping, Sequence
 
 import torch
 from einops import rearrange, reduce, repeat
@@ -10,30 +9,34 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mirasol.answer.generation import label_log_probabilities
+from mirasol.chunks.text import IGNORED_LABEL
+from mirasol.results import Result
 
-METHODS = ("attention", "leave_one_out")
+METHODS = {
+    "attention": "cross-attention to each chunk",
+    "leave_one_out": "how much the answer loses when a chunk is taken away",
+}
+DEFAULT_METHOD = "attention"  # its top chunk is on the asked word more often than that of leaving chunks out
 MARGIN_SECONDS = 0.16  # a chunk this close to the asked word counts as on it
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """One chunk's seconds and its share (0 to 1) of what the answer rests on."""
+class Evidence(Result):
+    """Seconds of one chunk, and its share (0 to 1) of what the answer is attributed to."""
 
     start: float
     end: float
     weight: float
 
 
-@contextlib.contextmanager
-def eager_attention(model) -> Iterator[None]:
-    """The decoder's attention computed step by step inside, because fused kernels do not give their weights out."""
-    config = model.config.text_config
-    before = config._attn_implementation
-    config._attn_implementation = "eager"
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+def eager_twin(model):
+    """Return a model with the same weights whose decoder computes attention step by step.
+
+    Fused kernels do not give their weights out. The model itself stays as it is, because other threads may use it.
+    """
+    shared = [model.model.encoder, *model.parameters(), *model.buffers()]
+    twin = copy.deepcopy(model, {id(part): part for part in shared})
+    twin.config.text_config._attn_implementation = "eager"
+    return twin
 
 
 def chunk_attention(
@@ -41,7 +44,7 @@ def chunk_attention(
     answer_mask: Bool[Tensor, "row token"],
     num_chunks: int,
 ) -> Float[Tensor, "row chunk"]:
-    """Share of cross-attention on each chunk: mean over layers, heads and the positions that predict the answer."""
+    """Return each chunk's share of cross-attention, averaged over layers, heads and places that predict answers."""
     per_token = reduce(
         torch.stack(list(cross_attentions)).float(),
         "layer row head token (chunk latent) -> row token chunk",
@@ -55,33 +58,34 @@ def chunk_attention(
 def answer_log_probability(
     logits: Float[Tensor, "row token vocab"], labels: Int[Tensor, "row token"]
 ) -> Float[Tensor, " row"]:
-    """Mean log-probability of each row's answer tokens (labels already shifted, -100 ignored)."""
-    return label_log_probabilities(logits, labels).sum(1) / (labels != -100).sum(1).clamp(min=1)
+    """Return the mean log-probability of each row's answer tokens (labels already shifted, -100 ignored)."""
+    return label_log_probabilities(logits, labels).sum(1) / (labels != IGNORED_LABEL).sum(1).clamp(min=1)
 
 
 @torch.no_grad()
-def attention_weights(model, encoder_outputs, text: dict) -> Float[Tensor, "row chunk"]:
-    """Cross-attention share per chunk and row; `text` holds decoder_input_ids with the answer, mask and labels."""
-    with eager_attention(model):
-        outputs = model(
-            encoder_outputs=encoder_outputs,
-            decoder_input_ids=text["decoder_input_ids"],
-            decoder_attention_mask=text["decoder_attention_mask"],
-            output_attentions=True,
-            use_cache=False,
-        )
+def attention_weights(twin, encoder_outputs, text: Mapping[str, Tensor]) -> Float[Tensor, "row chunk"]:
+    """Return each chunk's share of cross-attention while the answer is written, by an `eager_twin`.
+
+    `text` holds decoder_input_ids with the answer, their mask and labels.
+    """
+    outputs = twin(
+        encoder_outputs=encoder_outputs,
+        decoder_input_ids=text["decoder_input_ids"],
+        decoder_attention_mask=text["decoder_attention_mask"],
+        output_attentions=True,
+        use_cache=False,
+    )
     num_chunks = encoder_outputs.chunk_times.shape[1]
-    return chunk_attention(outputs.cross_attentions, text["labels"] != -100, num_chunks)
+    return chunk_attention(outputs.cross_attentions, text["labels"] != IGNORED_LABEL, num_chunks)
 
 
 @torch.no_grad()
-def leave_one_out_weights(model, media: dict, text: dict) -> Float[Tensor, "row chunk"]:
-    """Share per chunk of the loss in the answer's log-probability when that chunk, picture and sound, is masked.
+def leave_one_out_weights(model, media: dict[str, Tensor], text: Mapping[str, Tensor]) -> Float[Tensor, "row chunk"]:
+    """Return each chunk's share of the loss in the answer's log-probability when its picture and sound are masked.
 
     Every real chunk is masked in turn and the clip encoded anew, because later chunks carry what earlier ones showed.
     A chunk whose loss helps the answer has weight 0; if none hurts, the weight is spread evenly over the real ones.
     """
-    media = {name: value for name, value in media.items() if not name.endswith("_chunk_index")}
     real = media["video_chunk_mask"] | media["audio_chunk_mask"]
     num_rows = text["decoder_input_ids"].shape[0]
     questions = num_rows // real.shape[0]
@@ -117,12 +121,15 @@ def top_evidence(
     real: Bool[Tensor, " chunk"],
     count: int = 3,
 ) -> list[Evidence]:
-    """The `count` heaviest real chunks, heaviest first."""
+    """Return the `count` heaviest real chunks, heaviest first."""
     order = torch.where(real, weights, -1.0).argsort(descending=True, stable=True)[: min(count, int(real.sum()))]
-    return [Evidence(float(chunk_times[i, 0]), float(chunk_times[i, 1]), float(weights[i])) for i in order.tolist()]
+    return [
+        Evidence(start=float(chunk_times[i, 0]), end=float(chunk_times[i, 1]), weight=float(weights[i]))
+        for i in order.tolist()
+    ]
 
 
 def overlaps(chunk_times: Float[Tensor, "chunk 2"], seconds: tuple[float, float]) -> Bool[Tensor, " chunk"]:
-    """Which chunks touch the interval of seconds, widened by 0.16 s on both sides."""
+    """Return which chunks touch the interval of seconds, widened by 0.16 s on both sides."""
     start, end = rearrange(chunk_times, "chunk edge -> edge chunk")
     return (start < seconds[1] + MARGIN_SECONDS) & (end > seconds[0] - MARGIN_SECONDS)

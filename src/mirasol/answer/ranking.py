@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from mirasol.answer.generation import ROWS_AT_ONCE, label_log_probabilities, of_clips, rounds
-from mirasol.chunks.text import TokenRows, pad_text
-from mirasol.tasks import Question
+from mirasol.chunks.text import IGNORED_LABEL, TokenRows, pad_text
 
 LOGITS_AT_ONCE = 2**26  # values: with a vocabulary of 150,000 fewer rows of text fit into memory
 
@@ -18,67 +18,50 @@ class Ranking:
     """How likely each option of one question is, in the order in which the question lists them.
 
     `log_probabilities` are sums over an option's tokens and its closing one, `num_tokens` of them: what the model
-    says. Their mean over tokens (`per_token`) does not favour short options.
+    says. Their mean over tokens (`per_token`) does not favour short options. `is_greedy`: greedy decoding gives it.
     """
 
     options: tuple[str, ...]
     log_probabilities: tuple[float, ...]
     num_tokens: tuple[int, ...]
+    is_greedy: tuple[bool, ...] = ()
 
     @property
     def per_token(self) -> tuple[float, ...]:
+        """The mean log-probability of each option's tokens."""
         return tuple(total / count for total, count in zip(self.log_probabilities, self.num_tokens, strict=True))
 
     def best(self, count: int, per_token: bool = False) -> list[str]:
-        """The `count` likeliest options, likeliest first; equally likely ones as the question lists them."""
+        """Return the `count` likeliest options, likeliest first; equally likely ones as the question lists them."""
         scores = self.per_token if per_token else self.log_probabilities
         return [self.options[i] for i in sorted(range(len(scores)), key=lambda i: -scores[i])[:count]]
 
 
-def option_rows(processor, questions: Sequence[Question]) -> TokenRows:
-    """The rows of text of one clip: every question with each of its options."""
-    for question in questions:
-        if len(question.options) < 2:
-            raise ValueError(
-                f"Ranking needs options to choose between, found {len(question.options)} for {question.id} "
-                f"({question.text!r}). Leave --rank out to generate answers, or give a class list with --classes FILE."
-            )
-    pairs = [(question.text, option) for question in questions for option in question.options]
-    return processor.tokenize_questions([text for text, _ in pairs], [option for _, option in pairs])
+def score_rows(
+    model, encoder_outputs, tokens: Sequence[TokenRows], pad_token_id: int, rows_at_once: int | None = None
+) -> list[list[tuple[float, bool]]]:
+    """Return the log-probability of each row's answer and whether greedy decoding gives it, `tokens` rows per clip.
 
-
-@torch.no_grad()
-def rank_options(
-    model, encoder_outputs, questions: Sequence[Sequence[Question]], tokens: Sequence[TokenRows], pad_token_id: int,
-    rows_at_once: int | None = None,
-) -> list[list[Ranking]]:  # fmt: skip
-    """One ranking per question of each clip, whose `tokens` are `option_rows` of its questions.
-
-    The clips are encoded already. Their options are rows of text that share the clip's latents, some rows at a time.
+    The rows of a clip share its latents, some rows at a time.
     """
     if rows_at_once is None:
         longest = max((len(row) for rows in tokens for row in rows["decoder_input_ids"]), default=1)
         rows_at_once = min(ROWS_AT_ONCE, LOGITS_AT_ONCE // (longest * model.config.text_config.vocab_size))
     counts = [len(rows["labels"]) for rows in tokens]
-    totals: list[list[float]] = [[] for _ in tokens]
+    scores: list[list[tuple[float, bool]]] = [[] for _ in tokens]
     for clips, places in rounds(counts, rows_at_once):
         picked = [(clip, min(place, counts[clip] - 1)) for clip in clips for place in places]
-        text = pad_text({name: [tokens[c][name][i] for c, i in picked] for name in tokens[0]}, pad_token_id)
+        text: dict[str, Tensor] = pad_text(
+            {name: [tokens[c][name][i] for c, i in picked] for name in tokens[0]}, pad_token_id
+        )
         text = {name: value.to(model.device) for name, value in text.items()}
         labels = text.pop("labels")
         logits = model(encoder_outputs=of_clips(encoder_outputs, clips), **text, use_cache=False).logits
-        found = rearrange(
-            label_log_probabilities(logits, labels).double().sum(1), "(clip row) -> clip row", clip=len(clips)
-        )
-        for clip, values in zip(clips, found.tolist(), strict=True):
-            totals[clip] += values[: counts[clip] - places.start]
-    rankings = []
-    for asked, rows, values in zip(questions, tokens, totals, strict=True):
-        lengths = [sum(label != -100 for label in labels) for labels in rows["labels"]]
-        of_clip, first = [], 0
-        for question in asked:
-            part = slice(first, first + len(question.options))
-            of_clip.append(Ranking(question.options, tuple(values[part]), tuple(lengths[part])))
-            first = part.stop
-        rankings.append(of_clip)
-    return rankings
+        totals = label_log_probabilities(logits, labels).double().sum(1)
+        greedy = ((logits.argmax(-1) == labels) | (labels == IGNORED_LABEL)).all(1)
+        found = torch.stack([totals, greedy.double()], dim=-1)
+        for clip, values in zip(
+            clips, rearrange(found, "(clip row) pair -> clip row pair", clip=len(clips)).tolist(), strict=True
+        ):
+            scores[clip] += [(total, bool(is_greedy)) for total, is_greedy in values[: counts[clip] - places.start]]
+    return scores

@@ -200,13 +200,16 @@ class MirasolProcessor(ProcessorMixin):
         use_audio: bool = True,
         start: float = 0.0,
         end: float | None = None,
+        warn: bool = True,
     ) -> Clip:
         """The sound of a file, or of its seconds from `start` to `end`, and the frames its grid needs, in one pass."""
 
         def select(info: MediaInfo) -> np.ndarray:
             return self._plan(info.duration_seconds, sampling, max_chunks).wanted_times
 
-        clip = read_clip(source, use_video=use_video, use_audio=use_audio, select=select, start=start, end=end)
+        clip = read_clip(
+            source, use_video=use_video, use_audio=use_audio, select=select, start=start, end=end, warn=warn
+        )
         if not use_audio and clip.info is not None:
             # A reader that leaves sound out does not look for it, but sound is never dropped without a word.
             clip = replace(clip, info=replace(clip.info, has_audio=probe(source).has_audio))

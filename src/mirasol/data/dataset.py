@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from mirasol.data.augment import (
 )
 from mirasol.data.cache import ClipCache
 from mirasol.media import Clip
-from mirasol.tasks import Question, Row, Task
+from mirasol.tasks import Question, Row
 
 
 class ClipDataset(Dataset):
@@ -37,7 +38,7 @@ class ClipDataset(Dataset):
 
     Args:
         rows: The task's rows; those whose clip cannot be read are left out, counted and reported.
-        task: The task, which samples the questions of training.
+        task: The task's module (`mirasol.tasks.get_task`), which asks the random questions of training.
         processor: Its grid, picture size and tokenizer are used.
         cache_root: Folder in which the decoded clips are kept.
         augment: How a clip is varied each epoch. None: not at all, with the row's own questions, as evaluation has it.
@@ -50,7 +51,7 @@ class ClipDataset(Dataset):
     def __init__(
         self,
         rows: Sequence[Row],
-        task: Task,
+        task: ModuleType,
         processor: MirasolProcessor,
         cache_root: str | Path,
         *,
@@ -114,7 +115,7 @@ class ClipDataset(Dataset):
         phase = draw_phase(augment, rng, grid.seconds_per_chunk)
         # A generator each, so that dropping one sense leaves the draws of the other and of the questions as they are.
         picture_rng, sound_rng, text_rng = rng.spawn(3)
-        questions = self.task.sample_questions(row, text_rng, word_times, clip.duration)
+        questions = self.task.random_questions(row, text_rng, word_times, clip.duration)
         if use_video and clip.frames is not None:
             size = self.processor.image_processor.image_size
             clip = replace(clip, frames=vary_picture(clip.frames, size, augment, picture_rng))

@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from mirasol.answer.attribution import METHODS, attention_weights, leave_one_out_weights, overlaps
-from mirasol.answer.generation import generate_answers, split_inputs, with_answers
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.attribution import METHODS, overlaps
 from mirasol.evaluate.bootstrap import Interval, bootstrap_ratio
 from mirasol.tasks import Row, get_task
 
@@ -36,43 +35,33 @@ class RestsOnShare:
 
 
 def measure_rests_on(
-    model, processor, rows: Sequence[Row], *, task: str = "grid", methods: Sequence[str] = METHODS,
+    answerer: Answerer, rows: Sequence[Row], *, task: str = "grid", methods: Sequence[str] = tuple(METHODS),
     batch_size: int = 8, progress: bool = True,
 ) -> list[RestsOnShare]:  # fmt: skip
-    """Return one share per method, over the questions of the task's headline kinds (in GRID: one spoken word each)."""
-    asker = get_task(task)
+    """One share per method, over the questions of the rows that ask for a single spoken word (the task's SLOTS)."""
+    module = get_task(task)
     hits: dict[str, list[float]] = {method: [] for method in methods}
     right_per_clip: list[int] = []
     expected: list[float] = []
     bar = tqdm(total=len(rows), desc="what answers rest on", unit="clip", disable=None if progress else True)
     for first in range(0, len(rows), batch_size):
         batch = rows[first : first + batch_size]
-        asked = [[q for q in row.questions if q.kind in asker.headline_kinds] for row in batch]
-        texts = [question.text for questions in asked for question in questions]
-        clips = [processor.read_clip(row.media) for row in batch]
-        media, text = split_inputs(processor(text=texts, videos=clips), model.device)
-        with torch.no_grad():
-            encoder_outputs = model.get_encoder()(**media)
-        given = generate_answers(model, processor, encoder_outputs, text)
-        text = with_answers(text, given)
-        weights = {
-            "attention": lambda e=encoder_outputs, t=text: attention_weights(model, e, t),
-            "leave_one_out": lambda m=media, t=text: leave_one_out_weights(model, m, t),
-        }
-        found = {method: weights[method]() for method in methods}
-        real = media["video_chunk_mask"] | media["audio_chunk_mask"]
-        number = 0
+        asked = [[q for q in row.questions if q.kind in module.SLOTS] for row in batch]
+        texts = [[question.text for question in questions] for questions in asked]
+        watched = answerer.watch(*(answerer.processor.read_clip(row.media, warn=False) for row in batch))
+        given = answerer.answer(watched, texts)
+        shares = {method: answerer.attribute(watched, texts, given, method) for method in methods}
+        outputs = watched.encoder_outputs
         for clip, questions in enumerate(asked):
-            tops = dict.fromkeys(methods, 0)
-            right = 0
-            for question in questions:
-                if asker.normalise(given[number].text) == asker.normalise(question.answer):
-                    on_word = overlaps(encoder_outputs.chunk_times[clip], question.seconds) & real[clip]
-                    right += 1
-                    expected.append(float(on_word.sum() / real[clip].sum()))
-                    for method in methods:
-                        tops[method] += bool(on_word[found[method][number].masked_fill(~real[clip], -1).argmax()])
-                number += 1
+            tops, right, real = dict.fromkeys(methods, 0), 0, outputs.chunk_mask[clip]
+            for place, question in enumerate(questions):
+                if module.normalise(given[clip][place].text) != module.normalise(question.answer):
+                    continue
+                on_word = overlaps(outputs.chunk_times[clip], question.seconds) & real
+                right += 1
+                expected.append(float(on_word.sum() / real.sum()))
+                for method in methods:
+                    tops[method] += bool(on_word[shares[method][clip][place].masked_fill(~real, -1).argmax()])
             right_per_clip.append(right)
             for method in methods:
                 hits[method].append(tops[method])

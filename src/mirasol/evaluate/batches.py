@@ -6,12 +6,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import torch
-
-from mirasol.answer.generation import GeneratedAnswer, generate_answers, of_clips, rounds, split_inputs
-from mirasol.answer.ranking import Ranking, option_rows, rank_options
-from mirasol.chunks import MirasolCollator
-from mirasol.chunks.text import TokenRows, pad_text
+from mirasol.answer.answerer import Answerer, Prompts
+from mirasol.answer.generation import GeneratedAnswer
+from mirasol.answer.ranking import Ranking
 from mirasol.evaluate.conditions import Condition, swap_partners
 from mirasol.evaluate.loader import LoadedClip, Read, Shown, ShownClips, load_ahead
 from mirasol.evaluate.summary import Prediction
@@ -56,20 +53,20 @@ class Job:
         """For each row those whose sound it may get, if any condition swaps sound."""
         if all(condition.name != "swapped" for condition in self.conditions):
             return None
-        kinds = get_task(self.task).headline_kinds or None
-        return [[self.rows[j] for j in chosen] for chosen in swap_partners(self.rows, kinds)]
+        slots = getattr(get_task(self.task), "SLOTS", None)
+        return [[self.rows[j] for j in chosen] for chosen in swap_partners(self.rows, slots)]
 
 
 def answer_batches(
-    model, processor, job: Job, batches: Sequence[int], workers: int | None = None, read: Read | None = None
+    answerer: Answerer, job: Job, batches: Sequence[int], workers: int | None = None, read: Read | None = None
 ) -> Iterator[tuple[int, list[AnsweredClip]]]:
     """Yields each batch's number and its answered clips, in the order asked, while the next ones are decoded."""
-    clips = ShownClips(job.rows, processor, job.conditions, job.lenders(), read)
+    clips = ShownClips(job.rows, answerer.processor, job.conditions, job.lenders(), read)
     loaded = load_ahead(clips, [index for batch in batches for index in job.indices(batch)], workers)
     for batch in batches:
         indices = job.indices(batch)
         rows = [job.rows[index] for index in indices]
-        yield batch, _answer_batch(model, processor, job, rows, list(islice(loaded, len(indices))))
+        yield batch, _answer_batch(answerer, job, rows, list(islice(loaded, len(indices))))
 
 
 def comparable(row: Row, lender: Row | None) -> list[tuple[Question, str | None]]:
@@ -82,34 +79,27 @@ def comparable(row: Row, lender: Row | None) -> list[tuple[Question, str | None]
     return [(question, answer) for question, answer in pairs if answer != question.answer]
 
 
-def _answer_batch(model, processor, job: Job, rows, loaded: Sequence[LoadedClip]) -> list[AnsweredClip]:
+def _answer_batch(answerer: Answerer, job: Job, rows, loaded: Sequence[LoadedClip]) -> list[AnsweredClip]:
     answered = [AnsweredClip(row.id, {}, item.error, item.warnings) for row, item in zip(rows, loaded, strict=True)]
     normalise = get_task(job.task).normalise
     for condition in job.conditions:
-        asked: list[tuple[AnsweredClip, Shown, list[tuple[Question, str | None]], TokenRows]] = []
+        asked: list[tuple[AnsweredClip, Shown, list[tuple[Question, str | None]], Prompts]] = []
         for row, item, clip in zip(rows, loaded, answered, strict=True):
             if (shown := item.shown.get(condition.name)) is None:
                 continue
             pairs = comparable(row, shown.lender)
             try:
-                tokens = _tokenize(processor, [question for question, _ in pairs], job.rank)
+                prompts = _prompts(answerer, [question for question, _ in pairs], job.rank)
             except ValueError as error:  # a question longer than the context
                 clip.error = clip.error or str(error)
                 continue
-            asked.append((clip, shown, pairs, tokens))
+            asked.append((clip, shown, pairs, prompts))
         if not asked:
             continue
-        batch = MirasolCollator(processor.pad_token_id)([shown.media for _, shown, _, _ in asked])
-        media, _ = split_inputs(batch, model.device)
-        with torch.no_grad():
-            encoder_outputs = model.get_encoder()(**media)
-        questions = [[question for question, _ in pairs] for _, _, pairs, _ in asked]
-        texts = [tokens for _, _, _, tokens in asked]
+        watched = answerer.watch(*(shown.media for _, shown, _, _ in asked))
+        rows_of_text = [prompts for _, _, _, prompts in asked]
         given: list[list[GeneratedAnswer]] | list[list[Ranking]]
-        if job.rank:
-            given = rank_options(model, encoder_outputs, questions, texts, processor.pad_token_id)
-        else:
-            given = generate_for(model, processor, encoder_outputs, texts)
+        given = answerer.rank(watched, rows_of_text) if job.rank else answerer.answer(watched, rows_of_text)
         for place, (clip, shown, pairs, _) in enumerate(asked):
             clip.predictions[condition.name] = [
                 _prediction(clip.id, question, other, shown, answer, normalise)
@@ -118,24 +108,9 @@ def _answer_batch(model, processor, job: Job, rows, loaded: Sequence[LoadedClip]
     return answered
 
 
-def _tokenize(processor, questions: Sequence[Question], rank: bool) -> TokenRows:
-    if rank:
-        return option_rows(processor, questions)
-    return processor.tokenize_questions([question.text for question in questions])
-
-
-def generate_for(model, processor, encoder_outputs, tokens: Sequence[TokenRows]) -> list[list[GeneratedAnswer]]:
-    """One greedy answer per question of each clip; clips may have different numbers of questions."""
-    prompts = [rows["decoder_input_ids"] for rows in tokens]
-    answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
-    for clips, places in rounds([len(rows) for rows in prompts]):
-        picked = [prompts[clip][min(place, len(prompts[clip]) - 1)] for clip in clips for place in places]
-        text = pad_text({"decoder_input_ids": picked}, processor.pad_token_id)
-        text = {name: value.to(model.device) for name, value in text.items()}
-        given = iter(generate_answers(model, processor, of_clips(encoder_outputs, clips), text))
-        for clip in clips:
-            answers[clip] += list(islice(given, len(places)))[: len(prompts[clip]) - places.start]
-    return answers
+def _prompts(answerer: Answerer, questions: Sequence[Question], rank: bool) -> Prompts:
+    options = [question.options for question in questions] if rank else None
+    return answerer.prompts([question.text for question in questions], options)
 
 
 def _prediction(clip: str, question: Question, other: str | None, shown: Shown, given, normalise) -> Prediction:

@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -54,6 +54,7 @@ class ShownClips(Dataset):
         lenders: Sequence[Sequence[Row]] | None = None, read: Read | None = None,
     ):  # fmt: skip
         self.rows, self.processor, self.conditions, self.read = rows, processor, conditions, read
+        self.reader = partial(processor.read_clip, warn=False)  # warnings are kept in the clip's report
         self.lenders = lenders or [()] * len(rows)
 
     def __len__(self) -> int:
@@ -63,18 +64,13 @@ class ShownClips(Dataset):
         row, loaded = self.rows[index], LoadedClip()
         first, *others = self.conditions
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # they are in the clip's report
-                lender, sound = self._borrow(index, first)
-                if self.read is not None:
-                    clip = self.read(row, first)
-                else:
-                    clip = first.read(row, sound, self.processor.read_clip)
-                loaded.shown[first.name], loaded.warnings = self._show(clip, lender)
-                for condition in others if clip.waveform is not None else ():
-                    with contextlib.suppress(ValueError, OSError):  # such as sound without a picture, sound off
-                        lender, sound = self._borrow(index, condition)
-                        loaded.shown[condition.name], _ = self._show(condition.apply(clip, row.id, sound), lender)
+            lender, sound = self._borrow(index, first)
+            clip = first.read(row, sound, self.reader) if self.read is None else self.read(row, first)
+            loaded.shown[first.name], loaded.warnings = self._show(clip, lender)
+            for condition in others if clip.waveform is not None else ():
+                with contextlib.suppress(ValueError, OSError):  # such as sound without a picture, sound off
+                    lender, sound = self._borrow(index, condition)
+                    loaded.shown[condition.name], _ = self._show(condition.apply(clip, row.id, sound), lender)
         except Exception as error:  # whatever one file does to a decoder, the other clips are still to be answered
             known = isinstance(error, ValueError | OSError)
             loaded.error = str(error) if known else f"{type(error).__name__}: {error}"
@@ -83,7 +79,7 @@ class ShownClips(Dataset):
     def _borrow(self, index: int, condition: Condition) -> tuple[Row | None, Clip | None]:
         if condition.name != "swapped":
             return None, None
-        return borrow_sound(self.lenders[index], self.processor.read_clip)
+        return borrow_sound(self.lenders[index], self.reader)
 
     def _show(self, clip: Clip, lender: Row | None) -> tuple[Shown, list[str]]:
         report = self.processor.describe(clip)

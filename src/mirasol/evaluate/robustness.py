@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mirasol.answer.generation import load_checkpoint
+from mirasol.answer.answerer import Answerer
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.runner import evaluate_rows, load_rows
@@ -38,16 +38,16 @@ def robustness(
         replace(row, questions=tuple(q for q in row.questions if q.kind in (*grid.SLOTS, "sentence")))
         for row in load_rows("grid", root, split)[:max_clips]
     ]
-    model, processor = load_checkpoint(checkpoint)
+    answerer = Answerer.load(checkpoint)
     decoded: dict[str, Clip] = {}
 
     def read(row, condition: Condition) -> Clip:
         if row.id not in decoded:  # 7 MB a clip: cheaper to keep than to decode for every condition
-            decoded[row.id] = processor.read_clip(row.media)
+            decoded[row.id] = answerer.processor.read_clip(row.media)
         return condition.apply(decoded[row.id], row.id)
 
     def run(name: str, db: float | None = None, seed: int = 0) -> list[Prediction]:
-        return evaluate_rows(model, processor, rows, Condition(name, db, seed), read=read).predictions
+        return evaluate_rows(answerer, rows, Condition(name, db, seed), read=read).predictions
 
     def compare(both: list[list[Prediction]], sound: list[list[Prediction]]) -> dict[str, Interval]:
         pooled = {"both": sum(both, []), "sound": sum(sound, [])}

@@ -1,6 +1,7 @@
 """`mirasol evaluate`: every clip of a split encoded once, all its questions answered, metrics with intervals over
 clips, and what is missing or cannot be read counted."""
 
+import inspect
 import time
 import warnings
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mirasol import DEFAULT_CHECKPOINT, __version__
-from mirasol.answer.generation import load_checkpoint
+from mirasol.answer.answerer import Answerer
 from mirasol.evaluate.baselines import baselines
 from mirasol.evaluate.batches import AnsweredClip, Job, answer_batches
 from mirasol.evaluate.conditions import AUDIT, Condition
@@ -95,16 +96,17 @@ def evaluate(
                 f"Expected --output, found none for {processes.count} processes, which join their answers in that "
                 "folder. Name one, or start a single process."
             )
-        model, processor = load_checkpoint(folder)
         return evaluate_rows(
-            model, processor, rows, shown, task=task, root=root, batch_size=batch_size, output=output, about=about,
-            rank=rank, with_audit=audit, classes=classes, workers=workers, processes=processes, checkpoint=folder,
+            Answerer.load(folder), rows, shown, task=task, root=root, batch_size=batch_size, output=output,
+            about=about, rank=rank, with_audit=audit, classes=classes, workers=workers, processes=processes,
+            checkpoint=folder,
         )  # fmt: skip
 
 
 def evaluate_rows(
-    model, processor, rows: Sequence[Row], condition: Condition, *, task: str = "grid", root: str | Path | None = None,
-    batch_size: int = BATCH_SIZE, output: str | Path | None = None, about: dict[str, Any] | None = None,
+    answerer: Answerer, rows: Sequence[Row], condition: Condition, *, task: str = "grid",
+    root: str | Path | None = None, batch_size: int = BATCH_SIZE,
+    output: str | Path | None = None, about: dict[str, Any] | None = None,
     rank: bool = False, with_audit: bool = False, classes: str | Path | None = None, workers: int | None = None,
     read: Read | None = None, processes: Processes | None = None, checkpoint: Path | None = None,
     progress: bool = True,
@@ -132,7 +134,8 @@ def evaluate_rows(
         "answers": "ranked" if rank else "generated",
     }
     train = train_rows(task, root, str(about.get("split", "")), classes)
-    get_task(task).check_requirements()
+    # What the metric needs and is not installed is missed now, not after hours.
+    summarise([], rows, task, lost=[row.id for row in rows], train=train)
     folder = None
     if output is not None:
         whole = {"audit": with_audit, "batch_size": batch_size, "mirasol": __version__, "root": str(root)}
@@ -141,7 +144,7 @@ def evaluate_rows(
         folder = RunFolder(output, {**about, **shown, **whole})
         if folder.is_finished:
             return Evaluation(*folder.results(), str(output))
-    clips = answer_all(model, processor, job, folder, processes, workers, read, progress)
+    clips = answer_all(answerer, job, folder, processes, workers, read, progress)
     if not processes.is_first:
         return None
     bad = {clip.id: clip.error for clip in clips if clip.error}
@@ -165,15 +168,15 @@ def evaluate_rows(
         metrics["audit"] = audit(found, task)
     warn(metrics["clips"], clips)
     if folder is not None:
-        report(folder.folder, metrics, predictions, present, processor)
+        report(folder.folder, metrics, predictions, present, answerer.processor)
         folder.finish(metrics, found)
         folder.clean()
     return Evaluation(metrics, predictions, None if output is None else str(output), time.perf_counter() - start)
 
 
 def answer_all(
-    model, processor, job: Job, folder: RunFolder | None, processes: Processes, workers: int | None, read: Read | None,
-    progress: bool,
+    answerer: Answerer, job: Job, folder: RunFolder | None, processes: Processes, workers: int | None,
+    read: Read | None, progress: bool,
 ) -> list[AnsweredClip]:  # fmt: skip
     """Every clip's answers in the order of the rows: those that the folder holds, and the others answered now.
 
@@ -191,7 +194,7 @@ def answer_all(
     shown = progress and processes.is_first
     total = sum(len(job.indices(batch)) for batch in left)
     with tqdm(total=total, desc=label, unit="clip", disable=None if shown else True) as bar:
-        for batch, clips in answer_batches(model, processor, job, left, workers, read):
+        for batch, clips in answer_batches(answerer, job, left, workers, read):
             if folder is None:
                 done[batch] = clips
             else:
@@ -240,15 +243,15 @@ def score(
     """
     was_training = model.training
     model.eval()
-    scored, asked = get_task(task), {question.id: question for row in rows for question in row.questions}
+    module, asked = get_task(task), {question.id: question for row in rows for question in row.questions}
     flat: dict[str, float] = {}
     try:
         for name in conditions:
             job = Job(rows, task, (Condition(name),), batch_size)
-            answered = answer_batches(model, processor, job, range(job.num_batches), workers=0, read=read)
+            answered = answer_batches(Answerer(model, processor), job, range(job.num_batches), workers=0, read=read)
             clips = [clip for _, batch in answered for clip in batch]
             found = [p for clip in clips for p in clip.predictions.get(name, ())]
-            scores = scored.score([asked[p.question_id] for p in found], [p.generated for p in found])
+            scores = module.score([asked[p.question_id] for p in found], [p.generated for p in found])
             for key, value in scores.items():
                 if isinstance(value, dict):
                     flat |= {f"{key}_{part}_{name}": float(number) for part, number in value.items()}
@@ -257,14 +260,19 @@ def score(
             flat[f"bad_clips_{name}"] = float(sum(clip.error is not None for clip in clips))
     finally:
         model.train(was_training)
-    values = [flat[f"{scored.headline}_{name}"] for name in conditions if f"{scored.headline}_{name}" in flat]
-    return flat | ({f"mean_{scored.headline}": float(np.mean(values))} if values else {})
+    values = [flat[f"{module.METRIC}_{name}"] for name in conditions if f"{module.METRIC}_{name}" in flat]
+    return flat | ({f"mean_{module.METRIC}": float(np.mean(values))} if values else {})
 
 
 def load_rows(task: str, root: str | Path, split: str, classes: str | Path | None = None) -> list[Row]:
     """Rows of one split, or of several joined by "+"; `classes` is the task's class list, where it takes one."""
-    source = get_task(task, classes)
-    return [row for part in split.split("+") for row in source.load(root, part)]
+    load = get_task(task).load
+    options = {}
+    if classes is not None:
+        if "classes" not in inspect.signature(load).parameters:
+            raise ValueError(f"Task {task!r} has no use for a class list, found --classes {classes}. Leave it out.")
+        options["classes"] = classes
+    return [row for part in split.split("+") for row in load(root, part, **options)]
 
 
 def train_rows(task: str, root: str | Path | None, split: str = "", classes: str | Path | None = None) -> list[Row]:

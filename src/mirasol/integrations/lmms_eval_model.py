@@ -7,14 +7,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from mirasol.answer.generation import label_log_probabilities, load_checkpoint, split_inputs
-from mirasol.chunks.text import IGNORED_LABEL, pad_text
-from mirasol.evaluate.batches import generate_for
+from mirasol.answer.answerer import Answerer, Watched
 
 
 class Mirasol(lmms):
@@ -44,17 +41,16 @@ class Mirasol(lmms):
             raise ValueError(
                 f"Expected batch_size 1, found {batch_size}: clips are answered one by one. Leave it out."
             )
-        self.model, self.processor = load_checkpoint(pretrained, device)
+        self.answerer = Answerer.load(pretrained, device)
         self.senses = {"use_audio": use_audio, "use_video": use_video}
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """One greedy answer per request, cut before the first of its `until` strings."""
 
-        def answer(encoder_outputs, asked: Sequence[tuple]) -> list[str]:
+        def answer(watched: Watched, asked: Sequence[tuple]) -> list[str]:
             if any(options.get("do_sample") or options.get("temperature") for _, options, *_ in asked):
                 warnings.warn("Mirasol answers greedily here; the task's sampling options are not used.", stacklevel=2)
-            rows = self.processor.tokenize_questions([context for context, *_ in asked])
-            (given,) = generate_for(self.model, self.processor, encoder_outputs, [rows])
+            (given,) = self.answerer.answer(watched, [[context for context, *_ in asked]])
             return [cut(one.text, options.get("until")) for one, (_, options, *_) in zip(given, asked, strict=True)]
 
         return self._answer(requests, answer)
@@ -67,16 +63,10 @@ class Mirasol(lmms):
         because its evaluator (0.7.3) makes a string of a bare tuple.
         """
 
-        def answer(encoder_outputs, asked: Sequence[tuple]) -> list[GenerationResult]:
+        def answer(watched: Watched, asked: Sequence[tuple]) -> list[GenerationResult]:
             targets = [target if isinstance(target, str) else target(self._doc(rest)) for _, target, *rest in asked]
-            rows = self.processor.tokenize_questions([context for context, *_ in asked], [t.strip() for t in targets])
-            padded = pad_text(rows, self.processor.pad_token_id)
-            text = {name: value.to(self.model.device) for name, value in padded.items()}
-            labels = text.pop("labels")
-            logits = self.model(encoder_outputs=encoder_outputs, **text, use_cache=False).logits
-            losses = -label_log_probabilities(logits, labels).sum(1)
-            greedy = ((logits.argmax(-1) == labels) | (labels == IGNORED_LABEL)).all(1)
-            return [GenerationResult(pair) for pair in zip(losses.tolist(), greedy.tolist(), strict=True)]  # type: ignore[arg-type]
+            scores = self.answerer.score(watched, [context for context, *_ in asked], [t.strip() for t in targets])
+            return [GenerationResult((-total, is_greedy)) for total, is_greedy in scores]  # type: ignore[arg-type]
 
         return self._answer(requests, answer)
 
@@ -84,7 +74,6 @@ class Mirasol(lmms):
         """Refused: a Mirasol question stands alone."""
         raise NotImplementedError("Mirasol answers single questions: choose a task without several rounds.")
 
-    @torch.no_grad()
     def _answer(self, requests: list[Instance], answer) -> list:
         by_clip: dict[tuple, list[int]] = {}
         for place, request in enumerate(requests):
@@ -92,8 +81,7 @@ class Mirasol(lmms):
         results: list = [None] * len(requests)
         for places in tqdm(by_clip.values(), desc="Mirasol", unit="clip"):
             clip = self._read(self._visuals(requests[places[0]].args))
-            media, _ = split_inputs(self.processor(videos=[clip], **self.senses), self.model.device)
-            given = answer(self.model.get_encoder()(**media), [requests[place].args for place in places])
+            given = answer(self.answerer.watch(clip, **self.senses), [requests[place].args for place in places])
             for place, result in zip(places, given, strict=True):
                 results[place] = result
                 self.cache_hook.add_partial(requests[place].request_type, requests[place].args[:2], result)
@@ -114,7 +102,7 @@ class Mirasol(lmms):
                 f"Expected the path of one video or sound file for a question, found {kinds}. Choose a task whose "
                 "doc_to_visual gives a path."
             )
-        return self.processor.read_clip(visuals[0], **self.senses)
+        return self.answerer.processor.read_clip(visuals[0], **self.senses)
 
 
 def cut(text: str, until: str | Sequence[str] | None) -> str:

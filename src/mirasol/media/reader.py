@@ -32,6 +32,7 @@ def read_clip(
     start: float = 0.0,
     end: float | None = None,
     backend: str = "pyav",
+    warn: bool = True,
 ) -> Clip:
     """The clip's frames and mono 16 kHz sound with their times.
 
@@ -46,6 +47,7 @@ def read_clip(
         start, end: the seconds of the file to read as if they were all of it, found by seeking. The frame on show at
             `start` counts as shown from 0 on; sound is placed by its packets' stamps, exact to 1 ms.
         backend: "pyav", or "torchcodec" (an extra; docs/decoders.md lists the files it gets wrong).
+        warn: False leaves what is reported to `Clip.warnings` alone; safe where threads read.
 
     Raises:
         MediaError: nothing usable in the file. What can only partly be read is used, and reported as `MediaWarning`
@@ -76,7 +78,7 @@ def read_clip(
             if segment is not None:
                 frames, frame_times = cut_frames(frames, frame_times, info.duration_seconds)
     waveform = cut_waveform(survey.scan.sound, survey.span) if info.has_audio else None
-    for note in notes:
+    for note in notes if warn else ():
         python_warnings.warn(f"{info.source}: {note}", MediaWarning, stacklevel=2)
     return Clip(
         frames=frames,

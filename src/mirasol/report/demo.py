@@ -16,8 +16,8 @@ import torch
 from einops import rearrange
 
 from mirasol import DEFAULT_CHECKPOINT, __version__
-from mirasol.answer.attribution import attention_weights, leave_one_out_weights
-from mirasol.answer.generation import generate_answers, load_checkpoint, split_inputs, with_answers
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.attribution import METHODS
 from mirasol.evaluate.attribution import RestsOnShare, measure_rests_on
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import CONDITIONS, Condition, swap_partners
@@ -37,15 +37,11 @@ from mirasol.report.page import (
     swapped_bars,
     times_table,
 )
-from mirasol.tasks import Row, get_task, grid
+from mirasol.tasks import Row, grid
 
 NUM_STORIES = 5
 SHOWN_AS = ("both", "sound", "picture", "swapped")
 HIDDEN_KINDS = ("when_command", "when_color", "when_preposition", "when_adverb")  # two of the six are enough to see
-METHOD_NAMES = {
-    "attention": "cross-attention to each chunk",
-    "leave_one_out": "how much the answer loses when a chunk is taken away",
-}
 NUM_RESTS_ON_CLIPS = 24  # leaving out every chunk in turn encodes a clip as often as it has chunks
 
 
@@ -90,15 +86,15 @@ def demo(
     checkpoint on the labelled sets that lie beside GRID too; writes the page."""
     start = time.perf_counter()
     root = Path(root)
-    rows: list[grid.GridRow] = get_task("grid").load(root, "test")[:max_clips]  # type: ignore[assignment]
-    model, processor = load_checkpoint(checkpoint)
+    rows = grid.load(root, "test")[:max_clips]
+    answerer = Answerer.load(checkpoint)
     # The four ways of showing are compared clip by clip, so all of them get the same clips.
-    runs = {name: evaluate_rows(model, processor, rows, Condition(name), root=root) for name in SHOWN_AS}
-    rests_on = measure_rests_on(model, processor, rows[:NUM_RESTS_ON_CLIPS])
+    runs = {name: evaluate_rows(answerer, rows, Condition(name), root=root) for name in SHOWN_AS}
+    rests_on = measure_rests_on(answerer, rows[:NUM_RESTS_ON_CLIPS])
     method = better_method(rests_on)
-    sets = measure_sets(model, processor, root.parent, max_clips) if checkpoint is None else {}
+    sets = measure_sets(answerer, root.parent, max_clips) if checkpoint is None else {}
     stories = [
-        tell(model, processor, row, rows, runs, method)
+        tell(answerer, row, rows, runs, method)
         for row in choose_stories(rows, runs["both"].predictions, NUM_STORIES)
     ]
     accuracy = {name: runs[name].metrics["intervals_95"]["slots"] for name in ("both", "sound", "picture")}
@@ -108,7 +104,7 @@ def demo(
     result = Demo(str(path), accuracy, follows, sets, shares, seconds, commands)
     path.parent.mkdir(parents=True, exist_ok=True)
     chance = chance_levels(train_rows("grid", root) or rows)  # type: ignore[arg-type]
-    write_whole(path, page(model, runs, stories, rests_on, method, result, chance, checkpoint))
+    write_whole(path, page(answerer.model, runs, stories, rests_on, method, result, chance, checkpoint))
     return result
 
 
@@ -128,20 +124,16 @@ def choose_stories(rows: Sequence[grid.GridRow], predictions: Sequence[Predictio
     return [ranked[i] for i in dict.fromkeys(places.tolist())]
 
 
-@torch.no_grad()
 def tell(
-    model, processor, row: grid.GridRow, rows: Sequence[grid.GridRow], runs: dict[str, Evaluation], method: str
+    answerer: Answerer, row: grid.GridRow, rows: Sequence[grid.GridRow], runs: dict[str, Evaluation], method: str
 ) -> Story:
     """The clip along its seconds, with its questions answered from picture and sound."""
+    processor = answerer.processor
     clip = processor.read_clip(row.media)
     given = [p for p in runs["both"].predictions if p.clip == row.id and p.kind not in HIDDEN_KINDS]
-    media, text = split_inputs(processor(text=[p.question for p in given], videos=[clip]), model.device)
-    encoder_outputs = model.get_encoder()(**media)
-    text = with_answers(text, generate_answers(model, processor, encoder_outputs, text))
-    if method == "attention":
-        weights = attention_weights(model, encoder_outputs, text)
-    else:
-        weights = leave_one_out_weights(model, media, text)
+    watched, asked = answerer.watch(clip), [[p.question for p in given]]
+    (weights,) = answerer.attribute(watched, asked, answerer.answer(watched, asked), method)
+    encoder_outputs = watched.encoder_outputs
     chunk_times = encoder_outputs.chunk_times[0].cpu().numpy()
     middles = [int(np.searchsorted(clip.frame_times, t, side="right")) - 1 for t in chunk_times.mean(axis=1)]
     features = processor.feature_extractor(clip.waveform, sampling_rate=clip.sampling_rate)["input_features"]
@@ -246,7 +238,7 @@ def page(
         **{f"follows_{part}": percent(follows["slots"][part]["value"]) for part in parts},
         swapped=swapped_bars({k: {part: follows[v][part]["value"] for part in parts} for k, v in kinds.items()}),
         sets=sets_html(result.sets),
-        weights_are=METHOD_NAMES[method],
+        weights_are=METHODS[method],
         rests_on=rests_on_text(rests_on),
         clips="".join(story_html(story) for story in stories),
         commands="\n".join(html.escape(command) for command in result.try_next),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol import DEFAULT_CHECKPOINT
-from mirasol.answer.generation import check_checkpoint
+from mirasol.answer.checkpoint import check_checkpoint
 from mirasol.media import probe
 
 

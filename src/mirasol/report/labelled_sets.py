@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mirasol.answer.answerer import Answerer
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.runner import evaluate_rows, load_rows
@@ -31,7 +32,7 @@ SETS = (
 )
 
 
-def measure_sets(model, processor, beside: Path, max_clips: int | None) -> dict[str, dict[str, Any]]:
+def measure_sets(answerer: Answerer, beside: Path, max_clips: int | None) -> dict[str, dict[str, Any]]:
     """Of each set that is there: the share of right answers with its interval, and that of the most common answer."""
     found = {}
     for each in SETS:
@@ -39,7 +40,7 @@ def measure_sets(model, processor, beside: Path, max_clips: int | None) -> dict[
         if not root.is_dir():
             continue
         rows = load_rows(each.task, root, each.split)[:max_clips]
-        metrics = evaluate_rows(model, processor, rows, Condition(), task=each.task, root=root).metrics
+        metrics = evaluate_rows(answerer, rows, Condition(), task=each.task, root=root).metrics
         found[each.name] = metrics["intervals_95"]["all"] | {
             "most_common_answer": metrics["baselines"]["majority"]["exact_match"]
         }

@@ -4,7 +4,6 @@ sound, and wrong answers with frames or sound, on one page that needs nothing el
 import html
 import platform
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,15 +37,15 @@ def write_report(
     folder: Path, metrics: Mapping[str, Any], predictions: Sequence[Prediction], rows: Sequence[Row], processor
 ) -> Path:
     """The path of report.html, written from the metrics and from the clips of some wrong answers."""
-    task = get_task(metrics["task"])
-    info, clips = task.info, metrics["clips"]
-    main = metrics["scores"].get(task.headline)
+    module = get_task(metrics["task"])
+    info, clips = getattr(module, "INFO", None), metrics["clips"]
+    main = metrics["scores"].get(module.METRIC)
     shown = Condition(metrics["condition"], metrics["noise_db"], metrics["noise_seed"] or 0).label
-    fails = choose_fails([prediction for prediction in predictions if prediction.kind not in task.time_kinds])
+    fails = choose_fails(predictions)
     wrong = sum(not prediction.right for prediction in predictions)
     facts = {
-        task.headline.replace("_", " "): f"{percent(main, 1)} %",
-        "with missing clips counted as wrong": f"{percent(metrics['scores_missing_wrong'].get(task.headline), 1)} %",
+        module.METRIC.replace("_", " "): f"{percent(main, 1)} %",
+        "with missing clips counted as wrong": f"{percent(metrics['scores_missing_wrong'].get(module.METRIC), 1)} %",
         "clips answered": f"{clips['answered']:,} of {clips['asked']:,}",
         "of them with sound": f"{clips['with_sound']:,}",
         "questions answered": f"{len(predictions):,}",
@@ -61,7 +60,7 @@ def write_report(
         facts=facts_html(facts),
         scores_note="Ranges are 95 % bootstrap intervals over clips. Baselines are measured on all questions, missing "
         "clips included.",
-        scores=score_table(metrics, task.headline),
+        scores=score_table(metrics, module.METRIC),
         paper=paper_html(info),
         times=times_html(metrics["scores"]),
         ranking=ranking_html(metrics.get("ranking", {}), metrics.get("class_ranking", {})),
@@ -193,7 +192,7 @@ def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> l
     """Wrong answers to look at: the surest of each kind of question in turn, each clip once."""
     by_kind: dict[str, list[Prediction]] = {}
     for prediction in sorted(predictions, key=lambda p: -p.confidence):
-        if not prediction.right:
+        if not prediction.right and not prediction.kind.startswith("when_"):
             by_kind.setdefault(prediction.kind, []).append(prediction)
     chosen: dict[str, Prediction] = {}
     while len(chosen) < count and any(by_kind.values()):
@@ -213,9 +212,7 @@ def with_strips(fails: Sequence[Prediction], rows: Sequence[Row], processor) -> 
     for fail in fails:
         row = places[fail.clip]
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                shown = strip(processor.read_clip(row.media, **segment_of(row)), processor)
+            shown = strip(processor.read_clip(row.media, warn=False, **segment_of(row)), processor)
         except (ValueError, OSError):
             shown = "<div class=none>cannot be read</div>"
         yield fail, shown

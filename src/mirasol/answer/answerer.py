@@ -1,0 +1,191 @@
+"""`Answerer`: a loaded checkpoint that watches clips once and answers any number of questions about them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mirasol.answer.attribution import (
+    DEFAULT_METHOD,
+    METHODS,
+    attention_weights,
+    eager_twin,
+    leave_one_out_weights,
+)
+from mirasol.answer.checkpoint import load_checkpoint
+from mirasol.answer.generation import GeneratedAnswer, generate_answers, of_clips, rounds, with_answers
+from mirasol.answer.ranking import Ranking, score_rows
+from mirasol.chunks import MirasolCollator
+from mirasol.chunks.text import IGNORED_LABEL, TokenRows, pad_text
+from mirasol.media import Clip
+
+Source = Clip | str | Path | bytes | Mapping[str, Tensor]  # a mapping: what `chunk_clip` gave for the clip
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Latents of some clips.
+
+    Args:
+        encoder_outputs: What the encoder gave, a `MirasolEncoderOutput`.
+        media: The encoder's inputs, kept to encode the clips again without a chunk; None where they are gone.
+    """
+
+    encoder_outputs: Any
+    media: dict[str, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.encoder_outputs.chunk_mask)
+
+    def __getitem__(self, clip: int) -> "Watched":
+        media = self.media and {name: value[[clip]] for name, value in self.media.items()}
+        return Watched(of_clips(self.encoder_outputs, [clip]), media)
+
+    def __iter__(self):
+        return (self[clip] for clip in range(len(self)))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The questions of one clip as rows of tokens: one a question, or one an option where there are options."""
+
+    rows: TokenRows
+    options: tuple[tuple[str, ...], ...] = ()
+
+
+Questions = Prompts | Sequence[str]
+
+
+class Answerer:
+    """Model and processor of a checkpoint, as one thing that answers; threads may share it.
+
+    Args:
+        model: A `MirasolForConditionalGeneration` in evaluation mode.
+        processor: Its `MirasolProcessor`.
+        max_new_tokens: Limit of an answer; by default the checkpoint's own, else what the context leaves.
+    """
+
+    def __init__(self, model, processor, max_new_tokens: int | None = None):
+        self.model, self.processor, self.max_new_tokens = model, processor, max_new_tokens
+
+    @classmethod
+    def load(
+        cls, checkpoint: str | Path | None = None, device: Any = None, max_new_tokens: int | None = None
+    ) -> "Answerer":
+        """Return the answerer of a checkpoint's folder, or of the shipped one."""
+        return cls(*load_checkpoint(checkpoint, device), max_new_tokens)
+
+    @torch.no_grad()
+    def watch(self, *clips: Source, use_video: bool = True, use_audio: bool = True) -> Watched:
+        """Return the latents of clips: files, decoded clips, or the chunk inputs of clips."""
+        tracks = {"use_video": use_video, "use_audio": use_audio}
+
+        def chunks(clip: Source) -> Mapping[str, Tensor]:
+            if isinstance(clip, Mapping):
+                return clip
+            if not isinstance(clip, Clip):
+                clip = self.processor.read_clip(clip, **tracks)
+            return self.processor.chunk_clip(clip, **tracks)
+
+        batch = MirasolCollator(self.processor.pad_token_id)([chunks(clip) for clip in clips])
+        batch = {name: value.to(self.model.device) for name, value in batch.items()}
+        media = {name: value for name, value in batch.items() if not name.endswith("_chunk_index")}
+        return Watched(self.model.get_encoder()(**batch), media)
+
+    def prompts(self, questions: Sequence[str], options: Sequence[Sequence[str]] | None = None) -> Prompts:
+        """Return questions, with the options of each if given, as rows of tokens.
+
+        Raises:
+            ValueError: a row is longer than the context, or a question has fewer than two options.
+        """
+        if options is None:
+            return Prompts(self.processor.tokenize_questions(list(questions)))
+        for question, choices in zip(questions, options, strict=True):
+            if len(choices) < 2:
+                raise ValueError(
+                    f"Ranking needs options to choose between, found {len(choices)} for {question!r}. Generate the "
+                    "answer instead, or give at least two options."
+                )
+        asked = [question for question, choices in zip(questions, options, strict=True) for _ in choices]
+        rows = self.processor.tokenize_questions(asked, [option for choices in options for option in choices])
+        return Prompts(rows, tuple(map(tuple, options)))
+
+    @torch.no_grad()
+    def answer(self, watched: Watched, questions: Sequence[Questions]) -> list[list[GeneratedAnswer]]:
+        """Return one greedy answer per question of each clip; clips may have different numbers of questions."""
+        prompts = [self._prompts(of_clip).rows["decoder_input_ids"] for of_clip in questions]
+        answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
+        for clips, places in rounds([len(rows) for rows in prompts]):
+            picked = [prompts[clip][min(place, len(prompts[clip]) - 1)] for clip in clips for place in places]
+            outputs = of_clips(watched.encoder_outputs, clips)
+            given = iter(generate_answers(self.model, self.processor, outputs, self._pad(picked), self.max_new_tokens))
+            for clip in clips:
+                answers[clip] += list(islice(given, len(places)))[: len(prompts[clip]) - places.start]
+        return answers
+
+    @torch.no_grad()
+    def rank(self, watched: Watched, prompts: Sequence[Prompts]) -> list[list[Ranking]]:
+        """Return one ranking of the options per question of each clip."""
+        rows = [of_clip.rows for of_clip in prompts]
+        found = score_rows(self.model, watched.encoder_outputs, rows, self.processor.pad_token_id)
+        rankings = []
+        for of_clip, scores in zip(prompts, found, strict=True):
+            lengths = [sum(label != IGNORED_LABEL for label in labels) for labels in of_clip.rows["labels"]]
+            entries = zip(scores, lengths, strict=True)
+            of_questions = []
+            for options in of_clip.options:
+                pairs, counts = zip(*islice(entries, len(options)), strict=True)
+                totals, greedy = zip(*pairs, strict=True)
+                of_questions.append(Ranking(options, totals, counts, greedy))
+            rankings.append(of_questions)
+        return rankings
+
+    @torch.no_grad()
+    def score(self, watched: Watched, questions: Sequence[str], answers: Sequence[str]) -> list[tuple[float, bool]]:
+        """Return the log-probability of each answer about one clip, and whether greedy decoding would give it."""
+        rows = self.processor.tokenize_questions(list(questions), list(answers))
+        return score_rows(self.model, watched.encoder_outputs, [rows], self.processor.pad_token_id)[0]
+
+    def attribute(
+        self, watched: Watched, questions: Sequence[Questions], given: Sequence[Sequence[GeneratedAnswer]],
+        method: str = DEFAULT_METHOD,
+    ) -> list[Tensor]:  # fmt: skip
+        """Return, per clip, the share [question chunk] of each chunk in what the answers are attributed to.
+
+        Args:
+            watched: The clips.
+            questions: Those of each clip.
+            given: Their answers, as `answer` gave them.
+            method: One of `METHODS`.
+        """
+        if method not in METHODS:
+            raise ValueError(f"Expected a method of attribution out of {', '.join(METHODS)}, found {method!r}.")
+        shares = []
+        for clip, of_clip, answers in zip(watched, questions, given, strict=True):
+            text = with_answers(self._pad(self._prompts(of_clip).rows["decoder_input_ids"]), answers)
+            if method == "attention":
+                shares.append(attention_weights(self._twin, clip.encoder_outputs, text))
+            elif clip.media is None:
+                raise ValueError(
+                    "Expected the media of the clip, to encode it again without each chunk, found its latents only. "
+                    "Use method='attention'."
+                )
+            else:
+                shares.append(leave_one_out_weights(self.model, clip.media, text))
+        return shares
+
+    @cached_property
+    def _twin(self):
+        return eager_twin(self.model)
+
+    def _prompts(self, questions: Questions) -> Prompts:
+        return questions if isinstance(questions, Prompts) else self.prompts(questions)
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        padded = pad_text({"decoder_input_ids": rows}, self.processor.pad_token_id)
+        return {name: value.to(self.model.device) for name, value in padded.items()}

@@ -1,0 +1,74 @@
+"""A checkpoint's folder -> the model, ready to answer, and its processor."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mirasol import DEFAULT_CHECKPOINT
+
+PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
+
+
+def load_checkpoint(checkpoint: str | Path | None = None, device: Any = None) -> tuple[Any, Any]:
+    """Return (model, processor) of a folder, or of the shipped one.
+
+    Weights stored in bf16 are computed with in float32, which is exact and faster on most CPUs.
+    """
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    from mirasol import MirasolForConditionalGeneration, MirasolProcessor
+
+    folder = DEFAULT_CHECKPOINT if checkpoint is None else Path(checkpoint)
+    check_checkpoint(folder)
+    transformers.utils.logging.disable_progress_bar()  # nano loads in a tenth of a second
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model, loaded = MirasolForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except SafetensorError as error:
+        raise ValueError(
+            f"Expected whole weights in {folder}, found a file that is cut off or no safetensors ({error}). "
+            "Copy the folder again."
+        ) from error
+    # transformers would draw these weights at random or leave them out, with no more than a warning.
+    resized = {str(entry[0]) for entry in loaded["mismatched_keys"]}
+    if wrong := sorted({*loaded["missing_keys"], *loaded["unexpected_keys"], *resized}):
+        raise ValueError(
+            f"Expected in {folder} just the weights that its config.json describes, found {len(wrong)} missing, "
+            f"unknown or of another shape, such as {wrong[0]}. Take config.json and weights of the same save."
+        )
+    processor = MirasolProcessor.from_pretrained(folder)
+    processor.check_model_config(model.config)
+    return model.to(device).eval(), processor
+
+
+def check_checkpoint(folder: Path) -> dict:
+    """Return the folder's config as a dict; raise ValueError if this is not a Mirasol checkpoint."""
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise ValueError(
+            f"Expected a checkpoint folder with config.json at {folder}, found "
+            f"{'a folder without it' if folder.is_dir() else 'a file' if folder.exists() else 'nothing'}. "
+            "Pass a folder written by `mirasol train` (its `best`) or by save_pretrained, or none for the shipped one."
+        )
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"Expected JSON in {config_file}, found text that is not ({error}). Write the folder anew."
+        ) from error
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if model_type != "mirasol":
+        raise ValueError(
+            f"Expected a checkpoint of model_type 'mirasol' in {folder}, found {model_type!r}. Mirasol "
+            "cannot run other architectures: pass a folder written by `mirasol train`."
+        )
+    if absent := [name for name in PROCESSOR_FILES if not (folder / name).is_file()]:
+        raise ValueError(
+            f"Expected the processor's files beside the weights in {folder}, found no {' and no '.join(absent)}. Copy "
+            "the whole folder, or save the processor into it."
+        )
+    return config
