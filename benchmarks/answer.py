@@ -7,12 +7,15 @@ features (to chunks of pixels and log-mel), encode (to latents), generate (to te
 loading, the others are medians. "CPU" is what the process used on all its threads, which a busy machine changes less
 than "wall". "Peak" is the process's largest resident memory until then. A checkpoint reads as many chunks as it was
 trained on, spread over a longer clip; `--max-chunks` asks for more. An untrained model does not know when to stop and
-mostly generates the 48 tokens it may, where a trained one needs 2 to 8.
+mostly generates the 48 tokens it may, where a trained one needs 2 to 8. "Command" is `mirasol ask` as a process of its
+own, `--repeats` times; `--source FOLDER` names the src/ of another checkout whose command takes turns with it.
 """
 
 import argparse
+import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -44,6 +47,17 @@ def peak_mebibytes() -> float:
 def since(begin: Seconds) -> Seconds:
     """Wall and CPU seconds from `begin` to now."""
     return time.perf_counter() - begin[0], time.process_time() - begin[1]
+
+
+def run_command(source: Path, words: list[str]) -> Seconds:
+    """Wall and CPU seconds of the command as a process of its own, with the package that lies in `source`."""
+    code = "import sys; sys.argv[0] = 'mirasol'; from mirasol.cli import main; sys.exit(main())"
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begin = time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": str(source)}
+    subprocess.run([sys.executable, "-c", code, *words], env=environment, check=True, capture_output=True)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - begin, now.ru_utime - spent.ru_utime + now.ru_stime - spent.ru_stime
 
 
 def untrained(recipe_path: Path):
@@ -89,6 +103,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=REPOSITORY / "recipes" / "grid_nano.yaml")
     parser.add_argument("--max-chunks", type=int)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--source", type=Path, help="src/ of another checkout, whose command is timed too")
     arguments = parser.parse_args()
     logging.disable_progress_bar()
     warnings.simplefilter("ignore")  # of what a clip lacks; here only time counts
@@ -119,6 +134,16 @@ def main() -> None:
     firsts = [sum(first[stage][kind] for stage in STAGES) for kind in (0, 1)]
     wall, cpu = map(statistics.median, total)
     print(f"{'answer':<10} {wall:>8.3f} {cpu:>8.3f} {firsts[0]:>14.3f} {firsts[1]:>13.3f} {peak_mebibytes():>9.0f}")
+
+    if arguments.untrained:
+        return
+    words = ["ask", str(arguments.clip), arguments.question]
+    words += ["--checkpoint", arguments.checkpoint] if arguments.checkpoint else []
+    sources = {"command": REPOSITORY / "src"} | ({"other": arguments.source} if arguments.source else {})
+    turns = [{name: run_command(source, words) for name, source in sources.items()} for _ in range(arguments.repeats)]
+    for name in sources if turns else ():
+        wall, cpu = (statistics.median(turn[name][kind] for turn in turns) for kind in (0, 1))
+        print(f"{name:<10} {wall:>8.3f} {cpu:>8.3f}")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ def benchmark(repository, name: str):
 
 def test_answer_benchmark_gives_every_stage(repository, untrained, monkeypatch, capsys):
     clip = repository / "data" / "clips" / "bbb_10s_360p.mp4"
-    monkeypatch.setattr(sys, "argv", ["answer.py", str(clip), "--checkpoint", str(untrained), "--repeats", "0"])
+    monkeypatch.setattr(sys, "argv", ["answer.py", str(clip), "--checkpoint", str(untrained), "--repeats", "1"])
     benchmark(repository, "answer").main()
-    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()[-6:]]
-    assert rows == ["loading", "decode", "features", "encode", "generate", "answer"]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[-7:]]
+    assert [row[0] for row in rows] == ["loading", "decode", "features", "encode", "generate", "answer", "command"]
+    assert float(rows[-1][2]) > float(rows[-2][2]), "the command imports, loads and answers"
 
 
 def test_training_benchmark_changes_keys_that_recipes_have(repository):

@@ -1,5 +1,6 @@
 """The command as a user meets it: help, JSON, and one clear message with exit code 2 for every bad input."""
 
+import gc
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirasol.cli import main
+from mirasol.cli.base import imports
 from mirasol.evaluate.conditions import CONDITIONS
 from tests.clips import write_clip
 
@@ -44,6 +46,13 @@ def test_help_is_fast_and_has_examples():
     listing = "import sys; sys.argv = ['mirasol']; import mirasol.cli; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "numpy", "av"} & set(run.stdout.split())
+
+
+def test_garbage_is_collected_again_after_the_imports_even_if_one_fails():
+    with pytest.raises(ImportError), imports():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

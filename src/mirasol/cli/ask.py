@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, Checkpoint, command, show
+from mirasol.cli.base import AsJson, Checkpoint, command, imports, show
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -33,6 +33,7 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Answer a question about a clip."""
-    from mirasol.answer.ask import ask as answer
+    with imports():
+        from mirasol.answer.ask import ask as answer
 
     show(answer(clip, question, checkpoint, use_audio=not no_audio, use_video=not no_video, crop=crop), as_json)

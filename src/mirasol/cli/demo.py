@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, Checkpoint, command, show
+from mirasol.cli.base import AsJson, Checkpoint, command, imports, show
 from mirasol.files import GRID_ROOT
 
 
@@ -17,6 +17,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate the shipped checkpoint and write a report."""
-    from mirasol.report.demo import demo as run
+    with imports():
+        from mirasol.report.demo import demo as run
 
     show(run(checkpoint, root, output, max_clips), as_json)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mirasol.cli.base import AsJson, Checkpoint, Classes, command, show
+from mirasol.cli.base import AsJson, Checkpoint, Classes, command, imports, show
 from mirasol.files import GRID_ROOT
 
 
@@ -38,7 +38,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint on a split."""
-    from mirasol.evaluate.runner import evaluate as run
+    with imports():
+        from mirasol.evaluate.runner import evaluate as run
 
     result = run(
         checkpoint=checkpoint, task=task, root=root, split=split, condition=condition, noise_db=noise_db,

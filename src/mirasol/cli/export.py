@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, Checkpoint, command, show
+from mirasol.cli.base import AsJson, Checkpoint, command, imports, show
 
 
 @command("mirasol export --checkpoint runs/mine/best my-model-on-the-hub")
@@ -14,6 +14,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a checkpoint with its code into one flat folder, which transformers loads without mirasol."""
-    from mirasol.convert.flat_folder import write_flat_folder
+    with imports():
+        from mirasol.convert.flat_folder import write_flat_folder
 
     show(write_flat_folder(checkpoint, output), as_json)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, command, show
+from mirasol.cli.base import AsJson, command, imports, show
 
 
 @command("mirasol info 3b")
@@ -13,6 +13,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Describe a clip, a checkpoint or a preset."""
-    from mirasol.report.info import info as describe
+    with imports():
+        from mirasol.report.info import info as describe
 
     show(describe(path), as_json)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, Overrides, command, show
+from mirasol.cli.base import AsJson, Overrides, command, imports, show
 
 
 @command("mirasol init --vision google/siglip-base-patch16-224 --text HuggingFaceTB/SmolLM2-135M -o checkpoints/mine")
@@ -20,6 +20,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make a checkpoint to train from pretrained parts."""
-    from mirasol.convert import init as assemble
+    with imports():
+        from mirasol.convert import init as assemble
 
     show(assemble(vision, audio, text, output, overrides or [], max_chunks), as_json)

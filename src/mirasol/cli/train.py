@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, Overrides, command, show
+from mirasol.cli.base import AsJson, Overrides, command, imports, show
 
 
 @command("mirasol train recipes/grid_nano.yaml seed=1")
@@ -14,6 +14,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model by a recipe."""
-    from mirasol.train.run import train as run
+    with imports():
+        from mirasol.train.run import train as run
 
     show(run(recipe, overrides or []), as_json)
