@@ -29,6 +29,7 @@ PEER = {
 }  # fmt: skip
 TOWER = {"hidden_size": WIDTH, "num_attention_heads": 8, "intermediate_size": 4 * WIDTH}
 OURS = {
+    "seconds_per_chunk": 0.32,
     "video_config": {
         **TOWER, "num_hidden_layers": 2, "image_size": 128, "num_frames": 2,
         "tubes": (((2, 64, 64), (2, 64, 64), (0, 0, 0)),),

@@ -10,6 +10,15 @@ from clips import write_clip
 
 from mirasol.media import WHOLE, Clip
 
+TIMES = np.arange(75) / 25
+WRONG_TIMES = [  # one too few, equal ones, one before its predecessor, before 0, and not numbers
+    TIMES[:74],
+    np.zeros(75),
+    TIMES[::-1].copy(),
+    TIMES - 0.1,
+    np.where(TIMES == 0.4, np.nan, TIMES),
+    np.where(TIMES == 2.96, np.inf, TIMES),
+]
 CHUNK_INPUTS = ["pixel_values_videos", "input_features", "video_chunk_mask", "audio_chunk_mask", "chunk_times"]
 
 
@@ -202,6 +211,7 @@ def test_batch_mixes_lengths_silent_clips_and_sound_alone(processor, make_clip):
         text=["what is said?"] * 3,
         videos=[make_clip(), make_clip(seconds=1.0, sound=None), None],
         audio=[None, None, sound],
+        sampling_rate=16_000,
     )
     assert batch["video_chunk_mask"].sum(1).tolist() == [10, 4, 0]
     assert batch["audio_chunk_mask"].sum(1).tolist() == [10, 0, 3]
@@ -217,7 +227,7 @@ def test_audio_file_alone(processor, tmp_path):
 
 def test_sound_given_beside_frames_starts_at_zero(processor, make_clip):
     clip = make_clip()
-    inputs = processor(videos=clip.frames, frame_rate=25.0, audio=clip.waveform)
+    inputs = processor(videos=clip.frames, frame_rate=25.0, audio=clip.waveform, sampling_rate=16_000)
     expected = processor(videos=clip)
     assert all(torch.equal(inputs[name], expected[name]) for name in CHUNK_INPUTS)
 
@@ -228,7 +238,7 @@ def test_file_whose_sound_is_left_out_warns(processor, tmp_path):
         processor(videos=path, use_audio=False)
     silent = write_clip(tmp_path / "mute.mp4", seconds=0.5, sound=False)
     with pytest.warns(UserWarning, match="clip.mp4 has sound of its own; the given audio replaces it"):
-        processor(videos=path, audio=np.zeros(8_000, np.float32))
+        processor(videos=path, audio=np.zeros(8_000, np.float32), sampling_rate=16_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         processor(videos=silent, use_audio=False)
@@ -257,11 +267,30 @@ def test_wrong_inputs_are_refused_with_a_remedy(processor, make_clip):
         ({}, "found none of them: pass at least one"),
         ({"videos": frames}, "Frames need their times in seconds, .*75 times or one rate"),
         ({"videos": frames[0], "frame_rate": 25.0}, r"\[frame, height, width, 3\], but these have \[17, 19, 3\]"),
-        ({"videos": frames, "frame_times": np.arange(74)}, r"75 increasing seconds .* shape \[74\]"),
-        ({"videos": frames, "frame_times": np.zeros(75)}, "75 increasing seconds"),
+        *(({"videos": frames, "frame_times": times}, "75 increasing seconds") for times in WRONG_TIMES),
+        *(
+            ({"videos": frames, "frame_rate": rate}, f"above 0 frames a second, but it is {rate}: pass one number")
+            for rate in (0, -25.0, np.nan, np.inf, "25")
+        ),
+        ({"videos": frames, "frame_rate": 1e-6}, "1,000,000 chunks, but the duration of this one is 75000000.0 s"),
+        (
+            {"videos": [frames] * 2, "frame_times": [TIMES]},
+            "list of 2 videos needs as many frame_times, but .* 1: pass",
+        ),
+        *(
+            ({"videos": replace(clip, frame_times=times)}, "increasing seconds from 0 on, but they begin")
+            for times in WRONG_TIMES[2:5]
+        ),
+        ({"videos": replace(clip, duration=np.nan)}, "duration of this one is nan s"),
+        ({"videos": replace(clip, audio_start=np.nan)}, "duration=3.0 and audio_start=nan: set both"),
+        ({"videos": replace(clip, duration=0.0)}, "duration .* is 0 s and the last frame is shown at 2.96 s: set"),
+        ({"videos": replace(clip, duration=2.0)}, "duration .* is 2 s and the last frame is shown at 2.96 s"),
         ({"videos": frames / 255, "frame_rate": 25.0}, "uint8 with values 0 to 255, but these are float64"),
         ({"audio": sound[None].repeat(2, 0)}, r"\[sample\], but this one has \[2, 48000\]"),
-        ({"audio": sound, "sampling_rate": 44_100}, "16000 Hz, but its sampling_rate is 44100 Hz: resample"),
+        ({"audio": sound, "sampling_rate": 44_100}, "sampling_rate, 16000 Hz, but it is 44100 Hz: resample"),
+        ({"audio": sound, "sampling_rate": None}, "it is not given: resample .* pass sampling_rate=16000"),
+        ({"audio": sound * 32_768}, "divide samples in int16 range by 32768"),
+        ({"videos": replace(clip, waveform=np.append(sound, np.nan))}, "holds nan at 3.000 s"),
         ({"videos": [clip, clip], "audio": [sound]}, "equally many, but there are 2 videos and 1 waveforms"),
         ({"videos": [None]}, "Clip 0 has neither video nor audio"),
         ({"videos": 7}, "but found a int: pass one of these"),
@@ -276,23 +305,28 @@ def test_wrong_inputs_are_refused_with_a_remedy(processor, make_clip):
     ]
     for options, message in cases:
         with pytest.raises(ValueError, match=message):
-            processor(**options)
+            processor(**({"sampling_rate": 16_000} | options))
+
+
+def test_a_clip_without_its_duration_is_refused_where_it_is_cut(processor, make_clip):
+    clip = make_clip()
+    for cut in (processor.chunk_clip, processor.describe):
+        with pytest.raises(ValueError, match="duration=0.0 .*: set both"):
+            cut(Clip(clip.frames, clip.frame_times, None))
+
+
+def test_a_list_of_numbers_is_one_waveform(processor, make_clip):
+    sound = make_clip().waveform
+    expected = processor(audio=sound, sampling_rate=16_000)
+    for given in (sound.tolist(), [sound.tolist()], torch.from_numpy(sound)):
+        inputs = processor(audio=given, sampling_rate=16_000)
+        assert all(torch.equal(inputs[name], expected[name]) for name in CHUNK_INPUTS)
 
 
 def test_sound_of_another_rate_in_a_clip_is_refused(processor, make_clip):
     clip = replace(make_clip(), sampling_rate=8_000)
     with pytest.raises(ValueError, match="16000 Hz, but this clip's sampling_rate is 8000 Hz: resample"):
         processor.chunk_clip(clip)
-
-
-def test_grid_that_differs_from_the_model_is_refused(processor):
-    class Config:
-        num_frames_per_chunk, num_mel_frames_per_chunk, num_mel_bins, image_size = 8, 64, 17, 13
-
-    with pytest.raises(ValueError, match="num_mel_frames_per_chunk, but the processor has 32 and the model 64"):
-        processor.check_model_config(Config)
-    Config.num_mel_frames_per_chunk = 32
-    processor.check_model_config(Config)
 
 
 def test_cast_keeps_seconds_exact(processor, make_clip):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from einops import rearrange
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, ViTConfig, ViTModel
 
 from mirasol import MirasolForConditionalGeneration, MirasolProcessor
 from mirasol.cli import main
@@ -21,6 +21,7 @@ from tests.convert.parts import (
     STD,
     TEXTS,
     VISIONS,
+    VIT,
     VOCAB,
     random_pictures,
     write_audio,
@@ -218,6 +219,14 @@ def test_other_architectures_are_refused_and_those_that_fit_listed(part, listed,
     with pytest.raises(ValueError, match=rf"Expected a {part} checkpoint of model_type .*{listed}.*found 'bert'"):
         init(**names, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tower_of_grey_pictures_is_refused(parts, tmp_path):
+    ViTModel(ViTConfig(**VIT, image_size=IMAGE_SIZE, patch_size=PATCH, num_channels=1)).save_pretrained(
+        tmp_path / "grey"
+    )
+    with pytest.raises(ValueError, match=r"of 3 channels \(RGB\), found num_channels=1 in .*grey. Pass a tower"):
+        init(tmp_path / "grey", None, parts / "llama", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def test_default_config_is_valid():
 def test_presets_are_values_of_the_config(name):
     config = preset(name)
     assert config.num_latents <= config.video_config.num_tokens + config.audio_config.num_tokens
-    changed = preset(name, text_config={"vocab_size": 700}, seconds_per_chunk=0.5)
-    assert (changed.text_config.vocab_size, changed.seconds_per_chunk) == (700, 0.5)
+    changed = preset(name, text_config={"vocab_size": 700}, initializer_range=0.07)
+    assert (changed.text_config.vocab_size, changed.initializer_range) == (700, 0.07)
     assert changed.text_config.num_hidden_layers == config.text_config.num_hidden_layers
     assert preset(name).to_dict() == config.to_dict()  # overrides left the preset as it was
 
@@ -108,3 +108,10 @@ def test_nano_is_small():
 def test_unknown_preset_names_the_known_ones():
     with pytest.raises(ValueError, match="Unknown preset 'nanno'.*nano"):
         preset("nanno")
+
+
+def test_mel_frames_that_do_not_last_as_long_as_the_chunk_are_refused():
+    with pytest.raises(
+        ValueError, match="seconds_per_chunk=0.64 and audio_config.num_mel_frames=32, which last 0.32 s"
+    ):
+        tiny_config(seconds_per_chunk=0.64, audio_config={"num_mel_frames": 32})

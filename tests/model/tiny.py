@@ -12,7 +12,6 @@ IMAGE_SIZE, MEL, VOCAB = 10, 5, 37
 PAD, BOS, EOS = 0, 1, 2
 
 TINY: dict = {
-    "seconds_per_chunk": 0.7,
     "audio_weight": 0.5,
     "video_config": {
         "hidden_size": 12,
@@ -59,7 +58,7 @@ def tiny_config(**overrides) -> MirasolConfig:
     values = {key: dict(value) if isinstance(value, dict) else value for key, value in TINY.items()}
     for key, value in overrides.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-    return MirasolConfig(**values)
+    return MirasolConfig(**{"seconds_per_chunk": 0.01 * values["audio_config"]["num_mel_frames"]} | values)
 
 
 def enliven(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

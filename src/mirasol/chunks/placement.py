@@ -1,5 +1,6 @@
 """One clip on the grid: which frame each slot shows, which chunks are real, and what to tell the user about it."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mirasol.chunks.sound import chunks_with_sound
-from mirasol.chunks.time_grid import SECONDS_PER_COLUMN, ChunkPlan
+from mirasol.chunks.time_grid import SECONDS_PER_MEL_FRAME, TOLERANCE_SECONDS, ChunkPlan
 from mirasol.media import Clip
 
 MAX_COLUMNS_INTO_ONE = 4
@@ -26,6 +27,11 @@ class Placement:
 
 def place_clip(clip: Clip, plan: ChunkPlan, use_video: bool = True, use_audio: bool = True) -> Placement:
     """The clip's frames and sound in the plan's chunks, without trailing chunks that hold nothing."""
+    if not (clip.duration > 0 and math.isfinite(clip.audio_start)):
+        raise ValueError(
+            f"A clip needs the seconds where it ends and where its sound begins, but it has duration={clip.duration} "
+            f"and audio_start={clip.audio_start}: set both."
+        )
     num_chunks = len(plan.starts)
     frame_index = np.zeros((num_chunks, plan.num_frames_per_chunk), dtype=np.int64)
     video_mask = audio_mask = torch.zeros(num_chunks, dtype=torch.bool)
@@ -34,6 +40,12 @@ def place_clip(clip: Clip, plan: ChunkPlan, use_video: bool = True, use_audio: b
             raise ValueError(
                 f"Every frame needs its time, but the clip has {len(clip.frames)} frames and {len(clip.frame_times)} "
                 "times: give frame_times one second for each frame."
+            )
+        times = np.asarray(clip.frame_times)
+        if not (np.isfinite(times).all() and (times >= -TOLERANCE_SECONDS).all() and (np.diff(times) >= 0).all()):
+            raise ValueError(
+                f"frame_times must be increasing seconds from 0 on, but they begin {times[:5].tolist()} and go from "
+                f"{times.min()} to {times.max()}: sort the frames by the second each is shown."
             )
         frame_index, holds_frame = plan.place_frames(clip.frame_times)
         video_mask = torch.from_numpy(holds_frame)
@@ -89,7 +101,7 @@ def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> C
         messages.append(
             f"{source} has sound, but it is not used: pass use_audio=True and sound of at least 10 ms to use it."
         )
-    columns = plan.seconds_per_chunk / SECONDS_PER_COLUMN / num_mel_frames_per_chunk
+    columns = plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME / num_mel_frames_per_chunk
     if used_sound and columns > MAX_COLUMNS_INTO_ONE:
         messages.append(
             f"Sampling 'uniform' averages {columns:.1f} columns of 10 ms sound into one, and more than "

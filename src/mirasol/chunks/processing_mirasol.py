@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils.chat_template_utils import _get_template_variables
 
+from mirasol.chunks.agreement import check_agreement
 from mirasol.chunks.collation_mirasol import CHUNK_INPUTS, pad_chunks
 from mirasol.chunks.placement import ClipReport, Placement, place_clip, report
 from mirasol.chunks.sound import log_mel_chunks
@@ -94,19 +95,8 @@ class MirasolProcessor(ProcessorMixin):
         return [*CHUNK_INPUTS, "decoder_input_ids", "decoder_attention_mask", "labels"]
 
     def check_model_config(self, config: Any) -> None:
-        """Returns if the model's config agrees with this grid; otherwise says which number differs."""
-        ours = {
-            "num_frames_per_chunk": self.num_frames_per_chunk,
-            "num_mel_frames_per_chunk": self.num_mel_frames_per_chunk,
-            "num_mel_bins": self.feature_extractor.num_mel_bins,
-            "image_size": self.image_processor.image_size,
-        }
-        for name, value in ours.items():
-            if getattr(config, name) != value:
-                raise ValueError(
-                    f"Processor and model must agree on {name}, but the processor has {value} and the model "
-                    f"{getattr(config, name)}: load both from one checkpoint, or build the processor for this model."
-                )
+        """Raises ValueError with both numbers if the model takes other inputs than this processor makes."""
+        check_agreement(self, config)
 
     def __call__(
         self,

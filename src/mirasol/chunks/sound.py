@@ -7,7 +7,7 @@ from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mirasol.chunks.time_grid import MIN_SOUND_SECONDS, SECONDS_PER_COLUMN, ChunkPlan
+from mirasol.chunks.time_grid import MIN_SOUND_SECONDS, SECONDS_PER_MEL_FRAME, ChunkPlan
 from mirasol.features.feature_extraction_mirasol import (
     HOP_SAMPLES,
     LOOKBACK_SAMPLES,
@@ -37,7 +37,7 @@ def log_mel_chunks(
     Chunks longer than `num_mel_frames_per_chunk` columns (policy `uniform`) average the *power* of the columns they
     cover before the log, because a mean of logs would hide short loud sounds.
     """
-    columns = max(num_mel_frames_per_chunk, math.ceil(plan.seconds_per_chunk / SECONDS_PER_COLUMN - 1e-6))
+    columns = max(num_mel_frames_per_chunk, math.ceil(plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME - 1e-6))
     length = LOOKBACK_SAMPLES + columns * HOP_SAMPLES
     samples = waveform.new_zeros(len(plan.starts), length)
     for row, first in zip(samples, _first_samples(plan, audio_start, extractor.sampling_rate).tolist(), strict=True):
@@ -47,7 +47,7 @@ def log_mel_chunks(
     if columns == num_mel_frames_per_chunk:
         power = mel_power(samples, extractor.num_mel_bins)
     else:
-        weights = averaging_weights(plan.seconds_per_chunk / SECONDS_PER_COLUMN, num_mel_frames_per_chunk, columns)
+        weights = averaging_weights(plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME, num_mel_frames_per_chunk, columns)
         # One chunk at a time: an hour in 16 chunks is 22,500 columns each.
         power = torch.cat([_average(mel_power(row, extractor.num_mel_bins), weights) for row in samples.split(1)])
     return extractor.log_mel(power)

@@ -3,13 +3,14 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from mirasol.features.feature_extraction_mirasol import SAMPLING_RATE, check_waveform
+from mirasol.features.feature_extraction_mirasol import SAMPLING_RATE, check_sampling_rate, check_waveform, is_waveform
 from mirasol.features.image_processing_mirasol import check_frames
 from mirasol.media import Clip
 
@@ -25,10 +26,12 @@ def clip_from_frames(frames: Any, frame_times: Any = None, frame_rate: float | N
             f"pass one of them, {len(frames)} times or one rate, because Mirasol places every frame by its second."
         )
     if frame_rate is not None:
+        if not (isinstance(frame_rate, Real) and 0 < frame_rate < np.inf):
+            raise ValueError(f"frame_rate must be above 0 frames a second, but it is {frame_rate}: pass one number.")
         times = np.arange(len(frames)) / frame_rate
         return Clip(frames, times, None, duration=len(frames) / frame_rate)
     times = np.asarray(frame_times, dtype=np.float64)
-    if times.shape != (len(frames),) or times[0] < 0 or (np.diff(times) <= 0).any():
+    if times.shape != (len(frames),) or not (times[0] >= 0 and (np.diff(times) > 0).all() and times[-1] < np.inf):
         raise ValueError(
             f"frame_times must be {len(frames)} increasing seconds from 0 on, one for each frame, but they have the "
             f"shape {list(times.shape)} and begin {times.ravel()[:5].tolist()}: pass the second each is shown."
@@ -39,13 +42,19 @@ def clip_from_frames(frames: Any, frame_times: Any = None, frame_rate: float | N
     return Clip(frames, times, None, duration=float(times[-1] + last_interval))
 
 
+def _check_clip(clip: Clip) -> Clip:
+    """Return the clip; raises ValueError if frames lie after its end, where they would be lost."""
+    if clip.frame_times is not None and len(clip.frame_times) and clip.frame_times[-1] > clip.duration:
+        raise ValueError(
+            f"A clip's duration must reach the end of its last track, but it is {clip.duration:g} s and the last "
+            f"frame is shown at {clip.frame_times[-1]:g} s: set duration to the second where the clip ends."
+        )
+    return clip
+
+
 def with_waveform(clip: Clip | None, waveform: Any, sampling_rate: int | None = None) -> Clip:
     """The clip with this sound, from t = 0, in place of its own."""
-    if sampling_rate not in (None, SAMPLING_RATE):
-        raise ValueError(
-            f"Sound must come at {SAMPLING_RATE} Hz, but its sampling_rate is {sampling_rate} Hz: "
-            f"resample it to {SAMPLING_RATE} Hz first."
-        )
+    check_sampling_rate(sampling_rate)
     samples = check_waveform(waveform).numpy()
     seconds = len(samples) / SAMPLING_RATE
     if clip is None:
@@ -57,10 +66,10 @@ def with_waveform(clip: Clip | None, waveform: Any, sampling_rate: int | None = 
 
 
 def as_list(value: Any, items: tuple[type, ...]) -> list:
-    """`value` itself if it is a list, else a list of it alone; an array is one item."""
-    if isinstance(value, (*items, np.ndarray, Tensor)):
+    """Return `value` if it is a list of items, else a list of it alone; an array or a list of numbers is one item."""
+    if isinstance(value, items) or is_waveform(value):
         return [value]
-    if isinstance(value, Sequence) and not (value and isinstance(value[0], (int, float))):
+    if isinstance(value, Sequence):
         return list(value)
     raise ValueError(
         f"Expected a {', '.join(item.__name__ for item in items)}, an array or a list of them, "
@@ -90,12 +99,17 @@ def as_clips(
             "waveforms: pass None where a clip lacks one of them."
         )
     is_single = isinstance(videos, (np.ndarray, Tensor))
+    if not (is_single or frame_times is None or len(frame_times) == count):
+        raise ValueError(
+            f"A list of {count} videos needs as many frame_times, but there are {len(frame_times)}: pass a list with "
+            "the times of each video, None for a file."
+        )
     clips = []
     for number, (video, sound) in enumerate(zip(video_list, audio_list, strict=True)):
         if isinstance(video, FILES):
             clip = read(video, use_video=use_video, use_audio=use_audio and sound is None)
         elif isinstance(video, Clip) or video is None:
-            clip = video
+            clip = video and _check_clip(video)
         else:
             times = frame_times if is_single or frame_times is None else frame_times[number]
             clip = clip_from_frames(video, times, frame_rate)

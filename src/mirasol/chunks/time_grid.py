@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-SECONDS_PER_COLUMN = 0.01
+SECONDS_PER_MEL_FRAME = 0.01
+SECONDS_PER_COLUMN = SECONDS_PER_MEL_FRAME
 TOLERANCE_SECONDS = 0.001  # containers round timestamps to 1 ms; a frame this near to a boundary lies on it
-MIN_SOUND_SECONDS = 0.01  # a chunk with less sound than one column has none
+MIN_SOUND_SECONDS = 0.01  # a chunk with less sound than one mel frame has none
+MAX_CHUNKS = 1_000_000  # at native rate, 4 to 7 days: what claims to be longer is an error
 SAMPLING_POLICIES = ("uniform", "snippets", "dense")
 
 
@@ -75,7 +77,7 @@ class TimeGrid:
         for name in ("frames_per_second", "num_frames_per_chunk", "num_mel_frames_per_chunk", "max_chunks"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, but it is {getattr(self, name)}: pass a positive number.")
-        mel_seconds = self.num_mel_frames_per_chunk * SECONDS_PER_COLUMN
+        mel_seconds = self.num_mel_frames_per_chunk * SECONDS_PER_MEL_FRAME
         if not math.isclose(mel_seconds, self.seconds_per_chunk, rel_tol=1e-9):
             raise ValueError(
                 f"Frames and sound of a chunk must cover the same seconds, but {self.num_frames_per_chunk} frames at "
@@ -116,6 +118,11 @@ class TimeGrid:
         if budget < 1:
             raise ValueError(f"max_chunks must be at least 1, but it is {budget}: a clip needs one chunk.")
         seconds = self.seconds_per_chunk
+        if not 0 <= duration <= MAX_CHUNKS * seconds:
+            raise ValueError(
+                f"A clip must last from 0 to {MAX_CHUNKS * seconds:g} s, {MAX_CHUNKS:,} chunks, but the duration of "
+                f"this one is {duration} s: correct its times or its frame_rate, or cut it."
+            )
         span = duration + offset_seconds
         num_native = max(1, math.ceil(span / seconds - 1e-6))  # 3.2 / 0.32 must give 10, not 11
         if sampling == "dense" or num_native <= budget:

@@ -19,6 +19,7 @@ from mirasol.convert.windows import inflate_kernel, sample_positions
 from mirasol.model.configuration_mirasol import MirasolAudioConfig, MirasolVideoConfig, num_positions
 from mirasol.model.modeling_mirasol_encoders import window_centres
 
+NUM_CHANNELS = 3  # frames are RGB
 SIGLIP_NAMES = {
     "layers": "encoder.layers",
     "attention": "self_attn",
@@ -99,6 +100,11 @@ class VisionTower:
             )
         self.positions = rearrange(positions, "(row column) dim -> row column dim", row=grid)
         self.kernel, self.bias = theirs[f"{patch}.weight"], theirs[f"{patch}.bias"]
+        if (channels := getattr(config, "num_channels", 3)) != NUM_CHANNELS:
+            raise ValueError(
+                f"Expected a vision tower of {NUM_CHANNELS} channels (RGB), found num_channels={channels} in "
+                f"{source.name}. Pass a tower that was trained on colour pictures."
+            )
         if self.kernel.ndim == 2:  # NaFlex models get patches already cut out, colours last
             p = self.patch_size
             self.kernel = rearrange(self.kernel, "dim (h w channel) -> dim channel h w", h=p, w=p)
@@ -106,7 +112,6 @@ class VisionTower:
     def values(self, num_frames: int) -> dict[str, Any]:
         """Values of `MirasolVideoConfig` for chunks of `num_frames`."""
         return vit_values(self.source) | {
-            "num_channels": self.kernel.shape[1],
             "num_prefix_tokens": len(self.prefix),
             "image_size": self.image_size,
             "num_frames": num_frames,

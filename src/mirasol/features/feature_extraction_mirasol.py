@@ -1,8 +1,10 @@
-"""Sound -> log-mel columns, causally: no column reads a sample later than the end of its own 10 ms."""
+"""Sound -> log-mel frames, causally: no mel frame reads a sample later than the end of its own 10 ms."""
 
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +17,13 @@ from transformers.audio_utils import mel_filter_bank
 
 SAMPLING_RATE = 16_000
 WINDOW_SAMPLES = 400  # 25 ms
-HOP_SAMPLES = 160  # 10 ms: one column
-LOOKBACK_SAMPLES = WINDOW_SAMPLES - HOP_SAMPLES  # 15 ms that a column reads before its own 10 ms
+HOP_SAMPLES = 160  # 10 ms: one mel frame
+LOOKBACK_SAMPLES = WINDOW_SAMPLES - HOP_SAMPLES  # 15 ms that a mel frame reads before its own 10 ms
 FFT_SAMPLES = 512
 PREEMPHASIS = 0.97
 POWER_FLOOR = 1.192092955078125e-07  # Kaldi's: float32 epsilon
-MAX_COLUMNS_AT_ONCE = 16_384  # bounds the memory of the windows to some 100 MB
+MAX_MEL_FRAMES_AT_ONCE = 16_384  # bounds the memory of the windows to some 100 MB
+MAX_AMPLITUDE = 100.0  # 40 dB above full scale, more than any gain or added noise; int16 samples pass it at once
 
 
 @lru_cache(maxsize=4)
@@ -58,26 +61,28 @@ def _windows_to_mel_power(
 
 
 def mel_power(samples: Float[Tensor, "row sample"], num_mel_bins: int = 128) -> Float[Tensor, "row mel_frame mel"]:
-    """Mel power of every 10 ms column (Kaldi/AST filters), before the log.
+    """Return the mel power of every 10 ms (Kaldi/AST filters), before the log.
 
     Args:
-        samples: 16 kHz sound that begins `LOOKBACK_SAMPLES` (15 ms) before the first column. Column k reads samples
-            [160 k, 160 k + 400) of it, which end where the column's 10 ms end; a last part of a column is left out.
+        samples: 16 kHz sound that begins `LOOKBACK_SAMPLES` (15 ms) before the first mel frame. Mel frame k reads
+            samples [160 k, 160 k + 400) of it, which end where its 10 ms end; a last started one is left out.
+        num_mel_bins: Mel bands.
     """
     windows = samples.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)
-    columns_at_once = max(1, MAX_COLUMNS_AT_ONCE // max(1, samples.shape[0]))
-    pieces = [_windows_to_mel_power(piece, num_mel_bins) for piece in windows.split(columns_at_once, dim=1)]
+    at_once = max(1, MAX_MEL_FRAMES_AT_ONCE // max(1, samples.shape[0]))
+    pieces = [_windows_to_mel_power(piece, num_mel_bins) for piece in windows.split(at_once, dim=1)]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
 
 class MirasolFeatureExtractor(SequenceFeatureExtractor):
     """Makes `input_features`, the causal log-mel of 16 kHz mono sound, with a fixed mean and deviation.
 
-    Column k covers (10 k - 15, 10 k + 10] ms with zeros before the start: the columns of `ASTFeatureExtractor`, 15 ms
-    later, so that no chunk reads sound that comes after it.
+    Mel frame k covers (10 k - 15, 10 k + 10] ms with zeros before the start. It equals that of `ASTFeatureExtractor`
+    15 ms later, so that no chunk reads sound that comes after it.
 
     Args:
-        num_mel_bins: Mel bands a column.
+        num_mel_bins: Mel bands.
+        sampling_rate: 16,000 Hz, the only one; transformers reads it here.
         mean: Subtracted from the log; AudioSet's, as in the AST family.
         std: The log is divided by twice this, as in the AST family.
     """
@@ -94,7 +99,7 @@ class MirasolFeatureExtractor(SequenceFeatureExtractor):
     ):
         if sampling_rate != SAMPLING_RATE:
             raise ValueError(
-                f"Log-mel columns are made of {SAMPLING_RATE} Hz sound, but sampling_rate is {sampling_rate} Hz: "
+                f"Log-mel is made of {SAMPLING_RATE} Hz sound, but sampling_rate is {sampling_rate} Hz: "
                 f"resample the sound to {SAMPLING_RATE} Hz."
             )
         kwargs.pop("feature_size", None)
@@ -120,38 +125,69 @@ class MirasolFeatureExtractor(SequenceFeatureExtractor):
         return_tensors: str | None = "pt",
         **kwargs,
     ) -> BatchFeature:
-        """`input_features` [batch mel_frame mel], filled up with the floor, and `attention_mask`, True = real.
+        """Return `input_features` [batch mel_frame mel], filled up with the floor, and `attention_mask`, True = real.
 
         Args:
-            raw_speech: One mono waveform or a list of them, in [-1, 1]. A started last column counts.
-            sampling_rate: Checked against 16 kHz when given.
+            raw_speech: One mono waveform or a list of them, in [-1, 1]. A started last mel frame counts.
+            sampling_rate: Of the waveforms; must be 16,000.
+            return_tensors: As transformers has it.
         """
-        if sampling_rate not in (None, self.sampling_rate):
-            raise ValueError(
-                f"Sound must come at {self.sampling_rate} Hz, but its sampling_rate is {sampling_rate} Hz: "
-                f"resample it to {self.sampling_rate} Hz first."
-            )
-        is_batch = isinstance(raw_speech, (list, tuple)) and not isinstance(raw_speech[0], (int, float))
-        waveforms = [check_waveform(item) for item in (raw_speech if is_batch else [raw_speech])]
-        columns = [-(-len(waveform) // HOP_SAMPLES) for waveform in waveforms]
-        longest = max(columns) * HOP_SAMPLES
+        check_sampling_rate(sampling_rate)
+        waveforms = [check_waveform(item) for item in ([raw_speech] if is_waveform(raw_speech) else raw_speech)]
+        lengths = [-(-len(waveform) // HOP_SAMPLES) for waveform in waveforms]
+        longest = max(lengths) * HOP_SAMPLES
         samples = torch.stack([F.pad(waveform, (LOOKBACK_SAMPLES, longest - len(waveform))) for waveform in waveforms])
         features = self.log_mel(mel_power(samples, self.num_mel_bins))
-        mask = torch.arange(max(columns)) < rearrange(torch.tensor(columns), "batch -> batch 1")
+        mask = torch.arange(max(lengths)) < rearrange(torch.tensor(lengths), "batch -> batch 1")
         features = features.masked_fill(~rearrange(mask, "batch mel_frame -> batch mel_frame 1"), self.floor)
         return BatchFeature({"input_features": features, "attention_mask": mask}, tensor_type=return_tensors)
 
 
-def check_waveform(waveform: np.ndarray | Tensor | Sequence[float]) -> Float[Tensor, " sample"]:
-    """The same sound as a float32 tensor; refuses anything but one channel of floats."""
-    tensor = torch.as_tensor(np.asarray(waveform))
-    if tensor.ndim != 1 or len(tensor) == 0:
+def is_waveform(value: Any) -> bool:
+    """Whether `value` is one waveform, as an array or as a list of numbers, rather than a list of waveforms."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and isinstance(value[0], Real)
+    return isinstance(value, (np.ndarray, Tensor))
+
+
+def check_sampling_rate(sampling_rate: int | None) -> None:
+    """Raises ValueError unless the rate of a waveform is stated and is 16 kHz."""
+    if sampling_rate != SAMPLING_RATE:
+        found = "it is not given" if sampling_rate is None else f"it is {sampling_rate} Hz"
         raise ValueError(
-            f"A waveform must have the shape [sample], but this one has {list(tensor.shape)}: "
+            f"A waveform needs its sampling_rate, {SAMPLING_RATE} Hz, but {found}: resample the sound to "
+            f"{SAMPLING_RATE} Hz if it has another rate, and pass sampling_rate={SAMPLING_RATE}."
+        )
+
+
+def check_waveform(waveform: np.ndarray | Tensor | Sequence) -> Float[Tensor, " sample"]:
+    """Return the sound as a float32 tensor.
+
+    Raises:
+        ValueError: It is not one channel of finite floats around [-1, 1].
+    """
+    if isinstance(waveform, Tensor):
+        waveform = (waveform.detach().float() if waveform.is_floating_point() else waveform).cpu().numpy()
+    array = np.asarray(waveform)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(
+            f"A waveform must have the shape [sample], but this one has {list(array.shape)}: "
             "pass one channel (for several channels their mean) with at least one sample."
         )
-    if not tensor.is_floating_point():
+    if array.dtype.kind != "f":
         raise ValueError(
-            f"A waveform must hold floats in [-1, 1], but this one holds {tensor.dtype}: divide int16 by 32768."
+            f"A waveform must hold floats in [-1, 1], but this one holds {array.dtype}: divide int16 by 32768."
         )
-    return tensor.float()
+    with np.errstate(over="ignore"):
+        samples = torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
+    low, high = (float(value) for value in samples.aminmax())
+    limit = MAX_AMPLITUDE
+    if max(-low, high) > 1 and torch.equal(samples, samples.round()):
+        limit = 1.0  # quiet sound in int16 range: whole numbers
+    if not -limit <= low <= high <= limit:  # NaN too
+        first = int((~(samples.abs() <= limit)).nonzero()[0])
+        raise ValueError(
+            f"A waveform must hold finite floats in [-1, 1], but this one holds {array[first]:g} at "
+            f"{first / SAMPLING_RATE:.3f} s: divide samples in int16 range by 32768, and repair or cut out damage."
+        )
+    return samples

@@ -1,6 +1,6 @@
 """Configuration of every part of Mirasol; relations between parts are checked here, at construction."""
 
-from math import prod
+from math import isclose, prod
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -10,6 +10,7 @@ OBJECTIVES = {  # text, latent and video weight (paper: equal in pretraining, te
     "pretrain": (1.0, 1.0, 1.0),
     "finetune": (10.0, 1.0, 1.0),
 }
+SECONDS_PER_MEL_FRAME = 0.01  # as in chunks/time_grid.py, which model/ may not import
 POSITION_CODES = ("sincos", "learned")
 COMBINER_TYPES = ("transformer", "ttm", "mean_pool")
 SUMMARIZERS = ("token_learner", "multi_head", "add_erase")
@@ -364,6 +365,13 @@ class MirasolConfig(PreTrainedConfig):
         self.text_weight, self.latent_weight, self.video_weight = OBJECTIVES[objective]
 
     def validate_architecture(self):
+        seconds = self.num_mel_frames_per_chunk * SECONDS_PER_MEL_FRAME
+        if not isclose(self.seconds_per_chunk, seconds, rel_tol=1e-6):
+            raise ValueError(
+                f"A chunk's mel frames of 10 ms must last as long as the chunk, found seconds_per_chunk="
+                f"{self.seconds_per_chunk} and audio_config.num_mel_frames={self.num_mel_frames_per_chunk}, which "
+                f"last {seconds:g} s. Change one of the two."
+            )
         slots = sum(self.slot_sizes)
         if self.num_latents > slots:
             raise ValueError(
