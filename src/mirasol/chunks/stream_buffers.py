@@ -1,0 +1,195 @@
+"""What of a live source a chunk that is still open may need: a few small frames, and a few seconds of 16 kHz sound."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from mirasol.chunks.time_grid import MIN_SOUND_SECONDS, TOLERANCE_SECONDS, ChunkPlan
+from mirasol.features.feature_extraction_mirasol import HOP_SAMPLES, LOOKBACK_SAMPLES, SAMPLING_RATE, mel_power
+from mirasol.media import Crop
+from mirasol.media.frames import SAME_TIME_SECONDS
+from mirasol.media.resample import Resampler
+from mirasol.media.sound import JITTER_SECONDS
+
+
+class FrameBuffer:
+    """The frames that a chunk may still show, cropped and resized; the latest one as it came, until it is shown."""
+
+    def __init__(self, processor: Any, crop: Crop | None):
+        self.processor, self.crop = processor, crop
+        self.times: list[float] = []
+        self.pictures: list[Tensor | np.ndarray] = []  # tensors: uint8 [3, size, size]
+        self.last_time: float | None = None
+
+    def add(self, time: float, picture: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Take the next frame. The one before is let go if no moment between the two shows it."""
+        if len(self.times) > 1 and not self._is_shown(self.times[-1], time):
+            self.times.pop()
+            self.pictures.pop()
+        elif self.times:
+            self._pixels(len(self.times) - 1)
+        self.times.append(time)
+        self.pictures.append(picture)
+        self.last_time = time
+
+    def reaches_end(self, plan: ChunkPlan) -> bool:
+        """Whether all frames of the chunk have arrived."""
+        return self.last_time is not None and self.last_time >= plan.times[0, 1] - TOLERANCE_SECONDS
+
+    def holds_frame(self, plan: ChunkPlan) -> bool:
+        """Whether a frame is stamped inside the chunk."""
+        return bool(plan.place_frames(np.array(self.times))[1][0])
+
+    def close(self, plan: ChunkPlan) -> tuple[Float[Tensor, "1 frame 3 size size"], bool]:
+        """The chunk's `pixel_values_videos` and whether it holds a frame; zeros if not. Lets go what is past."""
+        size = self.processor.image_processor.image_size
+        times = np.array(self.times)
+        index, holds_frame = plan.place_frames(times)
+        if holds_frame[0]:
+            shown = torch.stack([self._pixels(int(place)) for place in index[0]])[None]
+            values = self.processor.image_processor.to_pixel_values(shown)
+        else:
+            values = torch.zeros(1, plan.num_frames_per_chunk, 3, size, size)
+        past = max(int(np.searchsorted(times, plan.times[0, 1] + TOLERANCE_SECONDS, side="right")) - 1, 0)
+        del self.times[:past], self.pictures[:past]
+        return values, bool(holds_frame[0])
+
+    def state(self) -> dict[str, Any]:
+        """What `load_state` takes."""
+        pictures = [np.asarray(picture) for picture in self.pictures]
+        is_small = [isinstance(picture, Tensor) for picture in self.pictures]
+        return {"times": list(self.times), "last_time": self.last_time, "pictures": pictures, "is_small": is_small}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `state()`."""
+        self.times, self.last_time = list(state["times"]), state["last_time"]
+        pairs = zip(state["pictures"], state["is_small"], strict=True)
+        self.pictures = [torch.from_numpy(picture) if is_small else picture for picture, is_small in pairs]
+
+    def _is_shown(self, time: float, next_time: float) -> bool:
+        """Whether a chunk asks for what is on show between two frames."""
+        seconds = self.processor.grid.seconds_per_chunk
+        if next_time - time > seconds:
+            return True
+        starts = np.arange(int(time // seconds) - 1, int(time // seconds) + 3) * seconds
+        moments = ChunkPlan(starts, seconds, self.processor.num_frames_per_chunk).wanted_times
+        return bool(((moments >= time - SAME_TIME_SECONDS) & (moments < next_time - SAME_TIME_SECONDS)).any())
+
+    def _pixels(self, place: int) -> UInt8[Tensor, "3 size size"]:
+        picture = self.pictures[place]
+        if isinstance(picture, np.ndarray):
+            small = self.processor.image_processor.crop_and_resize(picture[None], crop=self.crop)[0]
+            self.pictures[place] = picture = small.contiguous()
+        return picture
+
+
+class SoundBuffer:
+    """The 16 kHz sound that a chunk may still need, in numbered segments; between them is none."""
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+        self.rate: int | None = None
+        self.end: float | None = None  # session seconds where the next gapless piece starts
+        self.origin = 0.0  # session seconds of sample 0
+        self.num_samples = 0  # up to the end of the last segment
+        self.segments: list[tuple[int, np.ndarray]] = []  # number of the first sample, samples
+        self._resampler: Resampler | None = None
+
+    @property
+    def watermark(self) -> float:
+        """Session seconds up to which sound is resampled; -inf before the first of it."""
+        return self.origin + self.num_samples / SAMPLING_RATE if self.num_samples else -math.inf
+
+    def add(
+        self, begin: float | None, rate: int, samples: Float32[np.ndarray, " sample"], closed_until: float
+    ) -> float:
+        """Take the next piece, placed as `SoundTrack` places it. Return the seconds that came too late."""
+        if begin is None or (self.end is not None and abs(begin - self.end) <= JITTER_SECONDS):
+            begin = self.end or 0.0
+        if self.end is not None and begin < self.end:  # the same seconds twice: the first ones stay
+            samples, begin = samples[round((self.end - begin) * rate) :], self.end
+        late = min(max(math.ceil((closed_until - begin) * rate - 1e-6), 0), len(samples))
+        samples, begin = samples[late:], begin + late / rate
+        if len(samples):
+            if self._resampler is None or begin != self.end or rate != self.rate:
+                self._start_segment(begin, rate)
+            self._append(self._resampler.push(samples))
+            self.end = begin + len(samples) / rate
+        return late / rate
+
+    def finish(self) -> None:
+        """End the segment: its resampler gives what it held back for want of later sound."""
+        if self._resampler is not None:
+            self._append(self._resampler.push(np.zeros(0, np.float32), last=True))
+            self._resampler = None
+
+    def reaches_end(self, plan: ChunkPlan) -> bool:
+        """Whether all sound of the chunk is there."""
+        return self.rate is not None and self.num_samples >= self._samples_of(plan)[1]
+
+    def holds_sound(self, plan: ChunkPlan) -> bool:
+        """Whether the chunk has at least 10 ms of sound."""
+        first, last = self._samples_of(plan)
+        real = sum(max(min(begin + len(piece), last) - max(begin, first), 0) for begin, piece in self.segments)
+        return real >= MIN_SOUND_SECONDS * SAMPLING_RATE
+
+    def close(self, plan: ChunkPlan) -> tuple[Float[Tensor, "1 mel_frame mel"], bool]:
+        """The chunk's `input_features` and whether it holds sound; zeros if not. Lets go what is past."""
+        extractor, (first, last) = self.processor.feature_extractor, self._samples_of(plan)
+        has_sound = self.holds_sound(plan)
+        if has_sound:
+            start = first - LOOKBACK_SAMPLES
+            row = np.zeros(last - start, np.float32)
+            for begin, piece in self.segments:
+                known = piece[max(start - begin, 0) : max(last - begin, 0)]
+                place = max(begin - start, 0)
+                row[place : place + len(known)] = known
+            features = extractor.log_mel(mel_power(torch.from_numpy(row)[None], extractor.num_mel_bins))
+        else:
+            features = torch.zeros(1, self.processor.num_mel_frames_per_chunk, extractor.num_mel_bins)
+        kept = last - LOOKBACK_SAMPLES
+        self.segments = [
+            (max(begin, kept), piece[max(kept - begin, 0) :].copy())
+            for begin, piece in self.segments
+            if begin + len(piece) > kept
+        ]
+        return features, has_sound
+
+    def state(self) -> dict[str, Any]:
+        """What `load_state` takes."""
+        names = ("rate", "end", "origin", "num_samples", "segments")
+        resampler = None if self._resampler is None else self._resampler.state()
+        return {name: getattr(self, name) for name in names} | {"resampler": resampler}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `state()`."""
+        for name in ("rate", "end", "origin", "num_samples"):
+            setattr(self, name, state[name])
+        self.segments = [(first, piece) for first, piece in state["segments"]]
+        resampler = state["resampler"]
+        self._resampler = None if resampler is None else Resampler.from_state(resampler)
+
+    def _samples_of(self, plan: ChunkPlan) -> tuple[int, int]:
+        """Numbers of the chunk's first and last sample (excluded); the grid is rounded to samples once."""
+        first = round(-self.origin * SAMPLING_RATE) + round(float(plan.starts[0]) * SAMPLING_RATE)
+        return first, first + self.processor.num_mel_frames_per_chunk * HOP_SAMPLES
+
+    def _start_segment(self, begin: float, rate: int) -> None:
+        self.finish()
+        if self.rate is None:
+            self.origin = begin
+        self.rate, self._resampler = rate, Resampler(rate)
+        self.num_samples = max(round((begin - self.origin) * SAMPLING_RATE), self.num_samples)
+        self.segments.append((self.num_samples, np.zeros(0, np.float32)))
+
+    def _append(self, samples: Float32[np.ndarray, " sample"]) -> None:
+        first, piece = self.segments.pop() if self.segments else (self.num_samples, samples[:0])
+        if first + len(piece) != self.num_samples:  # all of the segment so far is past
+            self.segments.append((first, piece))
+            first, piece = self.num_samples, samples[:0]
+        self.segments.append((first, np.concatenate([piece, samples])))
+        self.num_samples += len(samples)
