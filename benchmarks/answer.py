@@ -63,8 +63,9 @@ def run_command(source: Path, words: list[str]) -> Seconds:
 def untrained(recipe_path: Path):
     """A model of the recipe's preset with random weights, and the recipe's processor."""
     recipe = resolve(load_recipe(recipe_path))
-    rows = get_task(recipe.data.task).load(str(REPOSITORY / recipe.data.root), "train")
-    processor = build_processor(recipe, training_texts(recipe, recipe.data.task, rows))
+    (source,) = recipe.data.sources
+    rows = get_task(source.task).load(str(REPOSITORY / source.root), "train")
+    processor = build_processor(recipe, training_texts(recipe, source.task, rows))
     torch.manual_seed(0)
     return MirasolForConditionalGeneration(model_config(recipe, processor)).eval(), processor
 

@@ -7,12 +7,12 @@ import pytest
 from mirasol.answer.ask import ask
 from mirasol.evaluate.attribution import measure_rests_on
 from mirasol.report.info import checkpoint_info, clip_info, info
-from mirasol.tasks import grid
+from mirasol.tasks import get_task
 
 
 @pytest.fixture(scope="module")
 def clip(grid_root):
-    return grid.load(grid_root, "test")[0].media
+    return get_task("grid").load(grid_root, "test")[0].media
 
 
 def test_the_answer_says_what_it_was_made_of(untrained, clip):
@@ -80,7 +80,7 @@ def test_info_of_a_checkpoint_counts_every_parameter_and_sees_every_frame(untrai
 
 
 def test_resting_places_of_right_answers_are_counted(answerer, grid_root):
-    shares = measure_rests_on(answerer, grid.load(grid_root, "test")[:1], progress=False)
+    shares = measure_rests_on(answerer, get_task("grid").load(grid_root, "test")[:1], progress=False)
     assert [share.method for share in shares] == ["attention", "leave_one_out"]
     assert shares[0].num_answers == shares[1].num_answers
     assert "uniformly" in str(shares[0])

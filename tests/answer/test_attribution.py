@@ -13,7 +13,7 @@ from mirasol.answer.attribution import (
     overlaps,
     top_evidence,
 )
-from mirasol.tasks import grid
+from mirasol.tasks import get_task
 
 TEXTS = ["which color is named?", "which letter is named?", "what is said?"]
 ANSWERS = ["blue", "f", "bin blue at f two now"]
@@ -23,7 +23,7 @@ ANSWERS = ["blue", "f", "bin blue at f two now"]
 def asked(answerer, grid_root):
     """Two clips, the second shorter, with three answered questions each: (model, media, text)."""
     processor = answerer.processor
-    clips = [processor.read_clip(row.media) for row in grid.load(grid_root, "test")[:2]]
+    clips = [processor.read_clip(row.media) for row in get_task("grid").load(grid_root, "test")[:2]]
     clips[1].frames, clips[1].frame_times = clips[1].frames[:43], clips[1].frame_times[:43]
     clips[1].waveform, clips[1].duration = clips[1].waveform[: 43 * 640], 43 / 25
     return answerer.model, answerer.watch(*clips).media, processor(text=TEXTS * 2, answers=ANSWERS * 2)
@@ -107,7 +107,7 @@ def test_evidence_comes_heaviest_first_and_never_from_padding():
 
 def test_only_the_answers_tokens_count_whatever_the_question(answerer, grid_root, monkeypatch):
     """Not the whole prompt: what `attribute` averages is the attention at the places that predict the answer."""
-    clip = answerer.processor.read_clip(grid.load(grid_root, "test")[0].media)
+    clip = answerer.processor.read_clip(get_task("grid").load(grid_root, "test")[0].media)
     watched, asked = answerer.watch(clip), [["which color is named?", "what is said?"]]
     given = answerer.answer(watched, asked)
     seen = []
@@ -135,7 +135,7 @@ def test_attribution_leaves_the_shared_model_as_it_is(answerer):
 
 
 def test_latents_alone_are_attributed_by_attention_only(answerer, grid_root):
-    watched = answerer.watch(grid.load(grid_root, "test")[0].media)
+    watched = answerer.watch(get_task("grid").load(grid_root, "test")[0].media)
     latents, asked = Watched(watched.encoder_outputs), [["what is said?"]]
     given = answerer.answer(latents, asked)
     torch.testing.assert_close(

@@ -18,7 +18,7 @@ from mirasol.answer.generation import (
     rounds,
     with_answers,
 )
-from mirasol.tasks import grid
+from mirasol.tasks import get_task
 
 
 def test_confidence_is_the_mean_token_probability_in_logs_up_to_the_first_end():
@@ -49,7 +49,7 @@ def test_rounds_hold_every_row_of_every_clip_once_and_stay_within_their_size():
 
 
 def test_a_clip_alone_is_answered_as_in_a_batch(answerer, grid_root):
-    rows = grid.load(grid_root, "test")[:2]
+    rows = get_task("grid").load(grid_root, "test")[:2]
     clips = [row.media for row in rows]
     texts = ["which color is named?", "what is said?", "when does the letter begin?"]
 
@@ -64,7 +64,7 @@ def test_a_clip_alone_is_answered_as_in_a_batch(answerer, grid_root):
 
 def test_the_answers_fed_back_have_the_confidence_they_were_given_with(answerer, grid_root):
     model, processor = answerer.model, answerer.processor
-    clip = processor.read_clip(grid.load(grid_root, "test")[0].media)
+    clip = processor.read_clip(get_task("grid").load(grid_root, "test")[0].media)
     texts = ["what is said?", "which color is named?"]  # of unequal length: the shorter is padded on the left
     watched, text = answerer.watch(clip), processor(text=texts)
     encoder_outputs = watched.encoder_outputs
@@ -133,7 +133,7 @@ def babbler(answerer, monkeypatch):
 
 
 def test_an_answer_may_fill_the_context_and_says_where_it_was_cut(babbler, grid_root):
-    clip = grid.load(grid_root, "test")[0].media
+    clip = get_task("grid").load(grid_root, "test")[0].media
     watched = babbler.watch(clip)
     prompt = len(babbler.prompts(["what is said?"]).rows["decoder_input_ids"][0])
     ((given,),) = babbler.answer(watched, [["what is said?"]])
@@ -146,7 +146,7 @@ def test_an_answer_may_fill_the_context_and_says_where_it_was_cut(babbler, grid_
 
 
 def test_an_answer_that_the_model_closed_is_not_cut(answerer, grid_root, monkeypatch):
-    watched = answerer.watch(grid.load(grid_root, "test")[0].media)
+    watched = answerer.watch(get_task("grid").load(grid_root, "test")[0].media)
     ((free,),) = answerer.answer(watched, [["what is said?"]])
     monkeypatch.setattr(answerer.model.config, "eos_token_id", free.token_ids[0])
     monkeypatch.setattr(answerer.model.generation_config, "eos_token_id", free.token_ids[0])
@@ -155,7 +155,7 @@ def test_an_answer_that_the_model_closed_is_not_cut(answerer, grid_root, monkeyp
 
 
 def test_threads_that_share_an_answerer_get_what_one_alone_gets(answerer, grid_root):
-    clips = [row.media for row in grid.load(grid_root, "test")[:4]]
+    clips = [row.media for row in get_task("grid").load(grid_root, "test")[:4]]
 
     def work(clip):
         return ask(clip, "what is said?", answerer=answerer).as_dict()
@@ -166,7 +166,7 @@ def test_threads_that_share_an_answerer_get_what_one_alone_gets(answerer, grid_r
 
 
 def test_an_answer_without_a_finite_probability_is_refused(answerer, grid_root, monkeypatch):
-    clip = answerer.processor.read_clip(grid.load(grid_root, "test")[0].media)
+    clip = answerer.processor.read_clip(get_task("grid").load(grid_root, "test")[0].media)
     clip.frames, clip.frame_times = None, None
     monkeypatch.setattr(answerer.processor, "read_clip", lambda *_, **__: clip)
     gate = answerer.model.model.decoder.norm.weight

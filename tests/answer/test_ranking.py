@@ -8,7 +8,7 @@ import torch
 from mirasol.answer import answerer as answerer_module
 from mirasol.answer.ranking import Ranking, score_rows
 from mirasol.evaluate.summary import Prediction, ranking_scores
-from mirasol.tasks import Question, grid
+from mirasol.tasks import Question, get_task
 
 COLORS = ("blue", "green", "red", "white")
 ASKED = [  # per clip: other numbers of questions and of options
@@ -25,7 +25,9 @@ ASKED = [  # per clip: other numbers of questions and of options
 def clips(answerer, grid_root):
     """The chunk inputs of three clips."""
     processor = answerer.processor
-    return [processor.chunk_clip(processor.read_clip(row.media)) for row in grid.load(grid_root, "test")[:3]]
+    return [
+        processor.chunk_clip(processor.read_clip(row.media)) for row in get_task("grid").load(grid_root, "test")[:3]
+    ]
 
 
 @torch.no_grad()
@@ -106,7 +108,7 @@ def test_top_five_counts_the_answer_among_the_best_five():
 
     names = list("abcdefg")
     found = [prediction("1", "a", names[:5]), prediction("2", "E", names[:5]), prediction("3", "g", names[:5])]
-    scores = ranking_scores(found, grid.normalise)
+    scores = ranking_scores(found, get_task("grid").normalise)
     assert scores["sum"]["top_1"]["value"] == pytest.approx(1 / 3)
     assert scores["sum"]["top_5"]["value"] == scores["per_token"]["top_5"]["value"] == pytest.approx(2 / 3)
     assert scores["per_token"]["top_1"]["value"] == pytest.approx(1 / 3)  # the other clip

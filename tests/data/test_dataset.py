@@ -15,7 +15,7 @@ from mirasol.chunks import MirasolCollator, MirasolProcessor
 from mirasol.data import AugmentConfig, ClipDataset, ClipMixture
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
 from mirasol.tasks import Row, get_task
-from mirasol.tasks.grid import GridRow, fixed_questions
+from mirasol.tasks.grid import GridRow, evaluation_questions
 
 WORDS = ("bin", "blue", "at", "f", "two", "now")
 WORD_TIMES = tuple((0.23 + 0.19 * number, 0.23 + 0.19 * (number + 1)) for number in range(6))
@@ -47,7 +47,7 @@ def rows(tmp_path_factory) -> list[GridRow]:
     for number, seconds in enumerate((1.44, 1.6, 1.52, 1.4, 1.6)):
         path = write_clip(folder / f"{number}.mp4", seconds=seconds, sound=number < 4)
         row = GridRow(str(number), path, word_times=WORD_TIMES, words=WORDS, split="train")
-        rows.append(dataclasses.replace(row, questions=tuple(fixed_questions(row))))
+        rows.append(dataclasses.replace(row, questions=tuple(evaluation_questions(row))))
     return rows
 
 

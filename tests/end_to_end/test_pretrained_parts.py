@@ -52,7 +52,7 @@ def initial(tmp_path_factory):
 def command(repository, initial, data) -> list[str]:
     """The command of docs/pretrained.md, with the shipped recipe, made small."""
     recipe = repository / "recipes" / "pretrained_parts.yaml"
-    paths = [f"model.checkpoint={initial}", f"data.root={data}", f"data.cache={data / 'cache'}"]
+    paths = [f"model.checkpoint={initial}", f"data.sources.0.root={data}", f"data.cache={data / 'cache'}"]
     return ["train", str(recipe), *paths, *SMALL]
 
 

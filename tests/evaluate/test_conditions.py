@@ -8,12 +8,12 @@ import pytest
 
 from mirasol.evaluate.conditions import Condition, add_noise, borrow_sound, swap_partners
 from mirasol.media import read_clip
-from mirasol.tasks import Question, Row, grid
+from mirasol.tasks import Question, Row, get_task, grid
 
 
 @pytest.fixture(scope="module")
 def rows(grid_root) -> list:
-    return grid.load(grid_root, "test")[:11]
+    return get_task("grid").load(grid_root, "test")[:11]
 
 
 def test_the_rows_square_goes_with_its_clip(rows):
@@ -63,7 +63,7 @@ def test_noise_depends_on_seed_and_clip_alone():
 
 
 def test_every_partner_differs_in_every_word_of_the_sentence(grid_root):
-    rows = grid.load(grid_root, "test")
+    rows = get_task("grid").load(grid_root, "test")
     for row, partner in zip(rows, swap_partners(rows, grid.SLOTS, seed=1), strict=True):
         different = sum(a != b for a, b in zip(row.words, rows[partner[0]].words, strict=True))
         assert different == 6, (row.words, rows[partner].words)
@@ -126,7 +126,7 @@ def test_sound_is_borrowed_from_the_first_clip_that_has_any(rows, repository):
 
 def test_leaving_out_the_sound_on_purpose_warns_of_nothing(loaded, grid_root):
     _, processor = loaded
-    row = grid.load(grid_root, "test")[0]
+    row = get_task("grid").load(grid_root, "test")[0]
     clip = Condition("picture").read(row, reader=processor.read_clip)
     assert clip.waveform is None and not processor.describe(clip).warnings
     assert processor.describe(processor.read_clip(row.media, use_audio=False)).warnings

@@ -17,7 +17,7 @@ from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.processes import Processes
 from mirasol.evaluate.run_folder import RunFolder
 from mirasol.evaluate.runner import evaluate, evaluate_rows
-from mirasol.tasks import grid
+from mirasol.tasks import get_task
 
 RESULTS = ("predictions.jsonl", "metrics.json")
 
@@ -25,7 +25,7 @@ RESULTS = ("predictions.jsonl", "metrics.json")
 @pytest.fixture(scope="module")
 def rows(grid_root):
     """Five clips, each asked two things."""
-    return [replace(row, questions=row.questions[:2]) for row in grid.load(grid_root, "test")[:5]]
+    return [replace(row, questions=row.questions[:2]) for row in get_task("grid").load(grid_root, "test")[:5]]
 
 
 def run(answerer, rows, folder, **options):

@@ -12,13 +12,13 @@ from mirasol.evaluate.batches import Job, answer_batches, comparable
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.runner import evaluate, evaluate_rows, load_rows, score
 from mirasol.evaluate.summary import Prediction, describe, finite, follows, paired_difference, summarise
-from mirasol.tasks import Question, Row, grid
+from mirasol.tasks import Question, Row, get_task
 
 
 @pytest.fixture(scope="module")
 def rows(grid_root):
     """Three clips with questions of every kind, fewer of them, so that the test is quick."""
-    return [replace(row, questions=row.questions[3:9]) for row in grid.load(grid_root, "test")[:3]]
+    return [replace(row, questions=row.questions[3:9]) for row in get_task("grid").load(grid_root, "test")[:3]]
 
 
 def answers(answerer, rows, condition, batch_size=3):
@@ -98,7 +98,7 @@ def test_joined_splits_are_asked_together(grid_root):
 
 
 def test_swapped_clips_are_asked_only_where_their_answers_differ(grid_root):
-    row, partner = grid.load(grid_root, "test")[:2]
+    row, partner = get_task("grid").load(grid_root, "test")[:2]
     for question, sound_answer in comparable(row, partner):
         assert question.answer != sound_answer
     assert [question for question, _ in comparable(row, None)] == list(row.questions)
@@ -118,7 +118,7 @@ def test_follows_counts_picture_sound_and_neither():
         prediction("b", "color", "red", "green", "blue"),
         prediction("b", "letter", "f", "G.", "g"),
     ]
-    shares = follows(found, {"slots": ["color", "letter"]}, grid.normalise)["slots"]
+    shares = follows(found, {"slots": ["color", "letter"]}, get_task("grid").normalise)["slots"]
     assert {part: entry["value"] for part, entry in shares.items()} == {"picture": 0.25, "sound": 0.5, "neither": 0.25}
 
 
@@ -144,8 +144,9 @@ def test_summary_of_a_model_that_names_no_time_is_valid_json():
     metrics = summarise(found, rows, "grid")
     json.loads(json.dumps(finite(metrics)), parse_constant=pytest.fail)
     assert metrics["intervals_95"]["when_letter"]["value"] == pytest.approx(0.1)
-    clips = {"answered": 5, "asked": 5}
-    text = describe({"condition": "both", "noise_db": None, "noise_seed": None, "clips": clips, **metrics})
+    clips, about = {"answered": 5, "asked": 5}, {"task": "grid", "condition": "both"}
+    about |= {"noise_db": None, "noise_seed": None}
+    text = describe(about | {"clips": clips, **metrics})
     assert "median error 0.100 s" in text
     assert np.isfinite(metrics["scores"]["when_letter"]["median_error_seconds"])
 

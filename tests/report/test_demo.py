@@ -10,7 +10,7 @@ from mirasol.evaluate.summary import Prediction
 from mirasol.report.demo import choose_stories, demo
 from mirasol.report.labelled_sets import SETS
 from mirasol.report.page import AccuracyRow, Answered, Story, accuracy_table, render, story_html, swapped_bars
-from mirasol.tasks import grid
+from mirasol.tasks import get_task
 
 
 def test_demo_writes_one_file_that_needs_nothing_else(untrained, grid_root, tmp_path):
@@ -87,7 +87,7 @@ def test_a_page_with_a_hole_is_not_made():
 
 
 def test_stories_go_from_the_fewest_mistakes_to_the_most(grid_root):
-    rows = grid.load(grid_root, "test")[:5]
+    rows = get_task("grid").load(grid_root, "test")[:5]
     found = [
         Prediction(row.id, f"{row.id}/{i}", "color", "?", "red", "red", i >= mistakes, 1.0)
         for row, mistakes in zip(rows, (2, 0, 4, 1, 3), strict=True)

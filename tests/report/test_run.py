@@ -14,12 +14,12 @@ from mirasol.evaluate.conditions import AUDIT, Condition
 from mirasol.evaluate.runner import evaluate_rows
 from mirasol.evaluate.summary import Prediction, audit, summarise
 from mirasol.report.run import choose_fails, fit, interval_of, with_strips, write_report
-from mirasol.tasks import Question, Row, drone, get_task, grid, jsonl
+from mirasol.tasks import Question, Row, get_task
 
 
 @pytest.fixture(scope="module")
 def rows(grid_root):
-    return [replace(row, questions=row.questions[:2]) for row in grid.load(grid_root, "test")[:2]]
+    return [replace(row, questions=row.questions[:2]) for row in get_task("grid").load(grid_root, "test")[:2]]
 
 
 def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(answerer, rows, tmp_path):
@@ -39,7 +39,7 @@ def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(answerer, rows
 
 
 def test_a_clip_without_a_picture_is_shown_by_its_sound_alone_and_no_longer_than_it_lasts(answerer, repository):
-    row = drone.load(repository / "data" / "drone_cc0", "test_sound")[0]
+    row = get_task("drone").load(repository / "data" / "drone_cc0", "test_sound")[0]
     (_, shown), (_, unread) = with_strips(
         [prediction(row.id, 0, right=False), prediction("gone", 0, right=False)],
         [row, replace(row, id="gone", media=row.media.with_name("gone.ogg"))],
@@ -74,15 +74,17 @@ def test_baselines_are_measured_by_the_tasks_own_metric():
 
     train = [row("t", ("yes", "a"), ("Yes", "a"), ("two", "b"), ("yes", "b"), ("two", "b"))]
     asked = [row("e", ("yes", "a"), ("no", "a"), ("two", "b"), ("two", "b"))]
-    found = baselines(jsonl, asked, train)
+    found = baselines(get_task("jsonl"), asked, train)
     assert {name: scores["exact_match"] for name, scores in found.items()} == {
         "majority": 0.25, "majority_by_kind": 0.75, "ceiling": 0.75,
     }  # fmt: skip
     options = [
         replace(asked[0], questions=tuple(replace(q, options=("yes", "no", "two")) for q in asked[0].questions))
     ]
-    assert baselines(jsonl, options, train)["chance"]["exact_match"] == pytest.approx(1 / 3)
-    assert "ceiling" not in baselines(jsonl, options, train) and "ceiling" not in baselines(jsonl, asked, [])
+    assert baselines(get_task("jsonl"), options, train)["chance"]["exact_match"] == pytest.approx(1 / 3)
+    assert "ceiling" not in baselines(get_task("jsonl"), options, train) and "ceiling" not in baselines(
+        get_task("jsonl"), asked, []
+    )
 
 
 def test_wrong_answers_come_from_every_kind_the_surest_first_and_each_clip_once():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mirasol.tasks import TASKS, Row, get_task
-from mirasol.tasks.base import BENCHMARKS
+from mirasol.tasks.registry import BENCHMARKS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the published .* split:UserWarning")
 
@@ -44,8 +44,9 @@ def whole(tmp_path):
     return tmp_path
 
 
-def load(whole, name: str, **options) -> list[Row]:
-    return get_task(name).load(whole / name, "val" if name == "epic_sounds" else "test", **options)
+def load(whole, name: str, classes=None) -> list[Row]:
+    task = get_task(name, classes)
+    return task.load(whole / name, task.reported_split)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_second_references_are_kept(whole):
 def test_training_shuffles_the_answers_to_choose_from(whole):
     (row,) = load(whole, "nextqa_mc")
     task, rng = get_task("nextqa_mc"), np.random.default_rng(0)
-    asked = [task.random_questions(row, rng, (), 1.0)[0] for _ in range(20)]
+    asked = [task.sample_questions(row, rng, (), 1.0)[0] for _ in range(20)]
     assert len({question.text for question in asked}) > 10
     for question in asked:
         assert question.text == f"how many? choose: {'; '.join(question.options)}"
@@ -240,15 +241,27 @@ def test_a_file_of_another_size_warns(whole, name):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_has_what_the_programs_ask_for(name):
     task = get_task(name)
-    assert all(
-        callable(getattr(task, part)) for part in ("load", "fixed_questions", "random_questions", "normalise", "score")
-    )
-    assert isinstance(task.METRIC, str)
+    assert task.name == name and (task.info is not None) == (name in BENCHMARKS)
+    assert not {*task.headline_kinds} & {*task.time_kinds}
+    assert task.info is None or task.reported_split in task.info.sizes
+
+
+@pytest.mark.parametrize("name", sorted({*TASKS} - {"kinetics_sounds"}))
+def test_a_class_list_is_refused_where_it_has_no_use(name):
+    with pytest.raises(ValueError, match=f"Task '{name}' has no use for a class list, found --classes mine.csv"):
+        get_task(name, classes="mine.csv")
+
+
+def test_the_headline_leaves_out_seconds_and_what_the_task_leaves_out():
+    grid, own = get_task("grid"), get_task("jsonl")
+    assert grid.headline_among(["sentence", "digit", "when_digit", "color"]) == ["color", "digit"]
+    assert grid.headline_among(["sentence", "when_digit"]) == ["sentence"]
+    assert own.headline_among(["why", "when_digit"]) == ["why", "when_digit"]
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_recalled_numbers_of_the_paper_are_marked(name):
-    info = get_task(name).INFO
+    info = get_task(name).info
     certain = {50.4, 51.1, 69.8, 66.4}
     for number in info.paper:
         assert number.is_certain == (number.percent in certain)

@@ -26,7 +26,7 @@ def asked_time(question) -> float:
 
 
 def test_shipped_splits_are_complete_and_disjoint(grid_root):
-    rows = {split: grid.load(grid_root, split) for split in grid.SPLITS}
+    rows = {split: get_task("grid").load(grid_root, split) for split in grid.SPLITS}
     assert {split: len(of_split) for split, of_split in rows.items()} == {"train": 720, "val": 90, "test": 90}
     sentences = {split: {row.words for row in of_split} for split, of_split in rows.items()}
     assert not sentences["test"] & (sentences["train"] | sentences["val"])
@@ -34,7 +34,7 @@ def test_shipped_splits_are_complete_and_disjoint(grid_root):
 
 
 def test_question_texts_and_answers_are_those_of_the_labels():
-    questions = {question.kind: question for question in grid.fixed_questions(ROW) if question.kind != "said_at"}
+    questions = {question.kind: question for question in grid.evaluation_questions(ROW) if question.kind != "said_at"}
     assert [questions[slot].text for slot in grid.SLOTS] == [
         "which command is named?", "which color is named?", "which preposition is named?",
         "which letter is named?", "which digit is named?", "which adverb is named?",
@@ -47,7 +47,7 @@ def test_question_texts_and_answers_are_those_of_the_labels():
 
 
 def test_said_at_is_the_word_spoken_then(grid_root):
-    rows = grid.load(grid_root, "test")
+    rows = get_task("grid").load(grid_root, "test")
     for row in rows:
         said_at = [question for question in row.questions if question.kind == "said_at"]
         assert len(said_at) == 4
@@ -62,7 +62,7 @@ def test_random_questions_are_as_many_for_every_clip_and_follow_a_moved_clip():
     rng = np.random.default_rng(0)
     moved = [(1.07 * start + 0.31, 1.07 * end + 0.31) for start, end in WORD_TIMES]
     for _ in range(200):
-        questions = grid.random_questions(ROW, rng, moved, 3.2)
+        questions = get_task("grid").sample_questions(ROW, rng, moved, 3.2)
         assert len(questions) == 14
         for question in questions:
             if question.kind == "said_at":
@@ -76,8 +76,8 @@ def test_random_questions_are_as_many_for_every_clip_and_follow_a_moved_clip():
 def test_said_at_is_balanced_over_words_and_gaps_and_uniform_inside(grid_root):
     rng = np.random.default_rng(0)
     counts: Counter = Counter()
-    for row in grid.load(grid_root, "train")[::3]:
-        for question in grid.random_questions(row, rng, row.word_times, 3.0):
+    for row in get_task("grid").load(grid_root, "train")[::3]:
+        for question in get_task("grid").sample_questions(row, rng, row.word_times, 3.0):
             if question.kind == "said_at":
                 counts["nothing" if question.answer == "nothing" else row.words.index(question.answer)] += 1
     shares = np.array([counts[key] for key in [*range(6), "nothing"]]) / counts.total()
@@ -85,17 +85,17 @@ def test_said_at_is_balanced_over_words_and_gaps_and_uniform_inside(grid_root):
 
 
 def test_fixed_questions_do_not_change_and_random_ones_do():
-    assert grid.fixed_questions(ROW) == grid.fixed_questions(ROW)
+    assert grid.evaluation_questions(ROW) == grid.evaluation_questions(ROW)
     first, again, other = (
-        grid.random_questions(ROW, np.random.default_rng(seed), WORD_TIMES, 3.0) for seed in (5, 5, 6)
+        get_task("grid").sample_questions(ROW, np.random.default_rng(seed), WORD_TIMES, 3.0) for seed in (5, 5, 6)
     )
     assert first == again and first != other
 
 
 def test_score_equals_counting_by_hand():
-    questions = [question for question in grid.fixed_questions(ROW) if question.kind in ("color", "letter")]
-    questions += [question for question in grid.fixed_questions(ROW) if question.kind == "when_letter"] * 3
-    metrics = grid.score(questions, ["Blue.", "g", "1.2", "no idea", "1.4"], [ROW])
+    questions = [question for question in grid.evaluation_questions(ROW) if question.kind in ("color", "letter")]
+    questions += [question for question in grid.evaluation_questions(ROW) if question.kind == "when_letter"] * 3
+    metrics = get_task("grid").score(questions, ["Blue.", "g", "1.2", "no idea", "1.4"], [ROW])
     assert (metrics["color"], metrics["letter"], metrics["slots"]) == (1.0, 0.0, 0.5)
     assert metrics["when_letter"]["median_error_seconds"] == pytest.approx(0.25)  # errors 0.05, infinite, 0.25
     assert metrics["when_letter"]["within_0.1_seconds"] == pytest.approx(1 / 3)
@@ -103,7 +103,7 @@ def test_score_equals_counting_by_hand():
 
 
 def test_best_constant_is_the_best_of_all_tenths(grid_root):
-    rows = grid.load(grid_root, "train")
+    rows = get_task("grid").load(grid_root, "train")
     letters = [row.word_times[3][0] for row in rows]
     for_median, for_within = grid.best_constants(rows)["letter"]
     tenths = [tenth / 10 for tenth in range(31)]
@@ -117,15 +117,15 @@ def test_errors_name_what_is_near(tmp_path):
     with pytest.raises(ValueError, match="found 'gird'. Did you mean 'grid'"):
         get_task("gird")
     with pytest.raises(ValueError, match="found 'tset'. Did you mean 'test'"):
-        grid.load(tmp_path, "tset")
+        get_task("grid").load(tmp_path, "tset")
     with pytest.raises(ValueError, match="found no such file"):
-        grid.load(tmp_path, "test")
+        get_task("grid").load(tmp_path, "test")
     (tmp_path / "labels.csv").write_text("id,file\na,a.mp4\n")
     with pytest.raises(ValueError, match="found none called split, command"):
-        grid.load(tmp_path, "test")
+        get_task("grid").load(tmp_path, "test")
 
 
 def test_every_question_has_an_id_of_its_own(grid_root):
-    rows = [row for split in ("val", "test") for row in grid.load(grid_root, split)]
+    rows = [row for split in ("val", "test") for row in get_task("grid").load(grid_root, split)]
     ids = [question.id for row in rows for question in row.questions]
     assert len(set(ids)) == len(ids) == 17 * len(rows)

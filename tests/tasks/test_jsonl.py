@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mirasol.tasks import jsonl
+from mirasol.tasks import get_task
 
 
 def write(folder, *lines) -> str:
@@ -28,12 +28,12 @@ def test_rows_hold_questions_answers_and_seconds(folder):
         "",
         {"media": "clips/b.mp4", "questions": ["who?", "where?"], "answers": ["ann", "outside"], "seconds": [1, 2.5]},
     )
-    first, second = jsonl.load(path)
+    first, second = get_task("jsonl").load(path)
     assert (first.id, first.media) == ("first", folder / "clips/a.mp4")
     assert [(q.text, q.answer, q.seconds) for q in second.questions] == [
         ("who?", "ann", (1.0, 2.5)), ("where?", "outside", (1.0, 2.5)),
     ]  # fmt: skip
-    assert jsonl.load(folder, "train") == [first, second]
+    assert get_task("jsonl").load(folder, "train") == [first, second]
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,14 @@ def test_rows_hold_questions_answers_and_seconds(folder):
 def test_malformed_lines_are_named_by_file_and_line(folder, line, problem):
     path = write(folder, {"media": "clips/b.mp4", "question": "q", "answer": "a"}, line)
     with pytest.raises(ValueError, match=problem) as error:
-        jsonl.load(path)
+        get_task("jsonl").load(path)
     assert f"{path}:2:" in str(error.value) and "found 1 malformed" in str(error.value)
 
 
 def test_a_manifest_that_is_no_text_is_refused(folder):
     (folder / "train.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="Expected UTF-8 text"):
-        jsonl.load(folder)
+        get_task("jsonl").load(folder, "train")
 
 
 def test_missing_media_are_counted_and_their_rows_kept(folder):
@@ -73,30 +73,30 @@ def test_missing_media_are_counted_and_their_rows_kept(folder):
         {"media": "clips/gone.mp4", "question": "q", "answer": "a"},
     )
     with pytest.warns(UserWarning, match="1 of 2 clips .* are missing: .*gone.mp4"):
-        rows = jsonl.load(path)
+        rows = get_task("jsonl").load(path)
     assert [row.media.name for row in rows] == ["a.mp4", "gone.mp4"]
 
 
 def test_a_manifest_of_missing_media_is_refused(folder):
     path = write(folder, {"media": "gone.mp4", "question": "q", "answer": "a"})
     with pytest.raises(ValueError, match=r"found none of .*gone\.mp4\. Media paths are relative"):
-        jsonl.load(path)
+        get_task("jsonl").load(path)
 
 
 def test_options_segments_and_squares_are_kept(folder):
     line = {"media": "clips/a.mp4", "question": "q", "answer": "a", "options": ["a", "b"], "segment": [1, 2.5]}
     line |= {"crop": [1, 0.5, 0.25]}
-    (row,) = jsonl.load(write(folder, line))
+    (row,) = get_task("jsonl").load(write(folder, line))
     assert row.segment == (1.0, 2.5) and row.crop == (1.0, 0.5, 0.25) and row.questions[0].options == ("a", "b")
 
 
 def test_a_line_with_an_id_that_was_there_is_refused(folder):
     line = {"media": "clips/a.mp4", "question": "q", "answer": "a", "id": "one"}
     with pytest.raises(ValueError, match=r"train\.jsonl:2: expected an id of its own, found 'one' a second time"):
-        jsonl.load(write(folder, line, line))
+        get_task("jsonl").load(write(folder, line, line))
 
 
 def test_score_is_exact_match_after_normalisation(folder):
     path = write(folder, {"media": "clips/a.mp4", "questions": ["q", "r"], "answers": ["A dog", "no"]})
-    questions = jsonl.load(path)[0].questions
-    assert jsonl.score(questions, ["a  dog.", "yes"])["exact_match"] == 0.5
+    questions = get_task("jsonl").load(path)[0].questions
+    assert get_task("jsonl").score(questions, ["a  dog.", "yes"])["exact_match"] == 0.5

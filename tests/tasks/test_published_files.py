@@ -13,8 +13,8 @@ pytestmark = [
 ]
 
 
-def load(name: str, split: str, **options):
-    rows = get_task(name).load(ANNOTATIONS / name, split, **options)
+def load(name: str, split: str, classes=None):
+    rows = get_task(name, classes).load(ANNOTATIONS / name, split)
     questions = [question for row in rows for question in row.questions]
     assert len({row.id for row in rows}) == len(rows)
     assert len({question.id for question in questions}) == len(questions)
@@ -47,13 +47,13 @@ def names(tmp_path_factory):
 def test_counts_are_the_published_ones(name, split, clips, count):
     rows, questions = load(name, split)
     assert (len(rows), len(questions)) == (clips, count)
-    assert get_task(name).INFO.sizes[split] == count
+    assert get_task(name).info.sizes[split] == count
 
 
 @pytest.mark.parametrize(("split", "clips"), [("train", 14_799), ("test", 2_597)])
 def test_kinetics_sounds_has_31_numbers_that_the_class_file_names(names, split, clips):
     rows, questions = load("kinetics_sounds", split, classes=names)
-    assert len(rows) == clips == get_task("kinetics_sounds").INFO.sizes[split]
+    assert len(rows) == clips == get_task("kinetics_sounds").info.sizes[split]
     assert {question.answer for question in questions} == {*questions[0].options} == {f"action {n}" for n in range(31)}
 
 
@@ -117,4 +117,4 @@ def test_epic_sounds_names_keep_their_slashes_and_rows_their_seconds():
 def test_the_right_answers_score_one(name):
     task = get_task(name)
     _, questions = load(name, "val" if name == "epic_sounds" else "test")
-    assert task.score(questions, [question.answer for question in questions])[task.METRIC] == 1
+    assert task.score(questions, [question.answer for question in questions])[task.headline] == 1

@@ -5,7 +5,8 @@ import torch
 
 from mirasol.train.adapt import adapt, merged_state_dict
 from mirasol.train.optimizer import layer_matrices
-from mirasol.train.recipe import LoraRecipe, ModelRecipe, load_recipe, to_yaml
+from mirasol.train.recipe import load_recipe, to_yaml
+from mirasol.train.recipe_schema import LoraRecipe, ModelRecipe
 from tests.model.tiny import media, questions, tiny_model
 
 LORA = LoraRecipe(rank=3, alpha=5.0)
@@ -82,7 +83,7 @@ def test_recipe_keys(tmp_path):
     assert recipe.model.lora == LoraRecipe(rank=4, alpha=8.0, dropout=0.1)
     (tmp_path / "again.yaml").write_text(to_yaml(recipe))
     assert load_recipe(tmp_path / "again.yaml") == recipe
-    with pytest.raises(ValueError, match=r"model.freeze\[0\] must be one of video_encoder, .*found 'video'"):
+    with pytest.raises(ValueError, match=r"model.freeze.0 must be one of video_encoder, .*found 'video'"):
         load_recipe(tmp_path / "recipe.yaml", ["model.freeze=[video]"])
     with pytest.raises(ValueError, match="model.lora.rank must be at least 1, found 0"):
         load_recipe(tmp_path / "recipe.yaml", ["model.lora.rank=0"])

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +20,8 @@ from mirasol.train.run import started_from
 def recipe(repository, untrained, tmp_path):
     """The recipe of grid_nano's data without its processor, going on from a checkpoint, with these changes."""
     path = tmp_path / "recipe.yaml"
-    path.write_text(f"model: {{checkpoint: {untrained}}}\ndata: {{root: {repository / 'data' / 'grid_s1'}}}\n")
+    root = repository / "data" / "grid_s1"
+    path.write_text(f"model: {{checkpoint: {untrained}}}\ndata: {{sources: [{{task: grid, root: {root}}}]}}\n")
 
     def make(*overrides: str):
         few = ("data.max_train_clips=2", "validation.max_clips=2", f"data.cache={tmp_path / 'cache'}")
@@ -55,7 +55,7 @@ def test_bf16_is_chosen_by_the_hardware_and_a_run_goes_on_as_it_began(
     assert resolve(recipe("device=cpu", f"bf16={str(not expected).lower()}")).bf16 is not expected
     run = recipe("device=cpu", f"output={tmp_path / 'run'}")
     assert written_bf16(run) is None
-    open_run(replace(resolve(run), bf16=not expected))
+    open_run(resolve(run).model_copy(update={"bf16": not expected}))
     assert written_bf16(run) is not expected
 
 
@@ -93,10 +93,10 @@ def test_the_parts_of_an_exported_model_do_not_name_the_format_it_was_loaded_in(
 
 
 def test_the_card_names_every_task_and_leaves_out_counts_of_bad_clips(recipe, tmp_path):
-    also = "data.also=[{task: fsdd, root: FSDD}, {task: esc10, root: ESC10}]"
-    write_card(tmp_path, recipe(also), {"validation": {"grid_slots_both": 0.5, "grid_bad_clips_both": 0.0}})
+    tasks = "data.sources=[{task: grid, root: G}, {task: fsdd, root: FSDD}, {task: esc10, root: ESC10}]"
+    write_card(tmp_path, recipe(tasks), {"validation": {"grid_slots_both": 0.5, "grid_bad_clips_both": 0.0}})
     card = (tmp_path / "README.md").read_text()
-    assert "# Mirasol, nano, trained on grid, fsdd and esc10" in card
+    assert "# Mirasol, trained on grid, fsdd and esc10" in card
     assert "| grid_slots | 0.5000 |" in card and "bad_clips" not in card
 
 

@@ -40,9 +40,9 @@ def run(small_grid, repository, tmp_path_factory):
             repository / "recipes" / "grid_nano.yaml",
             [
                 f"output={output}",
-                f"data.root={small_grid}",
+                f"data.sources.0.root={small_grid}",
                 f"data.cache={output / 'cache'}",
-                "data.questions_per_clip=3",
+                "data.sources.0.questions_per_clip=3",
                 "data.num_workers=0",
                 "device=cpu",
                 "schedule.batch_size=2",
@@ -102,7 +102,7 @@ def test_the_export_answers_a_question_about_a_clip(run, small_grid):
     ],
 )
 def test_a_wrong_model_key_is_refused(small_grid, repository, tmp_path, override, message):
-    overrides = [f"output={tmp_path / 'run'}", f"data.root={small_grid}", f"data.cache={tmp_path}", override]
+    overrides = [f"output={tmp_path / 'run'}", f"data.sources.0.root={small_grid}", f"data.cache={tmp_path}", override]
     with pytest.raises(ValueError, match=message):
         train(repository / "recipes" / "grid_nano.yaml", overrides)
     assert not (tmp_path / "run").exists()
@@ -113,13 +113,13 @@ def test_own_clips_that_are_train_and_val_at_once_are_refused(grid_root, reposit
     manifest = tmp_path / "own.jsonl"
     clip = next((grid_root / "clips").iterdir())
     manifest.write_text(json.dumps({"media": str(clip), "question": "what is said?", "answer": "bin"}))
-    overrides = ["data.task=jsonl", "validation.metric=mean_exact_match", f"data.root={manifest}"]
+    overrides = ["data.sources.0.task=jsonl", "validation.metric=mean_exact_match", f"data.sources.0.root={manifest}"]
     with pytest.raises(ValueError, match=r"found 1 of 1 in both below .*own\.jsonl"):
         train(repository / "recipes" / "grid_nano.yaml", [*overrides, f"output={tmp_path / 'run'}"])
 
 
 def test_a_run_of_another_recipe_is_refused_before_anything_is_decoded(run, small_grid, repository, tmp_path):
-    overrides = [f"output={run[0]}", f"data.root={small_grid}", f"data.cache={tmp_path / 'cache'}", "seed=1"]
+    overrides = [f"output={run[0]}", f"data.sources.0.root={small_grid}", f"data.cache={tmp_path / 'cache'}", "seed=1"]
     with pytest.raises(ValueError, match="another recipe"):
         train(repository / "recipes" / "grid_nano.yaml", overrides)
     assert not (tmp_path / "cache").exists()

@@ -24,7 +24,8 @@ def options(repository, tmp_path) -> list[str]:
     for split, line in lines.items():
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(line) + "\n")
     return [
-        f"output={tmp_path / 'run'}", f"data.cache={tmp_path / 'cache'}", "data.task=jsonl", f"data.root={tmp_path}",
+        f"output={tmp_path / 'run'}", f"data.cache={tmp_path / 'cache'}",
+        "data.sources.0.task=jsonl", f"data.sources.0.root={tmp_path}",
         "data.num_workers=0", "device=cpu", "processor.max_chunks=3", "schedule.batch_size=1",
         "schedule.pretrain_epochs=0", "schedule.finetune_epochs=2", "data.augmentation.sound_first_epochs=0",
         "validation.every_epochs=2", "validation.conditions=[both]", "validation.metric=mean_exact_match",
@@ -48,7 +49,10 @@ def test_tasks_train_jointly_and_each_is_validated(repository, tmp_path, options
     digits.mkdir()
     for name in ("3_ann_5", "3_ann_10", "7_bob_10"):
         write_clip(digits / f"{name}.wav", seconds=0.4, picture=False)
-    also = f"data.also=[{{task: fsdd, root: {digits}, clips_per_epoch: 4}}]"
+    also = (
+        f"data.sources=[{{task: jsonl, root: {tmp_path}, questions_per_clip: 9}},"
+        f"{{task: fsdd, root: {digits}, clips_per_epoch: 4}}]"
+    )
     with pytest.raises(ValueError, match="on jsonl, fsdd gives 'mean_tasks'"):
         train(repository / "recipes" / "grid_nano.yaml", [*options, also])
     result = train(repository / "recipes" / "grid_nano.yaml", [*options, also, "validation.metric=mean_tasks"])

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from mirasol.train.recipe import Recipe, load_recipe, to_yaml
+from mirasol.train.recipe import flatten, load_recipe, to_yaml
+from mirasol.train.recipe_schema import Recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+SHIPPED = Path(__file__).parents[2] / "src" / "mirasol" / "checkpoints" / "nano" / "recipe.yaml"
 
 
 @pytest.fixture
@@ -27,33 +29,47 @@ def test_every_shipped_recipe_loads_and_survives_a_round_trip(path, write):
 
 def test_an_override_changes_one_of_two_values_that_an_alias_shares(write):
     first = "{task: esc10, root: a, augmentation: &one {shift_seconds: [0, 0]}}"
-    text = f"data: {{also: [{first}, {{task: fsdd, root: b, augmentation: *one}}]}}"
-    recipe = load_recipe(write(text), ["data.also.1.augmentation.flip_probability=0.25"])
-    assert [source.augmentation.flip_probability for source in recipe.data.also] == [0.5, 0.25]
-    assert [source.augmentation.shift_seconds for source in recipe.data.also] == [(0, 0), (0, 0)]
+    text = f"data: {{sources: [{first}, {{task: fsdd, root: b, augmentation: *one}}]}}"
+    recipe = load_recipe(write(text), ["data.sources.1.augmentation.flip_probability=0.25"])
+    assert [source.augmentation.flip_probability for source in recipe.data.sources] == [0.5, 0.25]
+    assert [source.augmentation.shift_seconds for source in recipe.data.sources] == [(0, 0), (0, 0)]
     with pytest.raises(ValueError, match="names entry 2 of a list of 2: number them from 0 to 1"):
-        load_recipe(write(text), ["data.also.2.root=c"])
+        load_recipe(write(text), ["data.sources.2.root=c"])
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         (
-            "data.clips_per_epoch=20",
-            "clips_per_epoch of grid must be a multiple of schedule.batch_size, found 20 and 16",
+            "data.sources.0.clips_per_epoch=20",
+            "data.sources.0.clips_per_epoch must be a multiple of schedule.batch_size, found 20 and 16",
         ),
-        ("data.clips_per_epoch=-16", "clips_per_epoch of grid must be at least 1, found -16"),
-        ("data.questions_per_clip=0", "questions_per_clip of grid must be at least 1, found 0"),
-        ("data.also=[{task: grid, root: data/grid_s1}]", "lists a task of the same root and splits twice"),
+        ("data.sources.0.clips_per_epoch=-16", "data.sources.0.clips_per_epoch must be at least 1, found -16"),
+        ("data.sources.0.questions_per_clip=0", "data.sources.0.questions_per_clip must be at least 1, found 0"),
+        ("data.sources=[{task: grid, root: a}, {task: grid, root: a}]", "a task of the same root and splits twice"),
+        ("data.sources=[]", r"data.sources expects a list of 1 or more values, found \[\]"),
+        ("data.sources=[{task: grid}]", "data.sources.0.root is missing, found only task: write root: VALUE"),
     ],
 )
-def test_shares_that_cannot_be_are_refused(write, override, message):
+def test_sources_that_cannot_be_are_refused(write, override, message):
     with pytest.raises(ValueError, match=message):
         load_recipe(write(""), [override])
 
 
 def test_an_empty_recipe_is_the_default(write):
     assert load_recipe(write("")) == Recipe()
+
+
+def test_the_only_source_of_an_empty_recipe_can_be_changed_by_number(write):
+    (source,) = load_recipe(write("seed: 1"), ["data.sources.0.root=mine"]).data.sources
+    assert (source.task, source.root) == ("grid", "mine")
+
+
+def test_keys_are_flat_by_dots_and_numbers(write):
+    recipe = load_recipe(write("data: {sources: [{task: grid, root: a}, {task: fsdd, root: b}]}"))
+    flat = flatten(recipe)
+    assert flat["data.sources.1.root"] == "b" and flat["optimizer.betas"] == (0.9, 0.98)
+    assert flat["model.overrides"] == {} and flat["model.lora"] is None
 
 
 def test_overrides_reach_nested_keys_with_their_type(write):
@@ -85,25 +101,90 @@ def test_overrides_reach_nested_keys_with_their_type(write):
         ),
         ("learning_rate=1", r'nearest valid key is "optimizer.learning_rate"'),
         ("data.augmentation.flip=1", r'nearest valid key is "data.augmentation.flip_probability"'),
+        ("data.sources.0.roots=1", r'"data.sources.0.roots" is not known.*nearest valid key is "data.sources.0.root"'),
         ("optimzer.betas=1", r'"optimzer" is not known.*nearest valid key is "optimizer"'),
         ("seed=one", r"seed expects a whole number, found 'one' \(str\)"),
         ("seed=1.5", r"seed expects a whole number, found 1.5"),
         ("seed=true", r"seed expects a whole number, found True"),
         ("bf16=1", r"bf16 expects true or false, found 1"),
+        ("output=3", r"output expects text, found 3"),
         ("optimizer.learning_rate=fast", r"optimizer.learning_rate expects a number, found 'fast'"),
+        ("optimizer.learning_rate=true", r"optimizer.learning_rate expects a number, found True"),
+        ("optimizer.learning_rate=.nan", r"optimizer.learning_rate expects a finite number, found nan"),
+        ("optimizer.learning_rate=0", r"optimizer.learning_rate must be above 0, found 0"),
         ("optimizer.betas=[0.9]", r"optimizer.betas expects a list of 2 values, found \[0.9\]"),
-        ("data.task=grit", r"Expected a task out of .* found 'grit'. Did you mean 'grid'"),
-        ("data=grid", r"data. expects a mapping of keys, found 'grid'"),
+        ("optimizer.betas=[0.9, 0.9, 0.9]", r"optimizer.betas expects a list of 2 values, found \[0.9, 0.9, 0.9\]"),
+        ("optimizer.betas=0.9", r"optimizer.betas expects a list of 2 values, found 0.9"),
+        ("optimizer.betas=[0.9, 1.0]", r"optimizer.betas.1 must be below 1, found 1.0"),
+        ("optimizer.name=sgd", r"optimizer.name must be one of muon, adamw, found 'sgd'"),
+        ("data.augmentation.speed=[1]", r"data.augmentation.speed expects a list of 2 values, found \[1\]"),
+        ("data.augmentation.flip_probability=2", r"data.augmentation.flip_probability must be at most 1, found 2"),
+        ("data.augmentation.zoom=[2, 1]", r"augmentation zoom as \[low, high\], found \[2, 1\]: swap them"),
+        ("data.sources.0.task=grit", r"Expected a task out of .* found 'grit'. Did you mean 'grid'"),
+        ("data=grid", r"data expects a mapping of keys, found 'grid'"),
+        ("data.augmentation=3", r"data.augmentation expects a mapping of keys, found 3"),
+        ("model.lora=8", r"model.lora expects a mapping of keys, found 8"),
         ("seed.more=1", r'"seed.more=1" goes into seed, which holds 4'),
         ("seed", r'key=value, found "seed"'),
         ("optimizer.betas=[0.9", r'Expected YAML behind "=" in the override "optimizer.betas=\[0.9"'),
         ("schedule.batch_size=0", r"schedule.batch_size must be at least 1, found 0"),
-        ("optimizer.ema_decay=1.0", r"ema_decay must lie between 0 and 1, found 1.0"),
+        ("optimizer.ema_decay=1.0", r"optimizer.ema_decay must be below 1, found 1.0"),
+        ("model={checkpoint: a, preset: nano}", r"preset is 'nano', but .*checkpoint, a: .*model.preset=null"),
+        ("model={checkpoint: a, overrides: {use_audio: false}}", r"model.overrides is .*out \(model.overrides=\{\}"),
     ],
 )
 def test_a_wrong_override_is_refused_with_the_way_out(write, override, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refusal:
         load_recipe(write("seed: 4"), [override])
+    assert "\n" not in str(refusal.value) and "pydantic" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("lr", "optimizer.learning_rate"), ("optimizer.lr", "optimizer.learning_rate"),
+        ("fps", "processor.frames_per_second"), ("processor.fps", "processor.frames_per_second"),
+        ("batch", "schedule.batch_size"), ("epochs", "schedule.finetune_epochs"),
+        ("schedule.epochs", "schedule.finetune_epochs"), ("optimizer.lr_rate", "optimizer.learning_rate"),
+        ("max_grad_norm", "optimizer.gradient_clip"), ("output_dir", "output"), ("workers", "data.num_workers"),
+        ("dataset", "data.sources"), ("fp16", "bf16"), ("licence", "export.license"),
+    ],
+)  # fmt: skip
+def test_words_of_other_programs_lead_to_the_key_they_mean(write, key, meant):
+    with pytest.raises(ValueError, match=f'"{key}" is not known; the nearest valid key is "{meant}"'):
+        load_recipe(write(""), [f"{key}=1"])
+
+
+def test_every_word_of_other_programs_leads_to_a_key_that_is_there(write):
+    from mirasol.settings import MEANINGS
+    from mirasol.train.recipe import _dotted
+
+    keys = list(_dotted())
+    assert set(MEANINGS) <= set(keys)
+    assert not {word for words in MEANINGS.values() for word in words} & set(keys)
+
+
+def test_a_recipe_of_one_task_and_more_is_refused_with_its_new_spelling(write):
+    old = "data: {task: fsdd, root: FSDD, clips_per_epoch: 32, cache: c, also: [{task: esc10, root: ESC10}]}"
+    with pytest.raises(ValueError, match="data.task, data.root, data.clips_per_epoch, data.also") as refusal:
+        load_recipe(write(old))
+    spelled = str(refusal.value).partition("Write ")[2]
+    assert [source.task for source in load_recipe(write(spelled)).data.sources] == ["fsdd", "esc10"]
+    assert "clips_per_epoch: 32" in spelled
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("data.root=ESC10", r"write data.sources.0.root\."), ("data.also=[]", r"write data.sources=\[\{task: ")],
+)
+def test_an_override_of_an_older_key_is_refused_with_its_new_spelling(write, override, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(write(""), [override])
+
+
+def test_the_record_of_the_shipped_checkpoint_is_read_as_a_record_only():
+    with pytest.raises(ValueError, match="Expected data.sources in .*found the keys of an older recipe"):
+        load_recipe(SHIPPED)
 
 
 def test_a_missing_recipe_and_broken_yaml_are_named(tmp_path, write):

@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mirasol.train.recipe import ScheduleRecipe
+from mirasol.train.recipe_schema import ModelRecipe, ScheduleRecipe
 from mirasol.train.record import open_run
 from mirasol.train.trainer import find_checkpoints
 from tests.train.toy import toy_recipe, train_toy
@@ -87,7 +86,7 @@ def test_a_run_older_than_a_key_of_the_recipe_goes_on(tmp_path):
     assert written.read_text() != younger
     open_run(recipe)
     with pytest.raises(ValueError, match=r"differs in model.freeze \(\(\) there, \('combiner',\) now\)"):
-        open_run(replace(recipe, model=replace(recipe.model, freeze=("combiner",))))
+        open_run(recipe.model_copy(update={"model": ModelRecipe(freeze=("combiner",))}))
 
 
 def test_a_time_limit_stops_cleanly_and_a_longer_one_goes_on(uninterrupted, tmp_path):

@@ -11,7 +11,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from mirasol.train.optimizer import BatchedMuon
-from mirasol.train.recipe import OptimizerRecipe, ScheduleRecipe, ValidationRecipe, load_recipe
+from mirasol.train.recipe import load_recipe
+from mirasol.train.recipe_schema import OptimizerRecipe, ScheduleRecipe, ValidationRecipe
 from mirasol.train.record import recipe_hash
 from mirasol.train.run import training_arguments
 from mirasol.train.trainer import EpochSampler, MirasolTrainer, _warm_average

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from mirasol.train.recipe import DataRecipe, OptimizerRecipe, Recipe, ScheduleRecipe, ValidationRecipe
+from mirasol.train.recipe_schema import DataRecipe, OptimizerRecipe, Recipe, ScheduleRecipe, ValidationRecipe
 from mirasol.train.run import TrainResult, fit
 from mirasol.train.tokenizer import build_tokenizer
 
@@ -99,7 +98,7 @@ def toy_recipe(output: Path, **changes) -> Recipe:
         optimizer=OptimizerRecipe(learning_rate=1e-2, ema_decay=0.9),
         validation=ValidationRecipe(every_epochs=1),
     )
-    return replace(recipe, **changes)
+    return recipe.model_copy(update=changes)
 
 
 def train_toy(
@@ -108,7 +107,7 @@ def train_toy(
     """Trains the toy; with `kill_at_step`, the process ends itself by SIGKILL when that step's batch is asked for."""
     recipe = toy_recipe(output, **changes)
     if "schedule" not in changes:
-        recipe = replace(recipe, schedule=replace(recipe.schedule, batch_size=batch_size))
+        recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"batch_size": batch_size})})
     torch.manual_seed(recipe.seed)
     model = ToyModel(ToyConfig(dropout=dropout))
     asked = 0

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mirasol.chunks import MirasolProcessor
+from mirasol.chunks.time_grid import SECONDS_PER_COLUMN
 from mirasol.convert.language import load_tokenizer, text_values, text_weights
 from mirasol.convert.sources import load_source
 from mirasol.convert.towers import AudioTower, VisionTower
@@ -25,9 +26,7 @@ from mirasol.model.configuration_mirasol import (
     MirasolVideoConfig,
 )
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
-from mirasol.train.build import reject_unknown_fields, values_that_fit
-from mirasol.train.recipe import apply_overrides
-from mirasol.train.resolve import SECONDS_PER_MEL_FRAME
+from mirasol.settings import apply_overrides, reject_unknown_fields, values_that_fit
 
 MAX_LATENTS = 32  # the paper's
 
@@ -95,7 +94,7 @@ def init(
     values = dict(overrides) if isinstance(overrides, dict) else {}
     if not isinstance(overrides, dict):
         apply_overrides(values, overrides)
-    reject_unknown_fields(values)
+    reject_unknown_fields(values, what="Config key")
     tower = VisionTower(load_source("vision", str(vision))) if vision else None
     listener = AudioTower(load_source("audio", str(audio))) if audio else None
     language = load_source("text", str(text))
@@ -161,7 +160,7 @@ def build_config(
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     tied = (text | mine["text_config"])["tie_word_embeddings"]
     decided = {
-        "seconds_per_chunk": sound.num_mel_frames * SECONDS_PER_MEL_FRAME,
+        "seconds_per_chunk": sound.num_mel_frames * SECONDS_PER_COLUMN,
         "tie_word_embeddings": tied,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": begin,

@@ -8,7 +8,7 @@ waveform and word times alike.
 import dataclasses
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import soxr
@@ -16,39 +16,43 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Float32, UInt8
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from mirasol.media import Clip
 
 Range = tuple[float, float]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
 WordTimes = Sequence[tuple[float, float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class AugmentConfig:
     """Strength of every variation. Ranges are uniform; `off()` changes nothing."""
 
     shift_seconds: Range = (-0.3, 0.6)  # of the whole clip, wrapped around; kept so that every known word stays inside
     speed: Range = (0.9, 1.1)
-    chunk_phase_probability: float = 0.25  # that the chunks' grid starts before the clip, by up to a chunk
-    freeze_probability: float = 0.05  # of each frame, to be replaced by the one before
-    flip_probability: float = 0.5
-    margin: float = 1.15  # cached picture area: this times the side that is shown
+    chunk_phase_probability: Probability = 0.25  # that the chunks' grid starts before the clip, by up to a chunk
+    freeze_probability: Probability = 0.05  # of each frame, to be replaced by the one before
+    flip_probability: Probability = 0.5
+    margin: Annotated[float, Field(ge=1)] = 1.15  # cached picture area: this times the side that is shown
     zoom: Range = (0.92, 1.08)  # side of the random crop, as a multiple of the side shown without augmentation
-    brightness: float = 0.15  # up to this share of full white is added or taken
+    brightness: Annotated[float, Field(ge=0)] = 0.15  # up to this share of full white is added or taken
     contrast: Range = (0.75, 1.3)
     color_gain: Range = (0.9, 1.1)  # of red, green and blue, each
     gain_db: Range = (-8.0, 6.0)
-    noise_probability: float = 0.4
+    noise_probability: Probability = 0.4
     noise_ramp_epochs: Range = (0.0, 0.0)  # noise_probability grows from 0 over these: clean words are learned faster
-    pink_share: float = 0.5  # of the noises; the others are white
+    pink_share: Probability = 0.5  # of the noises; the others are white
     noise_db: Range = (-12.0, 20.0)  # signal-to-noise ratio over the whole clip
-    num_time_masks: int = 2
-    time_mask_seconds: float = 0.1  # longest
-    num_mel_masks: int = 2
-    mel_mask_share: float = 0.15  # largest share of the mel bins per mask
-    sound_only_probability: float = 0.15
-    picture_only_probability: float = 0.25
-    sound_first_epochs: int = 0  # in these, clips have sound only: cheap, and words are learned from sound first
+    num_time_masks: Count = 2
+    time_mask_seconds: Annotated[float, Field(ge=0)] = 0.1  # longest
+    num_mel_masks: Count = 2
+    mel_mask_share: Probability = 0.15  # largest share of the mel bins per mask
+    sound_only_probability: Probability = 0.15
+    picture_only_probability: Probability = 0.25
+    sound_first_epochs: Count = 0  # in these, clips have sound only: cheap, and words are learned from sound first
 
     def __post_init__(self) -> None:
         ranges = (

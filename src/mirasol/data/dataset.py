@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from mirasol.data.augment import (
 )
 from mirasol.data.cache import ClipCache
 from mirasol.media import Clip
-from mirasol.tasks import Question, Row
+from mirasol.tasks import Question, Row, Task
 
 
 class ClipDataset(Dataset):
@@ -38,7 +37,7 @@ class ClipDataset(Dataset):
 
     Args:
         rows: The task's rows; those whose clip cannot be read are left out, counted and reported.
-        task: The task's module (`mirasol.tasks.get_task`), which asks the random questions of training.
+        task: The task, which samples the questions of training.
         processor: Its grid, picture size and tokenizer are used.
         cache_root: Folder in which the decoded clips are kept.
         augment: How a clip is varied each epoch. None: not at all, with the row's own questions, as evaluation has it.
@@ -51,7 +50,7 @@ class ClipDataset(Dataset):
     def __init__(
         self,
         rows: Sequence[Row],
-        task: ModuleType,
+        task: Task,
         processor: MirasolProcessor,
         cache_root: str | Path,
         *,
@@ -115,7 +114,7 @@ class ClipDataset(Dataset):
         phase = draw_phase(augment, rng, grid.seconds_per_chunk)
         # A generator each, so that dropping one sense leaves the draws of the other and of the questions as they are.
         picture_rng, sound_rng, text_rng = rng.spawn(3)
-        questions = self.task.random_questions(row, text_rng, word_times, clip.duration)
+        questions = self.task.sample_questions(row, text_rng, word_times, clip.duration)
         if use_video and clip.frames is not None:
             size = self.processor.image_processor.image_size
             clip = replace(clip, frames=vary_picture(clip.frames, size, augment, picture_rng))

@@ -98,11 +98,11 @@ def verify(
 ) -> Coverage:
     """Checks every clip of a split; `output` is where the coverage manifest goes, written whole or not at all.
 
-    `split` is by default the task's last, the one that is reported. `classes` is for tasks that need a class list.
+    `split` is by default the one whose scores are published. `classes` is for tasks that need a class list.
     """
-    module = get_task(task)
-    split = split or (list(module.INFO.sizes)[-1] if hasattr(module, "INFO") else "test")
-    rows = module.load(root, split) if classes is None else module.load(root, split, classes=classes)
+    source = get_task(task, classes)
+    split = split or source.reported_split
+    rows = source.load(root, split)
     with warnings.catch_warnings(), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         warnings.simplefilter("ignore", MediaWarning)  # kept as notes
         checked = pool.map(check_clip, rows)  # threads, because decoding leaves Python alone

@@ -38,15 +38,15 @@ def measure_rests_on(
     answerer: Answerer, rows: Sequence[Row], *, task: str = "grid", methods: Sequence[str] = tuple(METHODS),
     batch_size: int = 8, progress: bool = True,
 ) -> list[RestsOnShare]:  # fmt: skip
-    """One share per method, over the questions of the rows that ask for a single spoken word (the task's SLOTS)."""
-    module = get_task(task)
+    """Return one share per method, over the questions of the task's headline kinds (in GRID: one spoken word each)."""
+    asker = get_task(task)
     hits: dict[str, list[float]] = {method: [] for method in methods}
     right_per_clip: list[int] = []
     expected: list[float] = []
     bar = tqdm(total=len(rows), desc="what answers rest on", unit="clip", disable=None if progress else True)
     for first in range(0, len(rows), batch_size):
         batch = rows[first : first + batch_size]
-        asked = [[q for q in row.questions if q.kind in module.SLOTS] for row in batch]
+        asked = [[q for q in row.questions if q.kind in asker.headline_kinds] for row in batch]
         texts = [[question.text for question in questions] for questions in asked]
         watched = answerer.watch(*(answerer.processor.read_clip(row.media, warn=False) for row in batch))
         given = answerer.answer(watched, texts)
@@ -55,7 +55,7 @@ def measure_rests_on(
         for clip, questions in enumerate(asked):
             tops, right, real = dict.fromkeys(methods, 0), 0, outputs.chunk_mask[clip]
             for place, question in enumerate(questions):
-                if module.normalise(given[clip][place].text) != module.normalise(question.answer):
+                if asker.normalise(given[clip][place].text) != asker.normalise(question.answer):
                     continue
                 on_word = overlaps(outputs.chunk_times[clip], question.seconds) & real
                 right += 1

@@ -5,13 +5,12 @@ Each is a list of answers given to the task's own metric, so that a baseline is 
 
 from collections import Counter
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
-from mirasol.tasks import Row
+from mirasol.tasks import Row, Task
 
 
-def baselines(module: ModuleType, rows: Sequence[Row], train: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def baselines(task: Task, rows: Sequence[Row], train: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Scores by name: `majority` (the most common answer of the train split), `majority_by_kind` (that of each kind of
     question), `ceiling` (right wherever the answer occurs in train). Without a train split the constants come from
     the questions themselves and there is no ceiling; where every question has options, there is `chance` beside.
@@ -20,10 +19,10 @@ def baselines(module: ModuleType, rows: Sequence[Row], train: Sequence[Row]) -> 
     if not asked:
         return {}
     known = [question for row in train for question in row.questions] or asked
-    most_common = Counter(module.normalise(question.answer) for question in known)
+    most_common = Counter(task.normalise(question.answer) for question in known)
     by_kind: dict[str, Counter] = {}
     for question in known:
-        by_kind.setdefault(question.kind, Counter())[module.normalise(question.answer)] += 1
+        by_kind.setdefault(question.kind, Counter())[task.normalise(question.answer)] += 1
     constant = best(most_common)
     of_kind = {kind: best(counts) for kind, counts in by_kind.items()}
     found = {
@@ -32,10 +31,10 @@ def baselines(module: ModuleType, rows: Sequence[Row], train: Sequence[Row]) -> 
     }
     has_options = all(question.options for question in asked)
     if train and not has_options:
-        found["ceiling"] = [q.answer if module.normalise(q.answer) in most_common else "" for q in asked]
-    scores = {name: module.score(asked, answers, train) for name, answers in found.items()}
+        found["ceiling"] = [q.answer if task.normalise(q.answer) in most_common else "" for q in asked]
+    scores = {name: task.score(asked, answers, train) for name, answers in found.items()}
     if has_options:
-        scores["chance"] = {module.METRIC: sum(1 / len(question.options) for question in asked) / len(asked)}
+        scores["chance"] = {task.headline: sum(1 / len(question.options) for question in asked) / len(asked)}
     return scores
 
 

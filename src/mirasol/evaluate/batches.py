@@ -53,8 +53,8 @@ class Job:
         """For each row those whose sound it may get, if any condition swaps sound."""
         if all(condition.name != "swapped" for condition in self.conditions):
             return None
-        slots = getattr(get_task(self.task), "SLOTS", None)
-        return [[self.rows[j] for j in chosen] for chosen in swap_partners(self.rows, slots)]
+        kinds = get_task(self.task).headline_kinds or None
+        return [[self.rows[j] for j in chosen] for chosen in swap_partners(self.rows, kinds)]
 
 
 def answer_batches(

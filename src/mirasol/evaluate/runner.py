@@ -1,7 +1,6 @@
 """`mirasol evaluate`: every clip of a split encoded once, all its questions answered, metrics with intervals over
 clips, and what is missing or cannot be read counted."""
 
-import inspect
 import time
 import warnings
 from collections.abc import Sequence
@@ -134,8 +133,7 @@ def evaluate_rows(
         "answers": "ranked" if rank else "generated",
     }
     train = train_rows(task, root, str(about.get("split", "")), classes)
-    # What the metric needs and is not installed is missed now, not after hours.
-    summarise([], rows, task, lost=[row.id for row in rows], train=train)
+    get_task(task).check_requirements()
     folder = None
     if output is not None:
         whole = {"audit": with_audit, "batch_size": batch_size, "mirasol": __version__, "root": str(root)}
@@ -243,7 +241,7 @@ def score(
     """
     was_training = model.training
     model.eval()
-    module, asked = get_task(task), {question.id: question for row in rows for question in row.questions}
+    scored, asked = get_task(task), {question.id: question for row in rows for question in row.questions}
     flat: dict[str, float] = {}
     try:
         for name in conditions:
@@ -251,7 +249,7 @@ def score(
             answered = answer_batches(Answerer(model, processor), job, range(job.num_batches), workers=0, read=read)
             clips = [clip for _, batch in answered for clip in batch]
             found = [p for clip in clips for p in clip.predictions.get(name, ())]
-            scores = module.score([asked[p.question_id] for p in found], [p.generated for p in found])
+            scores = scored.score([asked[p.question_id] for p in found], [p.generated for p in found])
             for key, value in scores.items():
                 if isinstance(value, dict):
                     flat |= {f"{key}_{part}_{name}": float(number) for part, number in value.items()}
@@ -260,19 +258,14 @@ def score(
             flat[f"bad_clips_{name}"] = float(sum(clip.error is not None for clip in clips))
     finally:
         model.train(was_training)
-    values = [flat[f"{module.METRIC}_{name}"] for name in conditions if f"{module.METRIC}_{name}" in flat]
-    return flat | ({f"mean_{module.METRIC}": float(np.mean(values))} if values else {})
+    values = [flat[f"{scored.headline}_{name}"] for name in conditions if f"{scored.headline}_{name}" in flat]
+    return flat | ({f"mean_{scored.headline}": float(np.mean(values))} if values else {})
 
 
 def load_rows(task: str, root: str | Path, split: str, classes: str | Path | None = None) -> list[Row]:
     """Rows of one split, or of several joined by "+"; `classes` is the task's class list, where it takes one."""
-    load = get_task(task).load
-    options = {}
-    if classes is not None:
-        if "classes" not in inspect.signature(load).parameters:
-            raise ValueError(f"Task {task!r} has no use for a class list, found --classes {classes}. Leave it out.")
-        options["classes"] = classes
-    return [row for part in split.split("+") for row in load(root, part, **options)]
+    source = get_task(task, classes)
+    return [row for part in split.split("+") for row in source.load(root, part)]
 
 
 def train_rows(task: str, root: str | Path | None, split: str = "", classes: str | Path | None = None) -> list[Row]:

@@ -50,46 +50,40 @@ class Prediction:
         return {name: value for name, value in asdict(self).items() if value is not None or name not in RANKING_FIELDS}
 
 
-def main_kinds(module, kinds: Sequence[str]) -> list[str]:
-    """The kinds of question that one number for all is taken over: the task's SLOTS, or all that are no "when"."""
-    slots = [kind for kind in getattr(module, "SLOTS", ()) if kind in kinds]
-    return slots or [kind for kind in kinds if not kind.startswith("when_")]
-
-
 def summarise(
     predictions: Sequence[Prediction], rows: Sequence[Row], task: str, *, lost: Collection[str] = (),
     train: Sequence[Row] = (), seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """`scores` as the task defines them on what was answered, `scores_missing_wrong` with every question of the `lost`
     clips counted as wrong, `intervals_95` over clips, for ranked options `ranking`, for swapped sound `follows`."""
-    module = get_task(task)
+    scored = get_task(task)
     asked = {question.id: question for row in rows for question in row.questions}
     kinds = list(dict.fromkeys(p.kind for p in predictions))
-    slots = main_kinds(module, kinds)
-    groups = {"slots" if hasattr(module, "SLOTS") else "all": slots} if slots else {}
-    groups |= {kind: [kind] for kind in kinds if not kind.startswith("when_")}
+    headline = scored.headline_among(kinds)
+    groups = {scored.headline_group: headline} if headline else {}
+    groups |= {kind: [kind] for kind in kinds if kind not in scored.time_kinds}
     intervals = {name: share(predictions, lambda p: p.right, group, seed).as_dict() for name, group in groups.items()}
     for kind in kinds:
-        if kind.startswith("when_"):
+        if kind in scored.time_kinds:
             of_kind = [[p for p in clip if p.kind == kind] for clip in by_clip(predictions)]
-            errors = [[module.time_error(asked[p.question_id], p.generated) for p in clip] for clip in of_kind]
+            errors = [[scored.error_seconds(asked[p.question_id], p.generated) for p in clip] for clip in of_kind]
             intervals[kind] = bootstrap_statistic(errors, np.median, seed=seed).as_dict()
     given = {p.question_id: p.generated for p in predictions}
     questions, texts = [asked[name] for name in given], list(given.values())
     unanswered = [question for row in rows if row.id in lost for question in row.questions]
     result: dict[str, Any] = {
-        "scores": module.score(questions, texts, train) if questions else {},
-        "scores_missing_wrong": module.score(questions + unanswered, texts + [""] * len(unanswered), train),
+        "scores": scored.score(questions, texts, train) if questions else {},
+        "scores_missing_wrong": scored.score(questions + unanswered, texts + [""] * len(unanswered), train),
         "intervals_95": intervals,
     }
     if any(p.ranked for p in predictions):
-        result["ranking"] = ranking_scores(predictions, module.normalise, seed)
+        result["ranking"] = ranking_scores(predictions, scored.normalise, seed)
         if classes := class_ranking(predictions, asked):
             result["class_ranking"] = classes
     if any(p.sound_answer is not None for p in predictions):
         known = [p for p in predictions if p.sound_answer is not None]
         of_known = {name: group for name, group in groups.items() if {p.kind for p in known} & set(group)}
-        result["follows"] = follows(known, of_known, module.normalise, seed)
+        result["follows"] = follows(known, of_known, scored.normalise, seed)
     return result
 
 
@@ -121,21 +115,21 @@ def class_ranking(predictions: Sequence[Prediction], asked: Mapping[str, Questio
 def audit(shown: Mapping[str, Sequence[Prediction]], task: str, seed: int = 0) -> dict[str, Any]:
     """What the sound does: share of right answers with sound on, off, of another clip, and silent, on the clips that
     have sound, each with its interval over clips and the paired difference to sound on for the same questions."""
-    module = get_task(task)
+    scored = get_task(task)
     heard = [p for p in shown["both"] if p.sound_used]
-    slots = main_kinds(module, list(dict.fromkeys(p.kind for p in heard)))
+    headline = scored.headline_among(dict.fromkeys(p.kind for p in heard))
     rows: dict[str, Any] = {}
     for name, predictions in {**shown, "both": heard}.items():
         same = {p.question_id for p in predictions}
         on = [p for p in heard if p.question_id in same]
         rows[name] = {
-            "questions": sum(p.kind in slots for p in predictions),
-            "right": share(predictions, lambda p: p.right, slots, seed).as_dict(),
-            "minus_on": paired_difference([predictions], [on], slots, seed).as_dict(),
+            "questions": sum(p.kind in headline for p in predictions),
+            "right": share(predictions, lambda p: p.right, headline, seed).as_dict(),
+            "minus_on": paired_difference([predictions], [on], headline, seed).as_dict(),
         }
     known = [p for p in shown.get("swapped", ()) if p.sound_answer is not None]
     if known:
-        rows["swapped"]["follows"] = follows(known, {"all": slots}, module.normalise, seed)["all"]
+        rows["swapped"]["follows"] = follows(known, {"all": headline}, scored.normalise, seed)["all"]
     return rows
 
 
@@ -207,13 +201,13 @@ def finite(value: Any) -> Any:
 def describe(metrics: dict[str, Any], seconds: float | None = None) -> str:
     """The metrics as a short table for a terminal."""
     shown = Condition(metrics["condition"], metrics["noise_db"], metrics["noise_seed"] or 0).label
-    clips = metrics["clips"]
+    clips, scored = metrics["clips"], get_task(metrics["task"])
     took = "" if seconds is None else f" in {seconds:.0f} s"
     lines = [f"{shown}: {clips['answered']} of {clips['asked']} clips answered{took}"]
     for name, interval in metrics["intervals_95"].items():
         if interval["value"] is None:
             continue
-        if name.startswith("when_"):
+        if name in scored.time_kinds:
             entry = metrics["scores"][name]
             constant = entry.get("constant_median_error_seconds")
             beside = "" if constant is None else (
@@ -223,8 +217,8 @@ def describe(metrics: dict[str, Any], seconds: float | None = None) -> str:
             lines.append(f"  {name:17s} median error {interval['value']:.3f} s, {within:.0f} % within 0.1 s{beside}")
         else:
             lines.append(f"  {name:17s} {in_percent(interval)}")
-    metric = get_task(metrics["task"]).METRIC if "task" in metrics else None
-    if metric and clips["answered"] < clips["asked"] and isinstance(metrics["scores"].get(metric), float):
+    metric = scored.headline
+    if clips["answered"] < clips["asked"] and isinstance(metrics["scores"].get(metric), float):
         there, all_asked = (100 * metrics[name][metric] for name in ("scores", "scores_missing_wrong"))
         lines.append(f"  {metric}: {there:.1f} % on what is there, {all_asked:.1f} % with missing counted as wrong")
     for way, tops in metrics.get("ranking", {}).items():

@@ -37,7 +37,7 @@ from mirasol.report.page import (
     swapped_bars,
     times_table,
 )
-from mirasol.tasks import Row, grid
+from mirasol.tasks import Row, get_task, grid
 
 NUM_STORIES = 5
 SHOWN_AS = ("both", "sound", "picture", "swapped")
@@ -86,7 +86,7 @@ def demo(
     checkpoint on the labelled sets that lie beside GRID too; writes the page."""
     start = time.perf_counter()
     root = Path(root)
-    rows = grid.load(root, "test")[:max_clips]
+    rows: list[grid.GridRow] = get_task("grid").load(root, "test")[:max_clips]  # type: ignore[assignment]
     answerer = Answerer.load(checkpoint)
     # The four ways of showing are compared clip by clip, so all of them get the same clips.
     runs = {name: evaluate_rows(answerer, rows, Condition(name), root=root) for name in SHOWN_AS}
@@ -94,8 +94,7 @@ def demo(
     method = better_method(rests_on)
     sets = measure_sets(answerer, root.parent, max_clips) if checkpoint is None else {}
     stories = [
-        tell(answerer, row, rows, runs, method)
-        for row in choose_stories(rows, runs["both"].predictions, NUM_STORIES)
+        tell(answerer, row, rows, runs, method) for row in choose_stories(rows, runs["both"].predictions, NUM_STORIES)
     ]
     accuracy = {name: runs[name].metrics["intervals_95"]["slots"] for name in ("both", "sound", "picture")}
     path = Path(output).resolve()

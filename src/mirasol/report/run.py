@@ -37,15 +37,15 @@ def write_report(
     folder: Path, metrics: Mapping[str, Any], predictions: Sequence[Prediction], rows: Sequence[Row], processor
 ) -> Path:
     """The path of report.html, written from the metrics and from the clips of some wrong answers."""
-    module = get_task(metrics["task"])
-    info, clips = getattr(module, "INFO", None), metrics["clips"]
-    main = metrics["scores"].get(module.METRIC)
+    task = get_task(metrics["task"])
+    info, clips = task.info, metrics["clips"]
+    main = metrics["scores"].get(task.headline)
     shown = Condition(metrics["condition"], metrics["noise_db"], metrics["noise_seed"] or 0).label
-    fails = choose_fails(predictions)
+    fails = choose_fails([prediction for prediction in predictions if prediction.kind not in task.time_kinds])
     wrong = sum(not prediction.right for prediction in predictions)
     facts = {
-        module.METRIC.replace("_", " "): f"{percent(main, 1)} %",
-        "with missing clips counted as wrong": f"{percent(metrics['scores_missing_wrong'].get(module.METRIC), 1)} %",
+        task.headline.replace("_", " "): f"{percent(main, 1)} %",
+        "with missing clips counted as wrong": f"{percent(metrics['scores_missing_wrong'].get(task.headline), 1)} %",
         "clips answered": f"{clips['answered']:,} of {clips['asked']:,}",
         "of them with sound": f"{clips['with_sound']:,}",
         "questions answered": f"{len(predictions):,}",
@@ -60,7 +60,7 @@ def write_report(
         facts=facts_html(facts),
         scores_note="Ranges are 95 % bootstrap intervals over clips. Baselines are measured on all questions, missing "
         "clips included.",
-        scores=score_table(metrics, module.METRIC),
+        scores=score_table(metrics, task.headline),
         paper=paper_html(info),
         times=times_html(metrics["scores"]),
         ranking=ranking_html(metrics.get("ranking", {}), metrics.get("class_ranking", {})),
@@ -192,7 +192,7 @@ def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> l
     """Wrong answers to look at: the surest of each kind of question in turn, each clip once."""
     by_kind: dict[str, list[Prediction]] = {}
     for prediction in sorted(predictions, key=lambda p: -p.confidence):
-        if not prediction.right and not prediction.kind.startswith("when_"):
+        if not prediction.right:
             by_kind.setdefault(prediction.kind, []).append(prediction)
     chosen: dict[str, Prediction] = {}
     while len(chosen) < count and any(by_kind.values()):

@@ -1,15 +1,17 @@
 """One file per dataset or benchmark: rows, split, prompt, answer normalisation, metric."""
 
-from mirasol.tasks.base import (
-    TASKS,
-    PaperNumber,
-    Question,
-    Row,
-    TaskInfo,
-    describe_task,
-    get_task,
-    nearest,
-    segment_of,
-)
+from mirasol.tasks.base import PaperNumber, Question, Row, Task, TaskInfo, nearest, segment_of
+from mirasol.tasks.registry import TASKS, describe_task, get_task
 
-__all__ = ["TASKS", "PaperNumber", "Question", "Row", "TaskInfo", "describe_task", "get_task", "nearest", "segment_of"]
+__all__ = [
+    "TASKS",
+    "PaperNumber",
+    "Question",
+    "Row",
+    "Task",
+    "TaskInfo",
+    "describe_task",
+    "get_task",
+    "nearest",
+    "segment_of",
+]

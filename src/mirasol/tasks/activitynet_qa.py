@@ -1,6 +1,6 @@
 """ActivityNet-QA: ten open-ended questions about each of 5,800 long web videos. `INFO` states all a score rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mirasol.tasks.annotations import (
@@ -13,14 +13,10 @@ from mirasol.tasks.annotations import (
     warn_if_other_size,
     with_mark,
 )
-from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, random_questions
+from mirasol.tasks.base import PaperNumber, Question, Row, Task, TaskInfo
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.metrics.exact import accuracy, as_written
+from mirasol.tasks.metrics.exact import accuracy
 
-__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
-normalise = as_written
-METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 INFO = TaskInfo(
     title="ActivityNet-QA (Yu et al., 2019), about 180 s a video",
     source="https://github.com/MILVLG/activitynet-qa (questions), http://activity-net.org (videos, by request form)",
@@ -44,29 +40,44 @@ INFO = TaskInfo(
 KINDS = ("motion", "spatial", "temporal", "yes_no", "color", "object", "location", "number", "other")  # by number
 
 
-def load(root: str | Path, split: str = "test") -> list[Row]:
-    """Return the videos of a split with their questions; `media` is where a video is or is expected."""
-    check_split(split, INFO.sizes)
-    path = find_annotations(root, [f"{split}_q.json"], INFO)
-    answers = read_answers(find_annotations(root, [f"{split}_a.json"], INFO))
-    videos: list[str] = []
+class ActivityNetQA(Task):
+    """Ten open-ended questions about each long web video; answers are compared as they are."""
 
-    def placed():
-        unanswered = []
-        for place, entry in read_entries(path, {"video_name": str, "question": str, "question_id": str}):
-            name = entry["question_id"]
-            if name not in answers:
-                unanswered.append(f"{place}: expected an answer in {split}_a.json, found none for {name!r}.")
-                continue
-            videos.append(entry["video_name"])
-            yield place, Question(name, with_mark(entry["question"]), *answers[name])
-        refuse(path, unanswered)
+    name = "activitynet_qa"
+    info = INFO
 
-    questions = check_questions(path, placed())
-    warn_if_other_size(INFO, split, len(questions), path)
-    files = MediaFiles(root)
-    media = {video: files.find(f"v_{video}", video) for video in videos}
-    return grouped_rows(zip(videos, questions, strict=True), media)
+    def normalise(self, answer: str) -> str:
+        """Return the answer unchanged."""
+        return answer
+
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the videos of a split with their questions; `media` is where a video is or is expected."""
+        check_split(split, INFO.sizes)
+        path = find_annotations(root, [f"{split}_q.json"], INFO)
+        answers = read_answers(find_annotations(root, [f"{split}_a.json"], INFO))
+        videos: list[str] = []
+
+        def placed():
+            unanswered = []
+            for place, entry in read_entries(path, {"video_name": str, "question": str, "question_id": str}):
+                name = entry["question_id"]
+                if name not in answers:
+                    unanswered.append(f"{place}: expected an answer in {split}_a.json, found none for {name!r}.")
+                    continue
+                videos.append(entry["video_name"])
+                yield place, Question(name, with_mark(entry["question"]), *answers[name])
+            refuse(path, unanswered)
+
+        questions = check_questions(path, placed())
+        warn_if_other_size(INFO, split, len(questions), path)
+        files = MediaFiles(root)
+        media = {video: files.find(f"v_{video}", video) for video in videos}
+        return grouped_rows(zip(videos, questions, strict=True), media)
+
+    def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
+        """Return `exact_match` over all questions, by type, and over the six types of free questions together."""
+        answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
+        return accuracy(predictions, answers, kinds, self.normalise, groups={"free": KINDS[3:]})
 
 
 def read_answers(path: Path) -> dict[str, tuple[str, str]]:
@@ -85,9 +96,3 @@ def read_answers(path: Path) -> dict[str, tuple[str, str]]:
             answers[name] = (entry["answer"], KINDS[kind])
     refuse(path, malformed)
     return answers
-
-
-def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match` over all questions, by type, and over the six types of free questions together."""
-    answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
-    return accuracy(predictions, answers, kinds, normalise, groups={"free": KINDS[3:]})

@@ -1,18 +1,16 @@
-"""What every task gives to the rest: rows of media with questions. No tensors here."""
+"""`Task`, the base class of every dataset and benchmark, and the rows and questions it gives. No tensors here."""
 
 import difflib
-import importlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-BENCHMARKS = ("msrvtt_qa", "activitynet_qa", "nextqa_mc", "nextqa_oe", "kinetics_sounds", "vggsound", "epic_sounds")
-LABELLED = ("grid", "esc10", "fsdd", "drone")  # small sets of labelled clips, to train on
-TASKS = {name: f"mirasol.tasks.{name}" for name in (*LABELLED, "jsonl", *BENCHMARKS)}
+from mirasol.tasks.metrics.classes import class_accuracy
+from mirasol.tasks.metrics.exact import accuracy
 
 
 @dataclass(frozen=True)
@@ -114,34 +112,86 @@ def normalise(answer: str) -> str:
     return " ".join(answer.lower().strip().rstrip(".!?").split())
 
 
-def fixed_questions(row: Row, seed: int = 0) -> list[Question]:
-    """Return the row's questions as written: what tasks ask whose questions are given."""
-    return list(row.questions)
+class Task:
+    """One dataset or benchmark: how its rows are read, asked and scored. A subclass states what is its own.
 
-
-def random_questions(row: Row, rng: np.random.Generator, word_times=(), duration: float = 0.0) -> list[Question]:
-    """Return the row's questions in random order."""
-    return [row.questions[i] for i in rng.permutation(len(row.questions))]
-
-
-def get_task(name: str) -> ModuleType:
-    """Return the task's module: `load`, `fixed_questions`, `random_questions`, `normalise`, `score`, `METRIC`.
-
-    A benchmark's module has `INFO`, a `TaskInfo`, too.
+    Attributes:
+        name: The name in recipes and after `--task`.
+        info: The facts of a published benchmark; None for other data.
+        reported_split: The split whose scores are published.
+        headline: The entry of `score` that tells how good a model is.
+        headline_kinds: Kinds of question in the headline; by default all that are measured by match.
+        headline_group: Name of these kinds together.
+        time_kinds: Kinds of question measured by the error in seconds; all others are measured by match.
+        uses_classes: Whether `load` reads a file of class names, the argument `classes`.
     """
-    if name not in TASKS:
-        raise ValueError(
-            f"Expected a task out of {sorted(TASKS)}, found {name!r}. Did you mean {nearest(name, TASKS)!r}?"
-        )
-    return importlib.import_module(TASKS[name])
+
+    name: str
+    info: TaskInfo | None = None
+    reported_split = "test"
+    headline = "exact_match"
+    headline_kinds: tuple[str, ...] = ()
+    headline_group = "all"
+    time_kinds: tuple[str, ...] = ()
+    uses_classes = False
+
+    def __init__(self, classes: str | Path | None = None):
+        if classes is not None and not self.uses_classes:
+            raise ValueError(
+                f"Task {self.name!r} has no use for a class list, found --classes {classes}. Leave it out."
+            )
+        self.classes = classes
+
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the rows of a split with the questions asked in evaluation; missing media are kept."""
+        raise NotImplementedError
+
+    def sample_questions(
+        self, row: Row, rng: np.random.Generator, word_times: Sequence[tuple[float, float]] = (), duration: float = 0.0
+    ) -> list[Question]:
+        """Return the questions of one training step, by default the row's own in random order.
+
+        Args:
+            row: The clip.
+            rng: Generator of everything that is random.
+            word_times: The row's seconds after augmentation.
+            duration: Seconds of the clip after augmentation.
+        """
+        return [row.questions[i] for i in rng.permutation(len(row.questions))]
+
+    def normalise(self, answer: str) -> str:
+        """Return the form in which answers are compared."""
+        return normalise(answer)
+
+    def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
+        """Return the metrics: here `exact_match` over all questions, and the same of each kind.
+
+        Args:
+            questions: The questions asked.
+            predictions: The answer given to each.
+            train_rows: Rows of the train split, for metrics that compare with a constant answer.
+        """
+        answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
+        return accuracy(predictions, answers, kinds, self.normalise)
+
+    def error_seconds(self, question: Question, prediction: str) -> float:
+        """Return the distance from the first number in the prediction to the true time; infinite without a number."""
+        number = re.search(r"\d+(\.\d+)?", prediction)
+        return abs(float(number.group()) - question.seconds[0]) if number else float("inf")
+
+    def headline_among(self, kinds: Iterable[str]) -> list[str]:
+        """Return those of `kinds` that the headline is taken over; all measured by match where it has none of them."""
+        kinds = list(kinds)
+        chosen = [kind for kind in self.headline_kinds if kind in kinds]
+        return chosen or [kind for kind in kinds if kind not in self.time_kinds]
+
+    def check_requirements(self) -> None:
+        """Warn of data that the metric needs and that is not installed, before hours are spent on answers."""
 
 
-def describe_task(name: str) -> TaskInfo:
-    """Return the facts of a benchmark."""
-    task = get_task(name)
-    if not hasattr(task, "INFO"):
-        raise ValueError(
-            f"Expected a benchmark out of {sorted(BENCHMARKS)}, found {name!r}, which is none of them. "
-            f"Read the top of {task.__name__}."
-        )
-    return task.INFO
+class ClassTask(Task):
+    """A task of one question a clip, "which of these classes?"."""
+
+    def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
+        """Return `exact_match` and `mean_class_accuracy`."""
+        return class_accuracy(predictions, [question.answer for question in questions], self.normalise)

@@ -12,17 +12,12 @@ Files are named as published: V_DRONE_001.mp4 and DRONE_001.wav, or with other s
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from mirasol.tasks.annotations import check_split
-from mirasol.tasks.base import Question, Row, fixed_questions, normalise, random_questions
+from mirasol.tasks.base import Question, Row, Task
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.metrics.exact import accuracy
 
-__all__ = ["METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
-METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 PROMPTS = {"picture": "what flies?", "sound": "which sound is heard?"}
 CLASSES = {"picture": ("airplane", "bird", "drone", "helicopter"), "sound": ("background", "drone", "helicopter")}
 BLOCK = 5
@@ -31,32 +26,33 @@ SECONDS = 10  # of every sound file
 WHOLE = (1.0, 0.5, 0.5)  # the largest square: what flies is small, and anywhere
 
 
-def load(root: str | Path, split: str = "test") -> list[Row]:
-    """Return the picture clips and the seconds of sound of a split that are there, by name."""
-    part, _, wanted = split.partition("_")
-    check_split(split, [name + half for name in ("train", "val", "test") for half in ("", "_picture", "_sound")])
-    rows = []
-    for name, paths in sorted(MediaFiles(root).by_name.items()):
-        found = re.fullmatch(r"(V_|)([A-Z]+)_(\d{3})", name)
-        if found is None or SPLIT_OF_BLOCK[(int(found[3]) - 1) // BLOCK % len(SPLIT_OF_BLOCK)] != part:
-            continue
-        kind, answer = "picture" if found[1] else "sound", found[2].lower()
-        if answer not in CLASSES[kind] or wanted not in ("", kind):
-            continue
-        segments = [None] if kind == "picture" else [(float(start), start + 1.0) for start in range(SECONDS)]
-        for segment in segments:
-            clip = f"drone/{name}" + (f"/{segment[0]:.0f}s" if segment else "")
-            question = Question(clip, PROMPTS[kind], answer, kind, options=CLASSES[kind])
-            rows.append(Row(clip, paths[0], (question,), segment=segment, crop=WHOLE if kind == "picture" else None))
-    if not rows:
-        raise ValueError(
-            f"Expected clips such as V_DRONE_001.mp4 and DRONE_001.wav below {root}, found none of split {split}. Get "
-            "them from github.com/DroneDetectionThesis/Drone-detection-dataset."
-        )
-    return rows
+class Drone(Task):
+    """Aerial objects, seen or heard."""
 
+    name = "drone"
 
-def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match` over all questions, and that of `picture` and `sound`."""
-    kinds = [question.kind for question in questions]
-    return accuracy(predictions, [question.answer for question in questions], kinds, normalise=normalise)
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the picture clips and the seconds of sound of a split that are there, by name."""
+        part, _, wanted = split.partition("_")
+        check_split(split, [name + half for name in ("train", "val", "test") for half in ("", "_picture", "_sound")])
+        rows = []
+        for name, paths in sorted(MediaFiles(root).by_name.items()):
+            found = re.fullmatch(r"(V_|)([A-Z]+)_(\d{3})", name)
+            if found is None or SPLIT_OF_BLOCK[(int(found[3]) - 1) // BLOCK % len(SPLIT_OF_BLOCK)] != part:
+                continue
+            kind, answer = "picture" if found[1] else "sound", found[2].lower()
+            if answer not in CLASSES[kind] or wanted not in ("", kind):
+                continue
+            segments = [None] if kind == "picture" else [(float(start), start + 1.0) for start in range(SECONDS)]
+            for segment in segments:
+                clip = f"drone/{name}" + (f"/{segment[0]:.0f}s" if segment else "")
+                question = Question(clip, PROMPTS[kind], answer, kind, options=CLASSES[kind])
+                rows.append(
+                    Row(clip, paths[0], (question,), segment=segment, crop=WHOLE if kind == "picture" else None)
+                )
+        if not rows:
+            raise ValueError(
+                f"Expected clips such as V_DRONE_001.mp4 and DRONE_001.wav below {root}, found none of split {split}. "
+                "Get them from github.com/DroneDetectionThesis/Drone-detection-dataset."
+            )
+        return rows

@@ -2,18 +2,13 @@
 
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 from mirasol.tasks.annotations import check_split, find_annotations, read_table, refuse, warn_if_other_size
-from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.base import ClassTask, PaperNumber, Row, TaskInfo
 from mirasol.tasks.class_names import check_clips, class_row
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.metrics.classes import class_accuracy
 
-__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
-METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 PROMPT = "which sound is made?"
 INFO = TaskInfo(
     title="EPIC-SOUNDS (Huh et al., 2023), sounds of EPIC-KITCHENS-100, median 1.0 s, 44 classes",
@@ -39,50 +34,52 @@ FILES = {"train": "EPIC_Sounds_train.csv", "val": "EPIC_Sounds_validation.csv"}
 COLUMNS = ("annotation_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp", "class", "class_id")
 
 
-def load(root: str | Path, split: str = "val") -> list[Row]:
-    """Return the segments of a split, each with one question; `media` is where its video is or is expected."""
-    check_split(split, FILES, "The labels of the test segments are not published." if split == "test" else "")
-    path = find_annotations(root, [FILES[split]], INFO)
-    lines, segments, numbers, malformed = [], [], dict[str, str](), []
-    for place, line in read_table(path, COLUMNS):
-        segment = (seconds(line["start_timestamp"]), seconds(line["stop_timestamp"]))
-        number = numbers.setdefault(line["class"], line["class_id"])
-        if not segment[0] < segment[1]:
-            stamps = f"{line['start_timestamp']} to {line['stop_timestamp']}"
-            malformed.append(f"{place}: expected hh:mm:ss.mmm to a later hh:mm:ss.mmm, found {stamps}.")
-        elif number != line["class_id"] or not number.isdecimal():
-            malformed.append(
-                f"{place}: expected class_id {number} for {line['class']!r} as before, found {line['class_id']!r}."
+class EpicSounds(ClassTask):
+    """One of 44 kitchen sounds a segment."""
+
+    name = "epic_sounds"
+    info = INFO
+    reported_split = "val"
+
+    def load(self, root: str | Path, split: str = "val") -> list[Row]:
+        """Return the segments of a split, each with one question; `media` is where its video is or is expected."""
+        check_split(split, FILES, "The labels of the test segments are not published." if split == "test" else "")
+        path = find_annotations(root, [FILES[split]], INFO)
+        lines, segments, numbers, malformed = [], [], dict[str, str](), []
+        for place, line in read_table(path, COLUMNS):
+            segment = (seconds(line["start_timestamp"]), seconds(line["stop_timestamp"]))
+            number = numbers.setdefault(line["class"], line["class_id"])
+            if not segment[0] < segment[1]:
+                stamps = f"{line['start_timestamp']} to {line['stop_timestamp']}"
+                malformed.append(f"{place}: expected hh:mm:ss.mmm to a later hh:mm:ss.mmm, found {stamps}.")
+            elif number != line["class_id"] or not number.isdecimal():
+                malformed.append(
+                    f"{place}: expected class_id {number} for {line['class']!r} as before, found {line['class_id']!r}."
+                )
+            lines.append((place, line))
+            segments.append(segment)
+        refuse(path, malformed)
+        check_clips(path, [(place, line["annotation_id"], line["class"]) for place, line in lines])
+        if len(set(numbers.values())) < len(numbers):
+            raise ValueError(
+                f"Expected a class_id of its own for each class in {path}, found {len(numbers)} classes and "
+                f"{len(set(numbers.values()))} numbers. Take the published file."
             )
-        lines.append((place, line))
-        segments.append(segment)
-    refuse(path, malformed)
-    check_clips(path, [(place, line["annotation_id"], line["class"]) for place, line in lines])
-    if len(set(numbers.values())) < len(numbers):
-        raise ValueError(
-            f"Expected a class_id of its own for each class in {path}, found {len(numbers)} classes and "
-            f"{len(set(numbers.values()))} numbers. Take the published file."
-        )
-    warn_if_other_size(INFO, split, len(lines), path)
-    files = MediaFiles(root)
-    if not files.by_name and any(Path(root).rglob("*.hdf5")):
-        warnings.warn(
-            f"Sounds in HDF5, as below {root}, are not read. Put the videos or a sound file of each there.",
-            stacklevel=2,
-        )
-    classes = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
-    return [
-        class_row(line["annotation_id"], files.find(line["video_id"]), PROMPT, line["class"], classes, segment)
-        for (_, line), segment in zip(lines, segments, strict=True)
-    ]
+        warn_if_other_size(INFO, split, len(lines), path)
+        files = MediaFiles(root)
+        if not files.by_name and any(Path(root).rglob("*.hdf5")):
+            warnings.warn(
+                f"Sounds in HDF5, as below {root}, are not read. Put the videos or a sound file of each there.",
+                stacklevel=2,
+            )
+        classes = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
+        return [
+            class_row(line["annotation_id"], files.find(line["video_id"]), PROMPT, line["class"], classes, segment)
+            for (_, line), segment in zip(lines, segments, strict=True)
+        ]
 
 
 def seconds(stamp: str) -> float:
     """Return hh:mm:ss.mmm in seconds; nan for another text."""
     found = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?)", stamp)
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else float("nan")
-
-
-def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match` and `mean_class_accuracy`."""
-    return class_accuracy(predictions, [question.answer for question in questions], normalise)

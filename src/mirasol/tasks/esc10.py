@@ -11,47 +11,47 @@ takes the ten classes. Licence of ESC-10: CC BY 3.0 (github.com/karolpiczak/ESC-
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from mirasol.tasks.annotations import read_table
-from mirasol.tasks.base import Row, fixed_questions, normalise, random_questions
+from mirasol.tasks.base import ClassTask, Row
 from mirasol.tasks.class_names import check_clips, class_row
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.metrics.classes import class_accuracy
 
-__all__ = ["METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
-METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 PROMPT = "which sound is heard?"
 FOLDS = ("1", "2", "3", "4", "5")
 ALIASES = {"train": "not_fold5", "val": "val_fold5", "test": "fold5"}
 VAL_EVERY = 8
 
 
-def load(root: str | Path, split: str = "test") -> list[Row]:
-    """Return the clips of a split, each with one question; `media` is where a clip is or is expected."""
-    chosen = re.fullmatch(r"(not_|val_|)fold([1-5])", ALIASES.get(split, split))
-    if chosen is None:
-        raise ValueError(
-            f"Expected split train, val, test, or foldN, not_foldN, val_foldN with N from 1 to 5, found {split!r}."
-        )
-    part, fold = chosen.groups()
-    path, clips = read_clips(Path(root))
-    check_clips(path, [(place, name, label) for place, name, _, label in clips])
-    classes = tuple(sorted({label for *_, label in clips}))
-    inside = [(name, label) for _, name, its_fold, label in clips if its_fold == fold]
-    others = [(name, label) for _, name, its_fold, label in clips if its_fold != fold]
-    # In order of class, so that each class has equally many of them.
-    val = sorted(others, key=lambda clip: (clip[1], clip[0]))[::VAL_EVERY]
-    taken = {"": inside, "val_": val, "not_": [clip for clip in others if clip not in set(val)]}[part]
-    if not taken:
-        raise ValueError(
-            f"Expected clips of {split} in {path}, found none, but {len(clips)} of other folds. Get all from "
-            "github.com/karolpiczak/ESC-50."
-        )
-    files = MediaFiles(root)
-    return [class_row(f"esc10/{name}", files.find(name), PROMPT, label, classes) for name, label in taken]
+class Esc10(ClassTask):
+    """One of ten environmental sounds a clip, in five folds."""
+
+    name = "esc10"
+
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the clips of a split, each with one question; `media` is where a clip is or is expected."""
+        chosen = re.fullmatch(r"(not_|val_|)fold([1-5])", ALIASES.get(split, split))
+        if chosen is None:
+            raise ValueError(
+                f"Expected split train, val, test, or foldN, not_foldN, val_foldN with N from 1 to 5, found {split!r}."
+            )
+        part, fold = chosen.groups()
+        path, clips = read_clips(Path(root))
+        check_clips(path, [(place, name, label) for place, name, _, label in clips])
+        classes = tuple(sorted({label for *_, label in clips}))
+        inside = [(name, label) for _, name, its_fold, label in clips if its_fold == fold]
+        others = [(name, label) for _, name, its_fold, label in clips if its_fold != fold]
+        # In order of class, so that each class has equally many of them.
+        val = sorted(others, key=lambda clip: (clip[1], clip[0]))[::VAL_EVERY]
+        taken = {"": inside, "val_": val, "not_": [clip for clip in others if clip not in set(val)]}[part]
+        if not taken:
+            raise ValueError(
+                f"Expected clips of {split} in {path}, found none, but {len(clips)} of other folds. Get all from "
+                "github.com/karolpiczak/ESC-50."
+            )
+        files = MediaFiles(root)
+        return [class_row(f"esc10/{name}", files.find(name), PROMPT, label, classes) for name, label in taken]
 
 
 def read_clips(root: Path) -> tuple[Path, list[tuple[str, str, str, str]]]:
@@ -73,8 +73,3 @@ def read_clips(root: Path) -> tuple[Path, list[tuple[str, str, str, str]]]:
     raise ValueError(
         f"Expected meta.csv or esc50.csv in {root}, found neither. Get the clips from github.com/karolpiczak/ESC-50."
     )
-
-
-def score(questions: Sequence, predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match` and `mean_class_accuracy`."""
-    return class_accuracy(predictions, [question.answer for question in questions], normalise)

@@ -8,39 +8,34 @@ Recordings are named DIGIT_SPEAKER_NUMBER (7_theo_31.wav, or another sound file)
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from mirasol.tasks.annotations import check_split
-from mirasol.tasks.base import Row, fixed_questions, normalise, random_questions
+from mirasol.tasks.base import ClassTask, Row
 from mirasol.tasks.class_names import class_row
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.metrics.classes import class_accuracy
 
-__all__ = ["METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
-METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 PROMPT = "which digit is spoken?"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NUMBERS = {"test": range(5), "val": range(5, 10), "train": range(10, 50)}
 
 
-def load(root: str | Path, split: str = "test") -> list[Row]:
-    """Return the recordings of a split that are there, each with one question, by name."""
-    check_split(split, NUMBERS)
-    rows = []
-    for name, paths in sorted(MediaFiles(root).by_name.items()):
-        found = re.fullmatch(r"(\d)_([a-z]+)_(\d+)", name)
-        if found and int(found[3]) in NUMBERS[split]:
-            rows.append(class_row(f"fsdd/{name}", paths[0], PROMPT, DIGITS[int(found[1])], DIGITS))
-    if not rows:
-        raise ValueError(
-            f"Expected recordings such as 7_theo_31.wav below {root}, found none of split {split}. Get them from "
-            "github.com/Jakobovski/free-spoken-digit-dataset."
-        )
-    return rows
+class Fsdd(ClassTask):
+    """One of ten spoken digits a recording."""
 
+    name = "fsdd"
 
-def score(questions: Sequence, predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match` and `mean_class_accuracy`."""
-    return class_accuracy(predictions, [question.answer for question in questions], normalise)
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the recordings of a split that are there, each with one question, by name."""
+        check_split(split, NUMBERS)
+        rows = []
+        for name, paths in sorted(MediaFiles(root).by_name.items()):
+            found = re.fullmatch(r"(\d)_([a-z]+)_(\d+)", name)
+            if found and int(found[3]) in NUMBERS[split]:
+                rows.append(class_row(f"fsdd/{name}", paths[0], PROMPT, DIGITS[int(found[1])], DIGITS))
+        if not rows:
+            raise ValueError(
+                f"Expected recordings such as 7_theo_31.wav below {root}, found none of split {split}. Get them from "
+                "github.com/Jakobovski/free-spoken-digit-dataset."
+            )
+        return rows

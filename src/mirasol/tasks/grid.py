@@ -5,8 +5,6 @@ Answer: the spoken word(s), "nothing" between words, or seconds with one decimal
 "when" the median absolute error and the share within 0.1 s, beside the best constant answer of the train split.
 """
 
-import csv
-import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mirasol.tasks.base import Question, Row, nearest, normalise
+from mirasol.tasks.annotations import check_split, read_table
+from mirasol.tasks.base import Question, Row, Task
+from mirasol.tasks.metrics.exact import mean
 
 SLOTS = ("command", "color", "preposition", "letter", "digit", "adverb")
 SPLITS = ("train", "val", "test")
@@ -23,7 +23,6 @@ NOTHING = "nothing"
 DURATION = 2.96  # seconds every clip has: 5 of the 900 are one frame short of 3.0
 EDGE = 0.02  # no question closer than half a frame to a word's edge: the labels are not more exact
 WITHIN = 0.1
-METRIC = "slots"  # of `score`, the one that tells how good a model is
 
 
 @dataclass(frozen=True)
@@ -34,67 +33,92 @@ class GridRow(Row):
     split: str = ""
 
 
-def load(root: str | Path, split: str = "test") -> list[GridRow]:
-    """Return the rows of one split, in the order of `root`/labels.csv, with their evaluation questions.
+class Grid(Task):
+    """GRID sentences: which word is in which slot, what is said when."""
 
-    Works for the shipped `data/grid_s1` and for your own copy of GRID cut to the same clips and labels.
-    """
-    root = Path(root)
-    if split not in SPLITS:
-        raise ValueError(
-            f"Expected split {'/'.join(SPLITS)}, found {split!r}. Did you mean {nearest(split, SPLITS)!r}?"
-        )
-    labels = root / "labels.csv"
-    if not labels.is_file():
-        raise ValueError(
-            f"Expected the GRID labels at {labels}, found no such file. Point root to a folder with labels.csv and "
-            "clips/, such as data/grid_s1 of a checkout."
-        )
-    rows = []
-    with labels.open(newline="") as file:
-        lines = csv.DictReader(file)
-        absent = [column for column in COLUMNS if column not in (lines.fieldnames or ())]
-        if absent:
+    name = "grid"
+    headline = "slots"
+    headline_kinds = SLOTS
+    headline_group = "slots"
+    time_kinds = tuple(f"when_{slot}" for slot in SLOTS)
+
+    def load(self, root: str | Path, split: str = "test") -> list[GridRow]:
+        """Return the rows of one split, in the order of `root`/labels.csv, with their evaluation questions.
+
+        Works for the shipped `data/grid_s1` and for your own copy of GRID cut to the same clips and labels.
+        """
+        root = Path(root)
+        check_split(split, SPLITS)
+        labels = root / "labels.csv"
+        if not labels.is_file():
             raise ValueError(
-                f"Expected columns {', '.join(COLUMNS)} in {labels}, found none called {', '.join(absent)}. "
-                "Take the header of the shipped data/grid_s1/labels.csv."
+                f"Expected the GRID labels at {labels}, found no such file. Point root to a folder with labels.csv "
+                "and clips/, such as data/grid_s1 of a checkout."
             )
-        for line in lines:
+        rows = []
+        for _, line in read_table(labels, COLUMNS):
             if line["split"] == split:
                 words = tuple(line[slot] for slot in SLOTS)
                 start_end = (span.split("-") for span in line["word_times_s"].split(";"))
                 word_times = tuple((float(start), float(end)) for start, end in start_end)
                 row = GridRow(line["id"], root / line["file"], word_times=word_times, words=words, split=split)
-                rows.append(replace(row, questions=tuple(fixed_questions(row))))
-    return rows
+                rows.append(replace(row, questions=tuple(evaluation_questions(row))))
+        return rows
+
+    def sample_questions(
+        self, row: GridRow, rng: np.random.Generator, word_times: Sequence[tuple[float, float]], duration: float
+    ) -> list[Question]:
+        """Return the 14 questions of one training step: 6 slots, sentence, 4 said-at (balanced over words), 3 x when.
+
+        `word_times` are the seconds after augmentation, inside a clip of `duration` seconds.
+        """
+        slots = rng.permutation(7)[:4]
+        when = when_questions(row, word_times)
+        return [
+            *slot_questions(row, word_times),
+            sentence_question(row, word_times),
+            *said_at_questions(row, word_times, rng, slots, duration, decimals=2 if rng.random() < 0.25 else 1),
+            *(when[i] for i in rng.permutation(6)[:3]),
+        ]
+
+    def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
+        """Return the metrics: `slots` (mean over the six slots' exact match), one entry per kind, and `when_*` errors.
+
+        With `train_rows` the best constant answer of the train split stands beside every "when".
+        """
+        by_kind: dict[str, list[tuple[Question, str]]] = {}
+        for question, prediction in zip(questions, predictions, strict=True):
+            by_kind.setdefault(question.kind, []).append((question, prediction))
+        train_rows = list(train_rows)
+        constants = best_constants(train_rows) if train_rows else {}
+        metrics: dict = {"num_questions": len(questions)}
+        for kind, pairs in by_kind.items():
+            if kind not in self.time_kinds:
+                metrics[kind] = mean([self.normalise(given) == self.normalise(asked.answer) for asked, given in pairs])
+                continue
+            errors = np.array([self.error_seconds(*pair) for pair in pairs])
+            entry = {"median_error_seconds": float(np.median(errors)), "within_0.1_seconds": _within(errors)}
+            if constants:
+                begins = np.array([question.seconds[0] for question, _ in pairs])
+                for_median, for_within = constants[kind.removeprefix("when_")]
+                entry["constant_median_error_seconds"] = float(np.median(np.abs(begins - for_median)))
+                entry["constant_within_0.1_seconds"] = _within(np.abs(begins - for_within))
+            metrics[kind] = entry
+        found = [metrics[slot] for slot in SLOTS if slot in metrics]
+        if found:
+            metrics["slots"] = mean(found)
+        return metrics
 
 
-def fixed_questions(row: GridRow, seed: int = 0) -> list[Question]:
+def evaluation_questions(row: GridRow) -> list[Question]:
     """Return the 17 questions asked in evaluation: 6 slots, sentence, said-at (3 words, 1 gap), 6 x when."""
-    rng = np.random.default_rng([seed, zlib.crc32(row.id.encode())])
+    rng = np.random.default_rng([0, zlib.crc32(row.id.encode())])
     slots = [*rng.permutation(6)[:3], 6]
     return [
         *slot_questions(row, row.word_times),
         sentence_question(row, row.word_times),
         *said_at_questions(row, row.word_times, rng, slots, DURATION),
         *when_questions(row, row.word_times),
-    ]
-
-
-def random_questions(
-    row: GridRow, rng: np.random.Generator, word_times: Sequence[tuple[float, float]], duration: float
-) -> list[Question]:
-    """Return the 14 questions of one training step: 6 slots, sentence, 4 said-at (balanced over words), 3 x when.
-
-    `word_times` are the seconds after augmentation, inside a clip of `duration` seconds.
-    """
-    slots = rng.permutation(7)[:4]
-    when = when_questions(row, word_times)
-    return [
-        *slot_questions(row, word_times),
-        sentence_question(row, word_times),
-        *said_at_questions(row, word_times, rng, slots, duration, decimals=2 if rng.random() < 0.25 else 1),
-        *(when[i] for i in rng.permutation(6)[:3]),
     ]
 
 
@@ -155,7 +179,7 @@ def said_at_questions(row, word_times, rng: np.random.Generator, slots, duration
     return questions
 
 
-def best_constants(rows: Iterable[GridRow]) -> dict[str, tuple[float, float]]:
+def best_constants(rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
     """Return, per slot, the constant with the least median error and the one most often within 0.1 s, on `rows`."""
     begins = np.array([[start for start, _ in row.word_times] for row in rows])  # row slot
     grid = np.arange(0, 3.01, 0.1)[:, None, None]
@@ -165,42 +189,6 @@ def best_constants(rows: Iterable[GridRow]) -> dict[str, tuple[float, float]]:
         slot: (float(grid[median[:, i].argmin(), 0, 0]), float(grid[within[:, i].argmax(), 0, 0]))
         for i, slot in enumerate(SLOTS)
     }
-
-
-def time_error(question: Question, prediction: str) -> float:
-    """Return the distance in seconds from the predicted to the true beginning; infinite if no number was said."""
-    number = re.search(r"\d+(\.\d+)?", prediction)
-    return abs(float(number.group()) - question.seconds[0]) if number else float("inf")
-
-
-def score(questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[GridRow] = ()) -> dict:
-    """Return the metrics: `slots` (mean over the six slots' exact match), one entry per kind, and `when_*` errors.
-
-    With `train_rows` the best constant answer of the train split stands beside every "when".
-    """
-    by_kind: dict[str, list[tuple[Question, str]]] = {}
-    for question, prediction in zip(questions, predictions, strict=True):
-        by_kind.setdefault(question.kind, []).append((question, prediction))
-    train_rows = list(train_rows)
-    constants = best_constants(train_rows) if train_rows else {}
-    metrics: dict = {"num_questions": len(questions)}
-    for kind, pairs in by_kind.items():
-        exact = float(np.mean([normalise(prediction) == normalise(question.answer) for question, prediction in pairs]))
-        if not kind.startswith("when_"):
-            metrics[kind] = exact
-            continue
-        errors = np.array([time_error(*pair) for pair in pairs])
-        entry = {"median_error_seconds": float(np.median(errors)), "within_0.1_seconds": _within(errors)}
-        if constants:
-            begins = np.array([question.seconds[0] for question, _ in pairs])
-            for_median, for_within = constants[kind.removeprefix("when_")]
-            entry["constant_median_error_seconds"] = float(np.median(np.abs(begins - for_median)))
-            entry["constant_within_0.1_seconds"] = _within(np.abs(begins - for_within))
-        metrics[kind] = entry
-    found = [metrics[slot] for slot in SLOTS if slot in metrics]
-    if found:
-        metrics["slots"] = float(np.mean(found))
-    return metrics
 
 
 def _within(errors: np.ndarray) -> float:

@@ -12,61 +12,70 @@ Metric: exact match of the normalised answer.
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mirasol.tasks.annotations import SHOWN, refuse
-from mirasol.tasks.base import Question, Row, fixed_questions, nearest, normalise, random_questions
+from mirasol.tasks.base import Question, Row, Task, nearest
 from mirasol.tasks.metrics.exact import mean
 
-__all__ = ["METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
 KEYS = ("media", "question", "answer", "questions", "answers", "id", "seconds", "segment", "crop", "options")
-METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 
 
-def load(root: str | Path, split: str = "train") -> list[Row]:
-    """Return the rows of a manifest: `root` itself if it is a file, else `root`/`split`.jsonl.
+class Jsonl(Task):
+    """Own clips and questions, listed in a manifest."""
 
-    Malformed lines are an error that names each line. Missing media are reported here; their rows are returned, so
-    that what works on them can count them.
-    """
-    path = Path(root)
-    path = path / f"{split}.jsonl" if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(
-            f"Expected a JSONL manifest at {path}, found no such file. Write one line per clip, such as "
-            '{"media": "clip.mp4", "question": "what happens?", "answer": "a dog barks"}.'
-        )
-    rows: dict[str, Row] = {}
-    malformed = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"Expected UTF-8 text in {path}, found other bytes ({error}). Save it as UTF-8.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    name = "jsonl"
+
+    def load(self, root: str | Path, split: str = "train") -> list[Row]:
+        """Return the rows of a manifest: `root` itself if it is a file, else `root`/`split`.jsonl.
+
+        Malformed lines are an error that names each line. Missing media are reported here; their rows are returned, so
+        that what works on them can count them.
+        """
+        path = Path(root)
+        path = path / f"{split}.jsonl" if path.is_dir() else path
+        if not path.is_file():
+            raise ValueError(
+                f"Expected a JSONL manifest at {path}, found no such file. Write one line per clip, such as "
+                '{"media": "clip.mp4", "question": "what happens?", "answer": "a dog barks"}.'
+            )
+        rows: dict[str, Row] = {}
+        malformed = []
         try:
-            row = _row(line, path.parent, f"{path.stem}:{number}")
-        except ValueError as error:
-            malformed.append(f"{path}:{number}: {error}")
-            continue
-        if row.id in rows:
-            malformed.append(f"{path}:{number}: expected an id of its own, found {row.id!r} a second time.")
-        else:
-            rows[row.id] = row
-    refuse(path, malformed)
-    missing = [str(row.media) for row in rows.values() if not row.media.is_file()]
-    listed = ", ".join(missing[:SHOWN])
-    if len(missing) == len(rows):
-        raise ValueError(
-            f"Expected at least one clip in {path}, found none{f' of {listed}' if missing else ''}. Media paths are "
-            "relative to the manifest."
-        )
-    if missing:
-        warnings.warn(f"{len(missing)} of {len(rows)} clips of {path} are missing: {listed}", stacklevel=2)
-    return list(rows.values())
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"Expected UTF-8 text in {path}, found other bytes ({error}). Save it as UTF-8."
+            ) from error
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = _row(line, path.parent, f"{path.stem}:{number}")
+            except ValueError as error:
+                malformed.append(f"{path}:{number}: {error}")
+                continue
+            if row.id in rows:
+                malformed.append(f"{path}:{number}: expected an id of its own, found {row.id!r} a second time.")
+            else:
+                rows[row.id] = row
+        refuse(path, malformed)
+        missing = [str(row.media) for row in rows.values() if not row.media.is_file()]
+        listed = ", ".join(missing[:SHOWN])
+        if len(missing) == len(rows):
+            raise ValueError(
+                f"Expected at least one clip in {path}, found none{f' of {listed}' if missing else ''}. Media paths "
+                "are relative to the manifest."
+            )
+        if missing:
+            warnings.warn(f"{len(missing)} of {len(rows)} clips of {path} are missing: {listed}", stacklevel=2)
+        return list(rows.values())
+
+    def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
+        """Return `exact_match` over all questions."""
+        right = [self.normalise(p) == self.normalise(q.answer) for q, p in zip(questions, predictions, strict=True)]
+        return {"num_questions": len(right), "exact_match": mean(right)}
 
 
 def _row(line: str, folder: Path, default_id: str) -> Row:
@@ -121,9 +130,3 @@ def _crop(entry: dict) -> tuple[float, float, float] | None:
     if not numbers or not 0 < crop[0] <= 1 or not all(0 <= value <= 1 for value in crop):
         raise ValueError(f"expected 'crop' as [side, x, y], parts of the frame from 0 to 1, found {crop!r}.")
     return float(crop[0]), float(crop[1]), float(crop[2])
-
-
-def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match` over all questions."""
-    right = [normalise(p) == normalise(q.answer) for q, p in zip(questions, predictions, strict=True)]
-    return {"num_questions": len(right), "exact_match": mean(right)}

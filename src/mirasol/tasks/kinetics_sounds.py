@@ -5,14 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mirasol.tasks.annotations import check_split, find_annotations, read_table, refuse, warn_if_other_size
-from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.base import ClassTask, PaperNumber, Row, TaskInfo
 from mirasol.tasks.class_names import check_clips, class_row
 from mirasol.tasks.media_files import MediaFiles, youtube_names
-from mirasol.tasks.metrics.classes import class_accuracy
 
-__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
-METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 PROMPT = "which action is it?"
 SECONDS = 10
 INFO = TaskInfo(
@@ -38,43 +34,50 @@ INFO = TaskInfo(
 FORMAT = 'one line "number,name" for each class, with the numbers that the lists use'
 
 
-def load(root: str | Path, split: str = "test", classes: str | Path | None = None) -> list[Row]:
-    """Return the clips of a split, each with one question; `media` is where a clip is or is expected.
+class KineticsSounds(ClassTask):
+    """One of 31 actions a clip."""
 
-    `classes` is the file that names the classes, by default `root`/classes.csv.
-    """
-    check_split(split, INFO.sizes)
-    path = find_annotations(root, [f"my_{split}.txt"], INFO)
-    names_file = Path(root) / "classes.csv" if classes is None else Path(classes)
-    names = read_classes(names_file)
-    clips, malformed = [], []
-    for place, line in read_table(path, ("clip", "seconds", "label"), has_header=False):
-        video, start = video_and_start(line["clip"].strip())
-        label = line["label"].strip()
-        if not video or not label.isdecimal():
-            malformed.append(f"{place}: expected ID_start,seconds,number, found {','.join(line.values())}.")
-        else:
-            clips.append((place, line["clip"].strip(), video, start, int(label)))
-    refuse(path, malformed)
-    check_clips(path, [(place, clip, str(number)) for place, clip, *_, number in clips])
-    numbers = {number for *_, number in clips}
-    is_whole = len(clips) == INFO.sizes[split]
-    if numbers - set(names) or (is_whole and set(names) - numbers):
-        raise ValueError(
-            f"Expected names for the {len(numbers)} classes {min(numbers)} to {max(numbers)} of {path}, found "
-            f"{len(names)} in {names_file}: none for {sorted(numbers - set(names))[:5]}, and for "
-            f"{sorted(set(names) - numbers)[:5]} beyond them. There are several lists of Kinetics-Sounds: name the "
-            "classes of this one."
-        )
-    warn_if_other_size(INFO, split, len(clips), path)
-    files = MediaFiles(root)
-    options = tuple(names[label] for label in sorted(names))
-    rows = []
-    for _, clip, video, start, number in clips:
-        media = files.find(clip, *youtube_names(video, start, start + SECONDS))
-        rows.append(class_row(clip, media, PROMPT, names[number], options))
-    check_folders(rows, set(options), names_file)
-    return rows
+    name = "kinetics_sounds"
+    info = INFO
+    uses_classes = True
+
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the clips of a split, each with one question; `media` is where a clip is or is expected.
+
+        The names of the classes are read from the task's `classes`, by default `root`/classes.csv.
+        """
+        check_split(split, INFO.sizes)
+        path = find_annotations(root, [f"my_{split}.txt"], INFO)
+        names_file = Path(root) / "classes.csv" if self.classes is None else Path(self.classes)
+        names = read_classes(names_file)
+        clips, malformed = [], []
+        for place, line in read_table(path, ("clip", "seconds", "label"), has_header=False):
+            video, start = video_and_start(line["clip"].strip())
+            label = line["label"].strip()
+            if not video or not label.isdecimal():
+                malformed.append(f"{place}: expected ID_start,seconds,number, found {','.join(line.values())}.")
+            else:
+                clips.append((place, line["clip"].strip(), video, start, int(label)))
+        refuse(path, malformed)
+        check_clips(path, [(place, clip, str(number)) for place, clip, *_, number in clips])
+        numbers = {number for *_, number in clips}
+        is_whole = len(clips) == INFO.sizes[split]
+        if numbers - set(names) or (is_whole and set(names) - numbers):
+            raise ValueError(
+                f"Expected names for the {len(numbers)} classes {min(numbers)} to {max(numbers)} of {path}, found "
+                f"{len(names)} in {names_file}: none for {sorted(numbers - set(names))[:5]}, and for "
+                f"{sorted(set(names) - numbers)[:5]} beyond them. There are several lists of Kinetics-Sounds: name "
+                "the classes of this one."
+            )
+        warn_if_other_size(INFO, split, len(clips), path)
+        files = MediaFiles(root)
+        options = tuple(names[label] for label in sorted(names))
+        rows = []
+        for _, clip, video, start, number in clips:
+            media = files.find(clip, *youtube_names(video, start, start + SECONDS))
+            rows.append(class_row(clip, media, PROMPT, names[number], options))
+        check_folders(rows, set(options), names_file)
+        return rows
 
 
 def video_and_start(clip: str) -> tuple[str, int]:
@@ -120,8 +123,3 @@ def check_folders(rows: Sequence[Row], names: set[str], names_file: Path) -> Non
             f"Expected class names that agree with the folders of the clips, found {sum(wrong.values())} clips "
             f"elsewhere: {count} of {name!r} lie in {folder!r}. Correct the numbers in {names_file}."
         )
-
-
-def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match` and `mean_class_accuracy`."""
-    return class_accuracy(predictions, [question.answer for question in questions], normalise)

@@ -1,6 +1,5 @@
 """MSRVTT-QA: short open-ended questions about short web clips. `INFO` states everything a score rests on."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mirasol.tasks.annotations import (
@@ -12,14 +11,9 @@ from mirasol.tasks.annotations import (
     warn_if_other_size,
     with_mark,
 )
-from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, random_questions
+from mirasol.tasks.base import PaperNumber, Question, Row, Task, TaskInfo
 from mirasol.tasks.media_files import MediaFiles
-from mirasol.tasks.metrics.exact import accuracy, as_written
 
-__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
-normalise = as_written
-METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 INFO = TaskInfo(
     title="MSRVTT-QA (Xu et al., 2017), 10-30 s clips of MSR-VTT",
     source="https://github.com/xudejing/video-question-answering (questions); the clips come with MSR-VTT",
@@ -38,26 +32,30 @@ KEYS = {"id": (int, str), "question": str, "answer": str, "video_id": (int, str)
 WORDS = ("what", "who", "how", "when", "where")
 
 
-def load(root: str | Path, split: str = "test") -> list[Row]:
-    """Return the clips of a split with their questions; `media` is where a clip is or is expected."""
-    check_split(split, INFO.sizes)
-    path = find_annotations(root, [f"{split}_qa.json"], INFO)
-    videos: list[str] = []
+class MsrvttQA(Task):
+    """Short open-ended questions about web clips; answers are compared as they are."""
 
-    def placed():
-        for place, entry in read_entries(path, KEYS):
-            videos.append(f"video{str(entry['video_id']).removeprefix('video')}")
-            word = entry["question"].split()[:1]
-            kind = word[0].lower() if word and word[0].lower() in WORDS else "other"
-            yield place, Question(f"{entry['id']}", with_mark(entry["question"]), entry["answer"], kind)
+    name = "msrvtt_qa"
+    info = INFO
 
-    questions = check_questions(path, placed())
-    warn_if_other_size(INFO, split, len(questions), path)
-    media = MediaFiles(root).find_all(videos)
-    return grouped_rows(zip(videos, questions, strict=True), media)
+    def normalise(self, answer: str) -> str:
+        """Return the answer unchanged."""
+        return answer
 
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the clips of a split with their questions; `media` is where a clip is or is expected."""
+        check_split(split, INFO.sizes)
+        path = find_annotations(root, [f"{split}_qa.json"], INFO)
+        videos: list[str] = []
 
-def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match` over all questions and by question word."""
-    answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
-    return accuracy(predictions, answers, kinds, normalise)
+        def placed():
+            for place, entry in read_entries(path, KEYS):
+                videos.append(f"video{str(entry['video_id']).removeprefix('video')}")
+                word = entry["question"].split()[:1]
+                kind = word[0].lower() if word and word[0].lower() in WORDS else "other"
+                yield place, Question(f"{entry['id']}", with_mark(entry["question"]), entry["answer"], kind)
+
+        questions = check_questions(path, placed())
+        warn_if_other_size(INFO, split, len(questions), path)
+        media = MediaFiles(root).find_all(videos)
+        return grouped_rows(zip(videos, questions, strict=True), media)

@@ -1,6 +1,6 @@
 """NExT-QA, multiple choice: why, how, when and what in home videos, one of five answers. See `INFO`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +18,10 @@ from mirasol.tasks.annotations import (
     warn_if_other_size,
     with_mark,
 )
-from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise
+from mirasol.tasks.base import PaperNumber, Question, Row, Task, TaskInfo
 from mirasol.tasks.media_files import MediaFiles
 from mirasol.tasks.metrics.exact import accuracy
 
-__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
-METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 INFO = TaskInfo(
     title="NExT-QA, multiple choice (Xiao et al., 2021), home videos of about 44 s",
     source="https://github.com/doc-doc/NExT-QA (questions), https://xdshang.github.io/docs/vidor.html (videos)",
@@ -51,32 +48,55 @@ GROUPS = {"C": ("CW", "CH"), "T": ("TN", "TP", "TC"), "D": ("DC", "DL", "DO")}
 KINDS = tuple(kind for kinds in GROUPS.values() for kind in kinds)
 
 
-def load(root: str | Path, split: str = "val") -> list[Row]:
-    """Return the videos of a split with their questions; `media` is where a video is or is expected."""
-    check_split(split, INFO.sizes)
-    path = find_annotations(root, [f"{split}.csv"], INFO)
-    videos: list[str] = []
+class NextQAMultipleChoice(Task):
+    """Questions about home videos with five answers to choose from."""
 
-    def placed():
-        malformed = []
-        for place, line in read_table(path, COLUMNS):
-            options = tuple(line[name] for name in OPTIONS)
-            answer = options[int(line["answer"])] if line["answer"] in {*"01234"} else line["answer"]
-            if answer not in options:
-                malformed.append(f"{place}: expected an answer from 0 to 4 or one of the five, found {answer!r}.")
-            elif line["type"] not in KINDS:
-                malformed.append(f"{place}: expected a type out of {', '.join(KINDS)}, found {line['type']!r}.")
-            elif not all(option.strip() for option in options):
-                malformed.append(f"{place}: expected five answers to choose from, found an empty one.")
-            else:
-                videos.append(line["video"])
-                name, text = f"{line['video']}_{line['qid']}", line["question"] if line["question"].strip() else ""
-                yield place, Question(name, prompt(text, options), answer, line["type"], options=options)
-        refuse(path, malformed)
+    name = "nextqa_mc"
+    info = INFO
 
-    questions = check_questions(path, placed())
-    warn_if_other_size(INFO, split, len(questions), path)
-    return grouped_rows(zip(videos, questions, strict=True), find_videos(root, videos))
+    def load(self, root: str | Path, split: str = "val") -> list[Row]:
+        """Return the videos of a split with their questions; `media` is where a video is or is expected."""
+        check_split(split, INFO.sizes)
+        path = find_annotations(root, [f"{split}.csv"], INFO)
+        videos: list[str] = []
+
+        def placed():
+            malformed = []
+            for place, line in read_table(path, COLUMNS):
+                options = tuple(line[name] for name in OPTIONS)
+                answer = options[int(line["answer"])] if line["answer"] in {*"01234"} else line["answer"]
+                if answer not in options:
+                    malformed.append(f"{place}: expected an answer from 0 to 4 or one of the five, found {answer!r}.")
+                elif line["type"] not in KINDS:
+                    malformed.append(f"{place}: expected a type out of {', '.join(KINDS)}, found {line['type']!r}.")
+                elif not all(option.strip() for option in options):
+                    malformed.append(f"{place}: expected five answers to choose from, found an empty one.")
+                else:
+                    videos.append(line["video"])
+                    name, text = f"{line['video']}_{line['qid']}", line["question"] if line["question"].strip() else ""
+                    yield place, Question(name, prompt(text, options), answer, line["type"], options=options)
+            refuse(path, malformed)
+
+        questions = check_questions(path, placed())
+        warn_if_other_size(INFO, split, len(questions), path)
+        return grouped_rows(zip(videos, questions, strict=True), find_videos(root, videos))
+
+    def sample_questions(
+        self, row: Row, rng: np.random.Generator, word_times=(), duration: float = 0.0
+    ) -> list[Question]:
+        """Return the row's questions in random order, with their answers in random order."""
+        shuffled = []
+        for i in rng.permutation(len(row.questions)):
+            question = row.questions[i]
+            options = tuple(question.options[j] for j in rng.permutation(len(question.options)))
+            text = question.text.rpartition(" choose: ")[0]
+            shuffled.append(replace(question, text=prompt(text, options), options=options))
+        return shuffled
+
+    def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
+        """Return `exact_match` (Acc) over all questions, by group (C, T, D) and by type."""
+        answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
+        return accuracy(predictions, answers, kinds, self.normalise, groups=GROUPS, merged={"TP": "TN"})
 
 
 def find_videos(root: str | Path, videos: Sequence[str]) -> dict[str, Path]:
@@ -90,20 +110,3 @@ def find_videos(root: str | Path, videos: Sequence[str]) -> dict[str, Path]:
 def prompt(question: str, options: Sequence[str]) -> str:
     """Return the text that asks it; the answers are separated by semicolons, which none of them holds."""
     return f"{with_mark(question)} choose: {'; '.join(options)}" if question else ""
-
-
-def random_questions(row: Row, rng: np.random.Generator, word_times=(), duration: float = 0.0) -> list[Question]:
-    """Return the row's questions in random order, with their answers in random order."""
-    shuffled = []
-    for i in rng.permutation(len(row.questions)):
-        question = row.questions[i]
-        options = tuple(question.options[j] for j in rng.permutation(len(question.options)))
-        text = question.text.rpartition(" choose: ")[0]
-        shuffled.append(replace(question, text=prompt(text, options), options=options))
-    return shuffled
-
-
-def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match` (Acc) over all questions, by group (C, T, D) and by type."""
-    answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
-    return accuracy(predictions, answers, kinds, normalise, groups=GROUPS, merged={"TP": "TN"})

@@ -1,7 +1,7 @@
 """NExT-OE, the open-ended questions of NExT-QA: a few words, scored by the similarity of words. See `INFO`."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mirasol.tasks.annotations import (
@@ -16,14 +16,11 @@ from mirasol.tasks.annotations import (
     warn_if_other_size,
     with_mark,
 )
-from mirasol.tasks.base import Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.base import Question, Row, Task, TaskInfo
 from mirasol.tasks.metrics.exact import accuracy
-from mirasol.tasks.metrics.wups import wups
+from mirasol.tasks.metrics.wups import Wups, wups
 from mirasol.tasks.nextqa_mc import find_videos
 
-__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
-METRIC = "wups_0"  # of `score`, the one that tells how good a model is
 INFO = TaskInfo(
     title="NExT-OE, NExT-QA open-ended (Xiao et al., 2021), home videos of about 44 s",
     source="https://github.com/doc-doc/NExT-OE (questions), https://xdshang.github.io/docs/vidor.html (videos)",
@@ -47,33 +44,61 @@ GROUPS = {"C": ("CW", "CH"), "T": ("TN", "TP", "TC"), "D": ("DB", "DC", "DL", "D
 KINDS = tuple(kind for kinds in GROUPS.values() for kind in kinds)
 
 
-def load(root: str | Path, split: str = "val") -> list[Row]:
-    """Return the videos of a split with their questions; `media` is where a video is or is expected."""
-    check_split(split, INFO.sizes)
-    path = find_annotations(root, [f"{split}.csv"], INFO)
-    second = second_references(root) if split == "test" else {}
-    videos: list[str] = []
-    texts: dict[str, str] = {}
+class NextQAOpenEnded(Task):
+    """Open-ended questions about home videos, scored by WUPS."""
 
-    def placed():
-        malformed = []
-        for place, line in read_table(path, COLUMNS):
-            if line["type"] not in KINDS:
-                malformed.append(f"{place}: expected a type out of {', '.join(KINDS)}, found {line['type']!r}.")
-                continue
-            videos.append(line["video"])
-            name = f"{line['video']}_{line['qid']}"
-            if texts.setdefault(name, line["question"]) != line["question"]:
-                name = f"{name}/2"  # another question with the number of an earlier one, as train has three
-            reference = second.get(line["video"], {}).get(line["qid"])
-            references = () if reference is None else (reference,)
-            text = with_mark(line["question"])
-            yield place, Question(name, text, line["answer"], line["type"], references=references)
-        refuse(path, malformed)
+    name = "nextqa_oe"
+    info = INFO
+    headline = "wups_0"
 
-    questions = check_questions(path, placed())
-    warn_if_other_size(INFO, split, len(questions), path)
-    return grouped_rows(zip(videos, questions, strict=True), find_videos(root, videos))
+    def load(self, root: str | Path, split: str = "val") -> list[Row]:
+        """Return the videos of a split with their questions; `media` is where a video is or is expected."""
+        check_split(split, INFO.sizes)
+        path = find_annotations(root, [f"{split}.csv"], INFO)
+        second = second_references(root) if split == "test" else {}
+        videos: list[str] = []
+        texts: dict[str, str] = {}
+
+        def placed():
+            malformed = []
+            for place, line in read_table(path, COLUMNS):
+                if line["type"] not in KINDS:
+                    malformed.append(f"{place}: expected a type out of {', '.join(KINDS)}, found {line['type']!r}.")
+                    continue
+                videos.append(line["video"])
+                name = f"{line['video']}_{line['qid']}"
+                if texts.setdefault(name, line["question"]) != line["question"]:
+                    name = f"{name}/2"  # another question with the number of an earlier one, as train has three
+                reference = second.get(line["video"], {}).get(line["qid"])
+                references = () if reference is None else (reference,)
+                text = with_mark(line["question"])
+                yield place, Question(name, text, line["answer"], line["type"], references=references)
+            refuse(path, malformed)
+
+        questions = check_questions(path, placed())
+        warn_if_other_size(INFO, split, len(questions), path)
+        return grouped_rows(zip(videos, questions, strict=True), find_videos(root, videos))
+
+    def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
+        """Return WUPS and `exact_match` over all questions, by group and by type; only the latter without WordNet."""
+        answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
+        scores: dict[str, float] = {}
+        for name, value in accuracy(predictions, answers, kinds, self.normalise, GROUPS, {"TP": "TN"}).items():
+            scores[f"exact_match_{name}" if name in GROUPS or name in KINDS else name] = value
+        references = [(question.answer, *question.references) for question in questions]
+        return scores | wups(predictions, references, kinds, scorer) if (scorer := self.find_scorer()) else scores
+
+    def find_scorer(self) -> Wups | None:
+        """Return what computes WUPS; None, with a warning, without WordNet or the tagger."""
+        try:
+            return Wups()
+        except ValueError as error:
+            warnings.warn(f"{error} Until then only exact_match is given.", stacklevel=3)
+            return None
+
+    def check_requirements(self) -> None:
+        """Warn where WordNet or the tagger is missing."""
+        self.find_scorer()
 
 
 def second_references(root: str | Path) -> dict[str, dict[str, str]]:
@@ -86,17 +111,3 @@ def second_references(root: str | Path) -> dict[str, dict[str, str]]:
             stacklevel=3,
         )
     return {} if path is None else read_json(path)
-
-
-def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
-    """Return WUPS and `exact_match` over all questions, by group and by type; only the latter without WordNet."""
-    answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
-    scores: dict[str, float] = {}
-    for name, value in accuracy(predictions, answers, kinds, normalise, GROUPS, {"TP": "TN"}).items():
-        scores[f"exact_match_{name}" if name in GROUPS or name in KINDS else name] = value
-    references = [(question.answer, *question.references) for question in questions]
-    try:
-        return scores | wups(predictions, references, kinds)
-    except ValueError as error:
-        warnings.warn(f"{error} Until then only exact_match is given.", stacklevel=2)
-        return scores

@@ -1,6 +1,5 @@
 """VGG-Sound: which of 309 sounds is heard and seen in a 10 s web clip. `INFO` states what a score rests on."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mirasol.tasks.annotations import (
@@ -11,14 +10,10 @@ from mirasol.tasks.annotations import (
     refuse,
     warn_if_other_size,
 )
-from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo, fixed_questions, normalise, random_questions
+from mirasol.tasks.base import ClassTask, PaperNumber, Row, TaskInfo
 from mirasol.tasks.class_names import check_clips, class_row
 from mirasol.tasks.media_files import MediaFiles, youtube_names
-from mirasol.tasks.metrics.classes import class_accuracy
 
-__all__ = ["INFO", "METRIC", "fixed_questions", "load", "normalise", "random_questions", "score"]
-
-METRIC = "exact_match"  # of `score`, the one that tells how good a model is
 PROMPT = "which sound event is it?"
 SECONDS = 10
 INFO = TaskInfo(
@@ -38,32 +33,40 @@ INFO = TaskInfo(
 )
 
 
-def load(root: str | Path, split: str = "test") -> list[Row]:
-    """Return the clips of a split, each with one question; `media` is where a clip is or is expected.
+class VGGSound(ClassTask):
+    """One of 309 sound events a clip."""
 
-    The classes are those of stat.csv where it is there, else those that the split names.
-    """
-    check_split(split, INFO.sizes)
-    path = find_annotations(root, [f"{split}.csv", "vggsound.csv"], INFO)
-    clips = read_full_list(path, split) if path.name.startswith("vggsound") else read_split(path)
-    check_clips(path, [(place, f"{video}_{start:06d}", name) for place, video, start, name in clips])
-    classes = tuple(sorted({name for *_, name in clips}))
-    stated = find_optional(root, "stat.csv")
-    if stated is not None:
-        classes = tuple(line["class"] for _, line in read_table(stated, ("class", "clips", "group"), has_header=False))
-        unknown = [
-            f"{place}: expected a class of {stated}, found {name!r}."
-            for place, *_, name in clips
-            if name not in classes
-        ]
-        refuse(path, unknown)
-    warn_if_other_size(INFO, split, len(clips), path)
-    files = MediaFiles(root)
-    rows = []
-    for _, video, start, name in clips:
-        media = files.find(*youtube_names(video, start, start + SECONDS))
-        rows.append(class_row(f"{video}_{start:06d}", media, PROMPT, name, classes))
-    return rows
+    name = "vggsound"
+    info = INFO
+
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the clips of a split, each with one question; `media` is where a clip is or is expected.
+
+        The classes are those of stat.csv where it is there, else those that the split names.
+        """
+        check_split(split, INFO.sizes)
+        path = find_annotations(root, [f"{split}.csv", "vggsound.csv"], INFO)
+        clips = read_full_list(path, split) if path.name.startswith("vggsound") else read_split(path)
+        check_clips(path, [(place, f"{video}_{start:06d}", name) for place, video, start, name in clips])
+        classes = tuple(sorted({name for *_, name in clips}))
+        stated = find_optional(root, "stat.csv")
+        if stated is not None:
+            classes = tuple(
+                line["class"] for _, line in read_table(stated, ("class", "clips", "group"), has_header=False)
+            )
+            unknown = [
+                f"{place}: expected a class of {stated}, found {name!r}."
+                for place, *_, name in clips
+                if name not in classes
+            ]
+            refuse(path, unknown)
+        warn_if_other_size(INFO, split, len(clips), path)
+        files = MediaFiles(root)
+        rows = []
+        for _, video, start, name in clips:
+            media = files.find(*youtube_names(video, start, start + SECONDS))
+            rows.append(class_row(f"{video}_{start:06d}", media, PROMPT, name, classes))
+        return rows
 
 
 def read_split(path: Path) -> list[tuple[str, str, int, str]]:
@@ -91,8 +94,3 @@ def read_full_list(path: Path, split: str) -> list[tuple[str, str, int, str]]:
             clips.append((place, line["video"].strip(), int(line["start"]), line["class"].strip()))
     refuse(path, malformed)
     return clips
-
-
-def score(questions: Sequence[Question], predictions: Sequence[str], train_rows=()) -> dict:
-    """Return `exact_match` and `mean_class_accuracy`."""
-    return class_accuracy(predictions, [question.answer for question in questions], normalise)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mirasol.train.recipe import LoraRecipe, ModelRecipe
+from mirasol.train.recipe_schema import LoraRecipe, ModelRecipe
 
 TOWERS = ("video_encoder", "audio_encoder", "combiner", "temporal_model")
 ENCODER, DECODER, HEAD = "model.encoder.", "model.decoder.", "lm_head."

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig
 
 from mirasol.chunks import MirasolCollator, MirasolProcessor
 from mirasol.data import ClipDataset, ClipMixture
@@ -18,9 +15,10 @@ from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
 from mirasol.model.configuration_mirasol import MirasolConfig
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import preset
+from mirasol.settings import reject_unknown_fields, values_that_fit
 from mirasol.tasks import Row, get_task
 from mirasol.train.adapt import adapt
-from mirasol.train.recipe import Recipe, reject_unknown
+from mirasol.train.recipe_schema import Recipe
 from mirasol.train.resolve import changed_processor, saved_processor
 from mirasol.train.tokenizer import build_tokenizer
 from mirasol.train.validation import build_validation, check_validation
@@ -29,7 +27,7 @@ from mirasol.train.validation import build_validation, check_validation
 def build_parts(recipe: Recipe) -> dict[str, Any]:
     """Everything `fit` needs, by the names of its arguments."""
     check_validation(recipe)
-    sources = recipe.data.sources(recipe.validation.conditions)
+    sources = recipe.data.sources
     train_rows, val_rows = {}, {}
     for source in sources:
         train_rows[source] = runner.load_rows(source.task, source.root, source.train_split)
@@ -90,7 +88,7 @@ def training_texts(recipe: Recipe, task_name: str, rows: Sequence[Row]) -> list[
     task, rng = get_task(task_name), np.random.default_rng(recipe.seed)
     questions = [question for row in rows for question in row.questions]
     for row in rows:
-        questions += task.random_questions(row, rng, row.word_times, _last_second(row))
+        questions += task.sample_questions(row, rng, row.word_times, _last_second(row))
     return [f"{question.text}\n{question.answer}" for question in questions]
 
 
@@ -131,29 +129,6 @@ def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:
         return preset(recipe.model.preset, **merged)
 
 
-def reject_unknown_fields(overrides: dict[str, Any], prefix: str = "") -> None:
-    """Refuses keys that `MirasolConfig` and its parts do not have, which transformers would accept in silence."""
-    known = MirasolConfig()
-    reject_unknown(overrides, _fields(known), prefix)
-    for name, value in overrides.items():
-        part = getattr(known, name)
-        if isinstance(part, PreTrainedConfig):
-            if not isinstance(value, dict):
-                raise ValueError(
-                    f"{prefix}{name} holds values of its own, found {value!r}: write {prefix}{name}.KEY=VALUE."
-                )
-            reject_unknown(value, _fields(part), f"{prefix}{name}.")
-
-
-@contextlib.contextmanager
-def values_that_fit() -> Iterator[None]:
-    """Turns a config's refusal of values that do not fit together into the ValueError that it means."""
-    try:
-        yield
-    except StrictDataclassError as error:
-        raise ValueError(str(error.__cause__ or error)) from error
-
-
 def _require_apart(train_rows: Sequence[Row], val_rows: Sequence[Row], root: str) -> None:
     trained, validated = (
         {(row.media, question.text) for row in rows for question in row.questions} for rows in (train_rows, val_rows)
@@ -164,10 +139,6 @@ def _require_apart(train_rows: Sequence[Row], val_rows: Sequence[Row], root: str
             f"below {root}: what was trained on cannot choose the best checkpoint. Split them, for task jsonl into "
             "train.jsonl and val.jsonl of one folder."
         )
-
-
-def _fields(config: PreTrainedConfig) -> list[str]:
-    return [name for name in config.to_dict() if not name.startswith("_")]
 
 
 def _last_second(row: Row) -> float:

@@ -14,7 +14,8 @@ from torch import nn
 from mirasol.evaluate.summary import finite
 from mirasol.files import whole_folder, write_whole
 from mirasol.train.adapt import merged_state_dict
-from mirasol.train.recipe import Recipe, to_yaml
+from mirasol.train.recipe import to_yaml
+from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import recipe_hash
 
 
@@ -44,7 +45,7 @@ def write_card(folder: Path, recipe: Recipe, record: dict[str, Any]) -> None:
 
 def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
     """The text of the model card: what made this checkpoint, how it did on val, what it cannot do."""
-    sources = recipe.data.sources()
+    sources = recipe.data.sources
     *first, last = dict.fromkeys(source.task for source in sources)
     tasks = f"{', '.join(first)} and {last}" if first else last
     origin = "from scratch" if recipe.model.checkpoint is None else f"from `{recipe.model.checkpoint}`"
@@ -70,10 +71,10 @@ def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
             "---",
             "library_name: transformers",
             "pipeline_tag: any-to-any",
-            "license: apache-2.0",
+            *([f"license: {recipe.export.license}"] if recipe.export.license else []),
             "tags: [mirasol, video, audio, question-answering]",
             "---",
-            f"# Mirasol, {recipe.model.preset}, trained on {tasks}",
+            f"# Mirasol, {f'{recipe.model.preset}, ' if recipe.model.preset else ''}trained on {tasks}",
             "",
             f"Answers questions about a clip from its picture and its sound. It was trained {origin} on the data "
             "below and knows only their questions and words: asked anything else, it answers with the words it "

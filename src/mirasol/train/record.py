@@ -18,11 +18,15 @@ from typing import Any
 import torch
 
 from mirasol.files import write_whole
-from mirasol.train.recipe import Recipe, flatten, load_recipe, to_yaml
+from mirasol.train.recipe import flatten, load_recipe, to_yaml
+from mirasol.train.recipe_schema import Recipe
 
 PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "av", "numpy")
 # These keys change how a run is carried out, not what it computes: a resumed run may have other values.
-FREE_TO_CHANGE = {"output", "device", "logging_steps", "save_steps", "schedule.time_limit_minutes", "data.num_workers"}
+FREE_TO_CHANGE = {
+    "output", "device", "logging_steps", "save_steps", "schedule.time_limit_minutes", "data.cache", "data.num_workers",
+    "export.dtype", "export.license",
+}  # fmt: skip
 
 
 def check_run(recipe: Recipe) -> None:

@@ -1,52 +1,73 @@
-"""What a recipe leaves open, written out: the processor's sizes by checkpoint or preset, bf16 by the hardware."""
+"""A recipe with everything that it leaves open written out, by checkpoint, preset, shared keys and hardware."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from mirasol import MirasolProcessor  # from there, because only that registers its parts in the command
+from mirasol.chunks.time_grid import SECONDS_PER_COLUMN
 from mirasol.features.image_processing_mirasol import check_crop
 from mirasol.model.presets import preset
-from mirasol.train.recipe import ProcessorRecipe, Recipe
+from mirasol.train.recipe_schema import ProcessorRecipe, Recipe
 
-SECONDS_PER_MEL_FRAME = 0.01
+DEFAULT_PRESET = "nano"
 NEW_PROCESSOR = ProcessorRecipe(
     crop_fraction=1.0, crop_center=(0.5, 0.5), max_chunks=10, vocab_size=512, model_max_length=64
 )
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with what it leaves to the checkpoint or preset (sizes of the processor) and to the hardware (bf16)
-    written out."""
+    """Return the recipe with the preset, the processor's sizes, each source's share of `data` and bf16 written out."""
+    data = recipe.data
+    sources = [
+        source.model_copy(
+            update={
+                "conditions": source.conditions or recipe.validation.conditions,
+                "augmentation": source.augmentation or data.augmentation,
+            }
+        )
+        for source in data.sources
+    ]
+    preset_name = None if recipe.model.checkpoint else recipe.model.preset or DEFAULT_PRESET
+    sizes = _default_sizes(recipe, preset_name)
+    kept = {"vocab_size"} if recipe.model.checkpoint else None
+    chosen = recipe.processor.model_dump(exclude_none=True, exclude=kept)
+    return recipe.model_copy(
+        update={
+            "bf16": has_bf16(recipe.device) if recipe.bf16 is None else recipe.bf16,
+            "model": recipe.model.model_copy(update={"preset": preset_name}),
+            "processor": sizes.model_copy(update=chosen),
+            "data": data.model_copy(update={"sources": tuple(sources)}),
+        }
+    )
+
+
+def _default_sizes(recipe: Recipe, preset_name: str | None) -> ProcessorRecipe:
     given = recipe.processor
-    if recipe.model.checkpoint is None:
-        named = preset(recipe.model.preset)
+    if preset_name is not None:
+        named = preset(preset_name)
         num_frames = given.num_frames_per_chunk or named.num_frames_per_chunk
         num_mel_frames = given.num_mel_frames_per_chunk or named.num_mel_frames_per_chunk
-        default = replace(
-            NEW_PROCESSOR,
-            num_frames_per_chunk=num_frames,
-            num_mel_frames_per_chunk=num_mel_frames,
-            frames_per_second=num_frames / (num_mel_frames * SECONDS_PER_MEL_FRAME),
-            num_mel_bins=named.num_mel_bins,
-            image_size=named.image_size,
-        )
-    else:
-        default = sizes_of(saved_processor(recipe.model.checkpoint))
-        for name in ("vocab_size", "model_max_length"):
-            wanted, kept = getattr(given, name), getattr(default, name)
-            if wanted is not None and wanted < kept:
-                raise ValueError(
-                    f"Recipe key processor.{name} is {wanted}, but the tokenizer of {recipe.model.checkpoint} has "
-                    f"{kept} and is kept: leave the key out, or set processor.{name}=null."
-                )
-        given = replace(given, vocab_size=None, model_max_length=None)
-    chosen = {name: value for name, value in asdict(given).items() if value is not None}
-    sizes = replace(default, **chosen)
-    return replace(recipe, processor=sizes, bf16=has_bf16(recipe.device) if recipe.bf16 is None else recipe.bf16)
+        sizes = {
+            "frames_per_second": num_frames / (num_mel_frames * SECONDS_PER_COLUMN),
+            "num_frames_per_chunk": num_frames,
+            "num_mel_frames_per_chunk": num_mel_frames,
+            "num_mel_bins": named.num_mel_bins,
+            "image_size": named.image_size,
+        }
+        return NEW_PROCESSOR.model_copy(update=sizes)
+    default = sizes_of(saved_processor(recipe.model.checkpoint))
+    for name in ("vocab_size", "model_max_length"):
+        wanted, kept = getattr(given, name), getattr(default, name)
+        # A vocabulary may have fewer tokens than the recipe allows.
+        if wanted is not None and (wanted < kept if name == "vocab_size" else wanted != kept):
+            raise ValueError(
+                f"Recipe key processor.{name} is {wanted}, but the tokenizer of {recipe.model.checkpoint} has "
+                f"{kept} and is kept: leave the key out, or set processor.{name}=null."
+            )
+    return default
 
 
 def has_bf16(device: str = "auto") -> bool:

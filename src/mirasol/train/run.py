@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from transformers.utils import logging
 
 from mirasol.files import write_whole
 from mirasol.train.export import export
-from mirasol.train.recipe import Recipe, load_recipe
+from mirasol.train.recipe import load_recipe
+from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import check_run, open_run, written_bf16
 from mirasol.train.trainer import MirasolTrainer, find_checkpoints, step_of
 
@@ -58,7 +59,7 @@ def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
 
     recipe = load_recipe(recipe_path, overrides)
     if recipe.bf16 is None:  # a run goes on as it began, on whatever hardware
-        recipe = replace(recipe, bf16=written_bf16(recipe))
+        recipe = recipe.model_copy(update={"bf16": written_bf16(recipe)})
     recipe = resolve(recipe)
     check_run(recipe)  # before anything is decoded
     set_seed(recipe.seed)

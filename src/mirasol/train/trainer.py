@@ -22,7 +22,7 @@ from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback, Trai
 from mirasol.evaluate.summary import finite
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
-from mirasol.train.recipe import Recipe
+from mirasol.train.recipe_schema import Recipe
 
 CHECKPOINT_PREFIX = "checkpoint-"
 EMA_FILE = "ema.pt"

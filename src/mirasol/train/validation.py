@@ -14,15 +14,15 @@ from mirasol.evaluate import runner
 from mirasol.evaluate.conditions import Condition
 from mirasol.media import Clip
 from mirasol.tasks import Row, get_task
-from mirasol.train.recipe import Recipe, SourceRecipe
+from mirasol.train.recipe_schema import Recipe, SourceRecipe
 
 MEAN_OF_TASKS = "mean_tasks"
 
 
 def check_validation(recipe: Recipe) -> None:
     """Refuses, before anything is decoded or trained, what the first validation could not measure."""
-    sources = recipe.data.sources(recipe.validation.conditions)
-    metric, mean = recipe.validation.metric, f"mean_{get_task(sources[0].task).METRIC}"
+    sources = recipe.data.sources
+    metric, mean = recipe.validation.metric, f"mean_{get_task(sources[0].task).headline}"
     mean = MEAN_OF_TASKS if len(sources) > 1 else mean
     if metric.startswith("mean_") and metric != mean:
         raise ValueError(
@@ -67,7 +67,7 @@ def build_validation(
     def validate(model: nn.Module) -> dict[str, float]:
         found = {source: score(model) for source, score in parts.items()}
         flat = {f"{names[source]}_{name}": value for source, scores in found.items() for name, value in scores.items()}
-        main = [scores[f"mean_{get_task(source.task).METRIC}"] for source, scores in found.items()]
+        main = [scores[f"mean_{get_task(source.task).headline}"] for source, scores in found.items()]
         return flat | {MEAN_OF_TASKS: float(np.mean(main))}
 
     return validate

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mirasol.tasks import Question, activitynet_qa, nextqa_mc
+from mirasol.tasks import Question, activitynet_qa, get_task
 from mirasol.tasks.metrics.exact import accuracy, by_kind
 
 DATA = Path(__file__).parent.parent / "data"
@@ -27,7 +27,7 @@ def test_activitynet_qa_by_type_and_over_all_is_the_official():
     official = json.loads((DATA / "activitynet_qa.json").read_text())
     kinds, answers, predictions = zip(*official["rows"], strict=True)
     names = activitynet_qa.KINDS
-    found = activitynet_qa.score(asked([names[kind] for kind in kinds], answers), predictions)
+    found = get_task("activitynet_qa").score(asked([names[kind] for kind in kinds], answers), predictions)
     shares = {names[kind]: right / official["asked"][kind] for kind, right in enumerate(official["correct"])}
     assert {kind: found[kind] for kind in shares} == shares
     assert found["exact_match"] == sum(official["correct"]) / 600 and found["num_questions"] == 600
@@ -38,7 +38,7 @@ def test_activitynet_qa_by_type_and_over_all_is_the_official():
 def test_nextqa_multiple_choice_is_the_official():
     official = json.loads((DATA / "nextqa_mc.json").read_text())
     kinds, answers, predictions = zip(*official["rows"], strict=True)
-    found = nextqa_mc.score(asked(kinds, map(str, answers)), [*map(str, predictions)])
+    found = get_task("nextqa_mc").score(asked(kinds, map(str, answers)), [*map(str, predictions)])
     order = ["CW", "CH", "TN", "TC", "DC", "DL", "DO", "C", "T", "D", "exact_match"]
     assert [round(100 * found[name], 2) for name in order] == printed(official["printed"])
 
@@ -50,7 +50,7 @@ def test_published_predictions_for_nextqa_get_their_published_accuracy(shared):
     given = json.loads(gzip.decompress(path.read_bytes()))
     predictions = [row[f"a{given[row['video'] + '_' + row['qid']]['prediction']}"] for row in rows]
     answers = [row[f"a{row['answer']}"] for row in rows]
-    found = nextqa_mc.score(asked([row["type"] for row in rows], answers), predictions)
+    found = get_task("nextqa_mc").score(asked([row["type"] for row in rows], answers), predictions)
     assert [round(100 * found[name], 2) for name in ("exact_match", "C", "T", "D")] == [49.74, 46.26, 50.74, 59.33]
 
 

@@ -1,0 +1,183 @@
+"""Schema of a recipe: every key of a training run, its type, range and default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from mirasol.data.augment import AugmentConfig
+from mirasol.tasks import get_task
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _known_task(name: str) -> str:
+    get_task(name)
+    return name
+
+
+class Section(BaseModel):
+    """Frozen keys; an unknown key, another type or a value out of range is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class LoraRecipe(Section):
+    """Low-rank adapters on the language model in the text decoder, whose own weights are then frozen."""
+
+    rank: AtLeastOne = 16
+    alpha: Positive = 32.0
+    dropout: BelowOne = 0.0
+
+
+Part = Literal["video_encoder", "audio_encoder", "combiner", "temporal_model", "language_model"]
+
+
+class ModelRecipe(Section):
+    """Initial weights, a preset with changed fields or a saved checkpoint, and the parts that are not trained."""
+
+    preset: str | None = None  # None: nano, unless there is a checkpoint
+    overrides: dict[str, Any] = {}
+    checkpoint: str | None = None
+    attn_implementation: str = "eager"  # on CPU, faster than sdpa for sequences of a hundred tokens (docs/log.md)
+    freeze: tuple[Part, ...] = ()
+    lora: LoraRecipe | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelRecipe:
+        if self.checkpoint is not None and (self.preset is not None or self.overrides):
+            name, empty = ("preset", "null") if self.preset is not None else ("overrides", "{}")
+            raise ValueError(
+                f"Recipe key model.{name} is {getattr(self, name)!r}, but the model is that of model.checkpoint, "
+                f"{self.checkpoint}: leave one of the two out (model.{name}={empty} or model.checkpoint=null)."
+            )
+        return self
+
+
+class ProcessorRecipe(Section):
+    """Time grid and input sizes. None inherits from the checkpoint, or from the preset when training from scratch."""
+
+    frames_per_second: Positive | None = None
+    num_frames_per_chunk: AtLeastOne | None = None
+    num_mel_frames_per_chunk: AtLeastOne | None = None
+    num_mel_bins: AtLeastOne | None = None
+    image_size: AtLeastOne | None = None
+    crop_fraction: Positive | None = None
+    crop_center: tuple[Share, Share] | None = None  # x, y
+    max_chunks: AtLeastOne | None = None
+    vocab_size: AtLeastOne | None = None
+    model_max_length: AtLeastOne | None = None  # tokens of a question with its answer
+
+
+class SourceRecipe(Section):
+    """Clips of one task: a split to train on, and a split that chooses the best checkpoint."""
+
+    task: Annotated[str, AfterValidator(_known_task)]
+    root: str
+    train_split: str = "train"
+    val_split: str = "val"
+    conditions: tuple[str, ...] | None = None  # of its validation; None: `validation.conditions`
+    clips_per_epoch: AtLeastOne | None = None  # in turn, others each epoch; None: every clip once
+    questions_per_clip: AtLeastOne | None = None  # None: all questions of the clip
+    augmentation: AugmentConfig | None = None  # None: `data.augmentation`
+
+
+class DataRecipe(Section):
+    """Sources that are trained jointly, and how their clips are cached, augmented and loaded."""
+
+    sources: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)] = (
+        SourceRecipe(task="grid", root="data/grid_s1"),
+    )
+    cache: str = "cache"
+    augmentation: AugmentConfig = AugmentConfig()
+    max_train_clips: AtLeastOne | None = None  # of each source
+    num_workers: Annotated[int, Field(ge=0)] = 1
+
+
+class OptimizerRecipe(Section):
+    """Muon (or AdamW alone) with linear warmup and a cosine to `final_learning_rate_fraction`, over both phases."""
+
+    name: Literal["muon", "adamw"] = "muon"
+    learning_rate: Positive = 1e-3
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.98)
+    epsilon: Positive = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup_fraction: BelowOne = 0.05
+    final_learning_rate_fraction: Share = 0.01
+    gradient_clip: Positive = 1.0
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = 0.998  # None: no averaging
+
+
+class ScheduleRecipe(Section):
+    """Epochs of each objective (pretrain 1/1/1, then finetune 10/1/1), clips per step, and when to stop early."""
+
+    pretrain_epochs: Annotated[int, Field(ge=0)] = 4
+    finetune_epochs: Annotated[int, Field(ge=0)] = 60
+    batch_size: AtLeastOne = 16  # clips of each process
+    gradient_accumulation_steps: AtLeastOne = 1
+    time_limit_minutes: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _some_epoch(self) -> ScheduleRecipe:
+        if self.pretrain_epochs + self.finetune_epochs < 1:
+            raise ValueError(
+                f"A run needs at least 1 epoch, found schedule.pretrain_epochs={self.pretrain_epochs} and "
+                f"schedule.finetune_epochs={self.finetune_epochs}: raise one of them."
+            )
+        return self
+
+
+class ValidationRecipe(Section):
+    """Validation by generation: how often, on how many clips, and the metric that chooses the best checkpoint."""
+
+    every_epochs: AtLeastOne = 4
+    batch_size: AtLeastOne = 16
+    max_clips: AtLeastOne | None = None  # of each source
+    conditions: Annotated[tuple[str, ...], Field(min_length=1)] = ("both", "sound", "picture")
+    metric: str = "mean_slots"
+
+
+class ExportRecipe(Section):
+    """Number format and licence of the exported checkpoint."""
+
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    license: str | None = None  # the Hub's identifier, such as apache-2.0; None: the card names no licence
+
+
+class Recipe(Section):
+    """One training run, complete: the same recipe, commit and data give the same checkpoint on the same hardware."""
+
+    output: str = "runs/grid_nano"
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu"] = "auto"
+    bf16: bool | None = None  # None: where the hardware computes in bfloat16 itself, float32 elsewhere
+    logging_steps: AtLeastOne = 1
+    save_steps: AtLeastOne = 200
+    model: ModelRecipe = ModelRecipe()
+    processor: ProcessorRecipe = ProcessorRecipe()
+    data: DataRecipe = DataRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    validation: ValidationRecipe = ValidationRecipe()
+    export: ExportRecipe = ExportRecipe()
+
+    @model_validator(mode="after")
+    def _sources_fit(self) -> Recipe:
+        places = [(source.task, source.root, source.train_split, source.val_split) for source in self.data.sources]
+        if len(set(places)) < len(places):
+            raise ValueError(
+                f"Recipe key data.sources lists a task of the same root and splits twice, found {places}: "
+                "leave one out, and give the other more clips_per_epoch."
+            )
+        for number, source in enumerate(self.data.sources):
+            if (source.clips_per_epoch or 0) % self.schedule.batch_size:
+                raise ValueError(
+                    f"Recipe key data.sources.{number}.clips_per_epoch must be a multiple of schedule.batch_size, "
+                    f"found {source.clips_per_epoch} and {self.schedule.batch_size}: the rest of a batch would be "
+                    "left out."
+                )
+        return self
