@@ -233,7 +233,7 @@ def test_a_tower_of_grey_pictures_is_refused(parts, tmp_path):
     ("overrides", "message"),
     [
         (["video_config.hidden_size=16"], r"norm.weight has the shape \(12,\), but this config gives it \(16,\)"),
-        (["video_config.hiden_size=16"], r'nearest valid key is "video_config.hidden_size"'),
+        (["video_config.hiden_size=16"], r'Config key .*nearest valid key is "video_config.hidden_size"'),
         (["combiner_config.num_latents=999"], "num_latents must not exceed the Combiner's slots"),
         (["audio_config.num_mel_frames=64"], "found 64 and 32. Use shorter chunks"),
         (["eos_token_id=3"], "decide eos_token_id, found eos_token_id=3"),

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirasol.train.recipe_schema import ModelRecipe, ScheduleRecipe
-from mirasol.train.record import open_run
-from mirasol.train.trainer import find_checkpoints
+from mirasol.train.record import find_checkpoints, open_run
 from tests.train.toy import toy_recipe, train_toy
 
 REPOSITORY = Path(__file__).parents[2]

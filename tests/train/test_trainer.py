@@ -10,12 +10,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from mirasol.data.sampler import EpochSampler
 from mirasol.train.optimizer import BatchedMuon
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import OptimizerRecipe, ScheduleRecipe, ValidationRecipe
 from mirasol.train.record import recipe_hash
 from mirasol.train.run import training_arguments
-from mirasol.train.trainer import EpochSampler, MirasolTrainer, _warm_average
+from mirasol.train.trainer import MirasolTrainer, _warm_average
 from tests.train.toy import ToyClips, ToyConfig, ToyModel, collate, toy_recipe, train_toy
 
 
@@ -203,7 +204,7 @@ def test_every_batch_is_of_one_task():
     assert all(len(task) == 1 for task in tasks)
     assert tasks[:10] != sorted(tasks[:10], key=min), "the tasks should take turns"
     assert len({index for batch in batches for index in batch}) == 53, "over epochs, every clip is met"
-    with pytest.raises(ValueError, match="one batch of 16 clips of each task in an epoch, found tasks of 37, 5 clips"):
+    with pytest.raises(ValueError, match="one batch of 16 readable clips of each source in an epoch, found sources of 37, 5"):
         EpochSampler([37, 5], 16, seed=0)
 
 

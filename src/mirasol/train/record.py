@@ -22,6 +22,7 @@ from mirasol.train.recipe import flatten, load_recipe, to_yaml
 from mirasol.train.recipe_schema import Recipe
 
 PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "av", "numpy")
+CHECKPOINT_PREFIX = "checkpoint-"
 # These keys change how a run is carried out, not what it computes: a resumed run may have other values.
 FREE_TO_CHANGE = {
     "output", "device", "logging_steps", "save_steps", "schedule.time_limit_minutes", "data.cache", "data.num_workers",
@@ -54,6 +55,16 @@ def open_run(recipe: Recipe) -> Path:
     launches = json.loads(launches_file.read_text(encoding="utf-8")) if launches_file.is_file() else []
     write_whole(launches_file, json.dumps([*launches, environment()], indent=2) + "\n")
     return folder
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest step first."""
+    return sorted(folder.glob(f"{CHECKPOINT_PREFIX}*"), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step a checkpoint was taken at."""
+    return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
 
 
 def recipe_hash(recipe: Recipe) -> str:

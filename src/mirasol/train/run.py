@@ -21,8 +21,8 @@ from mirasol.files import write_whole
 from mirasol.train.export import export
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
-from mirasol.train.record import check_run, open_run, written_bf16
-from mirasol.train.trainer import MirasolTrainer, find_checkpoints, step_of
+from mirasol.train.record import check_run, find_checkpoints, open_run, step_of, written_bf16
+from mirasol.train.trainer import MirasolTrainer
 
 Validate = Callable[[nn.Module], dict[str, float]]
 

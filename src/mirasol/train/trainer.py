@@ -8,8 +8,7 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +16,18 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler
-from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
+from mirasol.data.sampler import EpochSampler
 from mirasol.evaluate.summary import finite
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
+from mirasol.train.callbacks import MirasolCallback, QuietProgress
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 from mirasol.train.recipe_schema import Recipe
+from mirasol.train.record import CHECKPOINT_PREFIX, find_checkpoints
 
-CHECKPOINT_PREFIX = "checkpoint-"
 EMA_FILE = "ema.pt"
 MONITOR_EVERY = 20  # steps between two looks at whether the latents collapse, which cost one decomposition each
-
-
-class EpochSampler(Sampler[int]):
-    """Indices of the dataset in an order that depends on (seed, epoch) alone, so that a resumed run meets it again.
-
-    Every batch is of one task, because short clips would be padded to the longest of their batch, and because tasks
-    ask unequal numbers of questions: each gives whole batches, and these are shuffled.
-
-    Args:
-        sizes: Rows of each task; the tasks lie end to end.
-        batch_size: Rows that are taken together.
-    """
-
-    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int) -> None:
-        if len(sizes) > 1 and min(sizes) < batch_size:
-            raise ValueError(
-                f"Expected at least one batch of {batch_size} clips of each task in an epoch, found tasks of "
-                f"{', '.join(map(str, sizes))} clips. Lower schedule.batch_size, or give clips_per_epoch to the small."
-            )
-        self.sizes, self.batch_size, self.seed, self.epoch = list(sizes), batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return sum(map(self._num_taken, self.sizes))
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        batches: list[torch.Tensor] = []
-        for start, size in zip(accumulate(self.sizes, initial=0), self.sizes, strict=False):
-            taken = start + torch.randperm(size, generator=generator)[: self._num_taken(size)]
-            batches += taken.split(self.batch_size)
-        if len(self.sizes) > 1:
-            batches = [batches[index] for index in torch.randperm(len(batches), generator=generator)]
-        return iter(torch.cat(batches).tolist())
-
-    def _num_taken(self, size: int) -> int:
-        return size if len(self.sizes) == 1 else size // self.batch_size * self.batch_size
 
 
 class MirasolTrainer(Seq2SeqTrainer):
@@ -275,74 +237,6 @@ class MirasolTrainer(Seq2SeqTrainer):
         """Restores the averaged weights of a checkpoint, which the Trainer's own resume does not know."""
         if self.ema is not None:
             self.ema.load_state_dict(torch.load(checkpoint / EMA_FILE, map_location="cpu", weights_only=True))
-
-
-class MirasolCallback(TrainerCallback):
-    """Phase and epoch at each epoch's start, averaging after each step, when to validate and save, the time limit."""
-
-    def __init__(self, trainer: MirasolTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        if self.trainer.ema is not None:
-            self.trainer.ema.to(args.device)
-
-    def on_epoch_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        # Set here, because accelerate reaches neither the sampler of a resumed run on several processes nor a dataset
-        # whose sampler has epochs too.
-        epoch = int(state.epoch or 0)
-        self.trainer.sampler.set_epoch(epoch)
-        if hasattr(self.trainer.train_dataset, "set_epoch"):
-            self.trainer.train_dataset.set_epoch(epoch)
-        pretraining = epoch < self.trainer.recipe.schedule.pretrain_epochs
-        self.trainer.model.set_objective("pretrain" if pretraining else "finetune")
-        self.trainer._restart_window()
-
-    def on_optimizer_step(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        if self.trainer.ema is not None:
-            self.trainer.ema.update_parameters(self.trainer.model)
-
-    def on_step_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        limit = self.trainer.recipe.schedule.time_limit_minutes
-        if limit is not None:
-            is_over = torch.tensor(time.monotonic() - self.trainer.started > limit * 60, device=args.device)
-            # All processes stop at the same step, or those that go on would wait for the others for ever.
-            if args.world_size > 1:
-                is_over = self.trainer.accelerator.reduce(is_over.float(), reduction="sum")
-            control.should_training_stop |= bool(is_over > 0)
-
-    def on_epoch_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        stops = control.should_training_stop or state.global_step >= state.max_steps
-        every = self.trainer.recipe.validation.every_epochs
-        if self.trainer.validate is not None and (stops or round(state.epoch) % every == 0):
-            control.should_evaluate = True
-        if stops or control.should_evaluate:
-            control.should_save = True
-
-
-class QuietProgress(ProgressCallback):
-    """A progress bar that carries the losses; only validation gets lines of its own."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        if self.training_bar is None or not logs:
-            return
-        if any(name.startswith("eval_") for name in logs):
-            told = ("eval_mean_", "eval_slots_", "eval_sentence_", "eval_exact_match_", "eval_seconds")
-            values = {name: value for name, value in logs.items() if name.startswith(told)}
-            super().on_log(args, state, control, logs={"epoch": logs.get("epoch"), **values}, **kwargs)
-        else:
-            shown = ("loss", "text_loss", "latent_loss", "video_loss", "loader_wait_share")
-            self.training_bar.set_postfix({name: f"{logs[name]:.3f}" for name in shown if name in logs}, refresh=False)
-
-
-def find_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest step first."""
-    return sorted(folder.glob(f"{CHECKPOINT_PREFIX}*"), key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The optimiser step a checkpoint was taken at."""
-    return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
 
 
 def _warm_average(decay: float) -> Callable:

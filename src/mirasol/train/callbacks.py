@@ -1,0 +1,70 @@
+"""Callbacks of the Trainer: phases, averaging, when to validate and save, the time limit, the progress bar."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState
+
+if TYPE_CHECKING:
+    from mirasol.train.trainer import MirasolTrainer
+
+
+class MirasolCallback(TrainerCallback):
+    """Phase and epoch at each epoch's start, averaging after each step, when to validate and save, the time limit."""
+
+    def __init__(self, trainer: MirasolTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if self.trainer.ema is not None:
+            self.trainer.ema.to(args.device)
+
+    def on_epoch_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        # Set here, because accelerate reaches neither the sampler of a resumed run on several processes nor a dataset
+        # whose sampler has epochs too.
+        epoch = int(state.epoch or 0)
+        self.trainer.sampler.set_epoch(epoch)
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(epoch)
+        pretraining = epoch < self.trainer.recipe.schedule.pretrain_epochs
+        self.trainer.model.set_objective("pretrain" if pretraining else "finetune")
+        self.trainer._restart_window()
+
+    def on_optimizer_step(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if self.trainer.ema is not None:
+            self.trainer.ema.update_parameters(self.trainer.model)
+
+    def on_step_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        limit = self.trainer.recipe.schedule.time_limit_minutes
+        if limit is not None:
+            is_over = torch.tensor(time.monotonic() - self.trainer.started > limit * 60, device=args.device)
+            # All processes stop at the same step, or those that go on would wait for the others for ever.
+            if args.world_size > 1:
+                is_over = self.trainer.accelerator.reduce(is_over.float(), reduction="sum")
+            control.should_training_stop |= bool(is_over > 0)
+
+    def on_epoch_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        stops = control.should_training_stop or state.global_step >= state.max_steps
+        every = self.trainer.recipe.validation.every_epochs
+        if self.trainer.validate is not None and (stops or round(state.epoch) % every == 0):
+            control.should_evaluate = True
+        if stops or control.should_evaluate:
+            control.should_save = True
+
+
+class QuietProgress(ProgressCallback):
+    """A progress bar that carries the losses; only validation gets lines of its own."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if self.training_bar is None or not logs:
+            return
+        if any(name.startswith("eval_") for name in logs):
+            told = ("eval_mean_", "eval_slots_", "eval_sentence_", "eval_exact_match_", "eval_seconds")
+            values = {name: value for name, value in logs.items() if name.startswith(told)}
+            super().on_log(args, state, control, logs={"epoch": logs.get("epoch"), **values}, **kwargs)
+        else:
+            shown = ("loss", "text_loss", "latent_loss", "video_loss", "loader_wait_share")
+            self.training_bar.set_postfix({name: f"{logs[name]:.3f}" for name in shown if name in logs}, refresh=False)
