@@ -67,6 +67,17 @@ def test_grid_and_crop_can_be_changed_and_reach_the_exported_processor(recipe, t
     assert parts["train_dataset"].processor.max_chunks == 7
 
 
+def test_a_resumed_run_has_the_tokens_it_began_with(recipe, tmp_path):
+    """Another checkpoint, or other texts, would give the same words other ids."""
+    run = resolve(recipe(f"output={tmp_path / 'run'}"))
+    processor = build_parts(run)["processor"]
+    processor.tokenizer.add_tokens(["copter"])
+    open_run(run, processor)
+    assert "copter" not in build_parts(run)["processor"].tokenizer.get_vocab(), "nothing was trained yet"
+    (tmp_path / "run" / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    assert "copter" in build_parts(run)["processor"].tokenizer.get_vocab()
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mirasol.tasks import Question, Row
 from mirasol.train.recipe_schema import ModelRecipe, ScheduleRecipe
-from mirasol.train.record import find_checkpoints, open_run
+from mirasol.train.record import describe_rows, find_checkpoints, open_run
+from mirasol.train.tokenizer import build_tokenizer
 from tests.train.toy import toy_recipe, train_toy
 
 REPOSITORY = Path(__file__).parents[2]
@@ -75,6 +77,51 @@ def test_a_finished_run_is_left_as_it_is(uninterrupted):
 def test_another_recipe_in_the_same_folder_is_refused(uninterrupted):
     with pytest.raises(ValueError, match=r"another recipe; it differs in seed \(0 there, 1 now\)"):
         train_toy(uninterrupted, seed=1)
+
+
+def test_another_number_of_processes_is_refused_with_both_numbers(uninterrupted, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"a run of 1 process\(es\), found 2 now: a step would take 8 clips .* of 4"):
+        train_toy(uninterrupted)
+
+
+def test_a_run_without_a_checkpoint_may_be_begun_by_other_processes(tmp_path, monkeypatch):
+    recipe = toy_recipe(tmp_path)
+    open_run(recipe)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    open_run(recipe)
+    assert [launch["num_processes"] for launch in json.loads((tmp_path / "environment.json").read_text())] == [1, 2]
+
+
+def test_other_data_is_refused_with_both_counts_only_when_the_run_has_a_checkpoint(tmp_path):
+    def rows(*answers):
+        questions = tuple(Question(str(i), "what?", answer, "open") for i, answer in enumerate(answers))
+        return {"train of jsonl below mine": describe_rows([Row("a", Path("a.mp4"), questions)])}
+
+    open_run(toy_recipe(tmp_path), data=rows("a frog"))
+    no_time = ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=4, time_limit_minutes=0.0)
+    train_toy(tmp_path, data=rows("a dog"), schedule=no_time)
+    for changed in (rows("a cat"), rows("a dog", "a dog"), {}):
+        with pytest.raises(ValueError, match="train of jsonl below mine had 1 clips with 1 questions when it began"):
+            train_toy(tmp_path, data=changed)
+    assert train_toy(tmp_path, data=rows("a dog")).step == NUM_STEPS
+
+
+def test_a_run_keeps_the_processor_it_began_with(tmp_path):
+    train_toy(tmp_path)
+    kept = (tmp_path / "processor" / "tokenizer.json").read_bytes()
+    assert kept == (tmp_path / "best" / "tokenizer.json").read_bytes()
+    open_run(toy_recipe(tmp_path), processor=build_tokenizer(["quite other words, other words"], vocab_size=300))
+    assert (tmp_path / "processor" / "tokenizer.json").read_bytes() == kept
+
+
+def test_fewer_clips_than_a_batch_are_refused_before_there_is_a_run_folder(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="one batch of 15 readable clips of each source in an epoch, found 14 clips"):
+        train_toy(tmp_path / "run", batch_size=15)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match="a batch of 4 clips for each of 4 processes, found 14 clips"):
+        train_toy(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_older_than_a_key_of_the_recipe_goes_on(tmp_path):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -14,10 +15,10 @@ from mirasol.data.sampler import EpochSampler
 from mirasol.train.optimizer import BatchedMuon
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import OptimizerRecipe, ScheduleRecipe, ValidationRecipe
-from mirasol.train.record import recipe_hash
+from mirasol.train.record import find_checkpoints, recipe_hash, step_of
 from mirasol.train.run import training_arguments
 from mirasol.train.trainer import MirasolTrainer, _warm_average
-from tests.train.toy import ToyClips, ToyConfig, ToyModel, collate, toy_recipe, train_toy
+from tests.train.toy import NUM_CLIPS, ToyClips, ToyConfig, ToyModel, collate, toy_recipe, train_toy
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +205,43 @@ def test_every_batch_is_of_one_task():
     assert all(len(task) == 1 for task in tasks)
     assert tasks[:10] != sorted(tasks[:10], key=min), "the tasks should take turns"
     assert len({index for batch in batches for index in batch}) == 53, "over epochs, every clip is met"
-    with pytest.raises(ValueError, match="one batch of 16 readable clips of each source in an epoch, found sources of 37, 5"):
+    with pytest.raises(ValueError, match="one batch of 16 readable clips of each source .* found sources of 37, 5"):
         EpochSampler([37, 5], 16, seed=0)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_clips(tmp_path, accumulation):
+    schedule = ScheduleRecipe(
+        pretrain_epochs=1, finetune_epochs=2, batch_size=3, gradient_accumulation_steps=accumulation
+    )
+    sampler = EpochSampler([NUM_CLIPS], 3, seed=0)
+    sampler.set_epoch(1)
+    order = list(sampler)
+    bad = order[5]  # in the second batch of the second epoch
+    batch = ", ".join(f"clip_{index}" for index in order[3:6])
+    taken = 4 + 1 if accumulation == 1 else 2
+    message = rf"found a loss of nan at step {taken + 1} \(epoch 2\) on the clips {batch}\. That step was not taken"
+    with pytest.raises(ValueError, match=message):
+        train_toy(tmp_path, bad_index=bad, schedule=schedule, save_steps=1)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert max(line["step"] for line in lines) == taken
+    assert all(value is not None for line in lines for value in line.values())
+    (checkpoint,) = find_checkpoints(tmp_path / "checkpoints")
+    assert step_of(checkpoint) == taken
+    for folder in (checkpoint, tmp_path / "best"):
+        weights = load_file(folder / "model.safetensors")
+        assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def test_weights_that_are_not_finite_are_neither_validated_nor_saved(trainer):
+    trainer.validate = lambda model: {"mean_slots": 1.0}
+    with torch.no_grad():
+        trainer.model.norm.bias[3] = float("inf")
+    with pytest.raises(ValueError, match="found NaN or infinity in 1 of them after step 0, norm.bias first"):
+        trainer._save_checkpoint(trainer.model, None)
+    trainer.ema = None
+    with pytest.raises(ValueError, match="Expected finite weights"):
+        trainer.evaluate()
 
 
 def test_a_metric_that_validation_does_not_give_is_named(tmp_path):

@@ -62,16 +62,21 @@ class ToyClips:
 
     cache = SimpleNamespace(bad={"clip_99": "no video track"})
 
-    def __init__(self):
-        self.epoch = 0
+    def __init__(self, bad_index: int | None = None, bad_value: float = float("nan")):
+        self.epoch, self.bad_index, self.bad_value = 0, bad_index, bad_value
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    def row_id(self, index: int) -> str:
+        return f"clip_{index}"
 
     def __len__(self) -> int:
         return NUM_CLIPS
 
     def __getitem__(self, index: int):
+        if index == self.bad_index and self.epoch == 1:
+            return torch.full((NUM_FEATURES,), self.bad_value), index
         generator = torch.Generator().manual_seed(100 * self.epoch + index)
         return torch.randn(NUM_FEATURES, generator=generator), index
 
@@ -102,9 +107,18 @@ def toy_recipe(output: Path, **changes) -> Recipe:
 
 
 def train_toy(
-    output: Path, *, kill_at_step: int | None = None, dropout: float = 0.3, batch_size: int = 4, **changes
+    output: Path,
+    *,
+    kill_at_step: int | None = None,
+    bad_index: int | None = None,
+    data: dict | None = None,
+    dropout: float = 0.3,
+    batch_size: int = 4,
+    **changes,
 ) -> TrainResult:
-    """Trains the toy; with `kill_at_step`, the process ends itself by SIGKILL when that step's batch is asked for."""
+    """Trains the toy, in epoch 1 with NaN for the clip `bad_index`.
+
+    With `kill_at_step`, the process ends itself by SIGKILL when that step's batch is asked for."""
     recipe = toy_recipe(output, **changes)
     if "schedule" not in changes:
         recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"batch_size": batch_size})})
@@ -128,9 +142,10 @@ def train_toy(
         recipe,
         model=model,
         processor=build_tokenizer(["which color is named?"], vocab_size=300),
-        train_dataset=ToyClips(),
+        train_dataset=ToyClips(bad_index),
         collator=collate_or_die,
         validate=validate,
+        data=data,
     )
 
 

@@ -1,5 +1,6 @@
 """Rows of a task as the items of a batch: the chunks of one clip and its tokenised questions."""
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -98,6 +99,10 @@ class ClipDataset(Dataset):
         rng = generator(self.seed, number, row.id)
         return self._varied_item(row, clip, self.augment.at_epoch(self.epoch), rng)
 
+    def row_id(self, index: int) -> str:
+        """Return the id of the clip that is item `index` of this epoch."""
+        return self._row_and_round(index)[0].id
+
     def _row_and_round(self, index: int) -> tuple[Row, int]:
         if self.clips_per_epoch is None:
             return self.rows[index], self.epoch
@@ -154,6 +159,11 @@ class ClipMixture(ConcatDataset):
     def __init__(self, parts: Sequence[ClipDataset]):
         super().__init__(parts)
         self.parts = list(parts)
+
+    def row_id(self, index: int) -> str:
+        """Return the id of the clip that is item `index` of this epoch."""
+        part = bisect.bisect_right(self.cumulative_sizes, index)
+        return self.parts[part].row_id(index - (self.cumulative_sizes[part - 1] if part else 0))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the variations of this epoch from the next item on."""

@@ -22,8 +22,8 @@ class EpochSampler(Sampler[int]):
         if min(sizes) < batch_size:
             found = f"sources of {', '.join(map(str, sizes))}" if len(sizes) > 1 else f"{sizes[0]}"
             raise ValueError(
-                f"Expected at least one batch of {batch_size} readable clips of each source in an epoch, found {found} "
-                "clips. Lower schedule.batch_size, or raise clips_per_epoch of the small source."
+                f"Expected at least one batch of {batch_size} readable clips of each source in an epoch, found "
+                f"{found} clips. Lower schedule.batch_size, or raise clips_per_epoch of the small source."
             )
         self.sizes, self.batch_size, self.seed, self.epoch = list(sizes), batch_size, seed, 0
 
@@ -42,6 +42,11 @@ class EpochSampler(Sampler[int]):
         if len(self.sizes) > 1:
             batches = [batches[index] for index in torch.randperm(len(batches), generator=generator)]
         return iter(torch.cat(batches).tolist())
+
+    def rows_of(self, number: int) -> list[int]:
+        """Return the rows of one batch of this epoch, by its number."""
+        start = number * self.batch_size
+        return list(self)[start : start + self.batch_size]
 
     def _num_taken(self, size: int) -> int:
         return size if len(self.sizes) == 1 else size // self.batch_size * self.batch_size

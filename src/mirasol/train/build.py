@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from mirasol.model.configuration_mirasol import MirasolConfig
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import preset
 from mirasol.settings import reject_unknown_fields, values_that_fit
-from mirasol.tasks import Row, get_task
+from mirasol.tasks import Question, Row, get_task
+from mirasol.tasks.annotations import SHOWN
 from mirasol.train.adapt import adapt
 from mirasol.train.recipe_schema import Recipe
+from mirasol.train.record import PROCESSOR, describe_rows, is_begun
 from mirasol.train.resolve import changed_processor, saved_processor
 from mirasol.train.tokenizer import build_tokenizer
 from mirasol.train.validation import build_validation, check_validation
@@ -34,18 +38,26 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         train_rows[source] = train_rows[source][: recipe.data.max_train_clips]
         val_rows[source] = runner.load_rows(source.task, source.root, source.val_split)[: recipe.validation.max_clips]
         _require_apart(train_rows[source], val_rows[source], source.root)
-    if recipe.model.checkpoint is None:
+    kept = Path(recipe.output) / PROCESSOR
+    if is_begun(Path(recipe.output)) and kept.is_dir():
+        processor = MirasolProcessor.from_pretrained(kept)
+    elif recipe.model.checkpoint is None:
         texts = [text for source in sources for text in training_texts(recipe, source.task, train_rows[source])]
         processor = build_processor(recipe, texts)
+    else:
+        processor = changed_processor(saved_processor(recipe.model.checkpoint), recipe.processor)
+    if recipe.model.checkpoint is None:
         config = model_config(recipe, processor)
         config._attn_implementation = recipe.model.attn_implementation
         model = MirasolForConditionalGeneration(config)
     else:
-        processor = changed_processor(saved_processor(recipe.model.checkpoint), recipe.processor)
         model = MirasolForConditionalGeneration.from_pretrained(
             recipe.model.checkpoint, dtype="float32", attn_implementation=recipe.model.attn_implementation
         )
     processor.check_model_config(model.config)
+    for source in sources:
+        check_texts(processor, train_rows[source], source.root)
+        check_texts(processor, val_rows[source], source.root, with_answers=False)
     adapt(model, recipe.model)
     datasets = [
         ClipDataset(
@@ -66,7 +78,35 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         "train_dataset": ClipMixture(datasets) if len(datasets) > 1 else datasets[0],
         "collator": MirasolCollator(processor.pad_token_id),
         "validate": build_validation(recipe, processor, val_rows),
+        "data": {
+            f"{split} of {source.task} below {source.root}": describe_rows(rows)
+            for source, dataset in zip(sources, datasets, strict=True)
+            for split, rows in ((source.train_split, dataset.rows), (source.val_split, val_rows[source]))
+        },
     }
+
+
+def check_texts(processor: MirasolProcessor, rows: Sequence[Row], root: str, with_answers: bool = True) -> None:
+    """Refuses, before training, questions that do not fit into the decoder's context with (or before) their answer."""
+    questions = [(row, question) for row in rows for question in row.questions]
+
+    def tokenize(chosen: Sequence[tuple[Row, Question]]) -> None:
+        answers = [question.answer for _, question in chosen] if with_answers else None
+        processor.tokenize_questions([question.text for _, question in chosen], answers)
+
+    with contextlib.suppress(ValueError):
+        return tokenize(questions)
+    refused = []
+    for row, question in questions:
+        try:
+            tokenize([(row, question)])
+        except ValueError as error:
+            refused.append(f"{question.id} ({row.media}): {error}")
+    listed = "\n  ".join([*refused[:SHOWN], *(["..."] if len(refused) > SHOWN else [])])
+    raise ValueError(
+        f"Expected texts that fit into the context, found {len(refused)} of {len(questions)} questions below {root} "
+        f"that do not. Shorten them, or for a new model raise processor.model_max_length:\n  {listed}"
+    )
 
 
 def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:

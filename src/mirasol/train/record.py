@@ -12,17 +12,21 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mirasol.files import write_whole
+from mirasol.tasks import Row
 from mirasol.train.recipe import flatten, load_recipe, to_yaml
 from mirasol.train.recipe_schema import Recipe
 
 PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "av", "numpy")
 CHECKPOINT_PREFIX = "checkpoint-"
+LAUNCHES = "environment.json"
+PROCESSOR = "processor"
 # These keys change how a run is carried out, not what it computes: a resumed run may have other values.
 FREE_TO_CHANGE = {
     "output", "device", "logging_steps", "save_steps", "schedule.time_limit_minutes", "data.cache", "data.num_workers",
@@ -31,10 +35,59 @@ FREE_TO_CHANGE = {
 
 
 def check_run(recipe: Recipe) -> None:
-    """Refuses a run folder that holds a run of another recipe."""
-    written = Path(recipe.output) / "recipe.yaml"
-    if written.is_file():
-        _require_same(recipe, written)
+    """Refuses a run folder of another recipe, or one that another number of processes has to resume."""
+    folder = Path(recipe.output)
+    if (folder / "recipe.yaml").is_file():
+        _require_same(recipe, folder / "recipe.yaml")
+    if is_begun(folder) and (launches := _launches(folder)):
+        then, now = launches[-1]["num_processes"], num_processes()
+        if then != now:
+            raise ValueError(
+                f"{folder} holds a run of {then} process(es), found {now} now: a step would take "
+                f"{now * recipe.schedule.batch_size} clips instead of {then * recipe.schedule.batch_size}, and the "
+                f"epochs would shift. Start it with {then} process(es) (torchrun --nproc-per-node {then}), or begin a "
+                f"new run from it with output=NEW_FOLDER model.checkpoint={folder / 'best'}."
+            )
+
+
+def check_data(folder: Path, data: dict[str, Any]) -> None:
+    """Refuses to resume a run on other rows than it was begun on, because its epochs would be of other clips."""
+    written = folder / "data.json"
+    if not is_begun(folder) or not written.is_file():
+        return
+    began = json.loads(written.read_text(encoding="utf-8"))
+    for name in sorted(began | data):
+        then, now = began.get(name), data.get(name)
+        if then != now:
+            described = [
+                "nothing" if rows is None else f"{rows['clips']} clips with {rows['questions']} questions"
+                for rows in (then, now)
+            ]
+            raise ValueError(
+                f"{folder} holds a run on other data: {name} had {described[0]} when it began, and has {described[1]} "
+                "now, or their texts or files differ. Restore the data, or begin a new run from it with "
+                f"output=NEW_FOLDER model.checkpoint={folder / 'best'}."
+            )
+
+
+def describe_rows(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the number of clips and questions, and a hash of all that training and validation read of them."""
+    texts = [[row.id, row.media.name, row.segment, [[q.text, q.answer] for q in row.questions]] for row in rows]
+    return {
+        "clips": len(rows),
+        "questions": sum(len(row.questions) for row in rows),
+        "sha256": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
+    }
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether the run folder has a checkpoint to resume from."""
+    return bool(find_checkpoints(folder / "checkpoints"))
+
+
+def num_processes() -> int:
+    """Return the number of processes of this launch, as torchrun says it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def written_bf16(recipe: Recipe) -> bool | None:
@@ -43,18 +96,28 @@ def written_bf16(recipe: Recipe) -> bool | None:
     return load_recipe(written).bf16 if written.is_file() else None
 
 
-def open_run(recipe: Recipe) -> Path:
-    """The run folder, holding recipe.yaml and environment.json; an existing one must be of the same recipe."""
+def open_run(recipe: Recipe, processor: Any = None, data: dict[str, Any] | None = None) -> Path:
+    """The run folder with recipe, environment, rows (data.json) and processor; an existing one must be of the same.
+
+    The processor is kept from the start on, because a resumed run must have the same tokens.
+    """
     check_run(recipe)
     folder = Path(recipe.output)
     written = folder / "recipe.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "checkpoints.partial", ignore_errors=True)
     write_whole(written, to_yaml(recipe))
-    launches_file = folder / "environment.json"
-    launches = json.loads(launches_file.read_text(encoding="utf-8")) if launches_file.is_file() else []
-    write_whole(launches_file, json.dumps([*launches, environment()], indent=2) + "\n")
+    write_whole(folder / LAUNCHES, json.dumps([*_launches(folder), environment()], indent=2) + "\n")
+    if not is_begun(folder):
+        write_whole(folder / "data.json", json.dumps(data or {}, indent=2) + "\n")
+        if processor is not None:
+            processor.save_pretrained(folder / PROCESSOR)
     return folder
+
+
+def _launches(folder: Path) -> list[dict[str, Any]]:
+    file = folder / LAUNCHES
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -83,7 +146,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "hardware": hardware(),
         "num_threads": torch.get_num_threads(),
-        "num_processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "num_processes": num_processes(),
     }
 
 

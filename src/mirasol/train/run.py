@@ -21,8 +21,8 @@ from mirasol.files import write_whole
 from mirasol.train.export import export
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
-from mirasol.train.record import check_run, find_checkpoints, open_run, step_of, written_bf16
-from mirasol.train.trainer import MirasolTrainer
+from mirasol.train.record import LAUNCHES, check_data, check_run, find_checkpoints, open_run, step_of, written_bf16
+from mirasol.train.trainer import MirasolTrainer, sampler_of
 
 Validate = Callable[[nn.Module], dict[str, float]]
 
@@ -75,11 +75,16 @@ def fit(
     train_dataset: Any,
     collator: Callable,
     validate: Validate | None = None,
+    data: dict[str, Any] | None = None,
 ) -> TrainResult:
     """Trains `model` in the recipe's run folder, from its newest whole checkpoint if there is one."""
     logging.disable_progress_bar()  # of every file written; the bar of the steps is another one
     origin = started_from(recipe.model.checkpoint)  # now: another run may replace that folder
-    folder = open_run(recipe) if _is_main() else Path(recipe.output)
+    folder = Path(recipe.output)
+    check_data(folder, data or {})
+    sampler_of(train_dataset, recipe)  # before there is a run folder, because too few clips are refused
+    if _is_main():
+        open_run(recipe, processor, data)
     checkpoints = find_checkpoints(folder / "checkpoints")
     resume_from = checkpoints[-1] if checkpoints else None
     resumed_step = step_of(resume_from) if resume_from else 0
@@ -87,7 +92,7 @@ def fit(
     started = time.monotonic() - 60 * minutes_before
 
     def keep_best(best: nn.Module, metrics: dict[str, float], step: int) -> None:
-        launch = json.loads((folder / "environment.json").read_text(encoding="utf-8"))[-1]
+        launch = json.loads((folder / LAUNCHES).read_text(encoding="utf-8"))[-1]
         record = {
             **launch,
             "step": step,

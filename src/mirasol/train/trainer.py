@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import time
 from collections import defaultdict
@@ -24,7 +25,7 @@ from mirasol.model.modeling_mirasol_temporal import collapse_statistics
 from mirasol.train.callbacks import MirasolCallback, QuietProgress
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 from mirasol.train.recipe_schema import Recipe
-from mirasol.train.record import CHECKPOINT_PREFIX, find_checkpoints
+from mirasol.train.record import CHECKPOINT_PREFIX, find_checkpoints, num_processes
 
 EMA_FILE = "ema.pt"
 MONITOR_EVERY = 20  # steps between two looks at whether the latents collapse, which cost one decomposition each
@@ -51,6 +52,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         self.started = started  # time.monotonic() minus what earlier launches of this run took
         self._sums: dict[str, float] = defaultdict(float)
         self._num_batches = 0
+        self._step_losses: list[torch.Tensor] = []
         self._monitor: dict[str, float] = {}
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
         self._saving_to: Path | None = None
@@ -104,9 +106,7 @@ class MirasolTrainer(Seq2SeqTrainer):
     # -- data: order and augmentation follow (seed, epoch), and the time the loader costs is measured
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        tasks = getattr(self.train_dataset, "parts", [self.train_dataset])
-        sizes = [len(task) for task in tasks]
-        self.sampler = EpochSampler(sizes, self._train_batch_size, self.recipe.seed)
+        self.sampler = sampler_of(self.train_dataset, self.recipe)
         return self.sampler
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
@@ -136,6 +136,47 @@ class MirasolTrainer(Seq2SeqTrainer):
         if self.state.global_step % MONITOR_EVERY == 0 and outputs.get("encoder_outputs") is not None:
             self._monitor = self._collapse(outputs.encoder_outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward and backward of one micro-batch, whose loss is kept until the step is known to be finite."""
+        loss = super().training_step(*args, **kwargs)
+        self._step_losses.append(loss)
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
+        """The gradient's norm; a step whose losses or gradients are not finite ends the run before it is taken."""
+        norm = super()._clip_grad_norm(model)
+        losses = torch.stack([*self._step_losses, torch.as_tensor(norm, device=self.args.device)])
+        self._step_losses.clear()
+        if not losses.isfinite().all():
+            raise ValueError(self._not_finite(losses.tolist()))
+        return norm
+
+    def _not_finite(self, losses: list[float]) -> str:
+        *losses, norm = losses
+        bad = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
+        found = f"a loss of {losses[bad[0]]}" if bad else f"a norm of {norm}"
+        args, step = self.args, self.state.global_step
+        num_batches = len(self.sampler) // self.sampler.batch_size // args.world_size
+        steps_per_epoch = math.ceil(num_batches / args.gradient_accumulation_steps)
+        batches = [step % steps_per_epoch * args.gradient_accumulation_steps + i for i in bad or range(len(losses))]
+        rows = [row for batch in batches for row in self.sampler.rows_of(batch * args.world_size + args.process_index)]
+        clips = ", ".join(self.train_dataset.row_id(row) for row in rows)
+        return (
+            f"Expected a finite loss and gradient, found {found} at step {step + 1} "
+            f"(epoch {step // steps_per_epoch + 1}) on the clips {clips}. That step was not taken and nothing was "
+            "saved after it: look at these clips, or lower optimizer.learning_rate in a new run; the same command "
+            "resumes from the last checkpoint."
+        )
+
+    def _require_finite(self, model: nn.Module) -> None:
+        """Refuses to validate, save or export weights that are not finite."""
+        broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+        if broken:
+            raise ValueError(
+                f"Expected finite weights, found NaN or infinity in {len(broken)} of them after step "
+                f"{self.state.global_step}, {broken[0]} first; they are not saved. Lower optimizer.learning_rate."
+            )
 
     @torch.no_grad()
     def _collapse(self, encoded: Any) -> dict[str, float]:
@@ -181,6 +222,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         """Metrics of answers generated on val, each under `eval_`."""
         start = time.perf_counter()
         model = self.best_weights
+        self._require_finite(model)
         was_training = model.training
         with self._random_state_kept(), torch.no_grad(), self.compute_loss_context_manager():
             model.eval()
@@ -215,6 +257,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         return str(self._saving_to or self.args.output_dir)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._require_finite(self.model)
         name = f"{CHECKPOINT_PREFIX}{self.state.global_step}"
         self._saving_to = self.run_dir / "checkpoints.partial"
         super()._save_checkpoint(model, trial)
@@ -237,6 +280,18 @@ class MirasolTrainer(Seq2SeqTrainer):
         """Restores the averaged weights of a checkpoint, which the Trainer's own resume does not know."""
         if self.ema is not None:
             self.ema.load_state_dict(torch.load(checkpoint / EMA_FILE, map_location="cpu", weights_only=True))
+
+
+def sampler_of(dataset: Any, recipe: Recipe) -> EpochSampler:
+    """The order of a dataset's clips; sources that cannot fill a batch of every process are refused."""
+    sizes = [len(part) for part in getattr(dataset, "parts", [dataset])]
+    sampler = EpochSampler(sizes, recipe.schedule.batch_size, recipe.seed)
+    if len(sampler) < recipe.schedule.batch_size * num_processes():
+        raise ValueError(
+            f"Expected a batch of {recipe.schedule.batch_size} clips for each of {num_processes()} processes, found "
+            f"{len(sampler)} clips in an epoch: lower schedule.batch_size, or start fewer processes."
+        )
+    return sampler
 
 
 def _warm_average(decay: float) -> Callable:
