@@ -1,6 +1,7 @@
 """What the trainer adds: every loss apart, phases, averaged weights, no decay where none belongs, the best kept."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from mirasol.data.sampler import EpochSampler
+from mirasol.train.callbacks import MirasolCallback
 from mirasol.train.optimizer import BatchedMuon
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import OptimizerRecipe, ScheduleRecipe, ValidationRecipe
@@ -179,6 +182,65 @@ def test_the_average_is_the_one_written_by_hand():
         weight = model.weight.detach()
         expected = weight.clone() if expected is None else decay * expected + (1 - decay) * weight
     torch.testing.assert_close(average.module.weight.detach(), expected)
+
+
+def test_the_averaged_weights_follow_every_step_with_the_decay_of_the_recipe(tmp_path):
+    trainer = toy_trainer(tmp_path, optimizer=OptimizerRecipe(learning_rate=1e-2, ema_decay=0.6))
+    expected: dict[str, torch.Tensor] = {}
+
+    class ByHand(TrainerCallback):
+        updates = 0
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            decay = min(0.6, (1 + self.updates) / (10 + self.updates))
+            for name, weight in model.named_parameters():
+                now = weight.detach().clone()
+                expected[name] = now if self.updates == 0 else decay * expected[name] + (1 - decay) * now
+            self.updates += 1
+
+    trainer.add_callback(ByHand())
+    trainer.train()
+    averaged = trainer.best_weights
+    assert averaged is trainer.ema.module and averaged is not trainer.model
+    for name, weight in averaged.named_parameters():
+        torch.testing.assert_close(weight.detach(), expected[name])
+        assert not torch.equal(weight, dict(trainer.model.named_parameters())[name])
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_betas_epsilon_and_clipping_of_the_recipe_reach_the_step(tmp_path, name):
+    optimizer = OptimizerRecipe(name=name, betas=(0.7, 0.8), epsilon=1e-5, gradient_clip=0.01)
+    trainer = toy_trainer(tmp_path, optimizer=optimizer)
+    norms = []
+
+    class Norms(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+            gradients = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+            norms.append(torch.cat(gradients).norm().item())
+
+    trainer.add_callback(Norms())
+    trainer.train()
+    assert len(norms) == 9 and all(norm == pytest.approx(0.01, rel=1e-3) for norm in norms)
+    with_betas = [group for group in trainer.optimizer.param_groups if "betas" in group]
+    assert with_betas
+    assert {(group["betas"], group["eps"]) for group in with_betas} == {((0.7, 0.8), 1e-5)}
+
+
+def test_the_learning_rate_warms_up_and_falls_to_the_fraction_of_the_recipe(tmp_path):
+    optimizer = OptimizerRecipe(learning_rate=0.01, warmup_fraction=1 / 3, final_learning_rate_fraction=0.2)
+    train_toy(tmp_path, optimizer=optimizer)
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
+    expected = [0.01 * step / 3 for step in range(3)] + [0.01 * (0.2 + 0.8 * value) for value in cosine]
+    assert [line["learning_rate"] for line in lines_of(tmp_path, "learning_rate")] == pytest.approx(expected)
+
+
+def test_order_variations_and_objective_follow_the_epoch_of_a_resumed_run(trainer):
+    trainer.get_train_dataloader()
+    (callback,) = [each for each in trainer.callback_handler.callbacks if isinstance(each, MirasolCallback)]
+    for epoch, weight in ((0.5, 1.0), (2.25, 10.0)):
+        callback.on_epoch_begin(trainer.args, TrainerState(epoch=epoch), TrainerControl())
+        assert trainer.sampler.epoch == trainer.train_dataset.epoch == int(epoch)
+        assert trainer.model.weight == weight
 
 
 def test_the_order_of_clips_follows_seed_and_epoch_alone():
