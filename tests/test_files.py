@@ -2,7 +2,7 @@
 
 import pytest
 
-from mirasol.files import replace_folder, whole_folder, write_whole
+from mirasol.files import replace_folder, shared_folder, whole_folder, write_whole
 
 
 def names(folder) -> list[str]:
@@ -57,3 +57,20 @@ def test_what_a_kill_left_is_not_in_the_next_folder(tmp_path):
     replace_folder(tmp_path / "next", tmp_path / "best")
     assert names(tmp_path) == ["best"]
     assert names(tmp_path / "best") == []
+
+
+def test_of_two_that_make_a_shared_folder_at_once_the_first_one_stays(tmp_path):
+    folder = tmp_path / "cache" / "key"
+    with shared_folder(folder) as late:
+        with shared_folder(folder) as early:
+            (early / "early").touch()
+        (late / "late").touch()
+    assert names(folder) == ["early"]
+    assert names(folder.parent) == ["key"]
+
+
+def test_a_shared_folder_that_could_not_be_filled_is_not_there(tmp_path):
+    with pytest.raises(ValueError), shared_folder(tmp_path / "cache" / "key") as partial:
+        (partial / "half").touch()
+        raise ValueError
+    assert names(tmp_path / "cache") == []

@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 GRID_ROOT = "data/grid_s1"  # of a checkout: the clips of the default task
+REPORT = "report.html"
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -29,6 +31,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     replace_folder(partial, folder)
+
+
+@contextmanager
+def shared_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which several processes may make alike at once: the first one's stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield partial
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def replace_folder(partial: Path, folder: Path) -> None:

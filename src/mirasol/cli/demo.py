@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mirasol.cli.base import AsJson, Checkpoint, command, imports, show
-from mirasol.files import GRID_ROOT
+from mirasol.files import GRID_ROOT, REPORT
 
 
 @command("mirasol demo")
@@ -13,7 +13,7 @@ def demo(
     checkpoint: Checkpoint = None,
     root: Annotated[str, typer.Option(metavar="FOLDER", help="GRID clips.")] = GRID_ROOT,
     max_clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N test clips.")] = None,
-    output: Annotated[str, typer.Option(metavar="FILE", help="The page.")] = "report.html",
+    output: Annotated[str, typer.Option(metavar="FILE", help="The page.")] = REPORT,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate the shipped checkpoint and write a report."""

@@ -9,9 +9,6 @@ import gc
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +20,7 @@ from tqdm import tqdm
 from mirasol.chunks.time_grid import TOLERANCE_SECONDS
 from mirasol.features import MirasolVideoProcessor
 from mirasol.features.image_processing_mirasol import check_crop
+from mirasol.files import shared_folder
 from mirasol.media import WHOLE, Clip, Crop, MediaError, MediaInfo, read_clip
 from mirasol.tasks import Row, segment_of
 
@@ -61,16 +59,11 @@ class ClipCache:
         key = hashlib.sha256(json.dumps([settings, digests], sort_keys=True).encode()).hexdigest()[:16]
         folder = Path(root) / key
         if not (folder / "index.json").is_file():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
-            try:
+            with shared_folder(folder) as partial:
                 _write(partial, rows, image_processor, squares, frames_per_second, progress)
                 # Decoders hold threads until they are collected. A forked worker that collected one inherited from
                 # here would wait for ever for threads it does not have.
                 gc.collect()
-                _move(partial, folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
         cache = cls(folder)
         if cache.bad:
             listed = "; ".join(f"{row_id}: {reason}" for row_id, reason in list(cache.bad.items())[:5])
@@ -150,14 +143,6 @@ def _write(partial: Path, rows, image_processor, squares, frames_per_second, pro
             first_byte, first_sample = first_byte + num_frames * size * size * 3, first_sample + num_samples
     (partial / "bad_clips.json").write_text(json.dumps(bad, indent=1))
     (partial / "index.json").write_text(json.dumps({"clips": clips, "bad": bad}))
-
-
-def _move(partial: Path, folder: Path) -> None:
-    try:
-        os.replace(partial, folder)
-    except OSError:  # another process was first; its folder is whole and equal
-        if not (folder / "index.json").is_file():
-            raise
 
 
 def _digest(path: Path) -> str:

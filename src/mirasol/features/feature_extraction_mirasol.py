@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
-SAMPLING_RATE = 16_000
+from mirasol.media.types import SAMPLING_RATE
+
 WINDOW_SAMPLES = 400  # 25 ms
 HOP_SAMPLES = 160  # 10 ms: one mel frame
 LOOKBACK_SAMPLES = WINDOW_SAMPLES - HOP_SAMPLES  # 15 ms that a mel frame reads before its own 10 ms

@@ -4,7 +4,8 @@ import numpy as np
 import soxr
 from jaxtyping import Float32
 
-SAMPLING_RATE = 16_000
+from mirasol.media.types import SAMPLING_RATE
+
 BLOCK_SECONDS = 10
 CONTEXT_SECONDS = 1  # before and after a block; soxr's filter reaches 0.12 s at most
 

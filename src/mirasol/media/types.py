@@ -9,6 +9,7 @@ from jaxtyping import Float32, Float64, UInt8
 Source = str | Path | bytes
 Crop = tuple[float, float, float]  # side of a square as a part of the shorter side, its centre as parts of both: x, y
 WHOLE: Crop = (1.0, 0.5, 0.5)  # the largest square
+SAMPLING_RATE = 16_000  # Hz of every waveform that is read, and of the log-mel
 
 
 class MediaError(ValueError):
@@ -54,7 +55,7 @@ class Clip:
     frames: UInt8[np.ndarray, "frame height width channel"] | None  # RGB, upright, native size
     frame_times: Float64[np.ndarray, " frame"] | None  # presentation seconds, increasing
     waveform: Float32[np.ndarray, " sample"] | None  # mean of the native channels
-    sampling_rate: int = 16_000
+    sampling_rate: int = SAMPLING_RATE
     audio_start: float = 0.0  # seconds of waveform[0]
     duration: float = 0.0  # seconds where the last used track ends
     warnings: list[str] = field(default_factory=list)

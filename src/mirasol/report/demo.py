@@ -23,7 +23,7 @@ from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import CONDITIONS, Condition, swap_partners
 from mirasol.evaluate.runner import Evaluation, evaluate_rows, train_rows
 from mirasol.evaluate.summary import Prediction
-from mirasol.files import GRID_ROOT, write_whole
+from mirasol.files import GRID_ROOT, REPORT, write_whole
 from mirasol.report.labelled_sets import measure_sets, sets_html
 from mirasol.report.page import (
     AccuracyRow,
@@ -79,7 +79,7 @@ def measured(name: str, what: str, entry: dict[str, Any]) -> str:
 def demo(
     checkpoint: str | Path | None = None,
     root: str | Path = GRID_ROOT,
-    output: str | Path = "report.html",
+    output: str | Path = REPORT,
     max_clips: int | None = None,
 ) -> Demo:
     """Measures on the GRID test clips with picture and sound, either alone, and swapped sound, and the shipped

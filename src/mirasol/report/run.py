@@ -16,7 +16,7 @@ from mirasol import __version__
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.summary import AUDIT_NAMES, Prediction
-from mirasol.files import write_whole
+from mirasol.files import REPORT, write_whole
 from mirasol.media import Clip
 from mirasol.report.drawing import image_uri, interval_plot, spectrogram_uri
 from mirasol.report.page import facts_html, percent, render, shorten, table
@@ -51,7 +51,7 @@ def write_report(
         "questions answered": f"{len(predictions):,}",
     }
     name = info.title if info is not None else metrics["task"]
-    path = folder / "report.html"
+    path = folder / REPORT
     page = render(
         "run.html",
         title=html.escape(f"{name}: {metrics['split']}"),
