@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mirasol.data.augment import AugmentConfig
+from mirasol.files import GRID_ROOT
 from mirasol.tasks import get_task
 
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -90,7 +91,7 @@ class DataRecipe(Section):
     """Sources that are trained jointly, and how their clips are cached, augmented and loaded."""
 
     sources: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)] = (
-        SourceRecipe(task="grid", root="data/grid_s1"),
+        SourceRecipe(task="grid", root=GRID_ROOT),
     )
     cache: str = "cache"
     augmentation: AugmentConfig = AugmentConfig()
