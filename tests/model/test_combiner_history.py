@@ -5,7 +5,7 @@ import torch
 from einops import rearrange
 
 from mirasol.model.modeling_mirasol_combiner import history_mask, previous_chunks, slot_mask
-from mirasol.model.modeling_mirasol_layers import rotary_angle
+from mirasol.model.modeling_mirasol_layers import rotary
 from tests.model.test_combiner_kinds import HISTORY, features, model_of
 from tests.model.test_masks import drawn
 from tests.model.tiny import BATCH, LATENTS, MANY_CHUNKS, tiny_model
@@ -81,9 +81,9 @@ def test_history_equals_one_block_mask_over_the_whole_sequence():
         real = video_mask | audio_mask
         mask = torch.stack([whole_mask(real[row], own[row], HISTORY, LATENTS) for row in range(BATCH)])[:, None]
         position = torch.arange(MANY_CHUNKS).repeat_interleave(slots.shape[2])
-        angle = rotary_angle(position[None], 10, combiner.config.rope_theta)
+        rotation = rotary(position[None], 10, combiner.config.rope_theta, sequence.dtype)
         for layer in combiner.layers:
-            sequence = layer(sequence, mask, angle)
+            sequence = layer(sequence, mask, rotation)
         expected = rearrange(combiner.norm(sequence), "b (chunk slot) dim -> b chunk slot dim", chunk=MANY_CHUNKS)
 
     # rotary by distance and by number differ in rounding, and so do sums over 14 and 500 keys

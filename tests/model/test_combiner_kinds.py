@@ -5,7 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
-from mirasol.model.modeling_mirasol import COMBINERS, MirasolForConditionalGeneration
+from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
+from mirasol.model.modeling_mirasol_encoder import COMBINERS
 from tests.model.tiny import BATCH, CHUNKS, LATENTS, MANY_CHUNKS, media, questions, select, tiny_config, tiny_model
 
 HISTORY = 3

@@ -37,6 +37,8 @@ from tests.model.tiny import tiny_config, tiny_model
             {"combiner_config": {"combiner_type": "ttm", "memory_size": 7}},
             ["memory_size=7", "num_latents=11", "Raise memory_size or lower num_latents"],
         ),
+        ({"temporal_config": {"window_chunks": 0}}, ["at least 1", "None for all chunks", "window_chunks=0"]),
+        ({"text_config": {"window_chunks": 0}}, ["at least 1", "None for all chunks", "window_chunks=0"]),
         ({"video_config": {"num_attention_heads": 5}}, ["hidden_size=12", "num_attention_heads=5"]),
         ({"temporal_config": {"num_attention_heads": 4}}, ["hidden_size=20", "num_attention_heads=4", "size 5"]),
         ({"text_config": {"num_key_value_heads": 3}}, ["num_attention_heads=4", "num_key_value_heads=3"]),

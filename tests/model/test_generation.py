@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import EncoderDecoderCache, StaticCache
 
-from tests.model.tiny import BATCH, BOS, CHUNKS, EOS, PAD, TOKENS, VOCAB, media, questions, select, tiny_model
+from tests.model.tiny import BATCH, BOS, CHUNKS, EOS, LATENTS, PAD, TOKENS, VOCAB, media, questions, select, tiny_model
 
 LENGTHS = [7, 4]  # tokens of the prompts
 DECODING = {
@@ -63,13 +63,16 @@ def test_cached_steps_equal_one_forward(model, step):
 
 
 def test_keys_of_the_latents_are_projected_once(model):
+    """And once more the codes of their times, which a stream adds anew at each question."""
     calls = []
-    hook = model.model.decoder.layers[0].cross_attention.k_proj.register_forward_hook(lambda *args: calls.append(1))
+    hook = model.model.decoder.layers[0].cross_attention.k_proj.register_forward_hook(
+        lambda module, inputs, output: calls.append(tuple(output.shape[:3]))
+    )
     ids = answer(model, **short_clips(), **prompts(), eos_token_id=None)
     hook.remove()
 
     assert ids.shape[1] == max(LENGTHS) + 9
-    assert len(calls) == 1
+    assert calls == [(BATCH, CHUNKS, LATENTS), (BATCH, CHUNKS, 1)]
 
 
 @pytest.mark.parametrize("kind", DECODING)

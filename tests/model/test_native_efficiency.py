@@ -117,9 +117,9 @@ def test_latents_are_projected_once_for_all_words_and_beams(options):
     ids = answer(model, **short_clips(), **prompts(), eos_token_id=None, **options)
 
     assert ids.shape[1] == prompts()["decoder_input_ids"].shape[1] + 9
-    for calls in (*projections, times):
-        assert len(calls) == 1
-        assert calls[0].shape[0] == BATCH  # rows are clips, not beams
+    for calls, count in [*((calls, 2) for calls in projections), (times, 1)]:  # latents and codes of their times
+        assert len(calls) == count
+        assert {len(output) for output in calls} == {BATCH}  # rows are clips, not beams
 
 
 def test_beams_share_keys_and_values_of_their_clip(model):

@@ -119,12 +119,13 @@ def test_cross_attention_by_hand():
     """Text of clip b attends to the latents of clip b, head by head, each key/value head serving two query heads."""
     model = tiny_model(attention="eager")
     layer = model.model.decoder.layers[0].cross_attention
-    text, latents = torch.randn(2 * BATCH, 3, 16), torch.randn(BATCH, 7, 20)
-    mask = torch.ones(BATCH, 7, dtype=torch.bool)
+    text, latents, times = torch.randn(2 * BATCH, 3, 16), torch.randn(BATCH, 3, 2, 20), torch.randn(BATCH, 3, 1, 20)
+    mask = torch.ones(BATCH, 6, dtype=torch.bool)
     mask[1, 4:] = False
 
     with torch.no_grad():
-        found, _ = layer(text, latents, mask, None)
+        found, _ = layer(text, latents, times, None, mask, None)
+        latents = (latents + times).flatten(1, 2)  # both latents of a chunk get the code of its time
         for row in range(2 * BATCH):
             clip, heads = row // 2, []
             keys = rearrange(layer.k_proj(latents[clip][mask[clip]]), "k (h d) -> h k d", h=2)

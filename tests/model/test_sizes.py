@@ -86,6 +86,7 @@ def test_flops_by_hand():
     expected += 2 * keys * 2 * temporal.hidden_size * temporal.intermediate_size  # the next chunk's features
     expected += 2 * CHUNKS * text.time_code_size * temporal.hidden_size
     heads, shared = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
+    expected += 2 * 2 * 2 * CHUNKS * temporal.hidden_size * shared  # keys and values of the codes of the chunks' times
     for entries, width in ((TOKENS, text.hidden_size), (keys, temporal.hidden_size)):
         expected += 2 * 2 * (2 * TOKENS * text.hidden_size * heads + 2 * entries * width * shared)
         expected += 2 * 2 * 2 * TOKENS * entries * heads

@@ -39,6 +39,13 @@ def _require_activation(name: str, hidden_act: str) -> None:
         raise ValueError(f"{name}: hidden_act must be one of {sorted(ACT2FN)}, found {hidden_act!r}.")
 
 
+def _require_window(name: str, window_chunks: int | None) -> None:
+    if window_chunks is not None and window_chunks < 1:
+        raise ValueError(
+            f"{name}: window_chunks must be at least 1, or None for all chunks, found window_chunks={window_chunks}."
+        )
+
+
 def num_positions(size: int, kernel: int, stride: int, offset: int) -> int:
     """How many strided windows fit along one axis."""
     return max(0, (size - offset - kernel) // stride + 1)
@@ -223,7 +230,12 @@ class MirasolCombinerConfig(MirasolTransformerConfig):
 
 @strict
 class MirasolTemporalConfig(MirasolTransformerConfig):
-    """Autoregressive model over chunks, and its next-chunk prediction heads."""
+    """Autoregressive model over chunks, and its next-chunk prediction heads.
+
+    Args:
+        window_chunks: how many chunks, its own included, a chunk reads in each layer; None is all before it. A number
+            keeps the memory of a stream constant.
+    """
 
     model_type = "mirasol_temporal"
 
@@ -234,9 +246,11 @@ class MirasolTemporalConfig(MirasolTransformerConfig):
     variance_weight: float = 1.0  # keeps combined_features from collapsing to one point; not stated in the paper
     covariance_weight: float = 0.04  # keeps them from collapsing to one direction; not stated in the paper
     feature_mean_momentum: float = 0.01
+    window_chunks: int | None = None
 
     def validate_architecture(self):
         super().validate_architecture()
+        _require_window(type(self).__name__, self.window_chunks)
         _require_even_heads(type(self).__name__, self.hidden_size, self.num_attention_heads)
 
 
@@ -250,6 +264,8 @@ class MirasolTextConfig(PreTrainedConfig):
     Args:
         rope_parameters: rotary positions as transformers writes them, by default
             `{"rope_type": "default", "rope_theta": 10000.0}`; `rope_theta` alone may be given in its place.
+        window_chunks: how many of a clip's or stream's last real chunks the text reads, their seconds counted from the
+            oldest; None is all of them, at their own seconds.
     """
 
     model_type = "mirasol_text"
@@ -274,8 +290,10 @@ class MirasolTextConfig(PreTrainedConfig):
     time_code_size: int = 64
     tie_word_embeddings: bool = True
     use_cache: bool = True
+    window_chunks: int | None = None
 
     def validate_architecture(self):
+        _require_window(type(self).__name__, self.window_chunks)
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads must be a multiple of num_key_value_heads, found "

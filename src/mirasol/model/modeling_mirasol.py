@@ -1,229 +1,27 @@
 """Mirasol, assembled: chunks -> encoders -> Combiner -> temporal model -> latents -> text decoder."""
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin, PreTrainedModel
-from transformers import initialization as init
+from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin
 from transformers.utils import can_return_tuple
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_mirasol import MirasolConfig
-from .modeling_mirasol_combiner import MirasolMeanPoolCombiner, MirasolTransformerCombiner
-from .modeling_mirasol_decoder import MirasolDecoderLayer, MirasolTextDecoder
-from .modeling_mirasol_encoders import MirasolAudioEncoder, MirasolVideoEncoder, MirasolWindowEmbedding
-from .modeling_mirasol_layers import MirasolEncoderLayer, MirasolSelfAttention
-from .modeling_mirasol_losses import cosine_loss, reconstruction_loss, small_audio, small_video, spread_losses
-from .modeling_mirasol_outputs import MirasolEncoderOutput, MirasolOutput
-from .modeling_mirasol_temporal import MirasolNextChunkHeads, MirasolTemporalModel, surprise
-from .modeling_mirasol_ttm import (
-    MirasolQuerySummary,
-    MirasolSummaryMLP,
-    MirasolTokenTuringCombiner,
-    MirasolTokenTuringUnit,
+from .modeling_mirasol_base import MirasolPreTrainedModel
+from .modeling_mirasol_decoder import MirasolTextDecoder
+from .modeling_mirasol_encoder import MirasolEncoder
+from .modeling_mirasol_losses import (
+    cosine_loss,
+    next_chunk_pairs,
+    reconstruction_loss,
+    small_audio,
+    small_video,
+    spread_losses,
+    text_loss,
 )
-
-COMBINERS = {
-    "transformer": MirasolTransformerCombiner,
-    "ttm": MirasolTokenTuringCombiner,
-    "mean_pool": MirasolMeanPoolCombiner,
-}
-# Modules whose own parameters are embeddings, queries or placeholders
-EMBEDDINGS = (MirasolTransformerCombiner, MirasolMeanPoolCombiner, MirasolTokenTuringUnit, MirasolQuerySummary)
-
-
-class MirasolPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation shared by all Mirasol models."""
-
-    config_class = MirasolConfig
-    base_model_prefix = "model"
-    main_input_name = "pixel_values_videos"
-    # And video; but where it is named, transformers' pipeline wants torchvision, which only its own processors need.
-    input_modalities = ("audio", "text")
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["MirasolEncoderLayer", "MirasolDecoderLayer"]
-    _supports_sdpa = True
-    _can_compile_fullgraph = True
-
-    def __init__(self, config: MirasolConfig):
-        super().__init__(config)
-        # Attention modules hold their part's config, which a constructor call leaves unset.
-        for part in (getattr(config, key) for key in config.sub_configs):
-            if part._attn_implementation is None:
-                part._attn_implementation = config._attn_implementation
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """The saved model; a `config` with a part of another width than the saved one is refused."""
-        if isinstance(config, MirasolConfig) and pretrained_model_name_or_path is not None:
-            where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
-            saved = MirasolConfig.from_pretrained(pretrained_model_name_or_path, **where)
-            if not kwargs.get("ignore_mismatched_sizes"):
-                _require_equal_widths(config, saved, pretrained_model_name_or_path)
-        return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        std = self.config.initializer_range
-        if isinstance(module, EMBEDDINGS):
-            for parameter in module.parameters(recurse=False):
-                init.normal_(parameter, std=std)
-        elif isinstance(module, MirasolSummaryMLP):
-            # As in the reference: at a small spread all summaries start as the same mean.
-            init.xavier_uniform_(module[0].weight)
-            init.xavier_uniform_(module[2].weight)
-        elif isinstance(module, MirasolTemporalModel):
-            init.normal_(module.slot_embedding, std=std)
-            init.normal_(module.mask_embedding, std=std)
-        elif isinstance(module, MirasolWindowEmbedding):
-            # Windows hold up to thousands of values: keep their sum of order one.
-            for projection in module.projections:
-                init.normal_(projection.weight, std=projection.in_features**-0.5)
-            for table in (module.prefix_tokens, module.position_embedding):
-                if table is not None:
-                    init.normal_(table, std=std)
-        elif isinstance(module, MirasolDecoderLayer):
-            init.constant_(module.cross_attention_gate, self.config.text_config.cross_attention_gate_init)
-        elif isinstance(module, MirasolEncoder):
-            init.zeros_(module.feature_mean)
-
-
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-
-
-def _require_equal_widths(config: MirasolConfig, saved: MirasolConfig, name) -> None:
-    for part in config.sub_configs:
-        found, expected = getattr(config, part).hidden_size, getattr(saved, part).hidden_size
-        if found != expected:
-            raise ValueError(
-                f"Expected {part}.hidden_size={expected}, the width of the weights in {name}, found {found} in the "
-                f"given config. Leave config out, or train a model of the new width from its start."
-            )
-
-
-class MirasolEncoder(MirasolPreTrainedModel):
-    """Everything up to the latents: media in, `MirasolEncoderOutput` out."""
-
-    _can_record_outputs = {
-        "hidden_states": OutputRecorder(MirasolEncoderLayer, layer_name="temporal_model"),
-        "attentions": OutputRecorder(MirasolSelfAttention, index=1, layer_name="temporal_model"),
-    }
-
-    def __init__(self, config: MirasolConfig):
-        super().__init__(config)
-        self.video_encoder = MirasolVideoEncoder(config.video_config)
-        if config.use_audio:
-            shared = self.video_encoder if config.share_encoder else None
-            self.audio_encoder = MirasolAudioEncoder(config.audio_config, shared)
-        self.combiner = COMBINERS[config.combiner_config.combiner_type](config)
-        self.temporal_model = MirasolTemporalModel(config)
-        self.next_chunk = MirasolNextChunkHeads(config)
-        self.register_buffer("feature_mean", torch.zeros(config.num_latents, config.combiner_config.hidden_size))
-        self.post_init()
-
-    @capture_outputs
-    def forward(
-        self,
-        pixel_values_videos: Float[Tensor, "batch chunk frame channel height width"],
-        video_chunk_mask: Bool[Tensor, "batch chunk"],
-        chunk_times: Float[Tensor, "batch chunk 2"],
-        input_features: Float[Tensor, "batch chunk mel_frame mel"] | None = None,
-        audio_chunk_mask: Bool[Tensor, "batch chunk"] | None = None,
-        video_chunk_index: Int[Tensor, " real"] | None = None,
-        audio_chunk_index: Int[Tensor, " real_audio"] | None = None,
-        **kwargs,
-    ) -> MirasolEncoderOutput:
-        """Latents of every chunk.
-
-        Args:
-            pixel_values_videos: frames, zeros where not real.
-            video_chunk_mask, audio_chunk_mask: True where the chunk holds picture, sound.
-            chunk_times: start and end of each chunk in seconds.
-            input_features: log-mel, zeros where not real. A video-only model needs none and refuses real ones.
-            video_chunk_index, audio_chunk_index: indices of the real chunks on the flattened (batch chunk) axis, from
-                the collator; then only these are computed. Without them every chunk is computed and masked.
-        """
-        if not self.config.use_audio:
-            refuse_sound(audio_chunk_mask)
-            input_features, audio_chunk_mask = None, torch.zeros_like(video_chunk_mask)
-        self._check_media(pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask, chunk_times)
-        video_features = run_real_chunks(self.video_encoder, pixel_values_videos.to(self.dtype), video_chunk_index)
-        audio_features = None
-        if self.config.use_audio:
-            audio_features = run_real_chunks(self.audio_encoder, input_features.to(self.dtype), audio_chunk_index)
-        combined, _ = self.combiner(video_features, audio_features, video_chunk_mask, audio_chunk_mask)
-        chunk_mask = video_chunk_mask | audio_chunk_mask
-        if self.training:
-            self._update_feature_mean(combined, chunk_mask)
-        latents = self.temporal_model(combined, chunk_mask)
-        predicted = self.next_chunk(latents)
-        return MirasolEncoderOutput(
-            last_hidden_state=rearrange(latents, "batch chunk latent dim -> batch (chunk latent) dim"),
-            chunk_mask=chunk_mask,
-            chunk_times=chunk_times,
-            combined_features=combined,
-            predicted_features=predicted,
-            surprise=surprise(predicted.detach(), combined.detach(), chunk_mask, self.feature_mean),
-        )
-
-    @torch.no_grad()
-    def _update_feature_mean(self, combined, chunk_mask):
-        weight = chunk_mask[..., None, None].to(self.feature_mean.dtype)
-        mean = (combined.detach() * weight).sum(dim=(0, 1)) / weight.sum().clamp_min(1)
-        self.feature_mean.lerp_(mean.to(self.feature_mean.dtype), self.config.temporal_config.feature_mean_momentum)
-
-    def _check_media(self, pixel_values_videos, input_features, *masks_and_times):
-        config = self.config
-        values = [x for x in (pixel_values_videos, input_features) if x is not None]
-        batch_and_chunks = [tuple(x.shape[:2]) for x in (*values, *masks_and_times)]
-        if len(set(batch_and_chunks)) > 1:
-            raise ValueError(
-                f"pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask and chunk_times must agree "
-                f"in (batch, chunk), found {batch_and_chunks}. Pad clips with the collator, which pads all of them."
-            )
-        found = tuple(tuple(x.shape[2:]) for x in values)
-        size = config.image_size
-        expected = (
-            (config.num_frames_per_chunk, config.video_config.num_channels, size, size),
-            (config.num_mel_frames_per_chunk, config.num_mel_bins),
-        )
-        if found != expected[: len(found)]:
-            raise ValueError(
-                f"Each chunk must hold frames of shape {expected[0]} (frame channel height width) and log-mel of "
-                f"shape {expected[1]} (mel_frame mel), found {' and '.join(map(str, found))}. Use the processor saved "
-                f"with this model."
-            )
-
-
-def refuse_sound(audio_chunk_mask: Bool[Tensor, "batch chunk"] | None) -> None:
-    """Raises if a video-only model is given sound: it would be dropped without a word. Not checked when compiled."""
-    if audio_chunk_mask is None or torch.compiler.is_compiling() or not audio_chunk_mask.any():
-        return
-    raise ValueError(
-        f"A video-only model (use_audio=False) takes no sound, found sound in {int(audio_chunk_mask.sum())} of "
-        f"{audio_chunk_mask.numel()} chunks. Pass use_audio=False to the processor (`--no-audio`, `--condition "
-        f"picture`, or data.augmentation.picture_only_probability=1 in a recipe), or take a model that hears."
-    )
-
-
-def run_real_chunks(
-    tower: nn.Module, values: Float[Tensor, "batch chunk *size"], index: Int[Tensor, " real"] | None
-) -> Float[Tensor, "batch chunk token dim"]:
-    """Encodes the chunks named by `index` (all without it) and puts them back in their rows, zeros elsewhere.
-
-    Without a real chunk one dummy is encoded, whose output nobody reads: every tower runs on every rank at every step,
-    or sharded training deadlocks.
-    """
-    size, values = values.shape[:2], values.flatten(0, 1)
-    if index is None:
-        return tower(values).unflatten(0, size)
-    if index.numel() == 0:
-        index = index.new_zeros(1)
-    features = tower(values[index])
-    rows = features.new_zeros(values.shape[0], *features.shape[1:]).index_copy(0, index, features)
-    return rows.unflatten(0, size)
+from .modeling_mirasol_outputs import MirasolEncoderOutput, MirasolOutput
+from .modeling_mirasol_stream import MirasolStreamCache
 
 
 class MirasolModel(MirasolPreTrainedModel):
@@ -243,6 +41,29 @@ class MirasolModel(MirasolPreTrainedModel):
 
     def get_encoder(self, modality=None) -> nn.Module:
         return self.encoder
+
+    def _by_chunk(self, latents: Float[Tensor, "batch key dim"]) -> Float[Tensor, "batch chunk latent dim"]:
+        return latents.unflatten(1, (-1, self.config.num_latents))
+
+    def advance(self, stream_cache: MirasolStreamCache, **media) -> MirasolEncoderOutput:
+        """Watches the next chunks of streams: what the encoder gives, its `stream_cache` ready to be asked.
+
+        Args:
+            stream_cache: of the chunks before, `MirasolStreamCache()` at the start. The one that comes back also
+                retains the latents that the text may read (`text_config.window_chunks`) with their keys and values:
+                `generate(encoder_outputs=output.stream_cache.encoder_outputs(), ...)` answers from it.
+            media: the encoder's inputs, a row a stream. Give `chunk_times` in float64 where streams last for days.
+        """
+        output = self.encoder(**media, stream_cache=stream_cache)
+        latents = self._by_chunk(output.last_hidden_state)
+        output.stream_cache = output.stream_cache.retain(
+            self.config.text_config.window_chunks,
+            latents=latents,
+            latent_mask=output.chunk_mask,
+            latent_times=output.chunk_times,
+            projected=self.decoder.project(latents),
+        )
+        return output
 
     @can_return_tuple
     def forward(
@@ -302,20 +123,13 @@ class MirasolModel(MirasolPreTrainedModel):
             past_key_values = EncoderDecoderCache(
                 DynamicCache(config=self.config.text_config), DynamicCache(config=self.config.text_config)
             )
-        num_latents = self.config.num_latents
-        latents = None
-        if past_key_values is None or not past_key_values.is_updated.get(0):  # else their keys and values are cached
-            latents = rearrange(
-                encoder_outputs.last_hidden_state,
-                "batch (chunk latent) dim -> batch chunk latent dim",
-                latent=num_latents,
-            )
-            latents = self.decoder.add_time(latents, encoder_outputs.chunk_times)
         text = self.decoder(
             decoder_input_ids,
             decoder_attention_mask,
-            latents,
-            repeat(chunk_mask, "batch chunk -> batch (chunk latent)", latent=num_latents),
+            self._by_chunk(encoder_outputs.last_hidden_state),
+            chunk_mask,
+            encoder_outputs.chunk_times,
+            encoder_outputs.projected,
             past_key_values=past_key_values,
             output_hidden_states=output_hidden_states,
         )
@@ -357,6 +171,10 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
     def get_encoder(self, modality=None) -> nn.Module:
         return self.model.encoder
 
+    def advance(self, stream_cache: MirasolStreamCache, **media) -> MirasolEncoderOutput:
+        """See `MirasolModel.advance`."""
+        return self.model.advance(stream_cache, **media)
+
     def _prepare_decoder_input_ids_for_generation(self, batch_size, model_input_name, model_kwargs, *args, **kwargs):
         """The questions as they are: k of them for each clip, where transformers expects one, padded on the left."""
         if model_kwargs.get("decoder_input_ids") is not None:
@@ -394,6 +212,8 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         decoder_input_ids: Int[Tensor, "row token"] | None = None,
         decoder_attention_mask: Tensor | None = None,
         labels: Int[Tensor, "row token"] | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        num_pairs_in_batch: Int[Tensor, " 3"] | None = None,
         encoder_outputs: MirasolEncoderOutput | None = None,
         past_key_values: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
@@ -407,6 +227,11 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
             decoder_input_ids: question and, in training, answer; k rows for each clip, grouped by clip.
             labels: the answer, already shifted (logits at i predict labels at i), -100 where no loss is wanted.
                 Without `decoder_input_ids` the decoder reads the labels shifted to the right.
+            num_items_in_batch, num_pairs_in_batch: tokens and pairs in the whole batch (`count_targets`) when
+                this is a part of it (a micro-batch, a rank): losses and gradients of the parts then add up to those
+                of the whole. transformers' Trainer passes the tokens only; then the next-chunk losses, means over
+                this part, are weighted by its share of the tokens. The spread terms of the latent loss are
+                statistics of a part and always weighted by its share.
             encoder_outputs: latents of clips watched before; then no media are needed and only the text loss is given.
         """
         if labels is not None and decoder_input_ids is None:
@@ -433,38 +258,46 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         )
         output.logits = self.lm_head(output.last_hidden_state)
         if labels is not None:
-            output.text_loss = self.loss_function(
-                logits=output.logits,
-                labels=None,
-                shift_labels=labels,
-                vocab_size=self.config.text_config.vocab_size,
-                **kwargs,
-            )
+            num_items = labels.ne(-100).sum()
+            total = num_items if num_items_in_batch is None else torch.as_tensor(num_items_in_batch).to(labels.device)
+            output.text_loss = text_loss(output.logits, labels, total)
             output.loss = self.config.text_weight * output.text_loss
             if watched_now:
+                # Of a batch without any token (total 0) a share cannot be told
+                share = torch.where(total > 0, num_items / total.clamp_min(1), 1.0)
+                masks = video_chunk_mask, audio_chunk_mask
                 self._add_next_chunk_losses(
-                    output, pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask
+                    output, pixel_values_videos, input_features, *masks, share, num_pairs_in_batch
                 )
         return output
 
-    def _add_next_chunk_losses(self, output, pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask):
+    def _add_next_chunk_losses(
+        self, output, pixel_values_videos, input_features, video_mask, audio_mask, share, num_pairs_in_batch
+    ):
+        """Adds the next-chunk losses: over the pairs of the whole batch where known, else this part's by share."""
         config, temporal, encoder = self.config, self.config.temporal_config, output.encoder_outputs
         latents = rearrange(
             encoder.last_hidden_state, "batch (chunk latent) dim -> batch chunk latent dim", latent=config.num_latents
         )
+        masks = encoder.chunk_mask, video_mask, audio_mask if config.use_audio else torch.zeros_like(video_mask)
+        num_pairs = torch.stack([next_chunk_pairs(mask).sum() for mask in masks])
+        total, factor = num_pairs, share
+        if num_pairs_in_batch is not None:
+            total, factor = num_pairs_in_batch.to(share.device), 1.0
+            share = num_pairs[0] / total[0].clamp_min(1)
         heads = self.model.encoder.next_chunk
         variance_loss, covariance_loss = spread_losses(encoder.combined_features, encoder.chunk_mask)
         output.latent_loss = (
-            cosine_loss(encoder.predicted_features, encoder.combined_features, encoder.chunk_mask)
-            + temporal.variance_weight * variance_loss
-            + temporal.covariance_weight * covariance_loss
+            factor * cosine_loss(encoder.predicted_features, encoder.combined_features, encoder.chunk_mask, total[0])
+            + share * temporal.variance_weight * variance_loss
+            + share * temporal.covariance_weight * covariance_loss
         )
-        output.video_loss = reconstruction_loss(
-            heads.predict_video(latents), small_video(pixel_values_videos, heads.video_size), video_chunk_mask
-        )
+        target = small_video(pixel_values_videos, heads.video_size)
+        output.video_loss = factor * reconstruction_loss(heads.predict_video(latents), target, video_mask, total[1])
         output.loss = output.loss + config.latent_weight * output.latent_loss + config.video_weight * output.video_loss
         if config.use_audio:
-            output.audio_loss = reconstruction_loss(
-                heads.predict_audio(latents), small_audio(input_features, heads.audio_size), audio_chunk_mask
+            target = small_audio(input_features, heads.audio_size)
+            output.audio_loss = factor * reconstruction_loss(
+                heads.predict_audio(latents), target, audio_mask, total[2]
             )
             output.loss = output.loss + config.audio_weight * output.audio_loss

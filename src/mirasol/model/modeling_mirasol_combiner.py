@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .configuration_mirasol import MirasolConfig
-from .modeling_mirasol_layers import MirasolEncoderLayer, rotary_angle
+from .modeling_mirasol_layers import MirasolEncoderLayer, rotary
 
 
 def slot_mask(
@@ -127,13 +127,13 @@ class MirasolTransformerCombiner(MirasolCombiner):
         slots = self.project(video_features, audio_features, video_mask, audio_mask, self.missing_embedding)
         hidden_states = rearrange(slots + self.slot_embedding, "batch chunk slot dim -> (batch chunk) slot dim")
         mask = slot_mask(video_mask.flatten(), audio_mask.flatten(), self.sizes)
-        angle, history, past = None, self.config.num_history_chunks, []
+        rotation, history, past = None, self.config.num_history_chunks, []
         if history:
             if stream_cache is None:
                 stream_cache = self._empty_cache(hidden_states, batch)
             chunk_mask = torch.cat([stream_cache["history_mask"], chunk_mask], dim=1)
             mask = torch.cat([history_mask(chunk_mask, history, self.num_latents), mask], dim=-1)
-            angle = self._angle(hidden_states.device)
+            rotation = self._rotation(hidden_states)
         for index, layer in enumerate(self.layers):
             tokens = hidden_states
             if history:
@@ -145,7 +145,7 @@ class MirasolTransformerCombiner(MirasolCombiner):
                 past.append(torch.cat([stream_cache["history"][:, :, index], kept], dim=1))
                 tokens = torch.cat([previous_chunks(past[-1], history), hidden_states], dim=1)
             is_last = index == len(self.layers) - 1  # of its outputs nobody reads the others
-            hidden_states = layer(tokens, mask, angle, num_queries=self.num_latents if is_last else sum(self.sizes))
+            hidden_states = layer(tokens, mask, rotation, num_queries=self.num_latents if is_last else sum(self.sizes))
         combined = rearrange(
             self.norm(hidden_states), "(batch chunk) latent dim -> batch chunk latent dim", chunk=num_chunks
         )
@@ -161,12 +161,13 @@ class MirasolTransformerCombiner(MirasolCombiner):
             "history_mask": hidden_states.new_zeros(batch, history, dtype=torch.bool),
         }
 
-    def _angle(self, device: torch.device) -> Float[Tensor, "1 past_latent_and_slot half"]:
-        """Rotary angles of the keys: their distance in chunks, 0 in the chunk itself."""
-        past = torch.arange(-self.config.num_history_chunks, 0, device=device).repeat_interleave(self.num_latents)
+    def _rotation(self, hidden_states: Float[Tensor, "row slot dim"]) -> tuple[Tensor, Tensor]:
+        """Rotary positions of the keys: their distance in chunks, 0 in the chunk itself."""
+        distance = torch.arange(-self.config.num_history_chunks, 0, device=hidden_states.device)
+        past = distance.repeat_interleave(self.num_latents)
         position = torch.cat([past, past.new_zeros(sum(self.sizes))])
         head_dim = self.config.hidden_size // self.config.num_attention_heads
-        return rotary_angle(position[None], head_dim, self.config.rope_theta)
+        return rotary(position[None], head_dim, self.config.rope_theta, hidden_states.dtype)
 
 
 class MirasolMeanPoolCombiner(MirasolCombiner):

@@ -12,7 +12,8 @@ from transformers.modeling_outputs import BaseModelOutputWithCrossAttentions
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from .configuration_mirasol import MirasolTextConfig
-from .modeling_mirasol_layers import attend, rotary_angle, rotate, sincos_code
+from .modeling_mirasol_layers import attend, rotate, sincos_code
+from .modeling_mirasol_stream import decoder_window
 
 
 def rotary_frequencies(config: MirasolTextConfig) -> tuple[list[float], float]:
@@ -20,7 +21,8 @@ def rotary_frequencies(config: MirasolTextConfig) -> tuple[list[float], float]:
     rope = config.rope_parameters
     with torch.device("cpu"):  # also where the model is built on the meta device
         if rope["rope_type"] == "default":
-            return rotary_angle(torch.ones(1, 1).long(), config.head_dim, rope["rope_theta"])[0, 0].tolist(), 1.0
+            exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+            return (rope["rope_theta"] ** -exponent).tolist(), 1.0
         frequencies, scale = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, torch.device("cpu"))
         return frequencies.tolist(), scale
 
@@ -75,14 +77,24 @@ class MirasolCrossAttention(nn.Module):
         self.v_proj = nn.Linear(latent_size, config.num_key_value_heads * config.head_dim, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
 
-    def forward(self, hidden_states, encoder_hidden_states, encoder_attention_mask, cache: EncoderDecoderCache | None):
+    def project(self, latents: Float[Tensor, "batch chunk latent dim"]) -> tuple[Tensor, Tensor]:
+        """Keys and values of the latents, or of the codes of their times, before both are added."""
+        return self.k_proj(latents), self.v_proj(latents)
+
+    def forward(
+        self, hidden_states, latents, times, projected, encoder_attention_mask, cache: EncoderDecoderCache | None
+    ):
+        """What each token reads of the latents; `projected` (2 batch chunk latent dim) stands for latents of a stream.
+
+        Latents, `projected` and `times` are not needed once the cache holds the keys and values.
+        """
         head_dim = self.config.head_dim
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer = cache.cross_attention_cache.layers[self.layer_idx]
             key, value = layer.keys, layer.values
         else:
-            key = rearrange(self.k_proj(encoder_hidden_states), "b k (h d) -> b h k d", d=head_dim)
-            value = rearrange(self.v_proj(encoder_hidden_states), "b k (h d) -> b h k d", d=head_dim)
+            states = zip(self.project(latents) if projected is None else projected, self.project(times), strict=True)
+            key, value = (rearrange(x + time, "b c m (h d) -> b h (c m) d", d=head_dim) for x, time in states)
             if cache is not None:
                 key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
                 cache.is_updated[self.layer_idx] = True
@@ -117,7 +129,9 @@ class MirasolDecoderLayer(GradientCheckpointingLayer):
         hidden_states,
         attention_mask,
         rotation,
-        encoder_hidden_states,
+        latents,
+        times,
+        projected,
         encoder_attention_mask,
         past_key_values=None,
     ):
@@ -127,7 +141,12 @@ class MirasolDecoderLayer(GradientCheckpointingLayer):
         )
         hidden_states = hidden_states + self.dropout(attended)
         attended, cross_weights = self.cross_attention(
-            self.cross_attention_norm(hidden_states), encoder_hidden_states, encoder_attention_mask, past_key_values
+            self.cross_attention_norm(hidden_states),
+            latents,
+            times,
+            projected,
+            encoder_attention_mask,
+            past_key_values,
         )
         hidden_states = hidden_states + self.dropout(self.cross_attention_gate * attended)
         normed = self.mlp_norm(hidden_states)
@@ -151,26 +170,40 @@ class MirasolTextDecoder(nn.Module):
         )
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def add_time(
-        self, latents: Float[Tensor, "batch chunk latent dim"], chunk_times: Float[Tensor, "batch chunk 2"]
-    ) -> Float[Tensor, "batch key dim"]:
-        """Latents plus a fixed sin/cos code of their chunk's centre in seconds (periods from 0.5 s to 4 h), projected.
+    def time_code(
+        self, chunk_times: Float[Tensor, "batch chunk 2"], dtype: torch.dtype
+    ) -> Float[Tensor, "batch chunk 1 dim"]:
+        """A fixed sin/cos code of each chunk's centre in seconds (periods from 0.5 s to 4 h), projected.
 
-        It enters keys and values alike: keys find a moment, values can name it ("when does ...?").
+        It is added to the latents as keys and values alike: keys find a moment, values can name it ("when does ...?").
         """
         code = sincos_code(chunk_times.float().mean(dim=-1), self.config.time_code_size, 0.5, 14_400.0)
-        timed = latents + self.time_projection(code.to(self.time_projection.weight.dtype))[:, :, None]
-        return rearrange(timed, "batch chunk latent dim -> batch (chunk latent) dim")
+        return self.time_projection(code.to(dtype))[:, :, None]
+
+    def project(
+        self, latents: Float[Tensor, "batch chunk latent dim"]
+    ) -> Float[Tensor, "batch chunk pair latent size"]:
+        """Keys and values of the latents in every layer, without times: what a stream makes once a chunk."""
+        states = [state for layer in self.layers for state in layer.cross_attention.project(latents)]
+        return torch.stack(states, dim=2)
 
     def forward(
         self,
         input_ids: Int[Tensor, "row token"],
         attention_mask: Tensor | None,
-        encoder_hidden_states: Float[Tensor, "batch key latent_dim"] | None,
-        encoder_attention_mask: Bool[Tensor, "batch key"],
+        latents: Float[Tensor, "batch chunk latent dim"],
+        chunk_mask: Bool[Tensor, "batch chunk"],
+        chunk_times: Float[Tensor, "batch chunk 2"],
+        projected: Float[Tensor, "batch chunk pair latent size"] | None = None,
         past_key_values: EncoderDecoderCache | None = None,
         output_hidden_states: bool = False,
     ) -> BaseModelOutputWithCrossAttentions:
+        """Hidden states of the text; `projected` saves the projection of the latents."""
+        chunk_mask, chunk_times = decoder_window(chunk_mask, chunk_times, self.config.window_chunks)
+        encoder_attention_mask = repeat(chunk_mask, "batch chunk -> batch (chunk latent)", latent=latents.shape[2])
+        times = None
+        if past_key_values is None or not past_key_values.is_updated.get(0):  # else keys and values are cached
+            times = self.time_code(chunk_times, latents.dtype)
         hidden_states = self.embed_tokens(input_ids)
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         rows, length = hidden_states.shape[:2]
@@ -188,14 +221,16 @@ class MirasolTextDecoder(nn.Module):
         angle = position.float()[..., None] * torch.tensor(self.rotary_frequencies, device=position.device)
         rotation = self.rotary_scale * angle.cos(), self.rotary_scale * angle.sin()  # once for all layers
         all_hidden_states, attentions, cross_attentions = [], [], []
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
             hidden_states, weights, cross_weights = layer(
                 hidden_states,
                 mask,
                 rotation,
-                encoder_hidden_states,
+                latents,
+                times,
+                None if projected is None else projected[:, :, 2 * number : 2 * number + 2].unbind(2),
                 encoder_attention_mask,
                 past_key_values=past_key_values,
             )

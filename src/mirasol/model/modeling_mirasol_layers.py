@@ -49,14 +49,22 @@ def rotate(
 ) -> Float[Tensor, "row head token dim"]:
     """Rotary position embedding in Llama's half-split layout, from the angles' cosine and sine."""
     cos, sin = cos[:, None], sin[:, None]
-    first, second = states.float().chunk(2, dim=-1)
+    first, second = states.to(cos.dtype).chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(states.dtype)
 
 
-def rotary_angle(position: Int[Tensor, "row token"], head_dim: int, theta: float) -> Float[Tensor, "row token half"]:
-    """Angles of rotary position embedding, computed in fp32."""
-    exponent = torch.arange(0, head_dim, 2, device=position.device, dtype=torch.float32) / head_dim
-    return position.float()[..., None] * theta**-exponent
+def rotary(
+    position: Int[Tensor, "row token"], head_dim: int, theta: float, dtype: torch.dtype
+) -> tuple[Float[Tensor, "row token half"], Float[Tensor, "row token half"]]:
+    """Cosine and sine of rotary position embedding, at least in fp32.
+
+    The angles are made in fp64 where the device has it: in fp32 those of position 28,000 are off by 1e-3.
+    """
+    exact = torch.float32 if position.device.type == "mps" else torch.float64
+    exponent = torch.arange(0, head_dim, 2, device=position.device, dtype=exact) / head_dim
+    angle = position.to(exact)[..., None] * theta**-exponent
+    dtype = torch.promote_types(dtype, torch.float32)
+    return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 class MirasolSelfAttention(nn.Module):
@@ -77,18 +85,25 @@ class MirasolSelfAttention(nn.Module):
     def forward(
         self,
         hidden_states: Float[Tensor, "row token dim"],
-        attention_mask: Bool[Tensor, "#row 1 #query token"] | None = None,
-        angle: Float[Tensor, "#row token half"] | None = None,
+        attention_mask: Bool[Tensor, "#row 1 #query past_and_token"] | None = None,
+        rotation: tuple[Tensor, Tensor] | None = None,
         num_queries: int | None = None,
+        past: list[Tensor] | None = None,
     ) -> tuple[Float[Tensor, "row query dim"], Float[Tensor, "row head query token"] | None]:
-        """What the last `num_queries` tokens (all without it) read from all tokens, and the weights (eager only)."""
+        """What the last `num_queries` tokens (all without it) read from all tokens, and the weights (eager only).
+
+        `past` holds the keys and values, not yet rotated, of tokens before these, or nothing; theirs are put into it.
+        """
         asking = hidden_states if num_queries is None else hidden_states[:, -num_queries:]
         query = rearrange(self.q_proj(asking), "b t (h d) -> b h t d", d=self.head_dim)
-        key, value = rearrange(self.kv_proj(hidden_states), "b t (two h d) -> two b h t d", two=2, d=self.head_dim)
-        if angle is not None:
-            cos, sin = angle.cos(), angle.sin()
-            asking = slice(-query.shape[2], None)
-            query, key = rotate(query, cos[:, asking], sin[:, asking]), rotate(key, cos, sin)
+        states = self.kv_proj(hidden_states).chunk(2, dim=-1)
+        if past is not None:
+            past[:] = states = [torch.cat(pair, dim=1) for pair in zip(past, states, strict=True)] if past else states
+        key, value = (rearrange(x, "b t (h d) -> b h t d", d=self.head_dim) for x in states)
+        if rotation is not None:
+            cos, sin = rotation
+            first = cos.shape[1] - query.shape[2]
+            query, key = rotate(query, cos[:, first:], sin[:, first:]), rotate(key, cos, sin)
         output, weights = attend(self, query, key, value, attention_mask)
         return self.o_proj(output), weights
 
@@ -111,11 +126,12 @@ class MirasolEncoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: Float[Tensor, "row token dim"],
-        attention_mask: Bool[Tensor, "#row 1 #query token"] | None = None,
-        angle: Float[Tensor, "#row token half"] | None = None,
+        attention_mask: Bool[Tensor, "#row 1 #query past_and_token"] | None = None,
+        rotation: tuple[Tensor, Tensor] | None = None,
         num_queries: int | None = None,
+        past: list[Tensor] | None = None,
     ) -> Float[Tensor, "row query dim"]:
-        """The last `num_queries` tokens (all without it), having read all tokens."""
-        attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, angle, num_queries)
+        """The last `num_queries` tokens (all without it), having read all tokens and those of the `past`."""
+        attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, rotation, num_queries, past)
         hidden_states = hidden_states[:, -attended.shape[1] :] + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))

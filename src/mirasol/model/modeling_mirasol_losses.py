@@ -1,8 +1,13 @@
-"""The losses of next-chunk prediction, each over the pairs of neighbouring real chunks."""
+"""The losses: of text over the answer's tokens, of next-chunk prediction over the pairs of neighbouring real chunks.
+
+Each is a sum over what it counts, divided by its number in the whole batch. A batch may come in parts, micro-batches
+or ranks: given the counts of the whole (`count_targets`, summed), the parts' losses and gradients add up to those of
+the whole batch, however unequal the parts are.
+"""
 
 import torch
 from einops import rearrange, reduce
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
 
@@ -11,19 +16,43 @@ def next_chunk_pairs(mask: Bool[Tensor, "batch chunk"]) -> Bool[Tensor, "batch p
     return mask[:, :-1] & mask[:, 1:]
 
 
-def masked_mean(values: Float[Tensor, "batch pair"], mask: Bool[Tensor, "batch pair"]) -> Float[Tensor, ""]:
-    """Mean over the real pairs; 0, with a gradient path, if there is none."""
-    return (values * mask).sum() / mask.sum().clamp_min(1)
+def count_targets(
+    labels: Int[Tensor, "row token"], video_mask: Bool[Tensor, "batch chunk"], audio_mask: Bool[Tensor, "batch chunk"]
+) -> Int[Tensor, " 4"]:
+    """Targets in a part of a batch: tokens of answers; pairs of neighbouring real chunks, video chunks, audio chunks.
+
+    Summed over the parts, `counts[0]` is `num_items_in_batch` and `counts[1:]` is `num_pairs_in_batch` of `forward`.
+    """
+    masks = video_mask | audio_mask, video_mask, audio_mask
+    return torch.stack([labels.ne(-100).sum(), *(next_chunk_pairs(mask).sum() for mask in masks)])
+
+
+def text_loss(
+    logits: Float[Tensor, "row token vocab"], labels: Int[Tensor, "row token"], total: Num[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the labels other than -100 over `total`; 0, with a gradient path, if there is none."""
+    entropy = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
+    )
+    return entropy / total.clamp_min(1)
+
+
+def masked_mean(
+    values: Float[Tensor, "batch pair"], mask: Bool[Tensor, "batch pair"], total: Num[Tensor, ""] | None = None
+) -> Float[Tensor, ""]:
+    """Sum over the real pairs over `total`, by default their number; 0, with a gradient path, if there is none."""
+    return (values * mask).sum() / (mask.sum() if total is None else total).clamp_min(1)
 
 
 def cosine_loss(
     predicted: Float[Tensor, "batch chunk latent dim"],
     target: Float[Tensor, "batch chunk latent dim"],
     mask: Bool[Tensor, "batch chunk"],
+    total: Num[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """1 - cosine between the prediction and the next chunk's features; the target gives no gradient."""
     cosine = nn.functional.cosine_similarity(predicted[:, :-1].float(), target[:, 1:].detach().float(), dim=-1)
-    return masked_mean(1 - cosine.mean(dim=-1), next_chunk_pairs(mask))
+    return masked_mean(1 - cosine.mean(dim=-1), next_chunk_pairs(mask), total)
 
 
 def spread_losses(
@@ -62,8 +91,11 @@ def small_audio(
 
 
 def reconstruction_loss(
-    predicted: Float[Tensor, "batch chunk *axes"], target: Float[Tensor, "batch chunk *axes"], mask
+    predicted: Float[Tensor, "batch chunk *axes"],
+    target: Float[Tensor, "batch chunk *axes"],
+    mask: Bool[Tensor, "batch chunk"],
+    total: Num[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean squared error between the prediction and the next chunk's small video or log-mel."""
     error = (predicted[:, :-1].float() - target[:, 1:].float()).square().flatten(2).mean(dim=-1)
-    return masked_mean(error, next_chunk_pairs(mask))
+    return masked_mean(error, next_chunk_pairs(mask), total)

@@ -18,6 +18,9 @@ class MirasolEncoderOutput(BaseModelOutput):
         combined_features: Combiner outputs x, [batch chunk latent dim].
         predicted_features: prediction of the next chunk's `combined_features`, [batch chunk latent dim].
         surprise: 1 - cos(predicted, actual) per chunk, 0 where there is no earlier chunk, [batch chunk].
+        projected: keys and values of the latents in the text decoder, where a stream has projected them already,
+            [batch chunk 2*layer latent dim].
+        stream_cache: what the next chunks of the streams need, when streaming.
         hidden_states, attentions: of the temporal model's layers, when asked for.
     """
 
@@ -26,6 +29,8 @@ class MirasolEncoderOutput(BaseModelOutput):
     combined_features: Tensor | None = None
     predicted_features: Tensor | None = None
     surprise: Tensor | None = None
+    projected: Tensor | None = None
+    stream_cache: dict[str, Tensor] | None = None
 
 
 @dataclass

@@ -4,33 +4,37 @@ from math import prod
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from .configuration_mirasol import MirasolConfig
-from .modeling_mirasol_layers import MirasolEncoderLayer, rotary_angle
+from .modeling_mirasol_layers import MirasolEncoderLayer, rotary
 
 
-def chunk_causal_mask(chunk_mask: Bool[Tensor, "batch chunk"], num_latents: int) -> Bool[Tensor, "batch 1 query key"]:
+def chunk_causal_mask(
+    chunk_mask: Bool[Tensor, "batch past_and_chunk"], num_latents: int, num_past: int = 0, window: int | None = None
+) -> Bool[Tensor, "batch 1 query key"]:
     """Full inside a chunk, causal across chunks, no missing chunk as a key but for itself (whose output is not read).
 
-    Three chunks of two latents, all real (1 = attended), and with the middle chunk missing:
+    The first `num_past` chunks are keys only; with a window each chunk reads the last `window` ones, its own included.
+    Three chunks of two latents, all real (1 = attended); with the middle chunk missing; and with a window of two:
 
-        1 1 . . . .        1 1 . . . .
-        1 1 . . . .        1 1 . . . .
-        1 1 1 1 . .        1 1 1 1 . .
-        1 1 1 1 . .        1 1 1 1 . .
-        1 1 1 1 1 1        1 1 . . 1 1
-        1 1 1 1 1 1        1 1 . . 1 1
+        1 1 . . . .        1 1 . . . .        1 1 . . . .
+        1 1 . . . .        1 1 . . . .        1 1 . . . .
+        1 1 1 1 . .        1 1 1 1 . .        1 1 1 1 . .
+        1 1 1 1 . .        1 1 1 1 . .        1 1 1 1 . .
+        1 1 1 1 1 1        1 1 . . 1 1        . . 1 1 1 1
+        1 1 1 1 1 1        1 1 . . 1 1        . . 1 1 1 1
     """
     index = torch.arange(chunk_mask.shape[1], device=chunk_mask.device)
-    earlier = (index[:, None] > index) & rearrange(chunk_mask, "batch key -> batch 1 key")
-    mask = earlier | (index[:, None] == index)
+    distance = index[num_past:, None] - index
+    earlier = (distance > 0) if window is None else (distance > 0) & (distance < window)
+    mask = (earlier & rearrange(chunk_mask, "batch key -> batch 1 key")) | (distance == 0)
     return repeat(mask, "batch query key -> batch 1 (query q) (key k)", q=num_latents, k=num_latents)
 
 
 class MirasolTemporalModel(nn.Module):
-    """h_t = E(x_1..x_t): the latents; rotary by chunk index, learned embedding of the slot inside a chunk."""
+    """h_t = E(x_1..x_t): the latents; rotary by distance in chunks, learned embedding of the slot inside a chunk."""
 
     def __init__(self, config: MirasolConfig):
         super().__init__()
@@ -42,8 +46,15 @@ class MirasolTemporalModel(nn.Module):
         self.norm = nn.LayerNorm(hidden_size, eps=self.config.layer_norm_eps)
 
     def forward(
-        self, combined_features: Float[Tensor, "batch chunk latent dim"], chunk_mask: Bool[Tensor, "batch chunk"]
-    ) -> Float[Tensor, "batch chunk latent dim"]:
+        self,
+        combined_features: Float[Tensor, "batch chunk latent dim"],
+        chunk_mask: Bool[Tensor, "batch chunk"],
+        stream_cache: dict[str, Tensor] | None = None,
+    ) -> tuple[Float[Tensor, "batch chunk latent dim"], dict[str, Tensor]]:
+        """The latents and, where a stream cache comes in (empty at the start), what the next chunks need.
+
+        Positions count from the oldest chunk at hand, so that no stream is too long.
+        """
         num_chunks, num_latents = combined_features.shape[1:3]
         if self.training and self.config.combined_mask_probability > 0:
             masked = (
@@ -54,16 +65,32 @@ class MirasolTemporalModel(nn.Module):
         hidden_states = rearrange(
             combined_features + self.slot_embedding, "batch chunk latent dim -> batch (chunk latent) dim"
         )
-        index = repeat(
-            torch.arange(num_chunks, device=hidden_states.device), "chunk -> 1 (chunk latent)", latent=num_latents
-        )
-        angle = rotary_angle(index, self.config.hidden_size // self.config.num_attention_heads, self.config.rope_theta)
-        mask = chunk_causal_mask(chunk_mask, num_latents)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, mask, angle)
-        return rearrange(
-            self.norm(hidden_states), "batch (chunk latent) dim -> batch chunk latent dim", chunk=num_chunks
-        )
+        num_past = 0
+        if stream_cache:
+            chunk_mask = torch.cat([stream_cache["temporal_mask"], chunk_mask], dim=1)
+            num_past = chunk_mask.shape[1] - num_chunks
+        index = torch.arange(num_past + num_chunks, device=chunk_mask.device)
+        index = repeat(index, "chunk -> 1 (chunk latent)", latent=num_latents)
+        head_dim = self.config.hidden_size // self.config.num_attention_heads
+        rotation = rotary(index, head_dim, self.config.rope_theta, hidden_states.dtype)
+        mask = chunk_causal_mask(chunk_mask, num_latents, num_past, self.config.window_chunks)
+        state: dict[str, Tensor] = {}
+        for number, layer in enumerate(self.layers):
+            names = f"key_{number}", f"value_{number}"
+            past = [stream_cache[name].flatten(1, 2) for name in names] if stream_cache else []
+            past = None if stream_cache is None else past
+            hidden_states = layer(hidden_states, mask, rotation, past=past)
+            for name, values in zip(names, past or (), strict=past is not None):
+                state[name] = self._newest(values.unflatten(1, (num_past + num_chunks, num_latents)))
+        if stream_cache is not None:
+            state["temporal_mask"] = self._newest(chunk_mask)
+        latents = self.norm(hidden_states).unflatten(1, (num_chunks, num_latents))
+        return latents, state
+
+    def _newest(self, values: Shaped[Tensor, "batch past_and_chunk *axes"]) -> Shaped[Tensor, "batch kept *axes"]:
+        """The chunks that the next one can read."""
+        window = self.config.window_chunks
+        return values if window is None else values[:, max(values.shape[1] - window + 1, 0) :]
 
 
 class MirasolNextChunkHeads(nn.Module):
@@ -105,11 +132,20 @@ def surprise(
     combined: Float[Tensor, "batch chunk latent dim"],
     chunk_mask: Bool[Tensor, "batch chunk"],
     feature_mean: Float[Tensor, "latent dim"],
+    stream_cache: dict[str, Tensor] | None = None,
 ) -> Float[Tensor, "batch chunk"]:
-    """1 - cos(predicted, actual) of every chunk after removing the running mean; 0 without a real pair (chunk 0)."""
-    cosine = nn.functional.cosine_similarity(predicted[:, :-1] - feature_mean, combined[:, 1:] - feature_mean, dim=-1)
-    value = (1 - cosine.mean(dim=-1)) * (chunk_mask[:, 1:] & chunk_mask[:, :-1])
-    return nn.functional.pad(value, (1, 0))
+    """1 - cos(predicted, actual) of every chunk after removing the running mean; 0 without a real pair.
+
+    The first chunk's prediction is that of the stream before, if there is one.
+    """
+    if stream_cache:
+        before, was_real = stream_cache["prediction"][:, None], stream_cache["prediction_mask"][:, None]
+    else:
+        before, was_real = torch.zeros_like(predicted[:, :1]), torch.zeros_like(chunk_mask[:, :1])
+    expected = torch.cat([before, predicted[:, :-1]], dim=1)
+    cosine = nn.functional.cosine_similarity(expected - feature_mean, combined - feature_mean, dim=-1)
+    real = chunk_mask & torch.cat([was_real, chunk_mask[:, :-1]], dim=1)
+    return torch.where(real, 1 - cosine.mean(dim=-1), 0.0)
 
 
 def collapse_statistics(

@@ -1,0 +1,85 @@
+"""What all Mirasol models share: loading, saving and initialisation."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from .configuration_mirasol import MirasolConfig
+from .modeling_mirasol_combiner import MirasolMeanPoolCombiner, MirasolTransformerCombiner
+from .modeling_mirasol_decoder import MirasolDecoderLayer
+from .modeling_mirasol_encoders import MirasolWindowEmbedding
+from .modeling_mirasol_temporal import MirasolTemporalModel
+from .modeling_mirasol_ttm import MirasolQuerySummary, MirasolSummaryMLP, MirasolTokenTuringUnit
+
+# Modules whose own parameters are embeddings, queries or placeholders
+EMBEDDINGS = (MirasolTransformerCombiner, MirasolMeanPoolCombiner, MirasolTokenTuringUnit, MirasolQuerySummary)
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+class MirasolPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation shared by all Mirasol models."""
+
+    config_class = MirasolConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values_videos"
+    # And video; but where it is named, transformers' pipeline wants torchvision, which only its own processors need.
+    input_modalities = ("audio", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MirasolEncoderLayer", "MirasolDecoderLayer"]
+    _supports_sdpa = True
+    _can_compile_fullgraph = True
+    _keep_in_fp32_modules_strict = {"feature_mean"}
+
+    def __init__(self, config: MirasolConfig):
+        super().__init__(config)
+        # Attention modules hold their part's config, which a constructor call leaves unset.
+        for part in (getattr(config, key) for key in config.sub_configs):
+            if part._attn_implementation is None:
+                part._attn_implementation = config._attn_implementation
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """The saved model; a `config` with a part of another width than the saved one is refused."""
+        if isinstance(config, MirasolConfig) and pretrained_model_name_or_path is not None:
+            where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+            saved = MirasolConfig.from_pretrained(pretrained_model_name_or_path, **where)
+            if not kwargs.get("ignore_mismatched_sizes"):
+                _require_equal_widths(config, saved, pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, EMBEDDINGS):
+            for parameter in module.parameters(recurse=False):
+                init.normal_(parameter, std=std)
+        elif isinstance(module, MirasolSummaryMLP):
+            # As in the reference: at a small spread all summaries start as the same mean.
+            init.xavier_uniform_(module[0].weight)
+            init.xavier_uniform_(module[2].weight)
+        elif isinstance(module, MirasolTemporalModel):
+            init.normal_(module.slot_embedding, std=std)
+            init.normal_(module.mask_embedding, std=std)
+        elif isinstance(module, MirasolWindowEmbedding):
+            # Windows hold up to thousands of values: keep their sum of order one.
+            for projection in module.projections:
+                init.normal_(projection.weight, std=projection.in_features**-0.5)
+            for table in (module.prefix_tokens, module.position_embedding):
+                if table is not None:
+                    init.normal_(table, std=std)
+        elif isinstance(module, MirasolDecoderLayer):
+            init.constant_(module.cross_attention_gate, self.config.text_config.cross_attention_gate_init)
+        if "feature_mean" in module._buffers:
+            init.zeros_(module.feature_mean)
+
+
+def _require_equal_widths(config: MirasolConfig, saved: MirasolConfig, name) -> None:
+    for part in config.sub_configs:
+        found, expected = getattr(config, part).hidden_size, getattr(saved, part).hidden_size
+        if found != expected:
+            raise ValueError(
+                f"Expected {part}.hidden_size={expected}, the width of the weights in {name}, found {found} in the "
+                f"given config. Leave config out, or train a model of the new width from its start."
+            )
