@@ -31,6 +31,8 @@ class MirasolEncoder(MirasolPreTrainedModel):
         "attentions": OutputRecorder(MirasolSelfAttention, index=1, layer_name="temporal_model"),
     }
 
+    feature_mean: Tensor
+
     def __init__(self, config: MirasolConfig):
         super().__init__(config)
         self.video_encoder = MirasolVideoEncoder(config.video_config)
