@@ -1,0 +1,147 @@
+"""Every argument and option of every command arrives in the work under its own name."""
+
+import importlib
+import inspect
+import json
+import os
+import shlex
+
+import pytest
+import typer
+
+from mirasol.cli import main
+from mirasol.cli.base import app
+
+# The command with all its options, the function that does the work, and what reaches it.
+WORK = {
+    "ask": (
+        "clip.mp4 'what is said?' --no-audio --no-video --crop 0.5,0.4,0.3 --checkpoint mine",
+        "mirasol.answer.ask.ask",
+        {"clip": "clip.mp4", "question": "what is said?", "use_audio": False, "use_video": False,
+         "crop": (0.5, 0.4, 0.3), "checkpoint": "mine"},
+    ),
+    "train": (
+        "recipe.yaml seed=1 device=cpu",
+        "mirasol.train.run.train",
+        {"recipe_path": "recipe.yaml", "overrides": ["seed=1", "device=cpu"]},
+    ),
+    "init": (
+        "--vision v --audio a --text t -o new --max-chunks 3 use_audio=false",
+        "mirasol.convert.init",
+        {"vision": "v", "audio": "a", "text": "t", "output": "new", "max_chunks": 3, "overrides": ["use_audio=false"]},
+    ),
+    "evaluate": (
+        "--checkpoint mine --task fsdd --root there --split val --condition sound --rank --audit --classes names.csv "
+        "--noise-db -10 --noise-seed 2 --max-clips 3 --output results --batch-size 4 --workers 0",
+        "mirasol.evaluate.runner.evaluate",
+        {"checkpoint": "mine", "task": "fsdd", "root": "there", "split": "val", "condition": "sound", "rank": True,
+         "audit": True, "classes": "names.csv", "noise_db": -10.0, "noise_seed": 2, "max_clips": 3,
+         "output": "results", "batch_size": 4, "workers": 0},
+    ),
+    "info": ("3b", "mirasol.report.info.info", {"path": "3b"}),
+    "export": (
+        "new --checkpoint mine",
+        "mirasol.convert.flat_folder.write_flat_folder",
+        {"output": "new", "checkpoint": "mine"},
+    ),
+    "demo": (
+        "--checkpoint mine --root there --max-clips 3 --output page.html",
+        "mirasol.report.demo.demo",
+        {"checkpoint": "mine", "root": "there", "max_clips": 3, "output": "page.html"},
+    ),
+    "data info": ("vggsound", "mirasol.tasks.describe_task", {"name": "vggsound"}),
+    "data verify": (
+        "vggsound --root there --split train --classes names.csv --workers 3 --output coverage.json",
+        "mirasol.data.verify.verify",
+        {"task": "vggsound", "root": "there", "split": "train", "classes": "names.csv", "workers": 3,
+         "output": "coverage.json"},
+    ),
+}  # fmt: skip
+
+
+class Result:
+    """A result as the work returns it."""
+
+    def __str__(self):
+        return "as text"
+
+    def as_dict(self):
+        return {"form": "as JSON"}
+
+
+@pytest.fixture
+def received(monkeypatch):
+    """A function that replaces the work by one that notes its arguments, and returns the notes."""
+
+    def replace(work: str) -> dict:
+        module, _, name = work.rpartition(".")
+        parameters = inspect.signature(getattr(importlib.import_module(module), name))
+        notes: dict = {}
+
+        def note(*arguments, **keywords):
+            notes.update(parameters.bind(*arguments, **keywords).arguments)
+            return Result()
+
+        monkeypatch.setattr(work, note)
+        return notes
+
+    return replace
+
+
+def options_of(command: str) -> set[str]:
+    """The long options of a command."""
+    found = typer.main.get_command(app)
+    for word in command.split():
+        found = found.commands[word]
+    return {option for parameter in found.params for option in parameter.opts if option.startswith("--")}
+
+
+@pytest.mark.parametrize("command", WORK)
+def test_every_option_reaches_the_work(command, received, capsys):
+    line, work, expected = WORK[command]
+    words = shlex.split(line)
+    assert options_of(command) - {"--json", "--help", "--output"} <= set(words), "an option is not tried here"
+    notes = received(work)
+    assert main([*command.split(), *words]) == 0
+    assert notes == expected
+    assert capsys.readouterr().out == "as text\n"
+
+
+@pytest.mark.parametrize("command", WORK)
+def test_every_result_is_printed_as_json_when_asked(command, received, capsys):
+    line, work, _ = WORK[command]
+    received(work)
+    assert main([*command.split(), "--json", *shlex.split(line)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"form": "as JSON"}
+
+
+@pytest.mark.parametrize("command", [command for command in WORK if command not in ("init", "data verify")])
+def test_options_that_are_not_given_have_the_defaults_of_the_work(command, received):
+    """One default in two places must be one value."""
+    line, work, _ = WORK[command]
+    module, _, name = work.rpartition(".")
+    defaults = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    notes = received(work)
+    assert main([*command.split(), *(word for word in shlex.split(line.partition("--")[0]) if "=" not in word)]) == 0
+    for name, value in notes.items():
+        if defaults[name].default is not inspect.Parameter.empty and name != "overrides":
+            assert value == defaults[name].default, name
+
+
+def test_a_file_whose_name_begins_with_a_dash_follows_two_dashes(received):
+    notes = received("mirasol.answer.ask.ask")
+    assert main(["ask", "--", "-clip.mp4", "--what?"]) == 0
+    assert (notes["clip"], notes["question"]) == ("-clip.mp4", "--what?")
+
+
+def test_of_several_processes_the_one_without_a_result_prints_nothing(monkeypatch, capsys):
+    monkeypatch.setattr("mirasol.evaluate.runner.evaluate", lambda **options: None)
+    assert main(["evaluate", "--json"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_torch_is_told_not_to_spin_while_it_waits(monkeypatch, received):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    received("mirasol.report.info.info")
+    assert main(["info", "3b"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
