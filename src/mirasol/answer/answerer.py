@@ -116,14 +116,28 @@ class Answerer:
         return Prompts(rows, tuple(map(tuple, options)))
 
     @torch.no_grad()
-    def answer(self, watched: Watched, questions: Sequence[Questions]) -> list[list[GeneratedAnswer]]:
-        """Return one greedy answer per question of each clip; clips may have different numbers of questions."""
+    def advance(self, stream_cache: Any, chunks: Sequence[Mapping[str, Tensor]]) -> Any:
+        """Return what the encoder gives for the next chunks of each stream, its `stream_cache` ready to be asked."""
+        batch = MirasolCollator(self.processor.pad_token_id)(chunks)
+        return self.model.advance(stream_cache, **{name: value.to(self.model.device) for name, value in batch.items()})
+
+    @torch.no_grad()
+    def answer(
+        self, watched: Watched, questions: Sequence[Questions], streamer: Any = None
+    ) -> list[list[GeneratedAnswer]]:
+        """Return one greedy answer per question of each clip; clips may have different numbers of questions.
+
+        A transformers `streamer` is given the tokens of a single question as they come.
+        """
         prompts = [self._prompts(of_clip).rows["decoder_input_ids"] for of_clip in questions]
         answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
         for clips, places in rounds([len(rows) for rows in prompts]):
             picked = [prompts[clip][min(place, len(prompts[clip]) - 1)] for clip in clips for place in places]
             outputs = of_clips(watched.encoder_outputs, clips)
-            given = iter(generate_answers(self.model, self.processor, outputs, self._pad(picked), self.max_new_tokens))
+            answered = generate_answers(
+                self.model, self.processor, outputs, self._pad(picked), self.max_new_tokens, streamer
+            )
+            given = iter(answered)
             for clip in clips:
                 answers[clip] += list(islice(given, len(places)))[: len(prompts[clip]) - places.start]
         return answers

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,7 +33,8 @@ class GeneratedAnswer:
 
 
 def generate_answers(
-    model, processor, encoder_outputs, text: Mapping[str, Tensor], max_new_tokens: int | None = None
+    model, processor, encoder_outputs, text: Mapping[str, Tensor], max_new_tokens: int | None = None,
+    streamer: Any = None,
 ) -> list[GeneratedAnswer]:
     """Return one greedy answer per row of questions about clips that are encoded already.
 
@@ -50,6 +52,7 @@ def generate_answers(
         num_beams=1,
         return_dict_in_generate=True,
         output_logits=True,
+        streamer=streamer,
     )
     new_ids = output.sequences[:, width:]
     ends = end_tokens(new_ids, model.config.eos_token_id)

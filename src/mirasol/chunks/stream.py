@@ -199,7 +199,7 @@ class ChunkStream:
             "input_features": input_features,
             "video_chunk_mask": torch.tensor([has_video]),
             "audio_chunk_mask": torch.tensor([has_audio]),
-            "chunk_times": torch.from_numpy(plan.times).float(),
+            "chunk_times": torch.from_numpy(plan.times),  # float64: a stream may last for days
         }
         self.num_closed += 1
         return ClosedChunk(self.num_closed - 1, inputs)

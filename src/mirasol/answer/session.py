@@ -1,0 +1,259 @@
+"""`StreamSession`: a live source watched as it comes, asked at any moment, in constant memory."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mirasol.answer.answerer import Answerer, Watched
+from mirasol.answer.attribution import Evidence, top_evidence
+from mirasol.answer.session_folder import load_state, save_state
+from mirasol.chunks.stream import ChunkStream, ClosedChunk
+from mirasol.media import Crop
+from mirasol.model.modeling_mirasol_stream import MirasolStreamCache
+from mirasol.results import Document
+
+KEPT_RESULTS = 4_096
+CHUNKS_AT_ONCE = 16  # of one session in one call of the model, where many have closed
+MIN_SURPRISES = 8  # before a z-score means anything
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What is known of a closed chunk: its seconds in session time, its surprise, and what was real.
+
+    `surprise` is 1 - cosine between the prediction and the chunk's features, their running mean removed; `surprise_z`
+    counts it in standard deviations from the mean of the session so far. Both are None where nothing was predicted.
+    """
+
+    index: int
+    start: float
+    end: float
+    has_video: bool
+    has_audio: bool
+    surprise: float | None = None
+    surprise_z: float | None = None
+
+
+class StreamAnswer(Document):
+    """An answer about the seconds `seen` of a session, in session time."""
+
+    question: str
+    answer: str
+    confidence: float
+    seen: tuple[float, float]
+    attributed_to: list[Evidence] = []
+    is_cut: bool = False
+    options: list[str] | None = None
+    log_probabilities: list[float] | None = None
+
+
+class StreamSession:
+    """Takes frames and sound in pieces of any size, and answers about the latest chunks at any moment.
+
+    The latents equal those of `processor(sampling="dense")` and one forward on the same media. Time and memory a chunk
+    are constant where the checkpoint has windows (`temporal_config.window_chunks`, `text_config.window_chunks`).
+
+    Args:
+        answerer: Model and processor; sessions may share it.
+        use_video, use_audio, allowed_lateness, start_time, crop: See `ChunkStream`.
+    """
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        *,
+        use_video: bool = True,
+        use_audio: bool = True,
+        allowed_lateness: float = 2.0,
+        start_time: float | None = None,
+        crop: Crop | None = None,
+    ):
+        self.answerer = answerer
+        self._options: dict[str, Any] = {
+            "use_video": use_video, "use_audio": use_audio, "allowed_lateness": allowed_lateness,
+            "start_time": start_time, "crop": crop,
+        }  # fmt: skip
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the next media is the start of a new stream."""
+        self.chunks = ChunkStream(self.answerer.processor, **self._options)
+        self.stream_cache = MirasolStreamCache()
+        self.results: deque[ChunkResult] = deque(maxlen=KEPT_RESULTS)
+        self.waiting: deque[ClosedChunk] = deque()
+        self.is_closed = False
+        self._was_real = False
+        self._surprises = [0, 0.0, 0.0]  # count, mean, sum of squared differences from it
+
+    def push(
+        self,
+        frames: Any = None,
+        frame_times: Any = None,
+        waveform: Any = None,
+        start_time: float | None = None,
+        sampling_rate: int | None = None,
+        watch: bool = True,
+    ) -> list[ChunkResult]:
+        """Take media as `ChunkStream.push` does, watch the chunks that they close, and return their results.
+
+        With `watch=False` the chunks wait for `advance(sessions)`, which watches those of many sessions together.
+        """
+        if self.is_closed:
+            raise ValueError("Expected an open session, found one that is closed: reset() begins anew.")
+        self.waiting += self.chunks.push(frames, frame_times, waveform, start_time, sampling_rate)
+        return advance([self])[0] if watch else []
+
+    def flush(self) -> list[ChunkResult]:
+        """Watch what has arrived of the chunk that is open, as at a file's end."""
+        self.waiting += self.chunks.flush()
+        return advance([self])[0]
+
+    def close(self) -> list[ChunkResult]:
+        """Flush, and take no more media. Questions are still answered."""
+        found = self.flush()
+        self.is_closed = True
+        return found
+
+    @property
+    def dropped(self) -> dict[str, float]:
+        """What came too late or twice: late_frames, repeated_frames, late_audio_seconds."""
+        return dict(self.chunks.dropped)
+
+    def ask(
+        self, question: str, options: Sequence[str] | None = None, streamer: Any = None, attribute: bool = True
+    ) -> StreamAnswer:
+        """Answer from the retained chunks. The stream is not changed.
+
+        Args:
+            question: What is asked.
+            options: Choose the likeliest of these instead of generating text.
+            streamer: A transformers streamer, given the tokens as they come.
+            attribute: Also find the seconds to which a generated answer is attributed.
+        """
+        if not question.strip():
+            raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
+        if not self.results:
+            raise ValueError(
+                f"Expected at least one watched chunk ({self.chunks.grid.seconds_per_chunk:g} s), found none. Push "
+                "more media, or flush() what has arrived."
+            )
+        outputs = self.stream_cache.encoder_outputs()
+        times, mask = outputs.chunk_times[0], outputs.chunk_mask[0]
+        if not mask.any():
+            raise ValueError("Expected video or audio in the retained chunks, found none. Push more media.")
+        watched, seen = Watched(outputs), (float(times[mask][0, 0]), float(times[mask][-1, 1]))
+        if options is not None:
+            ((ranking,),) = self.answerer.rank(watched, [self.answerer.prompts([question], [options])])
+            totals = list(ranking.log_probabilities)
+            best = max(range(len(totals)), key=totals.__getitem__)
+            return StreamAnswer(
+                question=question, answer=options[best], confidence=math.exp(ranking.per_token[best]), seen=seen,
+                options=list(options), log_probabilities=totals,
+            )  # fmt: skip
+        prompts = self.answerer.prompts([question])
+        ((given,),) = self.answerer.answer(watched, [prompts], streamer=streamer)
+        evidence = []
+        if attribute:
+            (weights,) = self.answerer.attribute(watched, [prompts], [[given]])
+            evidence = top_evidence(weights[0], times, mask)
+        return StreamAnswer(
+            question=question, answer=given.text, confidence=given.confidence, seen=seen, attributed_to=evidence,
+            is_cut=given.is_cut,
+        )  # fmt: skip
+
+    # ---- saved and loaded
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the session into a folder, which is whole or absent whatever is killed."""
+        state = {
+            "is_closed": self.is_closed,
+            "surprises": self._surprises,
+            "was_real": self._was_real,
+            "results": [asdict(result) for result in self.results],
+            "chunks": self.chunks.state(),
+            "waiting": [[chunk.index, chunk.inputs] for chunk in self.waiting],
+            "stream_cache": dict(self.stream_cache),
+        }
+        return save_state(Path(folder), self._made_of(), {"options": self._options, **state})
+
+    @classmethod
+    def load(cls, folder: str | Path, answerer: Answerer) -> "StreamSession":
+        """Continue a saved session, here or on another machine, with the checkpoint that watched it."""
+        session = cls(answerer)
+        state = load_state(Path(folder), session._made_of())
+        crop = state["options"]["crop"]
+        session = cls(answerer, **state["options"] | {"crop": crop and tuple(crop)})
+        session.is_closed, session._surprises = state["is_closed"], state["surprises"]
+        session._was_real = state["was_real"]
+        session.results.extend(ChunkResult(**result) for result in state["results"])
+        session.chunks.load_state(state["chunks"])
+        session.waiting.extend(ClosedChunk(*chunk) for chunk in state["waiting"])
+        cache, device = state["stream_cache"], answerer.model.device
+        session.stream_cache = MirasolStreamCache({name: value.to(device) for name, value in cache.items()})
+        return session
+
+    def _made_of(self) -> dict[str, Any]:
+        """What a saved session must have been made with to be continued."""
+        return {"model": fingerprint(self.answerer.model), "grid": asdict(self.chunks.grid)}
+
+    def _record(self, chunk: ClosedChunk, surprise: float) -> ChunkResult:
+        """The chunk's result, kept; its surprise is set against those before."""
+        is_real = chunk.has_video or chunk.has_audio
+        value = score = None
+        if is_real and self._was_real:
+            value = surprise
+            count, mean, squares = self._surprises
+            if count >= MIN_SURPRISES and squares > 0:
+                score = (value - mean) / math.sqrt(squares / (count - 1))
+            difference = value - mean
+            mean += difference / (count + 1)
+            self._surprises = [count + 1, mean, squares + difference * (value - mean)]
+        self._was_real = is_real
+        start, end = chunk.seconds
+        result = ChunkResult(chunk.index, start, end, chunk.has_video, chunk.has_audio, value, score)
+        self.results.append(result)
+        return result
+
+
+def advance(sessions: Sequence[StreamSession]) -> list[list[ChunkResult]]:
+    """Watch the closed chunks that wait in each session, those of all sessions as one batch; the new results of each.
+
+    The sessions share one answerer. What one of them gives does not depend on the others.
+    """
+    found: list[list[ChunkResult]] = [[] for _ in sessions]
+    while any(session.waiting for session in sessions):
+        # Streams that have begun have a state to be joined; those at their start have none.
+        for has_begun in (True, False):
+            group = [i for i, session in enumerate(sessions) if session.waiting and bool(session.results) == has_begun]
+            if not group:
+                continue
+            count = max(min(min(len(sessions[i].waiting) for i in group), CHUNKS_AT_ONCE // len(group)), 1)
+            taken = [[sessions[i].waiting.popleft() for _ in range(count)] for i in group]
+            inputs = [
+                {name: torch.cat([chunk.inputs[name] for chunk in chunks]) for name in chunks[0].inputs}
+                for chunks in taken
+            ]
+            cache = MirasolStreamCache()
+            if has_begun:
+                cache = MirasolStreamCache.cat([sessions[i].stream_cache for i in group])
+            output = sessions[group[0]].answerer.advance(cache, inputs)
+            for row, (i, chunks) in enumerate(zip(group, taken, strict=True)):
+                sessions[i].stream_cache = output.stream_cache.rows([row]) if len(group) > 1 else output.stream_cache
+                values = output.surprise[row].tolist()
+                found[i] += [sessions[i]._record(chunk, value) for chunk, value in zip(chunks, values, strict=True)]
+    return found
+
+
+def fingerprint(model: Any) -> str:
+    """A digest of the config's shape and of some values of every weight."""
+    digest = sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,251 @@
+"""A live session: what it knows after any pieces, saves and batch mates is what one forward over the whole knows."""
+
+import copy
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from model.tiny import enliven
+
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.session import StreamSession, advance
+from mirasol.media import Clip
+from mirasol.media.resample import Resampler
+from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
+
+WINDOW = 5
+QUESTION = "which color is named?"
+KINDS = {
+    "transformer": {},
+    "history": {"combiner_config": {"num_history_chunks": 2}},
+    "ttm": {"combiner_config": {"combiner_type": "ttm"}},
+    "mean_pool": {"combiner_config": {"combiner_type": "mean_pool"}},
+    "windows": {"temporal_config": {"window_chunks": WINDOW}, "text_config": {"window_chunks": WINDOW}},
+}
+SETTINGS = settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.generate,),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
+def kind(request, loaded) -> Answerer:
+    """An answerer of each kind of model, lively enough that every input matters."""
+    return make(loaded, request.param)
+
+
+@pytest.fixture(scope="module")
+def windowed(loaded) -> Answerer:
+    return make(loaded, KINDS["windows"])
+
+
+def make(loaded, values: dict) -> Answerer:
+    model, processor = loaded
+    config = copy.deepcopy(model.config)
+    for part, fields in values.items():
+        for name, value in fields.items():
+            setattr(getattr(config, part), name, value)
+    config = type(config).from_dict(config.to_dict())
+    return Answerer(enliven(MirasolForConditionalGeneration(config)).eval(), processor, max_new_tokens=6)
+
+
+def film(seconds: float, rate: int = 16_000, seed: int = 0) -> dict:
+    """Frames at 25 a second, and noise that comes and goes."""
+    generator = np.random.default_rng(seed)
+    times = np.arange(round(25 * seconds)) / 25
+    frames = generator.integers(0, 255, (len(times), 24, 24, 3), dtype=np.uint8)
+    sound = generator.uniform(-0.5, 0.5, round(seconds * rate)) * np.sin(np.arange(round(seconds * rate)) / rate * 9)
+    return {"frames": frames, "times": times, "sound": sound.astype(np.float32), "rate": rate}
+
+
+def offline(answerer: Answerer, media: dict, use_video=True, use_audio=True, dtype=torch.float32):
+    """The encoder's outputs of one forward over the whole."""
+    waveform = Resampler(media["rate"]).push(media["sound"], last=True) if use_audio else None
+    frames, times = (media["frames"], media["times"]) if use_video else (None, None)
+    clip = Clip(frames, times, waveform, duration=len(media["sound"]) / media["rate"])
+    inputs = answerer.processor.chunk_clip(clip, sampling="dense")
+    if dtype == torch.float32:
+        return answerer.watch(inputs).encoder_outputs
+    model = copy.deepcopy(answerer.model).to(dtype)
+    return Answerer(model, answerer.processor).watch(inputs).encoder_outputs
+
+
+def push(session, media: dict, sizes, start: float = 0.0, end: float = math.inf, **options):
+    """Pushes the seconds from `start` to `end` in pieces of `sizes` hundredths of a second."""
+    end, results, turn = min(end, len(media["sound"]) / media["rate"]), [], 0
+    while start < end - 1e-9:
+        stop = min(start + sizes[turn % len(sizes)] / 100, end)
+        turn += 1
+        pieces = {}
+        chosen = (media["times"] >= start - 1e-9) & (media["times"] < stop - 1e-9)
+        if session.chunks.use_video and chosen.any():
+            pieces |= {"frames": media["frames"][chosen], "frame_times": media["times"][chosen]}
+        first, last = (round(second * media["rate"]) for second in (start, stop))
+        if session.chunks.use_audio:
+            pieces |= {"waveform": media["sound"][first:last], "sampling_rate": media["rate"]}
+        results += session.push(**pieces, **options)
+        start = stop
+    return results
+
+
+def assert_known(session: StreamSession, expected, exact) -> None:
+    """The retained latents are the last of the offline ones, within twice its own rounding."""
+    latents = session.stream_cache["latents"]
+    shape = (1, -1, *latents.shape[2:])
+    whole, truth = (outputs.last_hidden_state.reshape(shape) for outputs in (expected, exact))
+    error = (whole - truth).abs().max()
+    count = latents.shape[1]
+    assert (latents - whole[:, -count:]).abs().max() <= 2 * error
+    surprises = [result.surprise for result in session.results if result.surprise is not None]
+    np.testing.assert_allclose(surprises, expected.surprise[0, 1:].tolist(), atol=1e-4)
+
+
+@SETTINGS
+@given(
+    sizes=st.lists(st.integers(1, 170), min_size=1, max_size=4),
+    rate=st.sampled_from([8_000, 16_000, 44_100]),
+    use=st.sampled_from([(True, True), (True, False), (False, True)]),
+    seconds=st.floats(2.3, 4.0),
+)
+def test_a_stream_knows_what_one_forward_knows(kind, sizes, rate, use, seconds):
+    media = film(seconds, rate)
+    tracks = dict(zip(("use_video", "use_audio"), use, strict=True))
+    session = StreamSession(kind, start_time=0.0, **tracks)
+    push(session, media, sizes)
+    session.flush()
+    assert_known(session, offline(kind, media, **tracks), offline(kind, media, **tracks, dtype=torch.float64))
+
+
+def test_the_answer_of_a_stream_is_that_of_the_whole(kind):
+    media = film(3.1)
+    session = StreamSession(kind, start_time=0.0)
+    push(session, media, [7, 43])
+    session.flush()
+    watched = kind.watch(kind.processor.chunk_clip(
+        Clip(media["frames"], media["times"], media["sound"], duration=3.1), sampling="dense"
+    ))  # fmt: skip
+    ((expected,),) = kind.answer(watched, [[QUESTION]])
+    found = session.ask(QUESTION)
+    assert found.answer == expected.text
+    assert found.confidence == pytest.approx(expected.confidence, rel=1e-3)
+    count = session.stream_cache["latents"].shape[1]
+    assert found.seen == pytest.approx(((10 - count) * 0.32, 3.2))
+    assert sum(part.weight for part in found.attributed_to) > 0
+    assert all(found.seen[0] <= part.start < part.end <= found.seen[1] + 1e-6 for part in found.attributed_to)
+
+
+def test_asking_changes_nothing(kind):
+    media = film(3.0)
+    asked, silent = (StreamSession(kind, start_time=0.0) for _ in range(2))
+    for second in range(3):
+        for session in (asked, silent):
+            push(session, media, [50], second, second + 1)
+        if asked.results:
+            asked.ask(QUESTION)
+            asked.ask(QUESTION, options=["red", "green"])
+    assert list(asked.results) == list(silent.results)
+    for name, value in silent.stream_cache.items():
+        assert torch.equal(asked.stream_cache[name], value), name
+
+
+def test_sessions_of_a_batch_give_what_each_gives_alone(kind):
+    films = [film(seconds, seed=seed) for seed, seconds in enumerate((3.0, 1.7, 2.6, 0.9, 2.2))]
+    alone = []
+    for media in films:
+        session = StreamSession(kind, start_time=0.0)
+        push(session, media, [40])
+        alone.append(session)
+    together = [StreamSession(kind, start_time=0.0) for _ in films]
+    for tenth in range(0, 30, 4):
+        for session, media in zip(together, films, strict=True):
+            push(session, media, [40], tenth / 10, (tenth + 4) / 10, watch=False)
+        advance(together)
+    for session, other, media in zip(together, alone, films, strict=True):
+        assert [r.index for r in session.results] == [r.index for r in other.results]
+        latents = other.stream_cache["latents"]
+        error = (offline(kind, media).last_hidden_state - offline(kind, media, dtype=torch.float64).last_hidden_state)
+        assert (session.stream_cache["latents"][:, -latents.shape[1] :] - latents).abs().max() <= 2 * error.abs().max()
+
+
+RESUMED = """
+import sys
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.session import StreamSession
+sys.path[:0] = [sys.argv[1]]
+from answer.test_session import film, push
+session = StreamSession.load(sys.argv[3], Answerer.load(sys.argv[2], max_new_tokens=6))
+push(session, film(3.3, 44_100), [33], 1.3)
+session.flush()
+session.save(sys.argv[4])
+"""
+
+
+def test_a_session_goes_on_in_another_process_with_the_same_bits(untrained, tmp_path, repository):
+    media = film(3.3, 44_100)
+    answerer = Answerer.load(untrained, max_new_tokens=6)
+    whole = StreamSession(answerer, start_time=0.0)
+    push(whole, media, [33], 0.0, 1.3)
+    whole.save(tmp_path / "saved")
+    push(whole, media, [33], 1.3)
+    whole.flush()
+    command = [sys.executable, "-c", RESUMED, repository / "tests", untrained, tmp_path / "saved", tmp_path / "end"]
+    subprocess.run(command, check=True)
+    resumed = StreamSession.load(tmp_path / "end", answerer)
+    assert list(resumed.results) == list(whole.results)
+    assert resumed.stream_cache.keys() == whole.stream_cache.keys()
+    for name, value in whole.stream_cache.items():
+        assert torch.equal(resumed.stream_cache[name], value), name
+
+
+def test_state_and_results_stop_growing(windowed):
+    session, sizes = StreamSession(windowed, start_time=0.0, use_video=False), []
+    for _ in range(60):
+        session.push(waveform=film(0.32)["sound"], sampling_rate=16_000)
+        sizes.append(session.stream_cache.nbytes)
+    assert len(set(sizes[10:])) == 1
+
+
+def test_a_session_of_other_weights_or_grid_is_refused(windowed, loaded, tmp_path):
+    session = StreamSession(windowed, use_video=False)
+    session.push(waveform=film(0.4)["sound"], sampling_rate=16_000)
+    folder = session.save(tmp_path / "saved")
+    with pytest.raises(ValueError, match="session with the model"):
+        StreamSession.load(folder, Answerer(*loaded))
+    record = json.loads((folder / "session.json").read_text())
+    record["made_of"]["grid"]["max_chunks"] += 1
+    (folder / "session.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="session with the grid"):
+        StreamSession.load(folder, windowed)
+
+
+@pytest.mark.parametrize("damage", ["session.json", "session.safetensors"])
+def test_a_session_saved_half_is_refused(windowed, tmp_path, damage):
+    session = StreamSession(windowed, use_video=False)
+    session.push(waveform=film(0.4)["sound"], sampling_rate=16_000)
+    folder = session.save(tmp_path / "saved")
+    file = folder / damage
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match="none that is whole"):
+        StreamSession.load(folder, windowed)
+    with pytest.raises(ValueError, match="found none that is whole"):
+        StreamSession.load(tmp_path / "nothing", windowed)
+
+
+def test_questions_that_cannot_be_answered_say_why(windowed):
+    session = StreamSession(windowed, use_video=False)
+    with pytest.raises(ValueError, match="found empty text"):
+        session.ask(" ")
+    with pytest.raises(ValueError, match="at least one watched chunk"):
+        session.ask(QUESTION)
+    session.close()
+    with pytest.raises(ValueError, match="one that is closed"):
+        session.push(waveform=film(0.4)["sound"], sampling_rate=16_000)
