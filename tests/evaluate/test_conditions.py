@@ -77,8 +77,18 @@ def test_partners_prefer_different_answers_and_never_are_the_clip_itself():
     assert [partners[0] for partners in swap_partners(rows)[:2]] == [2, 2]
     assert swap_partners(rows)[2][0] in (0, 1)
     assert sorted(swap_partners(rows)[0]) == [1, 2]
-    with pytest.raises(ValueError, match="at least 2 clips"):
+    with pytest.raises(ValueError, match="at least 2 files"):
         swap_partners(rows[:1])
+
+
+def test_sound_never_comes_from_another_clip_of_the_same_file():
+    rows = [
+        Row(str(i), Path(file), (Question(str(i), "which color?", str(i), "color"),)) for i, file in enumerate("aaab")
+    ]
+    assert swap_partners(rows)[:3] == [[3], [3], [3]]
+    assert sorted(swap_partners(rows)[3]) == [0, 1, 2]
+    with pytest.raises(ValueError, match="at least 2 files, found 1"):
+        swap_partners(rows[:3])
 
 
 def test_noise_on_a_clip_that_is_not_heard_is_refused():

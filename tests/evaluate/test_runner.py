@@ -11,7 +11,7 @@ from mirasol.evaluate import robustness
 from mirasol.evaluate.batches import Job, answer_batches, comparable
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.runner import evaluate, evaluate_rows, load_rows, score
-from mirasol.evaluate.summary import Prediction, describe, finite, follows, paired_difference, summarise
+from mirasol.evaluate.summary import Prediction, describe, finite, follows, paired_difference, share, summarise
 from mirasol.tasks import Question, Row, get_task
 
 
@@ -134,6 +134,14 @@ def test_paired_difference_pools_seeds_and_keeps_clips_together():
     assert difference.num_clips == 31
     with pytest.raises(ValueError, match="as many runs"):
         paired_difference(better, worse[:2], ["color"])
+
+
+def test_intervals_are_over_files_and_not_over_clips_cut_from_them():
+    found = [prediction(str(c), "color", "red", "red" if c < 5 else "blue") for c in range(10)]
+    of_files = [replace(p, file=f"{int(p.clip) // 5}.wav") for p in found]
+    clips, files = (share(predictions, lambda p: p.right, ["color"]) for predictions in (found, of_files))
+    assert (clips.value, files.value) == (0.5, 0.5) and (clips.num_clips, files.num_clips) == (10, 2)
+    assert clips.low > files.low == 0.0 and clips.high < files.high == 1.0
 
 
 def test_summary_of_a_model_that_names_no_time_is_valid_json():

@@ -82,9 +82,20 @@ def test_baselines_are_measured_by_the_tasks_own_metric():
         replace(asked[0], questions=tuple(replace(q, options=("yes", "no", "two")) for q in asked[0].questions))
     ]
     assert baselines(get_task("jsonl"), options, train)["chance"]["exact_match"] == pytest.approx(1 / 3)
-    assert "ceiling" not in baselines(get_task("jsonl"), options, train) and "ceiling" not in baselines(
-        get_task("jsonl"), asked, []
-    )
+    assert "ceiling" not in baselines(get_task("jsonl"), options, train)
+    assert "ceiling" not in baselines(get_task("jsonl"), asked, [])
+
+
+def test_the_most_common_answer_of_a_recurring_question_is_a_baseline():
+    def rows(*pairs):
+        return [Row(str(i), None, (Question(str(i), text, a, "open"),)) for i, (text, a) in enumerate(pairs)]
+
+    asked = rows(("color?", "red"), ("who?", "ann"), ("who?", "bob"), ("where?", "red"))
+    known = rows(*[("color?", "red")] * 3, *[("who?", "ann")] * 2, ("who?", "bob"))
+    found = {name: scores["exact_match"] for name, scores in baselines(get_task("jsonl"), asked, known).items()}
+    assert found == {"majority": 0.5, "majority_by_kind": 0.5, "majority_by_question": 0.75, "ceiling": 1.0}
+    once = baselines(get_task("jsonl"), asked, rows(("color?", "blue"), ("who?", "ann")))
+    assert "majority_by_question" not in once, "a question asked once would be its own answer"
 
 
 def test_wrong_answers_come_from_every_kind_the_surest_first_and_each_clip_once():

@@ -138,11 +138,30 @@ def test_gzipped_files_and_a_byte_order_mark_are_read(whole):
     assert load(whole, "nextqa_oe")[0].questions[0].answer == "a dog"
 
 
+def test_a_damaged_download_is_refused(whole):
+    import gzip
+
+    (whole / "nextqa_oe" / "test.csv").unlink()
+    packed = bytearray(gzip.compress(NEXT_OE.encode() * 9))
+    packed[20] ^= 255
+    (whole / "nextqa_oe" / "test.csv.gz").write_bytes(packed)
+    with pytest.raises(ValueError, match=r"Expected UTF-8 text in .*test\.csv\.gz, found other bytes"):
+        load(whole, "nextqa_oe")
+
+
 @pytest.mark.parametrize(
     ("name", "file", "content", "message"),
     [
         ("msrvtt_qa", "test_qa.json", [MSRVTT, MSRVTT], "entry 2: expected an id of its own, found '7' as in"),
         ("msrvtt_qa", "test_qa.json", [MSRVTT | {"answer": " "}], "entry 1: expected text, found an empty answer"),
+        ("msrvtt_qa", "test_qa.json", [MSRVTT | {"answer": "\t"}], "entry 1: expected text, found an empty answer"),
+        ("msrvtt_qa", "test_qa.json", "[" * 100_000, "Expected JSON in .*found text that is not"),
+        (
+            "nextqa_oe", "test.csv", f'{NEXT_OE}\n1,9,4,3,"what {"x" * 140_000}\n',
+            r"test\.csv:2: expected a row of a table",
+        ),
+        ("epic_sounds", "EPIC_Sounds_validation.csv", f"{EPIC}\n{EPIC_ROW.replace('metal / wood collision', ' ')}\n",
+         r"\.csv:2: expected a clip and its class, found an empty class"),
         ("msrvtt_qa", "test_qa.json", [MSRVTT, {"id": 1}], "entry 2: .* found no valid question, answer, video_id"),
         ("msrvtt_qa", "test_qa.json", {"7": MSRVTT}, "Expected a JSON list in .*, found dict"),
         ("msrvtt_qa", "test_qa.json", "[{]", r"Expected JSON in .*line 1 column 3"),

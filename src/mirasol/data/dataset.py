@@ -26,6 +26,8 @@ from mirasol.data.cache import ClipCache
 from mirasol.media import Clip
 from mirasol.tasks import Question, Row, Task
 
+MAX_QUESTIONS_PER_CLIP = 32  # a manifest may ask one long file hundreds, which every other clip would repeat
+
 
 class ClipDataset(Dataset):
     """One item per readable clip; an item depends on seed, epoch and clip id alone, whatever the worker and order.
@@ -44,7 +46,7 @@ class ClipDataset(Dataset):
         augment: How a clip is varied each epoch. None: not at all, with the row's own questions, as evaluation has it.
         seed: Of the variations, and of the order of a round.
         questions_per_clip: Questions of each item, drawn anew each epoch in training; a clip with fewer repeats some.
-            By default all of them.
+            By default all of them, but at most 32 where clips have unequal numbers of questions.
         clips_per_epoch: Items of an epoch, fewer or more than there are clips. By default every clip once.
     """
 
@@ -72,7 +74,7 @@ class ClipDataset(Dataset):
         self.rows = [row for row in rows if row.id in self.cache]
         self.task, self.processor, self.augment, self.seed = task, processor, augment, seed
         if questions_per_clip is None and len({len(row.questions) for row in self.rows}) > 1:
-            questions_per_clip = max(len(row.questions) for row in self.rows)
+            questions_per_clip = min(max(len(row.questions) for row in self.rows), MAX_QUESTIONS_PER_CLIP)
         self.questions_per_clip, self.clips_per_epoch = questions_per_clip, clips_per_epoch
         self._order: tuple[int, np.ndarray] | None = None  # of the round last asked for
         self._tokens: dict[tuple[str, str], dict[str, list[int]]] = {}

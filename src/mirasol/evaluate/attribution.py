@@ -55,7 +55,7 @@ def measure_rests_on(
         for clip, questions in enumerate(asked):
             tops, right, real = dict.fromkeys(methods, 0), 0, outputs.chunk_mask[clip]
             for place, question in enumerate(questions):
-                if asker.normalise(given[clip][place].text) != asker.normalise(question.answer):
+                if not asker.is_right(question, given[clip][place].text):
                     continue
                 on_word = overlaps(outputs.chunk_times[clip], question.seconds) & real
                 right += 1

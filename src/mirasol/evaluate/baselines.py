@@ -3,7 +3,7 @@
 Each is a list of answers given to the task's own metric, so that a baseline is measured as the model is.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,24 +11,33 @@ from mirasol.tasks import Row, Task
 
 
 def baselines(task: Task, rows: Sequence[Row], train: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Scores by name: `majority` (the most common answer of the train split), `majority_by_kind` (that of each kind of
-    question), `ceiling` (right wherever the answer occurs in train). Without a train split the constants come from
-    the questions themselves and there is no ceiling; where every question has options, there is `chance` beside.
+    """Return the task's scores of answers that look at no clip.
+
+    `majority` is the most common answer of the train split, `majority_by_kind` that of each kind of question,
+    `majority_by_question` that of each question's text (where texts recur and this differs), `ceiling` is right
+    wherever the answer occurs in train, `chance` guesses among options. Without a train split the constants come from
+    the questions themselves and there is no ceiling.
     """
     asked = [question for row in rows for question in row.questions]
     if not asked:
         return {}
     known = [question for row in train for question in row.questions] or asked
     most_common = Counter(task.normalise(question.answer) for question in known)
-    by_kind: dict[str, Counter] = {}
+    by_kind, by_text = defaultdict[Any, Counter](Counter), defaultdict[Any, Counter](Counter)
     for question in known:
-        by_kind.setdefault(question.kind, Counter())[task.normalise(question.answer)] += 1
+        for counts in (by_kind[question.kind], by_text[question.kind, question.text]):
+            counts[task.normalise(question.answer)] += 1
     constant = best(most_common)
-    of_kind = {kind: best(counts) for kind, counts in by_kind.items()}
+    of_kind, of_text = ({name: best(counts) for name, counts in by.items()} for by in (by_kind, by_text))
     found = {
         "majority": [constant] * len(asked),
         "majority_by_kind": [of_kind.get(question.kind, constant) for question in asked],
     }
+    # Where few questions are asked of many clips; a question asked once would be its own answer.
+    if 2 * len(by_text) <= len(known):
+        by_question = [of_text.get((q.kind, q.text), of_kind.get(q.kind, constant)) for q in asked]
+        if by_question != found["majority_by_kind"]:
+            found["majority_by_question"] = by_question
     has_options = all(question.options for question in asked)
     if train and not has_options:
         found["ceiling"] = [q.answer if task.normalise(q.answer) in most_common else "" for q in asked]

@@ -12,7 +12,7 @@ from mirasol.answer.ranking import Ranking
 from mirasol.evaluate.conditions import Condition, swap_partners
 from mirasol.evaluate.loader import LoadedClip, Read, Shown, ShownClips, load_ahead
 from mirasol.evaluate.summary import Prediction
-from mirasol.tasks import Question, Row, get_task
+from mirasol.tasks import Question, Row, Task, get_task
 
 NUM_BEST = 5
 
@@ -81,9 +81,9 @@ def comparable(row: Row, lender: Row | None) -> list[tuple[Question, str | None]
 
 def _answer_batch(answerer: Answerer, job: Job, rows, loaded: Sequence[LoadedClip]) -> list[AnsweredClip]:
     answered = [AnsweredClip(row.id, {}, item.error, item.warnings) for row, item in zip(rows, loaded, strict=True)]
-    normalise = get_task(job.task).normalise
+    task = get_task(job.task)
     for condition in job.conditions:
-        asked: list[tuple[AnsweredClip, Shown, list[tuple[Question, str | None]], Prompts]] = []
+        asked: list[tuple[Row, AnsweredClip, Shown, list[tuple[Question, str | None]], Prompts]] = []
         for row, item, clip in zip(rows, loaded, answered, strict=True):
             if (shown := item.shown.get(condition.name)) is None:
                 continue
@@ -93,16 +93,16 @@ def _answer_batch(answerer: Answerer, job: Job, rows, loaded: Sequence[LoadedCli
             except ValueError as error:  # a question longer than the context
                 clip.error = clip.error or str(error)
                 continue
-            asked.append((clip, shown, pairs, prompts))
+            asked.append((row, clip, shown, pairs, prompts))
         if not asked:
             continue
-        watched = answerer.watch(*(shown.media for _, shown, _, _ in asked))
-        rows_of_text = [prompts for _, _, _, prompts in asked]
+        watched = answerer.watch(*(shown.media for _, _, shown, _, _ in asked))
+        rows_of_text = [prompts for *_, prompts in asked]
         given: list[list[GeneratedAnswer]] | list[list[Ranking]]
         given = answerer.rank(watched, rows_of_text) if job.rank else answerer.answer(watched, rows_of_text)
-        for place, (clip, shown, pairs, _) in enumerate(asked):
+        for place, (row, clip, shown, pairs, _) in enumerate(asked):
             clip.predictions[condition.name] = [
-                _prediction(clip.id, question, other, shown, answer, normalise)
+                _prediction(row, question, other, shown, answer, task)
                 for (question, other), answer in zip(pairs, given[place], strict=True)
             ]
     return answered
@@ -113,9 +113,10 @@ def _prompts(answerer: Answerer, questions: Sequence[Question], rank: bool) -> P
     return answerer.prompts([question.text for question in questions], options)
 
 
-def _prediction(clip: str, question: Question, other: str | None, shown: Shown, given, normalise) -> Prediction:
+def _prediction(row: Row, question: Question, other: str | None, shown: Shown, given, task: Task) -> Prediction:
     common: dict[str, Any] = {
-        "clip": clip,
+        "clip": row.id,
+        "file": str(row.media),
         "question_id": question.id,
         "kind": question.kind,
         "question": question.text,
@@ -126,7 +127,7 @@ def _prediction(clip: str, question: Question, other: str | None, shown: Shown, 
         "sound_used": shown.sound_used,
     }
     if isinstance(given, GeneratedAnswer):
-        right = normalise(given.text) == normalise(question.answer)
+        right = task.is_right(question, given.text)
         return Prediction(
             **common, generated=given.text, right=right, confidence=round(given.confidence, 6),
             log_likelihood=round(given.log_likelihood, 4),
@@ -134,7 +135,7 @@ def _prediction(clip: str, question: Question, other: str | None, shown: Shown, 
     best = given.best(NUM_BEST)
     place = given.options.index(best[0])
     return Prediction(
-        **common, generated=best[0], right=normalise(best[0]) == normalise(question.answer),
+        **common, generated=best[0], right=task.is_right(question, best[0]),
         confidence=round(math.exp(given.per_token[place]), 6), log_likelihood=round(given.log_probabilities[place], 4),
         ranked=best, ranked_per_token=given.best(NUM_BEST, per_token=True),
         option_log_likelihoods=[round(value, 4) for value in given.log_probabilities],

@@ -116,20 +116,23 @@ def swap_partners(
 
     A question's answer differs if the other clip's answer to the same text does, or, where the other is not asked
     that, if no answer of the other equals it. Only questions of these kinds count if given. Among equally different
-    rows the first choice is random with `seed`; a row never gets its own sound.
+    rows the first choice is random with `seed`; a row never gets the sound of its own file.
     """
-    if len(rows) < 2:
-        raise ValueError(f"Swapping sound needs at least 2 clips, found {len(rows)}: choose a larger split.")
+    files = [str(row.media) for row in rows]
+    if len(set(files)) < 2:
+        raise ValueError(f"Swapping sound needs at least 2 files, found {len(set(files))}: choose a larger split.")
     answers = [{q.text: q.answer for q in row.questions if kinds is None or q.kind in kinds} for row in rows]
     given = [set(mine.values()) for mine in answers]
     rng = np.random.default_rng(seed)
     partners = []
     for i, mine in enumerate(answers):
         others = np.arange(len(rows)) if len(rows) <= ALL_COMPARED else rng.integers(len(rows), size=NUM_COMPARED)
-        different = np.array([-1 if j == i else _differences(mine, answers[j], given[j]) for j in others.tolist()])
+        different = np.array(
+            [-1 if files[j] == files[i] else _differences(mine, answers[j], given[j]) for j in others.tolist()]
+        )
         best = int(rng.choice(np.flatnonzero(different == different.max())))
         order = [best, *np.argsort(-different, kind="stable").tolist()]
-        partners.append(list(dict.fromkeys(int(others[k]) for k in order if others[k] != i))[:count])
+        partners.append(list(dict.fromkeys(int(others[k]) for k in order if files[others[k]] != files[i]))[:count])
     return partners
 
 

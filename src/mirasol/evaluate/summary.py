@@ -24,8 +24,8 @@ class Prediction:
     `generated` is the text that counts as the answer: written by the model or, with ranking, the likeliest option;
     then `ranked` and `ranked_per_token` are the best five by the sum of an option's token log-probabilities and by
     their mean, `option_log_likelihoods` those sums in the order of the question's options. `sound_answer` is the
-    answer of the clip whose sound was put under the picture, `seconds` is where the answer is heard or seen, and
-    `confidence` is exp of the mean log-probability of the answer's tokens.
+    answer of the clip whose sound was put under the picture, `file` the clip's file, `seconds` is where the answer is
+    heard or seen, and `confidence` is exp of the mean log-probability of the answer's tokens.
     """
 
     clip: str
@@ -44,6 +44,12 @@ class Prediction:
     ranked: list[str] | None = None
     ranked_per_token: list[str] | None = None
     option_log_likelihoods: list[float] | None = None
+    file: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """What is resampled for an interval: the file, of which there may be several clips."""
+        return self.file or self.clip
 
     def as_dict(self) -> dict[str, Any]:
         """The same, for JSON; without the fields of ranking where nothing was ranked."""
@@ -65,7 +71,7 @@ def summarise(
     intervals = {name: share(predictions, lambda p: p.right, group, seed).as_dict() for name, group in groups.items()}
     for kind in kinds:
         if kind in scored.time_kinds:
-            of_kind = [[p for p in clip if p.kind == kind] for clip in by_clip(predictions)]
+            of_kind = [[p for p in clip if p.kind == kind] for clip in by_file(predictions)]
             errors = [[scored.error_seconds(asked[p.question_id], p.generated) for p in clip] for clip in of_kind]
             intervals[kind] = bootstrap_statistic(errors, np.median, seed=seed).as_dict()
     given = {p.question_id: p.generated for p in predictions}
@@ -133,11 +139,11 @@ def audit(shown: Mapping[str, Sequence[Prediction]], task: str, seed: int = 0) -
     return rows
 
 
-def by_clip(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
-    """The predictions grouped by clip, in the order of first appearance."""
+def by_file(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
+    """Return the predictions grouped by file, in the order of first appearance: clips cut from one file are alike."""
     clips: dict[str, list[Prediction]] = {}
     for prediction in predictions:
-        clips.setdefault(prediction.clip, []).append(prediction)
+        clips.setdefault(prediction.unit, []).append(prediction)
     return list(clips.values())
 
 
@@ -145,7 +151,7 @@ def share(
     predictions: Sequence[Prediction], holds: Callable[[Prediction], bool], kinds: Collection[str], seed: int = 0
 ) -> Interval:
     """How often something holds among the questions of these kinds, with its interval over clips."""
-    chosen = [[holds(p) for p in clip if p.kind in kinds] for clip in by_clip(predictions)]
+    chosen = [[holds(p) for p in clip if p.kind in kinds] for clip in by_file(predictions)]
     totals, counts = (np.array([f(clip) for clip in chosen], dtype=np.float64) for f in (sum, len))
     return bootstrap_ratio(totals, counts, seed=seed)
 
@@ -182,7 +188,7 @@ def paired_difference(
     differences: dict[str, list[int]] = {}
     for sign, runs in ((1, first), (-1, second)):
         for prediction in (p for run in runs for p in run if p.kind in kinds):
-            totals = differences.setdefault(prediction.clip, [0, 0])
+            totals = differences.setdefault(prediction.unit, [0, 0])
             totals[0] += sign * prediction.right
             totals[1] += sign == 1
     sums, counts = np.array(list(differences.values()), dtype=np.float64).reshape(-1, 2).T

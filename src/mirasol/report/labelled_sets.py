@@ -42,6 +42,7 @@ def measure_sets(answerer: Answerer, beside: Path, max_clips: int | None) -> dic
         rows = load_rows(each.task, root, each.split)[:max_clips]
         metrics = evaluate_rows(answerer, rows, Condition(), task=each.task, root=root).metrics
         found[each.name] = metrics["intervals_95"]["all"] | {
+            "clips": metrics["clips"]["answered"],
             "most_common_answer": metrics["baselines"]["majority"]["exact_match"]
         }
     return found

@@ -28,6 +28,7 @@ PICTURE_SIZE = (160, 120)
 BASELINES = {
     "majority": "most common answer",
     "majority_by_kind": "most common of each kind",
+    "majority_by_question": "most common of each question",
     "ceiling": "answers known from train",
     "chance": "guessing among the options",
 }

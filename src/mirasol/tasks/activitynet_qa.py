@@ -76,8 +76,8 @@ class ActivityNetQA(Task):
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
         """Return `exact_match` over all questions, by type, and over the six types of free questions together."""
-        answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
-        return accuracy(predictions, answers, kinds, self.normalise, groups={"free": KINDS[3:]})
+        kinds = [question.kind for question in questions]
+        return accuracy(self.right(questions, predictions), kinds, groups={"free": KINDS[3:]})
 
 
 def read_answers(path: Path) -> dict[str, tuple[str, str]]:

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,22 +56,25 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"Expected UTF-8 text in {path}, found other bytes ({error}). Download it again.") from error
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"Expected UTF-8 text in {path}, found other bytes ({error}). Save it as UTF-8, or download it again."
+        ) from error
 
 
 def read_table(path: Path, columns: Sequence[str], has_header: bool = True) -> Iterator[tuple[str, dict[str, str]]]:
     """Give the place ("file:line") and the fields of every row that has as many as the header or `columns`."""
     malformed = []
     lines = csv.reader(io.StringIO(read_text(path), newline=""))
-    header = next(lines, []) if has_header else list(columns)
+    rows = _rows(path, lines)
+    header = next(rows, []) if has_header else list(columns)
     absent = [column for column in columns if column not in header]
     if absent:
         raise ValueError(
             f"Expected columns {', '.join(columns)} in {path}, found none called {', '.join(absent)} but "
             f"{', '.join(header) or 'an empty file'}. Take the published file."
         )
-    for fields in lines:
+    for fields in rows:
         place = f"{path}:{lines.line_num}"
         if len(fields) == len(header):
             yield place, dict(zip(header, fields, strict=True))
@@ -79,11 +83,18 @@ def read_table(path: Path, columns: Sequence[str], has_header: bool = True) -> I
     refuse(path, malformed)
 
 
+def _rows(path: Path, lines) -> Iterator[list[str]]:
+    try:
+        yield from lines
+    except csv.Error as error:  # such as a quote that is never closed, which makes one field of all the rest
+        raise ValueError(f"{path}:{lines.line_num}: expected a row of a table, found {error}. Correct it.") from error
+
+
 def read_json(path: Path) -> Any:
     """Return what the file holds."""
     try:
         return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"Expected JSON in {path}, found text that is not ({error}). Download it again.") from error
 
 
@@ -120,7 +131,7 @@ def check_questions(path: Path, placed: Iterable[tuple[str, Question]]) -> list[
     first: dict[str, str] = {}
     questions = []
     for place, question in placed:
-        empty = [name for name in ("id", "text", "answer") if not getattr(question, name).strip(" ?")]
+        empty = [name for name in ("id", "text", "answer") if not getattr(question, name).replace("?", "").strip()]
         if empty:
             malformed.append(f"{place}: expected text, found an empty {' and '.join(empty)}.")
         elif question.id in first:

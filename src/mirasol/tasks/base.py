@@ -17,8 +17,11 @@ from mirasol.tasks.metrics.exact import accuracy
 class Question:
     """One question about a clip, its right answer, and (if known) the seconds in which the answer is heard.
 
-    `options` are the answers to choose between, the right one among them; none where the answer is free.
-    `references` are further right answers that the official metric accepts beside `answer`.
+    Attributes:
+        options: The answers to choose between, the right one among them; empty where the answer is free.
+        references: Further right answers that the metric accepts beside `answer`.
+        metric: How a manifest's answer is judged, see `mirasol.tasks.jsonl`.
+        tolerance: Largest error of a number that counts as right.
     """
 
     id: str
@@ -28,6 +31,8 @@ class Question:
     seconds: tuple[float, float] | None = None
     options: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    metric: str = "exact"
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,14 @@ class Task:
         """Return the form in which answers are compared."""
         return normalise(answer)
 
+    def is_right(self, question: Question, answer: str) -> bool:
+        """Return whether the answer counts as right."""
+        return self.normalise(answer) == self.normalise(question.answer)
+
+    def right(self, questions: Sequence[Question], predictions: Sequence[str]) -> list[bool]:
+        """Return whether each prediction is right."""
+        return [self.is_right(question, given) for question, given in zip(questions, predictions, strict=True)]
+
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
         """Return the metrics: here `exact_match` over all questions, and the same of each kind.
 
@@ -171,8 +184,7 @@ class Task:
             predictions: The answer given to each.
             train_rows: Rows of the train split, for metrics that compare with a constant answer.
         """
-        answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
-        return accuracy(predictions, answers, kinds, self.normalise)
+        return accuracy(self.right(questions, predictions), [question.kind for question in questions])
 
     def error_seconds(self, question: Question, prediction: str) -> float:
         """Return the distance from the first number in the prediction to the true time; infinite without a number."""
@@ -194,4 +206,4 @@ class ClassTask(Task):
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
         """Return `exact_match` and `mean_class_accuracy`."""
-        return class_accuracy(predictions, [question.answer for question in questions], self.normalise)
+        return class_accuracy(self.right(questions, predictions), [question.answer for question in questions])

@@ -24,8 +24,8 @@ def check_clips(path: Path, clips: Sequence[tuple[str, str, str]]) -> None:
     first: dict[str, str] = {}
     malformed = []
     for place, clip, name in clips:
-        if not clip or not name:
-            malformed.append(f"{place}: expected a clip and its class, found an empty {'class' if clip else 'clip'}.")
+        if empty := [part for part, text in (("clip", clip), ("class", name)) if not text.strip()]:
+            malformed.append(f"{place}: expected a clip and its class, found an empty {' and '.join(empty)}.")
         elif clip in first:
             malformed.append(f"{place}: expected an id of its own, found {clip!r} as in {first[clip]}.")
         first.setdefault(clip, place)

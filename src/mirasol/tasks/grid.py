@@ -94,7 +94,7 @@ class Grid(Task):
         metrics: dict = {"num_questions": len(questions)}
         for kind, pairs in by_kind.items():
             if kind not in self.time_kinds:
-                metrics[kind] = mean([self.normalise(given) == self.normalise(asked.answer) for asked, given in pairs])
+                metrics[kind] = mean([self.is_right(*pair) for pair in pairs])
                 continue
             errors = np.array([self.error_seconds(*pair) for pair in pairs])
             entry = {"median_error_seconds": float(np.median(errors)), "within_0.1_seconds": _within(errors)}

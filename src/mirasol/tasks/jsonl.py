@@ -1,25 +1,58 @@
-"""Your own clips: a JSONL manifest, one clip (or one question about a clip) a line.
+"""Your own clips: a JSONL manifest, one clip or one question about a clip a line.
 
     {"media": "clips/a.mp4", "question": "what happens?", "answer": "a dog barks"}
     {"media": "clips/b.mp4", "questions": ["who?", "where?"], "answers": ["ann", "out"], "id": "b", "seconds": [1, 2]}
+    {"media": "clips/b.mp4", "question": "who speaks?", "answers": ["ann", "anna"], "kind": "person"}
+    {"media": "clips/b.mp4", "question": "how long?", "answer": "1.5", "metric": "number", "tolerance": 0.1}
 
-`media` is relative to the manifest. Optional are `id`, `seconds` (where the answer is heard or seen), `segment` (the
-[start, end] in seconds of the file that the line is about), `crop` (the square of the picture that it is about:
-[side, x, y], the side as a part of the frame's shorter side, the centre as parts of the frame; a square that the
-checkpoint was not trained on helps little) and `options` (the answers to choose between, `--rank`).
-Metric: exact match of the normalised answer.
+`media` is relative to the manifest. Lines about the same file (and the same `segment` and `crop`) are one clip, which
+is decoded once. One question may have several accepted answers; the first is the one trained on. Optional keys:
+
+- `id`: name of the line, by default the manifest's name and the line number.
+- `kind`: kind of question, scored apart and with a baseline of its own ("open" by default).
+- `metric`: how an answer is judged. `exact` (default): equal after normalisation. `number`: its first number lies
+  within `tolerance` (0 by default). `yes_no`: its first word is the right one of yes and no.
+- `options`: answers to choose between (`--rank`).
+- `seconds`: [start, end] in which the answer is heard or seen.
+- `segment`: [start, end] of the file that the line is about, in seconds.
+- `crop`: square of the picture that the line is about, [side, x, y]: the side as a fraction of the frame's shorter
+  side, the centre as fractions of the frame. A square that the checkpoint was not trained on helps little.
 """
 
 import json
+import math
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mirasol.tasks.annotations import SHOWN, refuse
+from mirasol.tasks.annotations import SHOWN, read_text, refuse
 from mirasol.tasks.base import Question, Row, Task, nearest
-from mirasol.tasks.metrics.exact import mean
 
-KEYS = ("media", "question", "answer", "questions", "answers", "id", "seconds", "segment", "crop", "options")
+KEYS = ("media", "question", "answer", "questions", "answers", "id", "kind", "metric", "tolerance", "options",
+        "seconds", "segment", "crop")  # fmt: skip
+RESERVED = ("num_questions", "exact_match", "all")  # names of scores over all kinds
+METRICS = ("exact", "number", "yes_no")
+# Keys of other programs, by the key that means the same here.
+SYNONYMS = {
+    "media": "video videos audio sound image file files filename file_name path clip video_path audio_path media_path "
+    "video_file audio_file url",
+    "question": "prompt query instruction input problem",
+    "answer": "caption captions label labels class text sentence transcript transcription target output response "
+    "completion description",
+    "segment": "start end begin stop start_time end_time timestamp timestamps time_range from to",
+    "seconds": "time times when span evidence",
+    "options": "choices candidates classes alternatives",
+    "kind": "type category question_type task",
+    "id": "name uid key video_id clip_id question_id qid",
+    "crop": "box bbox roi region",
+}
+MEANING = {theirs: ours for ours, names in SYNONYMS.items() for theirs in names.split()}
+ADVICE = {
+    "segment": 'Write "segment": [start, end] in seconds of the file.',
+    "answer": 'Write "answer" beside a "question", such as "what happens?".',
+}
 
 
 class Jsonl(Task):
@@ -27,106 +60,212 @@ class Jsonl(Task):
 
     name = "jsonl"
 
-    def load(self, root: str | Path, split: str = "train") -> list[Row]:
-        """Return the rows of a manifest: `root` itself if it is a file, else `root`/`split`.jsonl.
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the clips of a manifest: `root` itself if it is a file, else `root`/`split`.jsonl.
 
-        Malformed lines are an error that names each line. Missing media are reported here; their rows are returned, so
-        that what works on them can count them.
+        Missing media are reported here; their rows are returned, so that what works on them can count them.
+
+        Raises:
+            ValueError: If there is no manifest or no clip, or a line is malformed; each is named by file and line.
         """
-        path = Path(root)
-        path = path / f"{split}.jsonl" if path.is_dir() else path
-        if not path.is_file():
-            raise ValueError(
-                f"Expected a JSONL manifest at {path}, found no such file. Write one line per clip, such as "
-                '{"media": "clip.mp4", "question": "what happens?", "answer": "a dog barks"}.'
-            )
-        rows: dict[str, Row] = {}
-        malformed = []
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"Expected UTF-8 text in {path}, found other bytes ({error}). Save it as UTF-8."
-            ) from error
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
+        path = find_manifest(Path(root), split)
+        lines, malformed = [], []
+        first: dict[str, int] = {}
+        for number, text in enumerate(read_text(path).split("\n"), start=1):  # JSON text may hold U+2028 and U+0085
+            if not text.strip():
                 continue
             try:
-                row = _row(line, path.parent, f"{path.stem}:{number}")
+                line = read_line(text, f"{path.stem}:{number}")
+                if first.setdefault(line.id, number) != number:
+                    raise ValueError(f"expected an id of its own, found {line.id!r} as in line {first[line.id]}.")
+                lines.append((number, line))
             except ValueError as error:
                 malformed.append(f"{path}:{number}: {error}")
-                continue
-            if row.id in rows:
-                malformed.append(f"{path}:{number}: expected an id of its own, found {row.id!r} a second time.")
-            else:
-                rows[row.id] = row
         refuse(path, malformed)
-        missing = [str(row.media) for row in rows.values() if not row.media.is_file()]
-        listed = ", ".join(missing[:SHOWN])
-        if len(missing) == len(rows):
-            raise ValueError(
-                f"Expected at least one clip in {path}, found none{f' of {listed}' if missing else ''}. Media paths "
-                "are relative to the manifest."
+        warn_of_missing(path, lines)
+        clips: dict[Any, list[Line]] = {}
+        for _, line in lines:
+            clips.setdefault(((path.parent / line.media).resolve(), line.segment, line.crop), []).append(line)
+        return [
+            Row(
+                same[0].id,
+                path.parent / same[0].media,
+                tuple(question for line in same for question in line.questions),
+                segment=segment,
+                crop=crop,
             )
-        if missing:
-            warnings.warn(f"{len(missing)} of {len(rows)} clips of {path} are missing: {listed}", stacklevel=2)
-        return list(rows.values())
+            for (_, segment, crop), same in clips.items()
+        ]
 
-    def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
-        """Return `exact_match` over all questions."""
-        right = [self.normalise(p) == self.normalise(q.answer) for q, p in zip(questions, predictions, strict=True)]
-        return {"num_questions": len(right), "exact_match": mean(right)}
+    def is_right(self, question: Question, answer: str) -> bool:
+        """Return whether the answer is one of the accepted ones by the question's metric."""
+        accepted = (question.answer, *question.references)
+        if question.metric == "number":
+            given = first_number(answer)
+            return any(abs(given - first_number(one)) <= question.tolerance + 1e-9 for one in accepted)
+        if question.metric == "yes_no":
+            return first_word(answer) == first_word(question.answer)
+        return self.normalise(answer) in {self.normalise(one) for one in accepted}
 
 
-def _row(line: str, folder: Path, default_id: str) -> Row:
+@dataclass(frozen=True)
+class Line:
+    """One line of a manifest."""
+
+    id: str
+    media: str
+    questions: tuple[Question, ...]
+    segment: tuple[float, float] | None
+    crop: tuple[float, float, float] | None
+
+
+def find_manifest(root: Path, split: str) -> Path:
+    """Return the manifest of a split."""
+    path = root / f"{split}.jsonl" if root.is_dir() else root
+    if path.is_file():
+        return path
+    others = ", ".join(sorted(file.name for file in root.glob("*.jsonl"))) if root.is_dir() else ""
+    raise ValueError(
+        f"Expected a JSONL manifest at {path}, found {f'only {others}' if others else 'no such file'}. Write one line "
+        'per clip, such as {"media": "clip.mp4", "question": "what happens?", "answer": "a dog barks"}.'
+    )
+
+
+def warn_of_missing(path: Path, lines: list[tuple[int, Line]]) -> None:
+    """Name the files that are not there, each by its first line; refuse a manifest without one that is."""
+    first: dict[str, int] = {}
+    for number, line in lines:
+        first.setdefault(line.media, number)
+    missing = [f"{media} (line {number})" for media, number in first.items() if not (path.parent / media).is_file()]
+    listed = ", ".join(missing[:SHOWN])
+    if len(missing) == len(first):
+        raise ValueError(
+            f"Expected at least one clip in {path}, found none{f' of {listed}' if missing else ''}. Media paths are "
+            "relative to the manifest."
+        )
+    if missing:
+        warnings.warn(f"{len(missing)} of {len(first)} files of {path} are missing: {listed}", stacklevel=3)
+
+
+def read_line(text: str, default_id: str) -> Line:
+    """Return what a line says; raise ValueError where it is malformed."""
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
+        entry = json.loads(text, object_pairs_hook=unique_keys)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"expected a JSON object, found text that is not JSON ({error}).") from error
     if not isinstance(entry, dict):
         raise ValueError(f"expected a JSON object, found {type(entry).__name__}.")
     for key in entry:
         if key not in KEYS:
-            raise ValueError(f"expected keys out of {KEYS}, found {key!r}. Did you mean {nearest(key, KEYS)!r}?")
+            meant = MEANING.get(key.lower(), "")
+            remedy = ADVICE.get(meant, f"Did you mean {meant or nearest(key, KEYS)!r}?")
+            raise ValueError(f"expected keys out of {', '.join(KEYS)}, found {key!r}. {remedy}")
+    line_id = entry.get("id", default_id)
+    if not is_text(line_id) and type(line_id) is not int:
+        raise ValueError(f"expected 'id' as text, found {line_id!r}.")
+    if not is_text(entry.get("media")):
+        raise ValueError(f"expected text for 'media', found {entry.get('media')!r}.")
+    questions = read_questions(entry, str(line_id))
+    return Line(str(line_id), entry["media"], questions, read_span(entry, "segment"), read_crop(entry))
+
+
+def read_questions(entry: dict[str, Any], line_id: str) -> tuple[Question, ...]:
+    """Return the questions of a line with their accepted answers."""
     for one, many in (("question", "questions"), ("answer", "answers")):
         if (one in entry) == (many in entry):
             raise ValueError(f"expected either {one!r} or {many!r}, found {'both' if one in entry else 'neither'}.")
     questions = entry.get("questions", [entry.get("question")])
     answers = entry.get("answers", [entry.get("answer")])
-    for name, value in (("media", [entry.get("media")]), ("questions", questions), ("answers", answers)):
-        if not isinstance(value, list) or not value or not all(isinstance(text, str) and text for text in value):
-            raise ValueError(f"expected text for {name!r}, found {value!r}.")
-    if len(questions) != len(answers):
-        raise ValueError(f"expected one answer per question, found {len(questions)} and {len(answers)}.")
-    options = entry.get("options", [])
-    if not isinstance(options, list) or not all(isinstance(option, str) and option for option in options):
+    if not is_texts(questions):
+        raise ValueError(f"expected text for 'questions', found {questions!r}.")
+    if "question" in entry:
+        answers = [answers]  # several accepted answers to the one question
+    if not isinstance(answers, list) or len(questions) != len(answers):
+        found = len(answers) if isinstance(answers, list) else repr(answers)
+        raise ValueError(f"expected one answer per question, found {len(questions)} and {found}.")
+    accepted = [answer if isinstance(answer, list) else [answer] for answer in answers]
+    if not all(map(is_texts, accepted)):
+        raise ValueError(f"expected text for 'answers', found {answers[0] if 'question' in entry else answers!r}.")
+    options, kind, seconds = entry.get("options", []), entry.get("kind", "open"), read_span(entry, "seconds")
+    if "options" in entry and not is_texts(options):
         raise ValueError(f"expected 'options' as a list of texts, found {options!r}.")
-    if options and not {*answers} <= {*options}:
+    if options and not {answer for several in accepted for answer in several} <= {*options}:
         raise ValueError(f"expected every answer among 'options', found {answers!r} and {options!r}.")
-    seconds, segment, crop = _span(entry, "seconds"), _span(entry, "segment"), _crop(entry)
-    row_id = str(entry.get("id", default_id))
-    questions = tuple(
-        Question(f"{row_id}/{number}", question, answer, "open", seconds, tuple(options))
-        for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
+    if not is_text(kind) or kind in RESERVED:
+        raise ValueError(f"expected 'kind' as text other than {', '.join(RESERVED)}, found {kind!r}.")
+    metric, tolerance = read_metric(entry, [answer for several in accepted for answer in several])
+    return tuple(
+        Question(f"{line_id}/{number}", text, first, kind, seconds, tuple(options), tuple(others), metric, tolerance)
+        for number, (text, (first, *others)) in enumerate(zip(questions, accepted, strict=True))
     )
-    return Row(row_id, folder / entry["media"], questions, segment=segment, crop=crop)
 
 
-def _span(entry: dict, key: str) -> tuple[float, float] | None:
+def read_metric(entry: dict[str, Any], answers: list[str]) -> tuple[str, float]:
+    """Return how the answers of a line are judged, and the tolerance of numbers."""
+    metric, tolerance = entry.get("metric", "exact"), entry.get("tolerance", 0)
+    if metric not in METRICS:
+        raise ValueError(f"expected 'metric' out of {', '.join(METRICS)}, found {metric!r}.")
+    if "tolerance" in entry and (metric != "number" or not is_number(tolerance) or tolerance < 0):
+        raise ValueError(f'expected \'tolerance\' from 0 on beside "metric": "number", found {tolerance!r}.')
+    if metric == "number" and (wrong := [answer for answer in answers if math.isnan(first_number(answer))]):
+        raise ValueError(f"expected a number as answer, found {wrong[0]!r}.")
+    if metric == "yes_no" and (wrong := [answer for answer in answers if first_word(answer) not in ("yes", "no")]):
+        raise ValueError(f"expected yes or no as answer, found {wrong[0]!r}.")
+    return metric, float(tolerance)
+
+
+def read_span(entry: dict[str, Any], key: str) -> tuple[float, float] | None:
+    """Return [start, end] in seconds; None where it is not given."""
     span = entry.get(key)
     if span is None:
         return None
-    numbers = isinstance(span, list) and all(isinstance(value, int | float) for value in span)
-    if not numbers or len(span) != 2 or span[0] > span[1] or (key == "segment" and not 0 <= span[0] < span[1]):
-        raise ValueError(f"expected {key!r} as [start, end], found {span!r}.")
+    if not isinstance(span, list) or len(span) != 2 or not all(map(is_number, span)) or not 0 <= span[0] <= span[1]:
+        raise ValueError(f"expected {key!r} as [start, end] in seconds, found {span!r}.")
+    if key == "segment" and span[0] == span[1]:
+        raise ValueError(f"expected 'segment' as [start, end] with a later end, found {span!r}.")
     return float(span[0]), float(span[1])
 
 
-def _crop(entry: dict) -> tuple[float, float, float] | None:
+def read_crop(entry: dict[str, Any]) -> tuple[float, float, float] | None:
+    """Return [side, x, y] as fractions of the frame; None where it is not given."""
     crop = entry.get("crop")
     if crop is None:
         return None
-    numbers = isinstance(crop, list) and len(crop) == 3 and all(isinstance(value, int | float) for value in crop)
+    numbers = isinstance(crop, list) and len(crop) == 3 and all(map(is_number, crop))
     if not numbers or not 0 < crop[0] <= 1 or not all(0 <= value <= 1 for value in crop):
-        raise ValueError(f"expected 'crop' as [side, x, y], parts of the frame from 0 to 1, found {crop!r}.")
+        raise ValueError(f"expected 'crop' as [side, x, y], fractions of the frame from 0 to 1, found {crop!r}.")
     return float(crop[0]), float(crop[1]), float(crop[2])
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object; raise ValueError where a key comes twice, of which JSON would keep the last."""
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"expected each key once, found {twice[0]!r} twice.")
+    return dict(pairs)
+
+
+def is_text(value: Any) -> bool:
+    """Return whether it is text with more than blanks, of characters that can be written (no lone surrogates)."""
+    return isinstance(value, str) and bool(value.strip()) and not re.search("[\ud800-\udfff]", value)
+
+
+def is_texts(value: Any) -> bool:
+    """Return whether it is a list of at least one text."""
+    return isinstance(value, list) and bool(value) and all(map(is_text, value))
+
+
+def is_number(value: Any) -> bool:
+    """Return whether it is a finite number and no boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def first_number(text: str) -> float:
+    """Return the first number in the text ("about 1,200 m": 1200), nan where there is none."""
+    found = re.search(r"-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
+    return float(found.group()) if found else math.nan
+
+
+def first_word(text: str) -> str:
+    """Return the first word in lower case ("Yes, it is.": yes)."""
+    return next(iter(re.findall(r"\w+", text.lower())), "")

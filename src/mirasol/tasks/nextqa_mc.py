@@ -95,8 +95,8 @@ class NextQAMultipleChoice(Task):
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
         """Return `exact_match` (Acc) over all questions, by group (C, T, D) and by type."""
-        answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
-        return accuracy(predictions, answers, kinds, self.normalise, groups=GROUPS, merged={"TP": "TN"})
+        kinds = [question.kind for question in questions]
+        return accuracy(self.right(questions, predictions), kinds, groups=GROUPS, merged={"TP": "TN"})
 
 
 def find_videos(root: str | Path, videos: Sequence[str]) -> dict[str, Path]:

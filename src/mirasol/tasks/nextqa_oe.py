@@ -81,9 +81,9 @@ class NextQAOpenEnded(Task):
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
         """Return WUPS and `exact_match` over all questions, by group and by type; only the latter without WordNet."""
-        answers, kinds = [question.answer for question in questions], [question.kind for question in questions]
+        right, kinds = self.right(questions, predictions), [question.kind for question in questions]
         scores: dict[str, float] = {}
-        for name, value in accuracy(predictions, answers, kinds, self.normalise, GROUPS, {"TP": "TN"}).items():
+        for name, value in accuracy(right, kinds, GROUPS, {"TP": "TN"}).items():
             scores[f"exact_match_{name}" if name in GROUPS or name in KINDS else name] = value
         references = [(question.answer, *question.references) for question in questions]
         return scores | wups(predictions, references, kinds, scorer) if (scorer := self.find_scorer()) else scores

@@ -58,4 +58,4 @@ def test_groups_and_kinds_that_do_not_occur_are_left_out():
     assert by_kind([1, 0, 1], ["a", "b", "a"], {"both": ("a", "b"), "none": ("c",)}, "x_") == {
         "x_both": pytest.approx(2 / 3), "x_a": 1.0, "x_b": 0.0,
     }  # fmt: skip
-    assert math.isnan(accuracy([], [], [])["exact_match"])
+    assert math.isnan(accuracy([], [])["exact_match"])

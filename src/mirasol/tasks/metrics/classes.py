@@ -10,7 +10,7 @@ all 309); numbers are compared as float32. Of equal numbers top-1 and top-5 take
 leaves it to an unstable sort, and the mean class accuracy takes the first one, as the script does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -18,17 +18,15 @@ import numpy as np
 from mirasol.tasks.metrics.exact import mean
 
 
-def class_accuracy(
-    predictions: Sequence[str], answers: Sequence[str], normalise: Callable[[str], str] = str
-) -> dict[str, float]:
+def class_accuracy(right: Sequence[bool], classes: Sequence[str]) -> dict[str, float]:
     """Return the share of right class names (`exact_match`) and its mean over the classes that occur."""
-    right: dict[str, list[bool]] = {}
-    for given, answer in zip(predictions, answers, strict=True):
-        right.setdefault(answer, []).append(normalise(given) == normalise(answer))
+    by_class: dict[str, list[bool]] = {}
+    for is_right, name in zip(right, classes, strict=True):
+        by_class.setdefault(name, []).append(is_right)
     return {
-        "num_questions": len(answers),
-        "exact_match": mean([value for values in right.values() for value in values]),
-        "mean_class_accuracy": mean([mean(values) for values in right.values()]),
+        "num_questions": len(right),
+        "exact_match": mean(right),
+        "mean_class_accuracy": mean([mean(values) for values in by_class.values()]),
     }
 
 

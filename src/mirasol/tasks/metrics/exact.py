@@ -10,7 +10,7 @@
   the question's first word.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,22 +26,14 @@ def by_kind(
 
 
 def accuracy(
-    predictions: Sequence[str],
-    answers: Sequence[str],
+    right: Sequence[bool],
     kinds: Sequence[str],
-    normalise: Callable[[str], str] = str,
     groups: Mapping[str, Sequence[str]] | None = None,
     merged: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Return the share of right answers (`exact_match`), by group and by kind; `merged` kinds count as another."""
     kinds = [(merged or {}).get(kind, kind) for kind in kinds]
-    right = [normalise(given) == normalise(answer) for given, answer in zip(predictions, answers, strict=True)]
     return {"num_questions": len(right), "exact_match": mean(right)} | by_kind(right, kinds, groups or {})
-
-
-def as_written(answer: str) -> str:
-    """Return the answer unchanged: the `normalise` of tasks whose official script compares strings as they are."""
-    return answer
 
 
 def mean(values: Sequence | np.ndarray) -> float:
