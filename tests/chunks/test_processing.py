@@ -8,6 +8,8 @@ import pytest
 import torch
 from clips import write_clip
 
+from mirasol.chunks import processing_mirasol
+from mirasol.features import MirasolVideoProcessor
 from mirasol.media import WHOLE, Clip
 
 TIMES = np.arange(75) / 25
@@ -342,3 +344,43 @@ def test_one_frame_is_a_clip(processor, make_clip):
     inputs = processor(videos=Clip(frames, np.array([0.0]), None, duration=0.04))
     assert inputs["video_chunk_mask"].tolist() == [[True]]
     assert inputs["pixel_values_videos"].shape == (1, 1, 8, 3, 13, 13)
+
+
+# ---- frames cut as they are decoded
+
+
+@pytest.mark.parametrize("size", [13, 40, 200])
+@pytest.mark.parametrize("crop", [None, (0.4, 0.2, 0.9), (1.0, 0.5, 0.5)])
+def test_frames_cut_as_they_are_decoded_give_the_pixels_of_whole_ones(make_processor, tmp_path, size, crop):
+    processor = make_processor(max_chunks=3)
+    processor.image_processor = MirasolVideoProcessor(size, crop_fraction=0.7, crop_center=(0.5, 0.6))
+    path = write_clip(tmp_path / "clip.mp4", seconds=2.0)
+    whole = processor.read_clip(path, crop=crop, do_resize=False)
+    cut = processor.read_clip(path, crop=crop)
+    assert whole.frames.shape[1:] != cut.frames.shape[1:] == (size, size, 3)
+    assert whole.crop == crop and cut.crop == WHOLE
+    first, second = processor.chunk_clip(whole), processor.chunk_clip(cut)
+    assert all(torch.equal(first[name], second[name]) for name in CHUNK_INPUTS)
+
+
+def test_a_crop_outside_the_frame_is_refused_before_anything_is_decoded(processor):
+    with pytest.raises(ValueError, match="at most 1, but it is 1.2"):
+        processor.read_clip("missing.mp4", crop=(1.2, 0.5, 0.5))
+
+
+def test_a_clip_is_placed_once_a_call(processor, make_clip, monkeypatch):
+    placed: list[Clip] = []
+    place = processing_mirasol.place_clip
+
+    def counted(clip, *rest):
+        placed.append(clip)
+        return place(clip, *rest)
+
+    monkeypatch.setattr(processing_mirasol, "place_clip", counted)
+    clips = [make_clip(), make_clip(seed=1)]
+    processor(videos=clips)
+    assert [id(clip) for clip in placed] == [id(clip) for clip in clips]
+    inputs, report = processor.chunk_and_describe(clips[0], max_chunks=4, use_audio=False)
+    assert report == processor.describe(clips[0], max_chunks=4, use_audio=False)
+    expected = processor.chunk_clip(clips[0], max_chunks=4, use_audio=False)
+    assert all(torch.equal(inputs[name], expected[name]) for name in CHUNK_INPUTS)

@@ -16,11 +16,6 @@ def rows(grid_root) -> list:
     return get_task("grid").load(grid_root, "test")[:11]
 
 
-def test_the_rows_square_goes_with_its_clip(rows):
-    square = (0.3, 0.2, 0.9)
-    assert Condition("both").read(dataclasses.replace(rows[0], crop=square)).crop == square
-
-
 def test_sound_only_has_no_picture_and_picture_only_no_sound(rows):
     assert Condition("sound").read(rows[0]).frames is None
     assert Condition("picture").read(rows[0]).waveform is None

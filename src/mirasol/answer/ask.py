@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mirasol.answer.answerer import Answerer
@@ -74,9 +73,9 @@ def ask(
     answerer = answerer or Answerer.load(checkpoint, max_new_tokens=max_new_tokens)
     tracks = {"use_video": use_video, "use_audio": use_audio}
     prompts = answerer.prompts([question])  # refuses a question that is too long before anything is decoded
-    decoded = replace(answerer.processor.read_clip(clip, warn=False, **tracks), crop=square(crop))
-    report = answerer.processor.describe(decoded, **tracks)
-    watched = answerer.watch(decoded, **tracks)
+    decoded = answerer.processor.read_clip(clip, warn=False, crop=square(crop), **tracks)
+    chunks, report = answerer.processor.chunk_and_describe(decoded, **tracks)
+    watched = answerer.watch(chunks)
     ((given,),) = answerer.answer(watched, [prompts])
     name = clip if isinstance(clip, str) else f"{len(clip)} bytes" if isinstance(clip, bytes) else str(clip)
     if not math.isfinite(given.log_likelihood):

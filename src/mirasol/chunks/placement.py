@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mirasol.chunks.sound import chunks_with_sound
 from mirasol.chunks.time_grid import SECONDS_PER_MEL_FRAME, TOLERANCE_SECONDS, ChunkPlan
-from mirasol.media import Clip
+from mirasol.media import Clip, blocks
 
 MAX_COLUMNS_INTO_ONE = 4
 
@@ -118,6 +118,6 @@ def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> C
         num_frames_used=len(np.unique(used_index)),
         found_sound=found_sound,
         used_sound=used_sound,
-        is_silent=clip.waveform is not None and not clip.waveform.any(),
+        is_silent=clip.waveform is not None and not any(block.any() for block in blocks(clip.waveform)),
         warnings=messages,
     )

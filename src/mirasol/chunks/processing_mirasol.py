@@ -21,8 +21,8 @@ from mirasol.chunks.sources import as_clips
 from mirasol.chunks.text import TokenRows, as_strings, chat_template_of, last_part, pad_text, tokenize_prompts
 from mirasol.chunks.time_grid import ChunkPlan, TimeGrid
 from mirasol.features.feature_extraction_mirasol import check_waveform
-from mirasol.features.image_processing_mirasol import check_frames
-from mirasol.media import WHOLE, Clip, MediaInfo, probe, read_clip
+from mirasol.features.image_processing_mirasol import check_crop, check_frames
+from mirasol.media import WHOLE, Clip, Crop, MediaInfo, blocks, probe, read_clip
 
 
 class ClipBatch(BatchFeature):
@@ -162,11 +162,12 @@ class MirasolProcessor(ProcessorMixin):
         clips = as_clips(videos, audio, read, use_video, use_audio, frame_times, frame_rate, sampling_rate)
         data = {}
         if clips:
-            for clip in clips:
-                for message in self.describe(clip, **chosen).warnings:
+            items, reports = zip(*(self.chunk_and_describe(clip, **chosen) for clip in clips), strict=True)
+            for clip, found in zip(clips, reports, strict=True):
+                for message in found.warnings:
                     if message not in clip.warnings:  # the reader has given its own
                         warnings.warn(message, stacklevel=2)
-            data = pad_chunks([self.chunk_clip(clip, **chosen) for clip in clips])
+            data = pad_chunks(items)
         if text is not None:
             questions = as_strings(text, "text", len(clips))
             if clips and len(questions) % len(clips):
@@ -190,16 +191,40 @@ class MirasolProcessor(ProcessorMixin):
         use_audio: bool = True,
         start: float = 0.0,
         end: float | None = None,
+        crop: Crop | None = None,
+        do_resize: bool = True,
         warn: bool = True,
     ) -> Clip:
-        """The sound of a file, or of its seconds from `start` to `end`, and the frames its grid needs, in one pass."""
+        """The sound of a file, or of its seconds from `start` to `end`, and the frames its grid needs, in one pass.
+
+        Args:
+            source: A path, or the bytes of a file.
+            sampling: Policy for long clips instead of the processor's own.
+            max_chunks: Budget instead of the processor's own.
+            use_video: False leaves the picture out.
+            use_audio: False leaves the sound out.
+            start: Seconds of the file where the clip begins.
+            end: Seconds of the file where the clip ends.
+            crop: Square to look at instead of the image processor's own: side, and x and y of its centre.
+            do_resize: Cut and resize each frame as soon as it is decoded, so that memory follows what the model sees.
+                False keeps whole frames.
+            warn: False leaves what is reported to `Clip.warnings` alone.
+        """
+        square = crop or self.image_processor.crop
+        check_crop(square[0], square[1:])
 
         def select(info: MediaInfo) -> np.ndarray:
             return self._plan(info.duration_seconds, sampling, max_chunks).wanted_times
 
+        def look(image: np.ndarray) -> np.ndarray:
+            pixels = self.image_processor.crop_and_resize(image[None], crop=square)
+            return rearrange(pixels, "1 channel height width -> height width channel").numpy()
+
         clip = read_clip(
-            source, use_video=use_video, use_audio=use_audio, select=select, start=start, end=end, warn=warn
-        )
+            source, use_video=use_video, use_audio=use_audio, select=select, prepare=look if do_resize else None,
+            start=start, end=end, warn=warn,
+        )  # fmt: skip
+        clip = replace(clip, crop=WHOLE if do_resize else crop)
         if not use_audio and clip.info is not None:
             # A reader that leaves sound out does not look for it, but sound is never dropped without a word.
             clip = replace(clip, info=replace(clip.info, has_audio=probe(source).has_audio))
@@ -231,13 +256,7 @@ class MirasolProcessor(ProcessorMixin):
             spec_augment: Changes the log-mel [chunk mel_frame mel] of the whole clip.
         """
         placement = self._place(clip, sampling, max_chunks, use_video, use_audio, grid_offset_seconds)
-        return {
-            "pixel_values_videos": self._pixel_values(clip, placement, do_resize),
-            "input_features": self._input_features(clip, placement, spec_augment),
-            "video_chunk_mask": placement.video_chunk_mask,
-            "audio_chunk_mask": placement.audio_chunk_mask,
-            "chunk_times": torch.from_numpy(placement.plan.times).float(),
-        }
+        return self._inputs(clip, placement, do_resize, spec_augment)
 
     def describe(
         self,
@@ -251,6 +270,19 @@ class MirasolProcessor(ProcessorMixin):
         """What a call with these options uses of the clip: seconds, frames, sound found and used, warnings."""
         placement = self._place(clip, sampling, max_chunks, use_video, use_audio)
         return report(clip, placement, self.num_mel_frames_per_chunk)
+
+    def chunk_and_describe(
+        self,
+        clip: Clip,
+        *,
+        sampling: str | None = None,
+        max_chunks: int | None = None,
+        use_video: bool = True,
+        use_audio: bool = True,
+    ) -> tuple[dict[str, Tensor], ClipReport]:
+        """What `chunk_clip` and `describe` give, placing the clip's frames and sound once."""
+        placement = self._place(clip, sampling, max_chunks, use_video, use_audio)
+        return self._inputs(clip, placement), report(clip, placement, self.num_mel_frames_per_chunk)
 
     def tokenize_questions(self, questions: Sequence[str], answers: Sequence[str] | None = None) -> TokenRows:
         """Token rows of questions, and of their answers if given: see `mirasol.chunks.text.tokenize_prompts`."""
@@ -323,6 +355,21 @@ class MirasolProcessor(ProcessorMixin):
     ) -> Placement:
         return place_clip(clip, self._plan(clip.duration, sampling, max_chunks, offset), use_video, use_audio)
 
+    def _inputs(
+        self,
+        clip: Clip,
+        placement: Placement,
+        do_resize: bool = True,
+        spec_augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        return {
+            "pixel_values_videos": self._pixel_values(clip, placement, do_resize),
+            "input_features": self._input_features(clip, placement, spec_augment),
+            "video_chunk_mask": placement.video_chunk_mask,
+            "audio_chunk_mask": placement.audio_chunk_mask,
+            "chunk_times": torch.from_numpy(placement.plan.times).float(),
+        }
+
     def _pixel_values(self, clip: Clip, placement: Placement, do_resize: bool) -> Tensor:
         size, mask = self.image_processor.image_size, placement.video_chunk_mask
         if not mask.any():
@@ -336,16 +383,12 @@ class MirasolProcessor(ProcessorMixin):
             )
         pixels = self.image_processor.crop_and_resize(
             frames, crop=clip.crop if do_resize else WHOLE, selected=None if len(used) == len(frames) else used
-        )
-        # Whole frames are copied faster when each is one piece of memory.
-        shown = pixels.contiguous().index_select(0, torch.from_numpy(slots.ravel()))
-        shown = rearrange(shown, "(chunk frame) ... -> chunk frame ...", frame=self.num_frames_per_chunk)
-        values = self.image_processor.to_pixel_values(shown)
-        if mask.all():
-            return values
-        padded = values.new_zeros(len(mask), *values.shape[1:])
-        padded[mask] = values
-        return padded
+        ).contiguous()  # whole frames are copied faster when each is one piece of memory
+        values = torch.zeros(len(mask), self.num_frames_per_chunk, 3, size, size)
+        shown = torch.from_numpy(slots.reshape(-1, self.num_frames_per_chunk))
+        for chunk, frames_of_chunk in zip(mask.nonzero().flatten().tolist(), shown, strict=True):
+            values[chunk] = self.image_processor.to_pixel_values(pixels[frames_of_chunk])
+        return values
 
     def _input_features(
         self, clip: Clip, placement: Placement, spec_augment: Callable[[Tensor], Tensor] | None
@@ -358,8 +401,11 @@ class MirasolProcessor(ProcessorMixin):
                 f"Sound must come at {extractor.sampling_rate} Hz, but this clip's sampling_rate is "
                 f"{clip.sampling_rate} Hz: resample it to {extractor.sampling_rate} Hz first."
             )
-        waveform = check_waveform(clip.waveform)
-        features = log_mel_chunks(placement.plan, waveform, clip.audio_start, self.num_mel_frames_per_chunk, extractor)
+        for block in blocks(clip.waveform):
+            check_waveform(block)
+        features = log_mel_chunks(
+            placement.plan, clip.waveform, clip.audio_start, self.num_mel_frames_per_chunk, extractor
+        )
         if spec_augment is not None:
             features = spec_augment(features)
         return features.masked_fill(~mask[:, None, None], 0.0)

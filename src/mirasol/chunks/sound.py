@@ -1,7 +1,9 @@
 """Sound -> log-mel columns of each chunk, placed by seconds."""
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from einops import einsum
 from jaxtyping import Bool, Float
@@ -14,6 +16,9 @@ from mirasol.features.feature_extraction_mirasol import (
     MirasolFeatureExtractor,
     mel_power,
 )
+from mirasol.media import release
+
+COLUMNS_AT_ONCE = 2_048
 
 
 def chunks_with_sound(
@@ -27,7 +32,7 @@ def chunks_with_sound(
 
 def log_mel_chunks(
     plan: ChunkPlan,
-    waveform: Float[Tensor, " sample"],
+    waveform: Float[Tensor | np.ndarray, " sample"],
     audio_start: float,
     num_mel_frames_per_chunk: int,
     extractor: MirasolFeatureExtractor,
@@ -37,39 +42,49 @@ def log_mel_chunks(
     Chunks longer than `num_mel_frames_per_chunk` columns (policy `uniform`) average the *power* of the columns they
     cover before the log, because a mean of logs would hide short loud sounds.
     """
-    columns = max(num_mel_frames_per_chunk, math.ceil(plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME - 1e-6))
-    length = LOOKBACK_SAMPLES + columns * HOP_SAMPLES
-    samples = waveform.new_zeros(len(plan.starts), length)
-    for row, first in zip(samples, _first_samples(plan, audio_start, extractor.sampling_rate).tolist(), strict=True):
+    firsts = _first_samples(plan, audio_start, extractor.sampling_rate).tolist()
+    covered = plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME
+    # Whole columns only: one that is begun in the chunk ends after it, and belongs to the next.
+    columns = math.floor(covered + 1e-6)
+    if columns <= num_mel_frames_per_chunk:
+        samples = _samples(waveform, firsts, num_mel_frames_per_chunk)
+        return extractor.log_mel(mel_power(samples, extractor.num_mel_bins))
+    weights = averaging_weights(covered, num_mel_frames_per_chunk, columns)
+    mean_power = torch.zeros(len(firsts), num_mel_frames_per_chunk, extractor.num_mel_bins)
+    for chunk, first in enumerate(firsts):  # a part at a time: an hour in 16 chunks is 22,500 columns each
+        for column in range(0, columns, COLUMNS_AT_ONCE):
+            share = weights[:, column : column + COLUMNS_AT_ONCE]
+            samples = _samples(waveform, [first + column * HOP_SAMPLES], share.shape[1])
+            (power,) = mel_power(samples, extractor.num_mel_bins)
+            mean_power[chunk] += einsum(power, share, "column mel, mel_frame column -> mel_frame mel")
+        if isinstance(waveform, np.ndarray):
+            release(waveform)
+    return extractor.log_mel(mean_power)
+
+
+def _samples(waveform, firsts: Sequence[int], columns: int) -> Float[Tensor, "row sample"]:
+    """What the columns from each of these samples on read, zeros where there is no sound."""
+    samples = torch.zeros(len(firsts), LOOKBACK_SAMPLES + columns * HOP_SAMPLES)
+    for row, first in zip(samples, firsts, strict=True):
         begin = first - LOOKBACK_SAMPLES
-        piece = waveform[max(0, begin) : max(0, begin + length)]
+        piece = torch.as_tensor(waveform[max(0, begin) : max(0, begin + len(row))])
         row[max(0, -begin) : max(0, -begin) + len(piece)] = piece
-    if columns == num_mel_frames_per_chunk:
-        power = mel_power(samples, extractor.num_mel_bins)
-    else:
-        weights = averaging_weights(plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME, num_mel_frames_per_chunk, columns)
-        # One chunk at a time: an hour in 16 chunks is 22,500 columns each.
-        power = torch.cat([_average(mel_power(row, extractor.num_mel_bins), weights) for row in samples.split(1)])
-    return extractor.log_mel(power)
+    return samples
 
 
 def averaging_weights(covered: float, num_mel_frames: int, columns: int) -> Float[Tensor, "mel_frame column"]:
-    """Weights that average `covered` columns of 10 ms into `num_mel_frames`; a column on an edge is shared by overlap.
+    """Weights that average `covered` columns of 10 ms into `num_mel_frames`; edges share a column by overlap.
 
-    Example, 5 columns into 2:  0.4 0.4 0.2  0   0
-                                 0   0  0.2 0.4 0.4
+    Only `columns` of them, the whole ones, are heard. Example, 5 columns into 2, and 4.5 of which 4 are whole:
+
+        0.4 0.4 0.2  0   0          0.44 0.44 0.11  0
+         0   0  0.2 0.4 0.4          0    0   0.43 0.57
     """
     width = covered / num_mel_frames
     edges = torch.arange(num_mel_frames + 1, dtype=torch.float64) * width
     column = torch.arange(columns, dtype=torch.float64)
-    overlap = torch.minimum(edges[1:, None], column + 1) - torch.maximum(edges[:-1, None], column)
-    return (overlap.clamp_min(0) / width).float()
-
-
-def _average(
-    power: Float[Tensor, "chunk column mel"], weights: Float[Tensor, "mel_frame column"]
-) -> Float[Tensor, "chunk mel_frame mel"]:
-    return einsum(power, weights, "chunk column mel, mel_frame column -> chunk mel_frame mel")
+    overlap = (torch.minimum(edges[1:, None], column + 1) - torch.maximum(edges[:-1, None], column)).clamp_min(0)
+    return (overlap / overlap.sum(dim=1, keepdim=True)).float()
 
 
 def _first_samples(plan: ChunkPlan, audio_start: float, sampling_rate: int) -> Tensor:

@@ -83,7 +83,6 @@ class Condition:
         """The row's clip, decoded by `reader` and shown as this condition says; unused tracks are not decoded."""
         use_audio = self.use_audio and self.name != "swapped"
         clip = reader(row.media, use_video=self.use_video, use_audio=use_audio, **segment_of(row))
-        clip = dataclasses.replace(clip, crop=row.crop)
         return self.apply(clip, row.id, sound_of)
 
 

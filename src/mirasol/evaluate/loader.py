@@ -65,7 +65,10 @@ class ShownClips(Dataset):
         first, *others = self.conditions
         try:
             lender, sound = self._borrow(index, first)
-            clip = first.read(row, sound, self.reader) if self.read is None else self.read(row, first)
+            if self.read is not None:
+                clip = self.read(row, first)
+            else:
+                clip = first.read(row, sound, partial(self.reader, crop=row.crop))
             loaded.shown[first.name], loaded.warnings = self._show(clip, lender)
             for condition in others if clip.waveform is not None else ():
                 with contextlib.suppress(ValueError, OSError):  # such as sound without a picture, sound off
@@ -82,9 +85,8 @@ class ShownClips(Dataset):
         return borrow_sound(self.lenders[index], self.reader)
 
     def _show(self, clip: Clip, lender: Row | None) -> tuple[Shown, list[str]]:
-        report = self.processor.describe(clip)
-        shown = Shown(self.processor.chunk_clip(clip), round(report.seconds_covered, 3), report.used_sound, lender)
-        return shown, report.warnings
+        media, report = self.processor.chunk_and_describe(clip)
+        return Shown(media, round(report.seconds_covered, 3), report.used_sound, lender), report.warnings
 
 
 def load_ahead(clips: ShownClips, indices: Sequence[int], workers: int | None = None) -> Iterator[LoadedClip]:

@@ -7,6 +7,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Bool, Float64, UInt8
 
+from mirasol.media.spool import Spool
+
 Image = UInt8[np.ndarray, "height width channel"]
 
 # These store decoding times only, so which packet becomes which frame, and when it is shown, is known after decoding.
@@ -125,11 +127,11 @@ class FrameDecoder:
 class FramePicker:
     """Keeps, for each wanted time, the last frame shown at or before it (before the first frame: the first)."""
 
-    def __init__(self, times: Float64[np.ndarray, " time"] | None, capacity: int) -> None:
+    def __init__(self, times: Float64[np.ndarray, " time"] | None, prepare: Callable[[Image], Image] | None) -> None:
         self.times = times  # None: keep every frame
+        self.prepare = prepare
         self.kept_times: list[float] = []
-        self._capacity = max(capacity if times is None else min(len(times), capacity), 1)
-        self._frames: np.ndarray | None = None
+        self._frames = Spool()
         self._next = 0
         self._held: tuple[float, Callable[[], Image]] | None = None
 
@@ -151,15 +153,11 @@ class FramePicker:
         """The kept frames and their times, each frame once."""
         if self._held is not None and not self.is_done:
             self._keep(*self._held)
-        return self._frames[: len(self.kept_times)], np.array(self.kept_times, np.float64)
+        return self._frames.array(), np.array(self.kept_times, np.float64)
 
     def _keep(self, time: float, make_image: Callable[[], Image]) -> None:
         if self.kept_times and self.kept_times[-1] == time:
             return
         image = make_image()
-        if self._frames is None:
-            self._frames = np.empty((self._capacity, *image.shape), np.uint8)
-        elif len(self.kept_times) == len(self._frames):
-            self._frames = np.concatenate([self._frames, np.empty_like(self._frames)])
-        self._frames[len(self.kept_times)] = image
+        self._frames.append((image if self.prepare is None else self.prepare(image))[None])
         self.kept_times.append(time)

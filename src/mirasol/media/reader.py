@@ -9,13 +9,14 @@ from jaxtyping import Float64
 
 from mirasol.media import torchcodec_backend
 from mirasol.media.container import name_of, open_container, seek
-from mirasol.media.frames import SAME_TIME_SECONDS, FrameDecoder, FramePicker
+from mirasol.media.frames import SAME_TIME_SECONDS, FrameDecoder, FramePicker, Image
 from mirasol.media.segment import cut_frames, cut_waveform
 from mirasol.media.survey import Survey, survey_file
 from mirasol.media.types import Clip, MediaInfo, MediaWarning, Source
 
 BACKENDS = ("pyav", "torchcodec")
 Select = Callable[[MediaInfo], Float64[np.ndarray, " time"]]
+Prepare = Callable[[Image], Image]
 
 
 def probe(source: Source) -> MediaInfo:
@@ -29,6 +30,7 @@ def read_clip(
     use_video: bool = True,
     use_audio: bool = True,
     select: Select | None = None,
+    prepare: Prepare | None = None,
     start: float = 0.0,
     end: float | None = None,
     backend: str = "pyav",
@@ -44,6 +46,8 @@ def read_clip(
         use_audio: the same for the sound.
         select: gives the wanted seconds, sorted, once the file's times are known. For each the last frame shown at
             or before it is kept (before the first frame: the first), each frame once. None keeps every frame.
+        prepare: applied to each kept frame as soon as it is decoded, such as a crop; `Clip.frames` holds its results,
+            so no more than a few whole frames are in memory at once.
         start, end: the seconds of the file to read as if they were all of it, found by seeking. The frame on show at
             `start` counts as shown from 0 on; sound is placed by its packets' stamps, exact to 1 ms.
         backend: "pyav", or "torchcodec" (an extra; docs/decoders.md lists the files it gets wrong).
@@ -74,7 +78,7 @@ def read_clip(
             times = survey.times_in_segment(times)
         if times is None or len(times):
             read = _read_frames if backend == "pyav" else _read_frames_torchcodec
-            frames, frame_times = read(source, survey, times)
+            frames, frame_times = read(source, survey, times, prepare)
             if segment is not None:
                 frames, frame_times = cut_frames(frames, frame_times, info.duration_seconds)
     waveform = cut_waveform(survey.scan.sound, survey.span) if info.has_audio else None
@@ -91,11 +95,11 @@ def read_clip(
     )
 
 
-def _read_frames(source: Source, survey: Survey, times):
+def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None):
     """Decodes what the wanted times need, in one pass with PyAV."""
     packets = survey.scan.packets
     needed = None if times is None else packets.to_decode(times + survey.origin + SAME_TIME_SECONDS)
-    picker = FramePicker(times, capacity=len(packets.times))
+    picker = FramePicker(times, prepare)
     with open_container(source) as container:
         stream = container.streams[survey.video_index]
         seek(container, stream, survey.scan.begin)
@@ -109,13 +113,13 @@ def _read_frames(source: Source, survey: Survey, times):
     return picker.result()
 
 
-def _read_frames_torchcodec(source: Source, survey: Survey, times):
+def _read_frames_torchcodec(source: Source, survey: Survey, times, prepare: Prepare | None):
     """The same with torchcodec, asked for the frames that the packets' timestamps promise."""
     packets = survey.scan.packets
     promised = packets.shown_times()
     if promised is not None and times is not None:
         promised = packets.shown_at(times + survey.origin + SAME_TIME_SECONDS)
-    picker = FramePicker(times, capacity=len(packets.times))
+    picker = FramePicker(times, prepare)
     wrong = 0
     given = torchcodec_backend.frames(source, survey.video_index, packets, promised)
     for index, (time, image) in enumerate(given):

@@ -5,12 +5,15 @@ import numpy as np
 from jaxtyping import Float32
 
 from mirasol.media.resample import SAMPLING_RATE, Resampler
+from mirasol.media.spool import Spool
+from mirasol.media.types import MediaError
 
 # Containers that round timestamps (Matroska: 1 ms) jitter around the sample count; a real gap is longer than two mel
 # columns of 10 ms.
 JITTER_SECONDS = 0.02
 # A longer jump is a broken clock (a wrapped or restarted MPEG counter), not silence worth 40 MB of zeros.
 LONGEST_GAP_SECONDS = 600.0
+LOUDEST = 100.0  # full scale is 1; floats in the range of int16, and what a broken encoder writes, lie above
 
 
 def mono(frame: av.AudioFrame) -> Float32[np.ndarray, " sample"]:
@@ -31,14 +34,16 @@ def mono(frame: av.AudioFrame) -> Float32[np.ndarray, " sample"]:
 class SoundTrack:
     """Collects decoded pieces in any native rate and joins them into one 16 kHz waveform by time.
 
-    Each piece is resampled as it comes, so that the native sound is never held as a whole.
+    Sound is resampled as it comes, so that the native sound is never held as a whole.
     """
 
     def __init__(self) -> None:
-        self.segments: list[tuple[float, int, list[np.ndarray]]] = []  # start seconds, native rate, pieces at 16 kHz
+        self.segments: list[tuple[float, int]] = []  # start seconds and native rate of each gapless stretch
         self.end: float | None = None  # seconds where the next gapless piece would start
         self.warnings: list[str] = []
+        self._resampled = Spool()
         self._resampler: Resampler | None = None  # of the last segment, while it can go on
+        self._pieces: list[np.ndarray] = []  # decoded, not yet resampled: a second at once is much faster
 
     def add(self, start: float | None, rate: int, samples: Float32[np.ndarray, " sample"]) -> None:
         """Places `samples` at `start` seconds (None: right after the last piece)."""
@@ -55,17 +60,31 @@ class SoundTrack:
             start = self.end
         if not len(samples):
             return
+        if not np.abs(samples).max() <= LOUDEST:  # NaN compares false
+            first = int(np.argmin(np.abs(samples) <= LOUDEST))
+            raise MediaError(
+                f"Expected samples of sound between -1 and 1, found {samples[first]:g} at "
+                f"{start + first / rate:.3f} s. Export the sound again; divide floats in int16 range by 32768."
+            )
         if self._resampler is None or start != self.end or self.segments[-1][1] != rate:
-            self.finish()
+            self._finish()
+            self.segments.append((start, rate))
+            gap = round((start - self.segments[0][0]) * SAMPLING_RATE) - self._resampled.length
+            self._resampled.append(np.zeros(max(gap, 0), np.float32))
             self._resampler = Resampler(rate)
-            self.segments.append((start, rate, []))
-        self.segments[-1][2].append(self._resampler.push(samples))
+        self._pieces.append(samples)
         self.end = start + len(samples) / rate
+        if sum(map(len, self._pieces)) >= rate:
+            self._resample()
 
-    def finish(self) -> None:
+    def _resample(self, last: bool = False) -> None:
+        pieces, self._pieces = self._pieces, []
+        self._resampled.append(self._resampler.push(np.concatenate([*pieces, np.zeros(0, np.float32)]), last))
+
+    def _finish(self) -> None:
         """Ends the last segment: its resampler gives what it held back for want of later sound."""
         if self._resampler is not None:
-            self.segments[-1][2].append(self._resampler.push(np.zeros(0, np.float32), last=True))
+            self._resample(last=True)
             self._resampler = None
 
     @property
@@ -74,15 +93,6 @@ class SoundTrack:
         return self.segments[0][0] if self.segments else None
 
     def waveform(self) -> Float32[np.ndarray, " sample"]:
-        """All segments at 16 kHz, zeros between them."""
-        self.finish()
-        parts: list[np.ndarray] = []
-        length = 0
-        for start, _, pieces in self.segments:
-            gap = round((start - self.segments[0][0]) * SAMPLING_RATE) - length
-            if gap > 0:
-                parts.append(np.zeros(gap, np.float32))
-                length += gap
-            parts += pieces
-            length += sum(map(len, pieces))
-        return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
+        """All segments at 16 kHz, zeros between them; memory-mapped where it is long."""
+        self._finish()
+        return self._resampled.array()

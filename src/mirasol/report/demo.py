@@ -128,7 +128,7 @@ def tell(
 ) -> Story:
     """The clip along its seconds, with its questions answered from picture and sound."""
     processor = answerer.processor
-    clip = processor.read_clip(row.media)
+    clip = processor.read_clip(row.media, do_resize=False)
     given = [p for p in runs["both"].predictions if p.clip == row.id and p.kind not in HIDDEN_KINDS]
     watched, asked = answerer.watch(clip), [[p.question for p in given]]
     (weights,) = answerer.attribute(watched, asked, answerer.answer(watched, asked), method)

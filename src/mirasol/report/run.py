@@ -213,7 +213,7 @@ def with_strips(fails: Sequence[Prediction], rows: Sequence[Row], processor) -> 
     for fail in fails:
         row = places[fail.clip]
         try:
-            shown = strip(processor.read_clip(row.media, warn=False, **segment_of(row)), processor)
+            shown = strip(processor.read_clip(row.media, do_resize=False, warn=False, **segment_of(row)), processor)
         except (ValueError, OSError):
             shown = "<div class=none>cannot be read</div>"
         yield fail, shown
