@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from mirasol.model.modeling_mirasol_losses import next_chunk_pairs
 from mirasol.train.recipe_schema import DataRecipe, OptimizerRecipe, Recipe, ScheduleRecipe, ValidationRecipe
 from mirasol.train.run import TrainResult, fit
 from mirasol.train.tokenizer import build_tokenizer
@@ -43,14 +44,26 @@ class ToyModel(PreTrainedModel):
     def set_objective(self, objective: str) -> None:
         self.weight = {"pretrain": 1.0, "finetune": 10.0}[objective]
 
-    def forward(self, features, decoder_input_ids, labels):
+    def forward(
+        self,
+        features,
+        video_chunk_mask,
+        audio_chunk_mask,
+        decoder_input_ids,
+        labels,
+        num_items_in_batch=None,
+        num_pairs_in_batch=None,
+    ):
+        pairs = next_chunk_pairs(video_chunk_mask).sum(dim=1)  # of each clip
+        num_pairs = pairs.sum() if num_pairs_in_batch is None else num_pairs_in_batch[0]
+        num_items = labels.ne(-100).sum() if num_items_in_batch is None else num_items_in_batch
         hidden = self.encoder(features)  # clip dim
         hidden = self.dropout(self.norm(hidden + self.layers[1](self.layers[0](hidden).relu())))
         rows = hidden.repeat_interleave(len(decoder_input_ids) // len(features), dim=0)
         logits = self.head(rows + self.embed(decoder_input_ids))
-        text_loss = nn.functional.cross_entropy(logits.float(), labels)
-        latent_loss = hidden.float().square().mean()
-        video_loss = (hidden.float().sum(-1) - features.sum(-1)).abs().mean()
+        text_loss = nn.functional.cross_entropy(logits.float(), labels.flatten(), reduction="sum") / num_items
+        latent_loss = (pairs * hidden.float().square().mean(-1)).sum() / num_pairs
+        video_loss = (pairs * (hidden.float().sum(-1) - features.sum(-1)).abs()).sum() / num_pairs
         loss = self.weight * text_loss + latent_loss + video_loss
         return ModelOutput(
             loss=loss, text_loss=text_loss, latent_loss=latent_loss, video_loss=video_loss, logits=logits
@@ -85,10 +98,16 @@ def collate(samples):
     features = torch.stack([features for features, _ in samples])
     answers = torch.tensor([index % NUM_WORDS for _, index in samples])
     questions = torch.arange(NUM_QUESTIONS).repeat(len(samples))
+    labels = answers.repeat_interleave(NUM_QUESTIONS)
+    lengths = torch.tensor([2 + index % 3 for _, index in samples])
+    is_answered = questions < lengths.repeat_interleave(NUM_QUESTIONS) - 1  # clips ask and last unequally
+    mask = torch.arange(4) < lengths[:, None]
     return {
         "features": features,
+        "video_chunk_mask": mask,
+        "audio_chunk_mask": torch.zeros_like(mask),
         "decoder_input_ids": questions,
-        "labels": answers.repeat_interleave(NUM_QUESTIONS),
+        "labels": labels.where(is_answered, -100)[:, None],  # row token
     }
 
 

@@ -21,6 +21,7 @@ from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
 from mirasol.data.sampler import EpochSampler
 from mirasol.evaluate.summary import finite
+from mirasol.model.modeling_mirasol_losses import count_targets
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
 from mirasol.train.callbacks import MirasolCallback, QuietProgress
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
@@ -51,7 +52,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         self.recipe, self.run_dir, self.validate, self.keep_best = recipe, run_dir, validate, keep_best
         self.started = started  # time.monotonic() minus what earlier launches of this run took
         self._sums: dict[str, float] = defaultdict(float)
-        self._num_batches = 0
+        self._num_batches = self._num_steps = 0
         self._step_losses: list[torch.Tensor] = []
         self._monitor: dict[str, float] = {}
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
@@ -59,8 +60,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         super().__init__(callbacks=[MirasolCallback(self), *(callbacks or [])], **kwargs)
         self.remove_callback(ProgressCallback)
         self.add_callback(QuietProgress())
-        # Our losses are means over the batch; the Trainer must not hand the model a token count to divide by.
-        self.model_accepts_loss_kwargs = False
+        self.model_accepts_loss_kwargs = True  # its losses are shares of the step: not to be divided once more
         decay = recipe.optimizer.ema_decay
         self.ema = AveragedModel(self.model, multi_avg_fn=_warm_average(decay)) if decay else None
 
@@ -111,9 +111,21 @@ class MirasolTrainer(Seq2SeqTrainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
         start = time.perf_counter()
-        batches = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._wait_seconds += time.perf_counter() - start
-        return batches
+        num_items, self._num_pairs = self._count_targets(batches)
+        return batches, num_items
+
+    def _count_targets(self, batches: list) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens of answers and pairs of chunks in one step, over its micro-batches and processes.
+
+        The model's losses are shares of these, which add up to the loss of one large batch.
+        """
+        names = ("labels", "video_chunk_mask", "audio_chunk_mask")
+        counts = sum(count_targets(*(batch[name] for name in names)) for batch in batches).to(self.args.device)
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts, reduction="sum")
+        return counts[0], counts[1:]
 
     # -- losses
 
@@ -126,16 +138,16 @@ class MirasolTrainer(Seq2SeqTrainer):
         return torch.autocast(device, torch.bfloat16) if self.recipe.bf16 else contextlib.nullcontext()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The weighted loss of the batch; its parts are summed for the next log line."""
-        outputs = model(**inputs)
+        """The micro-batch's share of the step's loss; its parts are summed for the next log line."""
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, num_pairs_in_batch=self._num_pairs)
         for name, value in outputs.items():
-            is_scalar = isinstance(value, torch.Tensor) and value.numel() == 1
-            if is_scalar and name != "loss":
+            if name.endswith("_loss") and value is not None:
                 self._sums[name] += value.detach().float()
         self._num_batches += 1
         if self.state.global_step % MONITOR_EVERY == 0 and outputs.get("encoder_outputs") is not None:
             self._monitor = self._collapse(outputs.encoder_outputs)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        loss = outputs.loss * self.args.world_size  # of which gradients are averaged
+        return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Forward and backward of one micro-batch, whose loss is kept until the step is known to be finite."""
@@ -148,6 +160,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         norm = super()._clip_grad_norm(model)
         losses = torch.stack([*self._step_losses, torch.as_tensor(norm, device=self.args.device)])
         self._step_losses.clear()
+        self._num_steps += 1
         if not losses.isfinite().all():
             raise ValueError(self._not_finite(losses.tolist()))
         return norm
@@ -191,9 +204,9 @@ class MirasolTrainer(Seq2SeqTrainer):
             seconds = time.perf_counter() - self._window_start
             names = sorted(self._sums)
             means = torch.stack([torch.as_tensor(self._sums[name]) for name in names]) if names else torch.zeros(0)
-            means = means.to(self.args.device) / self._num_batches
+            means = means.to(self.args.device) / self._num_steps
             if self.args.world_size > 1:
-                means = self.accelerator.reduce(means, reduction="mean")
+                means = self.accelerator.reduce(means, reduction="sum")
             clips = self._num_batches * self.args.per_device_train_batch_size * self.args.world_size
             logs |= dict(zip(names, means.tolist(), strict=True))
             logs |= {"loader_wait_share": self._wait_seconds / seconds, "clips_per_second": clips / seconds}
@@ -210,7 +223,8 @@ class MirasolTrainer(Seq2SeqTrainer):
 
     def _restart_window(self) -> None:
         self._sums.clear()
-        self._num_batches, self._wait_seconds, self._window_start = 0, 0.0, time.perf_counter()
+        self._num_batches = self._num_steps = 0
+        self._wait_seconds, self._window_start = 0.0, time.perf_counter()
 
     def in_pretraining(self, epoch: float) -> bool:
         """Whether the step that ended at this (fractional) epoch belonged to the pretrain phase."""
