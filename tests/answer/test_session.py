@@ -55,7 +55,7 @@ def make(loaded, values: dict) -> Answerer:
         for name, value in fields.items():
             setattr(getattr(config, part), name, value)
     config = type(config).from_dict(config.to_dict())
-    return Answerer(enliven(MirasolForConditionalGeneration(config)).eval(), processor, max_new_tokens=6)
+    return Answerer(enliven(MirasolForConditionalGeneration(config)).eval(), processor, max_new_tokens=6).streaming
 
 
 def film(seconds: float, rate: int = 16_000, seed: int = 0) -> dict:
@@ -204,6 +204,15 @@ def test_a_session_goes_on_in_another_process_with_the_same_bits(untrained, tmp_
     assert resumed.stream_cache.keys() == whole.stream_cache.keys()
     for name, value in whole.stream_cache.items():
         assert torch.equal(resumed.stream_cache[name], value), name
+
+
+def test_a_model_without_windows_gets_those_of_its_budget_and_keeps_its_own_config(loaded):
+    answerer = Answerer(*loaded)
+    session = StreamSession(answerer, use_video=False, start_time=0.0)
+    push(session, film(6.0), [100])
+    assert session.stream_cache["latents"].shape[1] == answerer.processor.max_chunks < 18
+    assert answerer.model.config.text_config.window_chunks is None
+    assert session.answerer.model.lm_head.weight is answerer.model.lm_head.weight
 
 
 def test_state_and_results_stop_growing(windowed):

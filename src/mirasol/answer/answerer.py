@@ -1,5 +1,6 @@
 """`Answerer`: a loaded checkpoint that watches clips once and answers any number of questions about them."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -192,6 +193,21 @@ class Answerer:
             else:
                 shares.append(leave_one_out_weights(self.model, clip.media, text))
         return shares
+
+    @cached_property
+    def streaming(self) -> "Answerer":
+        """This answerer with constant memory a stream: windows of `max_chunks` chunks where its config has none.
+
+        It shares the weights. Its `watch` is the offline twin of every stream that it watches.
+        """
+        config = self.model.config
+        if None not in (config.temporal_config.window_chunks, config.text_config.window_chunks):
+            return self
+        shared = [*self.model.parameters(), *self.model.buffers()]
+        model = copy.deepcopy(self.model, {id(part): part for part in shared})
+        for part in (model.config.temporal_config, model.config.text_config):
+            part.window_chunks = part.window_chunks or self.processor.max_chunks
+        return Answerer(model, self.processor, self.max_new_tokens)
 
     @cached_property
     def _twin(self):

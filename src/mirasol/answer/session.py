@@ -56,8 +56,9 @@ class StreamAnswer(Document):
 class StreamSession:
     """Takes frames and sound in pieces of any size, and answers about the latest chunks at any moment.
 
-    The latents equal those of `processor(sampling="dense")` and one forward on the same media. Time and memory a chunk
-    are constant where the checkpoint has windows (`temporal_config.window_chunks`, `text_config.window_chunks`).
+    The latents equal those of `processor(sampling="dense")` and one forward of `answerer.streaming` on the same media.
+    Time and memory a chunk are constant: the model looks back `window_chunks` chunks, or the processor's `max_chunks`
+    where its config has no window.
 
     Args:
         answerer: Model and processor; sessions may share it.
@@ -74,7 +75,7 @@ class StreamSession:
         start_time: float | None = None,
         crop: Crop | None = None,
     ):
-        self.answerer = answerer
+        self.answerer = answerer.streaming
         self._options: dict[str, Any] = {
             "use_video": use_video, "use_audio": use_audio, "allowed_lateness": allowed_lateness,
             "start_time": start_time, "crop": crop,
