@@ -4,6 +4,7 @@ import json
 import warnings
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 from clips import write_clip
@@ -11,7 +12,7 @@ from einops import rearrange
 
 from mirasol.data import ClipCache, cache
 from mirasol.features import MirasolVideoProcessor
-from mirasol.media import read_clip
+from mirasol.media import read_clip, spool
 from mirasol.tasks import Row
 
 IMAGE = MirasolVideoProcessor(image_size=19, crop_fraction=0.8)
@@ -62,6 +63,29 @@ def test_a_bad_clip_is_counted_and_named_and_the_rest_is_kept(rows, tmp_path):
     assert json.loads((cached.folder / "bad_clips.json").read_text()) == cached.bad
     with pytest.raises(ValueError, match="at least one readable clip out of 1, found none"):
         build([missing], tmp_path)
+
+
+def test_a_clip_with_samples_that_are_no_sound_is_bad_and_says_where(tmp_path):
+    samples = np.zeros((1, 16_000), np.float32)
+    samples[0, 4_000] = np.nan
+    path = tmp_path / "nan.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+        frame.rate = 16_000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    good = Row("good", write_clip(tmp_path / "good.wav", seconds=0.5, picture=False))
+    cached = build([Row("nan", path), good], tmp_path / "cache")
+    assert list(cached.clips) == ["good"]
+    assert "found nan at 0.250 s" in cached.bad["nan"]
+
+
+def test_a_long_clip_is_cached_like_a_short_one(rows, tmp_path, monkeypatch):
+    short = build(rows, tmp_path / "short")
+    monkeypatch.setattr(spool, "IN_MEMORY_BYTES", 1000)
+    long = build(rows, tmp_path / "long")
+    for name in ("frames.bin", "sound.bin", "index.json"):
+        assert (short.folder / name).read_bytes() == (long.folder / name).read_bytes()
 
 
 def test_border_is_wider_than_what_is_shown_as_far_as_the_picture_reaches(rows, tmp_path):

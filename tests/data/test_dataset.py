@@ -1,6 +1,7 @@
 """Items depend on (seed, epoch, id) alone, equal the processor's where nothing is varied, and join into batches."""
 
 import dataclasses
+import pickle
 import warnings
 
 import numpy as np
@@ -119,6 +120,19 @@ def test_workers_make_the_same_batches_and_see_each_new_epoch(make, processor, p
             assert len(batch["labels"]) == 3 * len(batch["chunk_times"])
         assert previous is None or not equal(batches[0], previous)
         previous = batches[0]
+
+
+def test_a_spawned_worker_makes_the_same_items_without_a_copy_of_the_cache(make):
+    dataset = make(augment=AugmentConfig())
+    expected = [dataset[index] for index in range(len(dataset))]
+    assert len(pickle.dumps(dataset)) < sum(file.stat().st_size for file in dataset.cache.folder.iterdir()) / 3
+    mixture = ClipMixture([dataset])
+    loader = DataLoader(
+        mixture, batch_size=None, num_workers=1, multiprocessing_context="spawn", persistent_workers=True
+    )
+    assert all(map(equal, loader, expected))
+    mixture.set_epoch(1)
+    assert all(map(equal, loader, [dataset[index] for index in range(len(dataset))]))
 
 
 def test_varied_items_ask_for_what_is_inside_the_varied_clip(make, processor):

@@ -3,12 +3,12 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils.chat_template_utils import _get_template_variables
@@ -216,10 +216,7 @@ class MirasolProcessor(ProcessorMixin):
         def select(info: MediaInfo) -> np.ndarray:
             return self._plan(info.duration_seconds, sampling, max_chunks).wanted_times
 
-        def look(image: np.ndarray) -> np.ndarray:
-            pixels = self.image_processor.crop_and_resize(image[None], crop=square)
-            return rearrange(pixels, "1 channel height width -> height width channel").numpy()
-
+        look = partial(self.image_processor.square_of, crop=square)
         clip = read_clip(
             source, use_video=use_video, use_audio=use_audio, select=select, prepare=look if do_resize else None,
             start=start, end=end, warn=warn,

@@ -5,6 +5,7 @@ it was made from (file contents and settings), written under a temporary name an
 exists is complete, whatever was killed.
 """
 
+import functools
 import gc
 import hashlib
 import json
@@ -14,17 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from einops import rearrange
 from tqdm import tqdm
 
 from mirasol.chunks.time_grid import TOLERANCE_SECONDS
 from mirasol.features import MirasolVideoProcessor
 from mirasol.features.image_processing_mirasol import check_crop
 from mirasol.files import shared_folder
-from mirasol.media import WHOLE, Clip, Crop, MediaError, MediaInfo, read_clip
+from mirasol.media import WHOLE, Clip, Crop, MediaError, MediaInfo, blocks, read_clip
 from mirasol.tasks import Row, segment_of
 
-FORMAT = 2  # raised whenever cached bytes would differ for the same inputs and settings
+FORMAT = 3  # raised whenever cached bytes would differ for the same inputs and settings
 
 
 class ClipCache:
@@ -97,6 +97,9 @@ class ClipCache:
             list(entry["warnings"]), crop=WHOLE,
         )  # fmt: skip
 
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_maps": None}  # a spawned worker opens the files, rather than get them by pickle
+
     def __contains__(self, row_id: str) -> bool:
         return row_id in self.clips
 
@@ -121,19 +124,17 @@ def _write(partial: Path, rows, image_processor, squares, frames_per_second, pro
     with (partial / "frames.bin").open("wb") as frames_file, (partial / "sound.bin").open("wb") as sound_file:
         for row in tqdm(rows, desc="decoding clips once", unit="clip", disable=not progress):
             try:
-                clip = read_clip(row.media, select=select, **segment_of(row))
+                size, crop = squares[row.id]
+                cut = functools.partial(image_processor.square_of, image_size=size, crop=crop)
+                clip = read_clip(row.media, select=select, prepare=cut, **segment_of(row))
             except (MediaError, OSError) as error:
                 bad[row.id] = str(error)
                 continue
             num_frames = 0 if clip.frames is None else len(clip.frames)
             num_samples = 0 if clip.waveform is None else len(clip.waveform)
-            size, crop = squares[row.id]
-            if num_frames:
-                pixels = image_processor.crop_and_resize(clip.frames, size, crop)
-                pixels = rearrange(pixels, "frame channel height width -> frame height width channel")
-                pixels.numpy().tofile(frames_file)
-            if num_samples:
-                clip.waveform.tofile(sound_file)
+            for array, file in ((clip.frames, frames_file), (clip.waveform, sound_file)):
+                for block in () if array is None else blocks(array):
+                    block.tofile(file)
             clips[row.id] = {
                 "first_byte": first_byte, "num_frames": num_frames, "size": size,
                 "frame_times": clip.frame_times.tolist() if num_frames else [],

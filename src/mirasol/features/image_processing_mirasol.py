@@ -81,6 +81,16 @@ class MirasolVideoProcessor(BaseImageProcessor):
             return pixels
         return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
+    def square_of(
+        self,
+        image: UInt8[np.ndarray, "height width 3"],
+        image_size: int | None = None,
+        crop: Sequence[float] | None = None,
+    ) -> UInt8[np.ndarray, "size size 3"]:
+        """What `crop_and_resize` makes of one frame, channels last: used on each frame as soon as it is decoded."""
+        pixels = self.crop_and_resize(image[None], image_size, crop)
+        return rearrange(pixels, "1 channel height width -> height width channel").numpy()
+
     def to_pixel_values(self, pixels: UInt8[Tensor, "*row 3 height width"]) -> Float[Tensor, "*row 3 height width"]:
         """Normalised colours: (pixels / 255 - mean) / std."""
         mean, std = (rearrange(torch.tensor(v), "channel -> channel 1 1") for v in (self.image_mean, self.image_std))
