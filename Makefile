@@ -1,11 +1,13 @@
 # Every target works from a bare clone: it first makes .venv with the pinned packages (python3.11 needed, about 2 minutes).
 #   make demo        evaluate the shipped checkpoint on real clips and write report.html
-#   make test        all tests
+#   make test        every property, in under 3 minutes on 2 free cores
+#   make test-all    also what starts processes, trains, or evaluates the checkpoint: under 10 minutes
 #   make test-transformers   transformers' own test suites on our classes (downloads its source once)
 #   make checks      ruff, mypy, import directions
 #   make reproduce   train the shipped checkpoint again from its two recipes and measure it (needs ESC10, FSDD, DRONE)
 #   make wheel       build dist/mirasol-*.whl
 PYTHON ?= python3.11
+PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -17,7 +19,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup demo test test-transformers checks reproduce wheel clean
+.PHONY: setup demo test test-all test-transformers checks reproduce wheel clean
 .DEFAULT_GOAL := demo
 
 # The check is made every time, because a later `pip install` into .venv can bring such a package too.
@@ -39,8 +41,14 @@ $(READY): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/mirasol demo
 
+# A file's tests stay in one process, because they share what it trained or evaluated.
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow'
+
+test-all: setup
+	$(PYTEST)
 
 # Its tests know nothing of our shape checks, which JAXTYPING_DISABLE leaves out.
 test-transformers: setup
