@@ -2,9 +2,11 @@
 
 import importlib
 import inspect
+import itertools
 import json
 import os
 import shlex
+import warnings
 
 import pytest
 import typer
@@ -126,6 +128,32 @@ def test_options_that_are_not_given_have_the_defaults_of_the_work(command, recei
     for name, value in notes.items():
         if defaults[name].default is not inspect.Parameter.empty and name != "overrides":
             assert value == defaults[name].default, name
+
+
+@pytest.mark.parametrize("command", WORK)
+def test_counts_below_their_least_and_no_numbers_are_refused_by_option_and_value(command, received, capsys):
+    line, work, _ = WORK[command]
+    notes = received(work)
+    least = {"--max-clips": 1, "--max-chunks": 1, "--batch-size": 1, "--workers": 1 if command == "data verify" else 0}
+    for option in options_of(command) & set(least):
+        for value in (str(least[option] - 1), "many", "1.5", ""):
+            pairs = itertools.pairwise(["", *shlex.split(line)])
+            words = [value if before == option else word for before, word in pairs]
+            assert main([*command.split(), *words]) == 2
+            message = capsys.readouterr().err
+            assert f"'{option}'" in message and f"found {value!r}" in message
+        words[words.index(option) + 1] = str(least[option])
+        assert main([*command.split(), *words]) == 0
+        assert notes[option[2:].replace("-", "_")] == least[option]
+
+
+def test_a_warning_is_one_line_on_stderr(monkeypatch, capsys):
+    def warn(path):
+        warnings.warn("the sound is not used", stacklevel=1)
+
+    monkeypatch.setattr("mirasol.report.info.info", warn)
+    assert main(["info", "3b"]) == 0
+    assert capsys.readouterr() == ("", "mirasol: warning: the sound is not used\n")
 
 
 def test_a_file_whose_name_begins_with_a_dash_follows_two_dashes(received):

@@ -19,6 +19,7 @@ def benchmark(repository, name: str):
     return module
 
 
+@pytest.mark.slow
 def test_answer_benchmark_gives_every_stage(repository, untrained, monkeypatch, capsys):
     clip = repository / "data" / "clips" / "bbb_10s_360p.mp4"
     monkeypatch.setattr(sys, "argv", ["answer.py", str(clip), "--checkpoint", str(untrained), "--repeats", "1"])

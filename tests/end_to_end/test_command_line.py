@@ -227,12 +227,6 @@ def test_unknown_split_and_task(refused, untrained, grid_root):
     assert "gird" in refused(*arguments, "--task", "gird")
 
 
-@pytest.mark.parametrize(("command", "number"), [("demo", "0"), ("evaluate", "-3"), ("evaluate", "many")])
-def test_a_number_of_clips_below_one_is_refused(refused, command, number):
-    message = refused(command, f"--max-clips={number}")
-    assert "'--max-clips'" in message and f"found '{number}'" in message
-
-
 def test_data_folder_that_does_not_exist(refused, untrained):
     assert "no/such/data" in refused("evaluate", "--checkpoint", untrained, "--root", "no/such/data")
 

@@ -10,6 +10,7 @@ from mirasol.cli import main
 from tests.clips import write_clip
 from tests.convert.parts import write_audio, write_text, write_vision
 
+pytestmark = pytest.mark.slow  # trains
 QUESTION = "which color is named?"
 SMALL = [
     "device=cpu",

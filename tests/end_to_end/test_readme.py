@@ -52,6 +52,7 @@ def test_every_make_target_exists(readme, repository):
         subprocess.run(["make", "--dry-run", target], cwd=repository, check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_every_mirasol_command_runs(readme, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(repository)
     found = commands(readme, "mirasol")
@@ -63,6 +64,7 @@ def test_every_mirasol_command_runs(readme, repository, tmp_path, monkeypatch, c
         assert capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_python_lines_answer(readme, repository):
     (code,) = blocks(readme, "python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 10

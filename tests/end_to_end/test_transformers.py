@@ -107,6 +107,7 @@ def test_what_is_pushed_to_the_hub_loads_from_there(shipped, clip, expected, tmp
     assert ask(clip, QUESTION, checkpoint=str(tmp_path)).as_dict()["answer"] == expected
 
 
+@pytest.mark.slow
 def test_the_page_about_transformers_prints_what_it_says(repository):
     page = (repository / "docs" / "transformers.md").read_text()
     fences = re.findall(r"^```(\w+)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)

@@ -18,6 +18,7 @@ def wheel(repository, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_wheel_holds_every_tracked_file_of_the_package_and_no_clip_or_bytecode(wheel, repository):
     listed = subprocess.run(
         ["git", "ls-files", "src/mirasol"], cwd=repository, check=True, capture_output=True, text=True
@@ -29,6 +30,7 @@ def test_wheel_holds_every_tracked_file_of_the_package_and_no_clip_or_bytecode(w
     assert wheel.stat().st_size < 20e6
 
 
+@pytest.mark.slow
 def test_wheel_works_outside_the_checkout(wheel, repository, tmp_path):
     """Unpacked into an empty folder and found first there: classes, registration and the command."""
     package = tmp_path / "site"
