@@ -55,5 +55,17 @@ def replace_folder(partial: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
+    _let_umask_decide(partial)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _let_umask_decide(folder: Path) -> None:
+    """Give every file the mode of a new one; safetensors writes its own for the owner alone."""
+    new = folder / ".new"
+    new.touch()
+    mode = new.stat().st_mode
+    new.unlink()
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)

@@ -37,8 +37,8 @@ def options(repository, tmp_path) -> list[str]:
 @pytest.mark.parametrize(
     ("split", "key", "message"),
     [
-        ("train", "answer", r"1 of 1 questions .*\n  train:1/0 \(.*toy_frog.mp4\): .*context of 64 tokens together"),
-        ("val", "questions", r"1 of 1 questions .*\n  val:1/0 \(.*helicopter.*context of 64 tokens and leave room"),
+        ("train", "answer", r"1 of 1 questions .*\n  .*/train.jsonl:2: .*context of 64 tokens together"),
+        ("val", "questions", r"1 of 1 questions .*\n  .*/val.jsonl:2: .*context of 64 tokens and leave room"),
     ],
 )
 def test_texts_longer_than_the_context_are_refused_before_anything_is_decoded(
@@ -46,7 +46,7 @@ def test_texts_longer_than_the_context_are_refused_before_anything_is_decoded(
 ):
     line = json.loads((tmp_path / f"{split}.jsonl").read_text())
     line[key] = "long " * 70 if key == "answer" else ["long " * 70]
-    (tmp_path / f"{split}.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / f"{split}.jsonl").write_text("\n" + json.dumps(line | {"id": "own"}) + "\n")
     with pytest.raises(ValueError, match=message):
         train(repository / "recipes" / "grid_nano.yaml", options)
     assert not (tmp_path / "run").exists() and not (tmp_path / "cache").exists()

@@ -50,6 +50,7 @@ class Row:
     word_times: tuple[tuple[float, float], ...] = ()
     segment: tuple[float, float] | None = None
     crop: tuple[float, float, float] | None = None
+    places: tuple[str, ...] = ()  # file and line of each question, where an error should name them
 
 
 def segment_of(row: Row) -> dict[str, Any]:

@@ -83,16 +83,18 @@ class Jsonl(Task):
                 malformed.append(f"{path}:{number}: {error}")
         refuse(path, malformed)
         warn_of_missing(path, lines)
-        clips: dict[Any, list[Line]] = {}
-        for _, line in lines:
-            clips.setdefault(((path.parent / line.media).resolve(), line.segment, line.crop), []).append(line)
+        clips: dict[Any, list[tuple[int, Line]]] = {}
+        for number, line in lines:
+            place = (path.parent / line.media).resolve(), line.segment, line.crop
+            clips.setdefault(place, []).append((number, line))
         return [
             Row(
-                same[0].id,
-                path.parent / same[0].media,
-                tuple(question for line in same for question in line.questions),
+                same[0][1].id,
+                path.parent / same[0][1].media,
+                tuple(question for _, line in same for question in line.questions),
                 segment=segment,
                 crop=crop,
+                places=tuple(f"{path}:{number}" for number, line in same for _ in line.questions),
             )
             for (_, segment, crop), same in clips.items()
         ]

@@ -101,7 +101,8 @@ def check_texts(processor: MirasolProcessor, rows: Sequence[Row], root: str, wit
         try:
             tokenize([(row, question)])
         except ValueError as error:
-            refused.append(f"{question.id} ({row.media}): {error}")
+            place = dict(zip(row.questions, row.places, strict=False)).get(question, f"{question.id} ({row.media})")
+            refused.append(f"{place}: {error}")
     listed = "\n  ".join([*refused[:SHOWN], *(["..."] if len(refused) > SHOWN else [])])
     raise ValueError(
         f"Expected texts that fit into the context, found {len(refused)} of {len(questions)} questions below {root} "

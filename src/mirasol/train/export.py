@@ -1,4 +1,4 @@
-"""What a run leaves for its users: one folder with bf16 safetensors weights, the processor and a model card."""
+"""What a run leaves for its users: one folder with safetensors weights, the processor and a model card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mirasol.train.record import recipe_hash
 
 
 def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, record: dict[str, Any]) -> Path:
-    """The folder with `model` in bf16, adapters merged, `processor` and a card; it appears whole or not at all."""
+    """The folder with `model`, adapters merged, `processor` and a card; it appears whole or not at all."""
     config = copy.deepcopy(model.config)
     config.use_cache = True  # the Trainer turns it off, and generation would project the clip anew for every word
     for name in config.sub_configs:  # of a model that was loaded, the parts name the format it was loaded in
@@ -29,7 +29,7 @@ def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, re
     exported.load_state_dict(merged_state_dict(model))
     exported.set_objective("finetune")
     with whole_folder(folder) as partial:
-        exported.to(torch.bfloat16).save_pretrained(partial)
+        exported.to(getattr(torch, recipe.export.dtype)).save_pretrained(partial)
         processor.save_pretrained(partial)
         (partial / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
         write_card(partial, recipe, record)
