@@ -1,4 +1,4 @@
-"""Seconds to read a clip, by backend and by how many frames are wanted.
+"""Seconds to read a clip, by decoder and by how many frames are wanted.
 
     python benchmarks/decode.py CLIP [--repeats 5]
 
@@ -35,7 +35,7 @@ def evenly(count: int):
 
 
 def main() -> None:
-    """Prints one row per backend and policy."""
+    """Prints one row per decoder and policy."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clip")
     parser.add_argument("--repeats", type=int, default=5)
@@ -46,18 +46,18 @@ def main() -> None:
         f"{info.video_codec}, {info.audio_codec}"
     )
     policies = {"sound only": None, "4 frames": evenly(4), "16 frames": evenly(16), "128 frames": evenly(128)}
-    print(f"{'backend':<12} {'wanted':<14} {'wall s':>8} {'CPU s':>8}")
-    for backend in ("pyav", "torchcodec"):
+    print(f"{'decoder':<12} {'wanted':<14} {'wall s':>8} {'CPU s':>8}")
+    for decoder in ("pyav", "torchcodec"):
         for name, select in policies.items():
             options = {"use_video": False} if select is None else {"select": select, "use_audio": info.has_audio}
             if select is None and not info.has_audio:
                 continue
             try:
-                wall, cpu = measure(partial(read_clip, arguments.clip, backend=backend, **options), arguments.repeats)
+                wall, cpu = measure(partial(read_clip, arguments.clip, decoder=decoder, **options), arguments.repeats)
             except ValueError as error:
-                print(f"{backend:<12} {name:<14} {error}", file=sys.stderr)
+                print(f"{decoder:<12} {name:<14} {error}", file=sys.stderr)
                 break
-            print(f"{backend:<12} {name:<14} {wall:>8.3f} {cpu:>8.3f}")
+            print(f"{decoder:<12} {name:<14} {wall:>8.3f} {cpu:>8.3f}")
     wall, cpu = measure(partial(probe, arguments.clip), arguments.repeats)
     print(f"{'pyav':<12} {'probe':<14} {wall:>8.3f} {cpu:>8.3f}")
 

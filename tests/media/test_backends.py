@@ -26,7 +26,7 @@ def torchcodec():
 
 def assert_same(source, select=None, *, same_frames=True, same_sound=True):
     ours = read_clip(source, select=select)
-    theirs = read_clip(source, select=select, backend="torchcodec")
+    theirs = read_clip(source, select=select, decoder="torchcodec")
     if ours.frames is not None and same_frames:
         np.testing.assert_allclose(theirs.frame_times, ours.frame_times, atol=1e-6)
         assert np.array_equal(theirs.frames, ours.frames)
@@ -62,14 +62,14 @@ def test_torchcodec_loses_a_gap_in_the_sound(tmp_path):
 
 def test_torchcodec_refuses_a_damaged_sound_track(tmp_path):
     data = write_clip(tmp_path / "a.mp4", seconds=4, options={"movflags": "faststart"}).read_bytes()
-    with pytest.raises(MediaError, match='backend="pyav"'):
-        read_clip(data[: len(data) // 2], backend="torchcodec")
+    with pytest.raises(MediaError, match='decoder="pyav"'):
+        read_clip(data[: len(data) // 2], decoder="torchcodec")
 
 
 def test_torchcodec_cannot_end_an_mpeg_file(tmp_path):
     path = write_clip(tmp_path / "a.ts", seconds=0.6)
-    with pytest.raises(MediaError, match='backend="pyav"'):
-        read_clip(path, backend="torchcodec")
+    with pytest.raises(MediaError, match='decoder="pyav"'):
+        read_clip(path, decoder="torchcodec")
 
 
 @pytest.mark.parametrize("path", sorted(CLIPS.glob("*/*.*[4vim]")), ids=lambda path: path.name)
@@ -82,8 +82,8 @@ def test_torchcodec_cannot_end_an_avi_with_packed_frames_and_pyav_reads_all():
     path = CLIPS / "research_only" / "ucf101_apply_eye_makeup.avi"
     if not path.exists():
         pytest.skip(f"needs {path}, which is not on this machine")
-    with pytest.raises(MediaError, match='backend="pyav"'):
-        read_clip(path, backend="torchcodec")
+    with pytest.raises(MediaError, match='decoder="pyav"'):
+        read_clip(path, decoder="torchcodec")
     clip = read_clip(path)
     assert len(clip.frames) == 164 and clip.warnings == []
     np.testing.assert_allclose(np.diff(clip.frame_times), 0.04, atol=1e-9)  # FFmpeg's own guess runs backwards here

@@ -107,4 +107,4 @@ def test_reading_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="both False"):
         read_clip(tmp_path / "a.mp4", use_video=False, use_audio=False)
     with pytest.raises(ValueError, match='found "opencv"'):
-        read_clip(tmp_path / "a.mp4", backend="opencv")
+        read_clip(tmp_path / "a.mp4", decoder="opencv")

@@ -2,6 +2,8 @@
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import numpy as np
 from av.stream import Disposition
 from jaxtyping import Bool, Float64
 
+from mirasol.media.clock import INTERLEAVE_SECONDS, Clock
 from mirasol.media.frames import FORMATS_WITHOUT_PRESENTATION_TIMES
-from mirasol.media.sound import SoundTrack, mono
+from mirasol.media.sound import JITTER_SECONDS, SoundTrack, mono
 from mirasol.media.types import MediaError, Source
 
 # Containers of recorded picture and sound. Without this list FFmpeg draws text files as ANSI art, plays single images,
@@ -20,7 +23,10 @@ CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,ivf,flv,asf,ogg,nut,mxf,dv,rm,gif,"
     "wav,w64,mp3,aac,ac3,eac3,dts,flac,aiff,caf,amr,au,ape,wv,tta"
 )
-INTERLEAVE_SECONDS = 10.0
+# Of these a track is known only once its first packet is met, which may come minutes after the beginning.
+FORMATS_WITHOUT_A_HEADER = {"flv", "mpeg", "mpegts"}
+SEARCHED_BYTES = 128 << 20
+FORMAT_BYTES = 1 << 18
 
 
 def name_of(source: Source) -> str:
@@ -28,16 +34,30 @@ def name_of(source: Source) -> str:
     return f"<{len(source)} bytes>" if isinstance(source, bytes) else str(source)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """An FFmpeg error in words, without its number and path."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+@contextmanager
+def media_errors(source: Source) -> Iterator[None]:
+    """Whatever a file does to a decoder becomes a `MediaError`; a `ValueError` of ours passes."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except (av.FFmpegError, ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, UnicodeError) as error:
+        raise MediaError(
+            f"Expected a video or sound file that can be decoded, found {name_of(source)}, which fails with "
+            f"{type(error).__name__} ({reason(error)}). Export or record the file again."
+        ) from error
 
 
 def open_container(source: Source) -> av.container.InputContainer:
     """An open PyAV container, or a `MediaError` that says what was found instead."""
     name = name_of(source)
     if isinstance(source, bytes):
-        size, file = len(source), io.BytesIO(source)
+        size, file = len(source), source
     else:
         path = Path(source)
         if not path.exists():
@@ -47,36 +67,96 @@ def open_container(source: Source) -> av.container.InputContainer:
             )
         if not path.is_file():
             raise MediaError(f"Expected a video or sound file at {name}, found a folder. Name one file inside it.")
-        size, file = path.stat().st_size, str(path)
+        # Without the protocol's name FFmpeg takes "12:30.mp4" for an address.
+        size, file = path.stat().st_size, f"file:{path}"
     if size == 0:
         raise MediaError(f"Expected a video or sound file, found {name} with 0 bytes. Copy or download it again.")
     try:
-        return av.open(file, container_options={"format_whitelist": CONTAINERS})
+        container = _open(file)
+        kinds = {stream.type for stream in container.streams if stream.codec_context is not None}
+        if container.format.name in FORMATS_WITHOUT_A_HEADER and not kinds >= {"video", "audio"}:
+            container.close()
+            search = {"probesize": str(min(max(size, 5_000_000), SEARCHED_BYTES)), "analyzeduration": str(2**62)}
+            container = _open(file, search)
+        return container
     except (av.FFmpegError, ValueError, OSError) as error:
+        why, advice = (
+            reason(error),
+            "Check that it is a media file; an mp4 cut off before its index (moov) must be copied ",
+        )
+        advice += "or downloaded again."
+        if isinstance(error, av.error.ArgumentError):  # known to FFmpeg, but not one of CONTAINERS
+            why = f"its format, {_format_name(source) or 'a text or a playlist'}, is not supported"
+            advice = "Convert it to mp4, Matroska, WAV or another format of recorded picture and sound."
         raise MediaError(
-            f"Expected a video or sound file, found {name} with {size} bytes that cannot be opened as one "
-            f"({reason(error)}). Check that it is a media file; an mp4 cut off before its index (moov) must be copied "
-            "or downloaded again."
+            f"Expected a video or sound file, found {name} with {size} bytes that cannot be opened as one ({why}). "
+            f"{advice}"
         ) from error
 
 
-def choose_stream(container: av.container.InputContainer, kind: str) -> av.stream.Stream | None:
+def _open(file: str | bytes, options: dict[str, str] | None = None) -> av.container.InputContainer:
+    options = {"format_whitelist": CONTAINERS} | (options or {})
+    opened = io.BytesIO(file) if isinstance(file, bytes) else file
+    # Titles may be in any encoding: they are not worth an error.
+    return av.open(opened, container_options=options, metadata_errors="replace")
+
+
+def _format_name(source: Source) -> str | None:
+    """FFmpeg's name of a file's format; no protocol is allowed, so nothing is followed."""
+    try:
+        head = source[:FORMAT_BYTES] if isinstance(source, bytes) else _head(Path(source))
+        with av.open(io.BytesIO(head), container_options={"protocol_whitelist": "none"}) as container:
+            return container.format.name
+    except (av.FFmpegError, ValueError, OSError):
+        return None
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(FORMAT_BYTES)
+
+
+def choose_stream(
+    container: av.container.InputContainer, kind: str, wanted: int | str | None = None
+) -> av.stream.Stream | None:
     """The stream to use: marked default first, then the largest picture or the most sound, then the first one.
 
-    Cover pictures of music files and streams without a known decoder are not candidates.
+    Cover pictures of music files and streams without a known decoder are not candidates. `wanted` is the number of a
+    sound track, counted from 0, or its language.
     """
-    candidates = [
-        stream
-        for stream in getattr(container.streams, kind)
-        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
-    ]
+    candidates = tracks(container, kind)
 
     def rank(stream):
         codec = stream.codec_context
         size = codec.width * codec.height if kind == "video" else codec.sample_rate * codec.layout.nb_channels
         return (not stream.disposition & Disposition.default, -size, stream.index)
 
+    if wanted is not None and candidates:
+        chosen = [stream for number, stream in enumerate(candidates) if wanted in (number, stream.language)]
+        if not chosen:
+            raise ValueError(
+                f"Expected audio_stream to be the number or language of a sound track, found {wanted!r}. The file has "
+                f"{describe_tracks(candidates)}: choose one of them."
+            )
+        return chosen[0]
     return min(candidates, key=rank, default=None)
+
+
+def tracks(container: av.container.InputContainer, kind: str) -> list[av.stream.Stream]:
+    """The streams of this kind that can be used."""
+    return [
+        stream
+        for stream in getattr(container.streams, kind)
+        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
+    ]
+
+
+def describe_tracks(streams: list[av.stream.Stream]) -> str:
+    """Number, language and codec of each sound track."""
+    return ", ".join(
+        f"{number} ({stream.language or 'no language'}, {stream.codec_context.name})"
+        for number, stream in enumerate(streams)
+    )
 
 
 @dataclass
@@ -132,6 +212,7 @@ class Scan:
 
     packets: PacketTable
     sound: SoundTrack
+    sound_end: float | None  # seconds where the last packet of sound within the span ends, decoded or not
     warnings: list[str] = field(default_factory=list)
     begin: float | None = None
 
@@ -142,58 +223,83 @@ def seek(container, stream, time: float | None) -> None:
         container.seek(round(time / stream.time_base), stream=stream)
 
 
-def scan(container, video, audio, span: tuple[float, float] = (-np.inf, np.inf)) -> Scan:
+def scan(container, video, audio, span: tuple[float, float] = (-np.inf, np.inf), decode_sound: bool = True) -> Scan:
     """Reads every packet once: sound is decoded as it comes, picture packets are listed for the frame decoder.
 
     Outside `span` (seconds on the file's clock) no sound is decoded, and what comes after it is not read.
     """
-    sound, rows, warnings = SoundTrack(), [], []
+    sound, rows, warnings, clock = SoundTrack(), [], [], Clock()
     passed = set()
     bad_packets = cut_packets = 0
-    time = 0.0
+    time, sound_end = 0.0, None
     streams = [stream for stream in (video, audio) if stream is not None]
     try:
         for packet in container.demux(streams) if streams else ():
-            if packet.dts is not None and packet.dts * packet.time_base > span[1]:
+            if not packet.size:  # the last one of each track, which is empty: what the decoder still holds
+                if packet.stream is audio and decode_sound:
+                    _add_sound(audio, packet, sound)
+                continue
+            begin, dts, end = clock.place_packet(packet)
+            if dts is not None and dts > span[1]:
                 passed.add(packet.stream_index)
                 # Tracks are interleaved: one that is this far ahead of the other will not see it again.
-                if len(passed) == len(streams) or packet.dts * packet.time_base > span[1] + INTERLEAVE_SECONDS:
+                if len(passed) == len(streams) or dts > span[1] + INTERLEAVE_SECONDS:
                     break
                 continue
             cut_packets += packet.is_corrupt
             if packet.stream is audio:
-                if packet.pts is not None and (packet.pts + (packet.duration or 0)) * packet.time_base < span[0]:
+                if begin is not None and end < span[0]:
                     continue
-                bad_packets += not _decode_sound(audio, packet, sound)
-            elif packet.size:
-                begin = np.nan if packet.pts is None else float(packet.pts * packet.time_base)
-                end = begin + float((packet.duration or 0) * packet.time_base)
-                rows.append((begin, end, packet.is_keyframe, not packet.is_discard))
-            if packet.dts is not None:
-                time = float(packet.dts * packet.time_base)
+                if not np.isnan(end):
+                    sound_end = end if sound_end is None else max(sound_end, end)
+                bad_packets += decode_sound and not _add_sound(audio, packet, sound)
+            else:
+                begin = np.nan if begin is None else begin
+                rows.append((begin, end, packet.is_keyframe, not packet.is_discard and shows_a_frame(packet)))
+            time = time if dts is None else dts
     except av.FFmpegError as error:
         warnings.append(f"Reading stopped near {time:.2f} s ({reason(error)}): what comes before is used.")
-        if audio is not None:
-            _decode_sound(audio, None, sound)
+        if audio is not None and decode_sound:
+            _add_sound(audio, None, sound)
     if cut_packets:
         warnings.append(f"{cut_packets} packets are incomplete, as where a file is cut off: what they hold is used.")
     if bad_packets:
         warnings.append(f"{bad_packets} sound packets could not be decoded and were left out.")
+    if sound.repeated > JITTER_SECONDS:
+        warnings.append(f"{sound.repeated:.2f} s of sound are stamped as seconds that came before and were left out.")
     if container.format.name in FORMATS_WITHOUT_PRESENTATION_TIMES:
         rows = [(np.nan, np.nan, *flags) for _, _, *flags in rows]
-    return Scan(PacketTable.from_rows(rows), sound, warnings + sound.warnings)
+    return Scan(PacketTable.from_rows(rows), sound, sound_end, warnings + clock.warnings() + sound.warnings)
 
 
-def _decode_sound(stream, packet, sound: SoundTrack) -> bool:
+def shows_a_frame(packet) -> bool:
+    """False for a packet of VP8 or VP9 that only later frames refer to; containers list it like any other."""
+    codec, data = packet.stream.codec_context.name, memoryview(packet)
+    if codec.endswith("vp8"):
+        return bool(data[0] >> 4 & 1)
+    if not codec.endswith("vp9") or data[-1] >> 5 == 0b110:  # several frames in one packet: the last one is shown
+        return True
+    bits = data[0] << 1 if data[0] >> 4 & 3 == 3 else data[0]  # profile 3 has one more bit before these
+    return bool(bits & 0b1000 or bits & 0b10)  # shows an existing frame, or its own
+
+
+def _add_sound(stream, packet, sound: SoundTrack) -> bool:
     """Adds the packet's sound (None: what the decoder still holds); False if it cannot be decoded."""
     try:
-        frames = stream.codec_context.decode(packet)
+        for start, frame in sound_frames(stream, packet):
+            sound.add(start if frame.pts is not None or sound.end is None else None, frame.sample_rate, mono(frame))
     except av.FFmpegError:
         return False
-    for frame in frames:
-        start = None if frame.pts is None else float(frame.pts * stream.time_base)
-        sound.add(start, frame.sample_rate, mono(frame))
     return True
+
+
+def sound_frames(stream, packet) -> list[tuple[float, av.AudioFrame]]:
+    """The packet's decoded frames and their seconds; those of a decoder that does not tell are its packet's."""
+    stamp = None if packet is None else packet.pts
+    return [
+        (float((frame.pts if frame.pts is not None else stamp or 0) * stream.time_base), frame)
+        for frame in stream.codec_context.decode(packet)
+    ]
 
 
 def stated_end(container, streams) -> float | None:

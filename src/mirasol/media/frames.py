@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Bool, Float64, UInt8
 
+from mirasol.media.clock import Clock
 from mirasol.media.spool import Spool
 
 Image = UInt8[np.ndarray, "height width channel"]
@@ -29,33 +31,62 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     return round(np.degrees(np.arctan2(-b, a)) / 90) % 4, bool(is_mirrored)
 
 
+def shown_size(stream, frame: av.VideoFrame) -> tuple[int, int]:
+    """Width and height at which pixels are square, before turning; never fewer pixels than are stored."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if not 1.01 < max(aspect, 1 / aspect) <= 4:  # rounding (4096:4095), or no picture is that narrow
+        aspect = 1.0
+    return round(frame.width * max(aspect, 1)), round(frame.height * max(1 / aspect, 1))
+
+
+def square_pixels(image: Image, size: tuple[int, int]) -> Image:
+    """The upright image at `size` (width, height), at which its pixels are square."""
+    if image.shape[1::-1] == size:
+        return image
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return frame.reformat(width=size[0], height=size[1]).to_ndarray()
+
+
 def frame_seconds(stream) -> float:
     """How long one frame is shown where the container does not say."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     return float(1 / rate) if rate else 0.04
 
 
+class FalseKeyframe(Exception):
+    """A packet that is flagged as a keyframe is none, so decoding cannot begin there."""
+
+
 class FrameDecoder:
     """Decodes one stream's frames in presentation order, each with its seconds on the file's clock.
+
+    `times` are those of the packets as the scan places them; None before there is a scan.
 
     Where the container stores only decoding times, FFmpeg's guess of the rest runs backwards around B-frames; the
     decoding times of the frames, once decoded and in order, are the better clock.
     """
 
-    def __init__(self, container, stream) -> None:
-        self.container, self.stream, self.codec = container, stream, stream.codec_context
+    def __init__(self, container, stream, times: Float64[np.ndarray, " packet"] | None = None) -> None:
+        self.container, self.stream, self.codec, self.times = container, stream, stream.codec_context, times
         self.stamp = "dts" if container.format.name in FORMATS_WITHOUT_PRESENTATION_TIMES else "pts"
-        self.size: tuple[int, int] | None = None  # as stored, of the first frame; its orientation likewise
+        # Of the first frame, as stored and with square pixels; its orientation likewise.
+        self.size = self.shown_size = (0, 0)
         self.orientation = (0, False)
         # One for all frames: PyAV's own default starts a pool of threads for every frame it converts.
         self.reformatter = VideoReformatter()
         self.bad_packets = self.damaged = self.backward = self.resized = 0
 
-    def frames(self, needed: Bool[np.ndarray, " packet"] | None = None) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Seconds and frame; packets that are not `needed` (None: all are) are never given to the decoder."""
+    def frames(
+        self, needed: Bool[np.ndarray, " packet"] | None = None, is_sought: bool = False
+    ) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Seconds and frame; packets that are not `needed` (None: all are) are never given to the decoder.
+
+        Raises:
+            FalseKeyframe: decoding would begin (after packets left out, or after a seek) where it cannot.
+        """
         step = frame_seconds(self.stream)
         previous = None
-        for frame in self._decode(needed):
+        for frame in self._decode(needed, is_sought):
             stamp = getattr(frame, self.stamp)
             if stamp is not None:
                 time = float(stamp * self.stream.time_base)
@@ -65,19 +96,21 @@ class FrameDecoder:
                 self.backward += 1
                 continue
             previous = time
-            if self.size is None:
+            if self.size == (0, 0):
                 self.size, self.orientation = (frame.width, frame.height), orientation(frame)
+                self.shown_size = shown_size(self.stream, frame)
             self.resized += (frame.width, frame.height) != self.size
             self.damaged += frame.is_corrupt
             yield time, frame
 
     def to_image(self, frame: av.VideoFrame) -> Image:
-        """The frame in RGB as a player shows it; scaled only where a file changes its picture size on the way."""
+        """The frame in RGB as a player shows it; scaled only where pixels are not square or the size changes."""
         width, height = self.size
         rgb = self.reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
         turns, is_mirrored = self.orientation
         image = rgb.to_ndarray()
-        return np.rot90(image[:, ::-1] if is_mirrored else image, turns)
+        upright = np.rot90(image[:, ::-1] if is_mirrored else image, turns)
+        return square_pixels(upright, self.shown_size[::-1] if turns % 2 else self.shown_size)
 
     def warnings(self) -> list[str]:
         """What went wrong so far, in sentences."""
@@ -96,9 +129,17 @@ class FrameDecoder:
             )
         return notes
 
-    def _decode(self, needed) -> Iterator[av.VideoFrame]:
+    def _decode(self, needed, is_sought: bool) -> Iterator[av.VideoFrame]:
         last = None if needed is None else int(np.flatnonzero(needed)[-1])
-        is_broken_off = False
+        begins: set[int | None] = set()  # stamps of the packets at which decoding begins anew
+        is_broken_off, clock = False, Clock()
+
+        def checked(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+            for frame in frames:
+                if frame.pts in begins and not frame.key_frame and frame.pict_type != PictureType.I:
+                    raise FalseKeyframe
+            return frames
+
         try:
             packets = (packet for packet in self.container.demux(self.stream) if packet.size)
             for index, packet in enumerate(packets):
@@ -107,14 +148,20 @@ class FrameDecoder:
                 if needed is not None and not needed[index]:
                     is_broken_off = True
                     continue
+                if self.times is None:
+                    clock.place_packet(packet)
+                elif index < len(self.times) and not np.isnan(self.times[index]):
+                    packet.pts = round(self.times[index] / packet.time_base)
                 if is_broken_off:  # the decoder first gives what it holds, then forgets it, as after a seek
-                    yield from self._feed(None)
+                    yield from checked(self._feed(None))
                     self.codec.flush_buffers()
+                if is_broken_off or (is_sought and index == 0):
+                    begins.add(packet.pts)
                     is_broken_off = False
-                yield from self._feed(packet)
+                yield from checked(self._feed(packet))
         except av.FFmpegError:
             pass  # the end of a cut-off file: the scan has met and reported it
-        yield from self._feed(None)
+        yield from checked(self._feed(None))
 
     def _feed(self, packet) -> list[av.VideoFrame]:
         try:
@@ -153,7 +200,8 @@ class FramePicker:
         """The kept frames and their times, each frame once."""
         if self._held is not None and not self.is_done:
             self._keep(*self._held)
-        return self._frames.array(), np.array(self.kept_times, np.float64)
+        shown = self._frames.array() if self.kept_times else np.empty((0, 0, 0, 3), np.uint8)
+        return shown, np.array(self.kept_times, np.float64)
 
     def _keep(self, time: float, make_image: Callable[[], Image]) -> None:
         if self.kept_times and self.kept_times[-1] == time:

@@ -2,26 +2,33 @@
 
 import warnings as python_warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float64
 
 from mirasol.media import torchcodec_backend
-from mirasol.media.container import name_of, open_container, seek
-from mirasol.media.frames import SAME_TIME_SECONDS, FrameDecoder, FramePicker, Image
-from mirasol.media.segment import cut_frames, cut_waveform
+from mirasol.media.container import media_errors, name_of, open_container, seek
+from mirasol.media.frames import SAME_TIME_SECONDS, FalseKeyframe, FrameDecoder, FramePicker, Image, square_pixels
+from mirasol.media.segment import cut_frames, cut_waveform, gaps_within
 from mirasol.media.survey import Survey, survey_file
-from mirasol.media.types import Clip, MediaInfo, MediaWarning, Source
+from mirasol.media.types import Clip, MediaError, MediaInfo, MediaWarning, Source
 
-BACKENDS = ("pyav", "torchcodec")
+FALSE_KEYFRAMES = (
+    "Packets that are flagged as keyframes are none: the file is decoded from its beginning, not from the nearest one."
+)
+DECODERS = ("pyav", "torchcodec")
 Select = Callable[[MediaInfo], Float64[np.ndarray, " time"]]
 Prepare = Callable[[Image], Image]
 
 
-def probe(source: Source) -> MediaInfo:
-    """What the file holds and when, exact, for the price of its sound and one frame."""
-    return survey_file(source).info
+def probe(source: Source, *, start: float = 0.0, end: float | None = None) -> MediaInfo:
+    """What the file, or its seconds from `start` to `end`, holds and when: for the price of its packets, one frame and
+    one sample. The end of the sound is that of its last packet, up to one packet after its last sample."""
+    segment = _segment(source, start, end)
+    with media_errors(source):
+        return survey_file(source, decoder=None, segment=segment).info
 
 
 def read_clip(
@@ -33,16 +40,16 @@ def read_clip(
     prepare: Prepare | None = None,
     start: float = 0.0,
     end: float | None = None,
-    backend: str = "pyav",
-    warn: bool = True,
+    audio_stream: int | str | None = None,
+    decoder: str = "pyav",
 ) -> Clip:
     """The clip's frames and mono 16 kHz sound with their times.
 
-    t = 0 is the earliest first timestamp of the used tracks, plus `start`.
+    t = 0 is the earliest first timestamp of the file's picture and sound, whichever are used, plus `start`.
 
     Args:
         source: a path, or the bytes of a file.
-        use_video: False leaves the picture out: `frames` is None and it no longer counts for t = 0.
+        use_video: False leaves the picture out: `frames` is None and it no longer counts for the duration.
         use_audio: the same for the sound.
         select: gives the wanted seconds, sorted, once the file's times are known. For each the last frame shown at
             or before it is kept (before the first frame: the first), each frame once. None keeps every frame.
@@ -50,41 +57,53 @@ def read_clip(
             so no more than a few whole frames are in memory at once.
         start, end: the seconds of the file to read as if they were all of it, found by seeking. The frame on show at
             `start` counts as shown from 0 on; sound is placed by its packets' stamps, exact to 1 ms.
-        backend: "pyav", or "torchcodec" (an extra; docs/decoders.md lists the files it gets wrong).
+        audio_stream: the sound track to use where there are several: its number, counted from 0, or its language.
+        decoder: "pyav", or "torchcodec" (an extra; docs/decoders.md lists the files it gets wrong).
         warn: False leaves what is reported to `Clip.warnings` alone; safe where threads read.
 
     Raises:
         MediaError: nothing usable in the file. What can only partly be read is used, and reported as `MediaWarning`
             and in `Clip.warnings`.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f'Expected backend to be one of {BACKENDS}, found "{backend}". Leave it out to use PyAV.')
+    if decoder not in DECODERS:
+        raise ValueError(f'Expected decoder to be one of {DECODERS}, found "{decoder}". Leave it out to use PyAV.')
     if not (use_video or use_audio):
         raise ValueError("Expected use_video or use_audio, found both False: nothing would be read. Switch one on.")
-    if not (np.isfinite(start) and start >= 0 and (end is None or end > start)):
-        raise ValueError(
-            f"Expected a segment that begins at 0 s or later and ends after it begins, found {start} s to {end} s of "
-            f"{name_of(source)}. Correct these seconds."
-        )
-    segment = None if start == 0 and end is None else (start, np.inf if end is None else end)
-    survey = survey_file(source, use_video, use_audio, backend, segment)
-    info, notes = survey.info, survey.warnings
+    segment = _segment(source, start, end)
+    survey_it = partial(survey_file, source, use_video, use_audio, decoder, segment, audio_stream)
+    with media_errors(source):
+        survey = survey_it()
     frames = frame_times = None
-    if info.has_video:
-        times = None if select is None else np.asarray(select(info), np.float64).reshape(-1)
-        if times is not None and (np.diff(times) < 0).any():
-            raise ValueError("Expected sorted times from `select`, found one before its predecessor. Sort them.")
-        if segment is not None:
-            times = survey.times_in_segment(times)
+    if use_video and survey.info.has_video:
+        read = _read_frames if decoder == "pyav" else _read_frames_torchcodec
+        times = _wanted_times(survey, select, segment)
         if times is None or len(times):
-            read = _read_frames if backend == "pyav" else _read_frames_torchcodec
-            frames, frame_times = read(source, survey, times, prepare)
+            with media_errors(source):
+                try:
+                    frames, frame_times = read(source, survey, times, prepare)
+                except FalseKeyframe:
+                    if survey.scan.begin is not None:
+                        survey = survey_it(use_seeking=False)
+                    survey.warnings.append(FALSE_KEYFRAMES)
+                    frames, frame_times = read(source, survey, times, prepare, is_straight=True)
             if segment is not None:
-                frames, frame_times = cut_frames(frames, frame_times, info.duration_seconds)
-    waveform = cut_waveform(survey.scan.sound, survey.span) if info.has_audio else None
-    for note in notes if warn else ():
+                frames, frame_times = cut_frames(frames, frame_times, survey.info.duration_seconds)
+            if not len(frames):
+                frames = frame_times = None
+                survey.warnings.append("No frame of the picture can be decoded: read as if there were none.")
+                survey.info = replace(survey.info, has_video=False)
+    info, notes = survey.info, survey.warnings
+    waveform = None
+    if use_audio and info.has_audio:
+        waveform = cut_waveform(survey.scan.sound, survey.span)
+    elif frames is None and not info.has_video:
+        raise MediaError(
+            f"Expected at least one frame or one sample of sound in {info.source}, found none. {' '.join(notes)} "
+            "Export or record the file again."
+        )
+    for note in notes:
         python_warnings.warn(f"{info.source}: {note}", MediaWarning, stacklevel=2)
-    return Clip(
+    clip = Clip(
         frames=frames,
         frame_times=frame_times,
         waveform=waveform,
@@ -92,20 +111,42 @@ def read_clip(
         duration=info.duration_seconds,
         warnings=notes,
         info=info,
+        video_end=info.video_end,
+        audio_gaps=gaps_within(survey.scan.sound, survey.span),
     )
+    if waveform is not None and (not use_video or not info.has_video):
+        clip.duration = clip.audio_end
+    return clip
 
 
-def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None):
-    """Decodes what the wanted times need, in one pass with PyAV."""
+def _segment(source: Source, start: float, end: float | None) -> tuple[float, float] | None:
+    if not (np.isfinite(start) and start >= 0 and (end is None or end > start)):
+        raise ValueError(
+            f"Expected a segment that begins at 0 s or later and ends after it begins, found {start} s to {end} s of "
+            f"{name_of(source)}. Correct these seconds."
+        )
+    return None if start == 0 and end is None else (start, np.inf if end is None else end)
+
+
+def _wanted_times(survey: Survey, select: Select | None, segment) -> Float64[np.ndarray, " time"] | None:
+    times = None if select is None else np.asarray(select(survey.info), np.float64).reshape(-1)
+    if times is not None and (np.diff(times) < 0).any():
+        raise ValueError("Expected sorted times from `select`, found one before its predecessor. Sort them.")
+    return times if segment is None else survey.times_in_segment(times)
+
+
+def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None, is_straight: bool = False):
+    """Decodes what the wanted times need, in one pass with PyAV; `is_straight`: everything, from the beginning on."""
     packets = survey.scan.packets
-    needed = None if times is None else packets.to_decode(times + survey.origin + SAME_TIME_SECONDS)
+    wanted = None if times is None else times + survey.origin + SAME_TIME_SECONDS
+    needed = None if wanted is None or is_straight else packets.to_decode(wanted)
     picker = FramePicker(times, prepare)
     with open_container(source) as container:
         stream = container.streams[survey.video_index]
         seek(container, stream, survey.scan.begin)
         stream.thread_type = "AUTO"
-        decoder = FrameDecoder(container, stream)
-        for time, frame in decoder.frames(needed):
+        decoder = FrameDecoder(container, stream, packets.times)
+        for time, frame in decoder.frames(needed, is_sought=survey.scan.begin is not None):
             picker.offer(time - survey.origin, partial(decoder.to_image, frame))
             if picker.is_done:
                 break
@@ -113,23 +154,23 @@ def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None)
     return picker.result()
 
 
-def _read_frames_torchcodec(source: Source, survey: Survey, times, prepare: Prepare | None):
+def _read_frames_torchcodec(source: Source, survey: Survey, times, prepare: Prepare | None, is_straight: bool = False):
     """The same with torchcodec, asked for the frames that the packets' timestamps promise."""
     packets = survey.scan.packets
     promised = packets.shown_times()
     if promised is not None and times is not None:
         promised = packets.shown_at(times + survey.origin + SAME_TIME_SECONDS)
     picker = FramePicker(times, prepare)
-    wrong = 0
+    wrong, size = 0, (survey.info.width or 0, survey.info.height or 0)
     given = torchcodec_backend.frames(source, survey.video_index, packets, promised)
     for index, (time, image) in enumerate(given):
         wrong += promised is not None and abs(time - promised[index]) > 1e-3
-        picker.offer(time - survey.origin, partial(np.asarray, image))
+        picker.offer(time - survey.origin, partial(square_pixels, image, size))
         if picker.is_done:
             break
     if wrong:
         survey.warnings.append(
             f"torchcodec gave another frame than the file's timestamps ask for at {wrong} of {len(promised)} times. "
-            'Use backend="pyav".'
+            'Use decoder="pyav".'
         )
     return picker.result()

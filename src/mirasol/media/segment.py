@@ -1,10 +1,13 @@
 """Some seconds of a long file: found by seeking, so that the rest is neither read nor decoded."""
 
+import contextlib
+
 import av
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from mirasol.media.container import Scan, open_container, scan, seek
+from mirasol.media.clock import Clock
+from mirasol.media.container import Scan, open_container, scan, seek, sound_frames
 from mirasol.media.frames import FORMATS_WITHOUT_PRESENTATION_TIMES
 from mirasol.media.sound import SAMPLING_RATE, SoundTrack
 from mirasol.media.types import Source
@@ -15,11 +18,13 @@ PREROLL_SECONDS = (0.5, 10.0)
 POSTROLL_SECONDS = 0.1
 
 
-def scan_span(source: Source, video, audio, span: tuple[float, float]) -> Scan:
+def scan_span(
+    source: Source, video, audio, span: tuple[float, float], decode_sound: bool = True, use_seeking: bool = True
+) -> Scan:
     """What is found in `span`, seconds on the file's clock, from the keyframe on that its start needs."""
     begin, end = span
     sounding = (begin - PREROLL_SECONDS[0], end + POSTROLL_SECONDS)
-    for preroll in (*PREROLL_SECONDS, None):
+    for preroll in (*PREROLL_SECONDS, None) if use_seeking else (None,):
         with open_container(source) as container:
             if container.format.name in FORMATS_WITHOUT_PRESENTATION_TIMES or begin < PREROLL_SECONDS[0]:
                 preroll = None
@@ -30,7 +35,7 @@ def scan_span(source: Source, video, audio, span: tuple[float, float]) -> Scan:
                 seek(container, picture or sound, target)
             except av.FFmpegError:
                 continue
-            found = scan(container, picture, sound, sounding)
+            found = scan(container, picture, sound, sounding, decode_sound)
         packets = found.packets
         if target is None or video is None or (packets.times[packets.is_keyframe] <= begin).any():
             break
@@ -40,10 +45,15 @@ def scan_span(source: Source, video, audio, span: tuple[float, float]) -> Scan:
 
 def first_sound_time(source: Source, audio) -> float | None:
     """Seconds of the first decoded sample on the file's clock."""
+    clock = Clock()
     with open_container(source) as container:
+        stream = container.streams[audio.index]
         try:
-            for frame in container.decode(container.streams[audio.index]):
-                return 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+            for packet in container.demux(stream):
+                clock.place_packet(packet)
+                with contextlib.suppress(av.FFmpegError):
+                    for time, _ in sound_frames(stream, packet):
+                        return time
         except av.FFmpegError:
             pass
     return None
@@ -62,3 +72,13 @@ def cut_frames(frames, times: Float64[np.ndarray, " frame"], duration: float):
     first = max(int(np.searchsorted(times, 0.0, side="right")) - 1, 0)
     last = int(np.searchsorted(times, duration))
     return frames[first:last], times[first:last].clip(min=0.0)
+
+
+def gaps_within(sound: SoundTrack, span: tuple[float, float]) -> list[tuple[float, float]]:
+    """The sound's gaps within `span` (seconds on the file's clock), in seconds from its begin on."""
+    begin, end = span
+    return [
+        (max(first, begin) - begin, min(last, end) - begin)
+        for first, last in sound.gaps
+        if last > begin and first < end
+    ]

@@ -4,6 +4,7 @@ import av
 import numpy as np
 from jaxtyping import Float32
 
+from mirasol.media.clock import LONGEST_GAP_SECONDS
 from mirasol.media.resample import SAMPLING_RATE, Resampler
 from mirasol.media.spool import Spool
 from mirasol.media.types import MediaError
@@ -11,8 +12,6 @@ from mirasol.media.types import MediaError
 # Containers that round timestamps (Matroska: 1 ms) jitter around the sample count; a real gap is longer than two mel
 # columns of 10 ms.
 JITTER_SECONDS = 0.02
-# A longer jump is a broken clock (a wrapped or restarted MPEG counter), not silence worth 40 MB of zeros.
-LONGEST_GAP_SECONDS = 600.0
 LOUDEST = 100.0  # full scale is 1; floats in the range of int16, and what a broken encoder writes, lie above
 
 
@@ -40,6 +39,8 @@ class SoundTrack:
     def __init__(self) -> None:
         self.segments: list[tuple[float, int]] = []  # start seconds and native rate of each gapless stretch
         self.end: float | None = None  # seconds where the next gapless piece would start
+        self.gaps: list[tuple[float, float]] = []  # seconds without sound between two pieces
+        self.repeated = 0.0  # seconds left out, because they are stamped as seconds that are there already
         self.warnings: list[str] = []
         self._resampled = Spool()
         self._resampler: Resampler | None = None  # of the last segment, while it can go on
@@ -56,6 +57,7 @@ class SoundTrack:
             )
             start = self.end
         if self.end is not None and start < self.end:  # the same seconds twice: the first ones stay
+            self.repeated += min(self.end - start, len(samples) / rate)
             samples = samples[round((self.end - start) * rate) :]
             start = self.end
         if not len(samples):
@@ -66,6 +68,8 @@ class SoundTrack:
                 f"Expected samples of sound between -1 and 1, found {samples[first]:g} at "
                 f"{start + first / rate:.3f} s. Export the sound again; divide floats in int16 range by 32768."
             )
+        if self.end is not None and start > self.end:
+            self.gaps.append((self.end, start))
         if self._resampler is None or start != self.end or self.segments[-1][1] != rate:
             self._finish()
             self.segments.append((start, rate))

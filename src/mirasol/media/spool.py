@@ -1,6 +1,7 @@
 """Arrays that grow while a file is decoded: in memory while short, in a temporary file when long."""
 
 import mmap
+import os
 import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -34,10 +35,10 @@ class Spool:
             if self._file is None:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115
                 for block in self._blocks:
-                    self._file.write(block.data)
+                    self._write(self._file, block)
                 self._blocks = []
             else:
-                self._file.write(np.ascontiguousarray(rows).data)
+                self._write(self._file, np.ascontiguousarray(rows))
         except OSError as error:
             raise MediaError(
                 f"Expected room for {self._num_bytes / 2**20:.0f} MiB of a long clip in the folder for temporary "
@@ -48,9 +49,16 @@ class Spool:
         """All rows; the array of a file is memory-mapped, writable, and gone with its last view."""
         if self._file is None:
             return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
-        self._file.flush()
+        self._file.truncate(self._num_bytes)
         mapped = mmap.mmap(self._file.fileno(), self._num_bytes)
         return np.frombuffer(mapped, self._dtype).reshape(self.length, *self._shape)
+
+    @staticmethod
+    def _write(file: BinaryIO, rows: np.ndarray) -> None:
+        if rows.any():
+            file.write(rows.data)
+        else:  # a gap of hours takes no room
+            file.seek(rows.nbytes, os.SEEK_CUR)
 
 
 def blocks(array: np.ndarray) -> Iterator[np.ndarray]:

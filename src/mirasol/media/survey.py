@@ -7,8 +7,17 @@ import numpy as np
 from jaxtyping import Float64
 
 from mirasol.media import torchcodec_backend
-from mirasol.media.container import Scan, choose_stream, name_of, open_container, scan, stated_end
-from mirasol.media.frames import SAME_TIME_SECONDS, FrameDecoder, frame_seconds, orientation
+from mirasol.media.container import (
+    Scan,
+    choose_stream,
+    describe_tracks,
+    name_of,
+    open_container,
+    scan,
+    stated_end,
+    tracks,
+)
+from mirasol.media.frames import SAME_TIME_SECONDS, FrameDecoder, frame_seconds, orientation, shown_size
 from mirasol.media.segment import first_sound_time, scan_span
 from mirasol.media.types import MediaError, MediaInfo, Source
 
@@ -45,55 +54,80 @@ def survey_file(
     source: Source,
     use_video: bool = True,
     use_audio: bool = True,
-    backend: str = "pyav",
+    decoder: str | None = "pyav",
     segment: tuple[float, float] | None = None,
+    audio_stream: int | str | None = None,
+    use_seeking: bool = True,
 ) -> Survey:
-    """The survey of a whole file, or of the seconds (start, end) of it."""
+    """The survey of a whole file, or of the seconds (start, end) of it. Unused tracks are listed, never decoded.
+
+    Args:
+        source: A path, or the bytes of a file.
+        use_video: False where the picture does not count for the length.
+        use_audio: False where the sound does not count for the length.
+        decoder: Of the sound; None leaves it undecoded, and its end is that of its last packet.
+        segment: Seconds of the file.
+        audio_stream: Number or language of the sound track.
+        use_seeking: False reads a segment from the file's beginning, where keyframes cannot be believed.
+    """
     name, notes = name_of(source), list[str]()
     start, end = segment or (0.0, np.inf)
     with open_container(source) as container:
-        video = choose_stream(container, "video") if use_video else None
-        audio = choose_stream(container, "audio") if use_audio else None
-        if video is None and audio is None:
+        video, audio = choose_stream(container, "video"), choose_stream(container, "audio", audio_stream)
+        if (video is None or not use_video) and (audio is None or not use_audio):
             wanted = " or ".join(["picture"] * use_video + ["sound"] * use_audio)
-            tracks = ", ".join(stream.type for stream in container.streams) or "none"
+            found_tracks = ", ".join(stream.type for stream in container.streams) or "none"
             raise MediaError(
-                f"Expected a {wanted} track in {name}, found these tracks: {tracks}. "
+                f"Expected a {wanted} track in {name}, found these tracks: {found_tracks}. "
                 "Use another file, or do not switch off the track that is there."
             )
+        several = tracks(container, "audio")
+        if use_audio and audio_stream is None and len(several) > 1:
+            notes.append(
+                f"The file has {len(several)} sound tracks, {describe_tracks(several)}: {several.index(audio)} is "
+                "used. Choose another one with audio_stream."
+            )
         first = None if video is None else _first_frame(source, video)
-        if segment is not None and backend == "pyav":
-            sound_start = None if audio is None else first_sound_time(source, audio)
-            origin = min(_known(first, sound_start), default=0.0)
-            found = scan_span(source, video, audio, (origin + start, origin + end))
+        sound_start = None if audio is None else first_sound_time(source, audio)
+        # t = 0 is the file's own, so that a track left out moves no other.
+        origin = min(_known(first, sound_start), default=0.0)
+        span = (origin + start, origin + end)
+        decode_sound = use_audio and decoder == "pyav"
+        if segment is not None and decoder != "torchcodec":
+            found = scan_span(source, video, audio, span, decode_sound, use_seeking)
         else:
-            found = scan(container, video, audio if backend == "pyav" else None)
-            if backend == "torchcodec" and audio is not None:
-                found.sound = torchcodec_backend.read_sound(source, audio.index)
-            sound_start = found.sound.start
+            found = scan(container, video, audio, decode_sound=decode_sound)
+        if decoder == "torchcodec" and use_audio and audio is not None:
+            found.sound = torchcodec_backend.read_sound(source, audio.index)
         notes += found.warnings
-        if video is not None and first is None:
+        if video is not None and first is None and use_video:
             notes.append("The picture track holds no frame that can be decoded: read as if there were none.")
-        if audio is not None and sound_start is None:
+        if audio is not None and sound_start is None and use_audio:
             notes.append("The sound track holds no sample that can be decoded: read as if there were none.")
-        if not _known(first, sound_start):
+        used = _known(first if use_video else None, sound_start if use_audio else None)
+        if not used:
             raise MediaError(
                 f"Expected at least one frame or one sample of sound in {name}, found none. {' '.join(notes)} "
                 "Export or record the file again."
             )
-        origin = min(_known(first, sound_start))
-        span = (origin + start, origin + end)
-        facts = _video_facts(video, found, first, span) | _sound_facts(audio, found, span)
+        video_facts, audio_facts = (
+            _video_facts(video, found, first, span),
+            _sound_facts(audio, found, sound_start, span),
+        )
+        ends = [video_facts.get("video_end", 0.0) * use_video, audio_facts.get("audio_end", 0.0) * use_audio]
         info = MediaInfo(
             source=name,
             container=container.format.name,
-            duration_seconds=max(facts.get("video_end", 0.0), facts.get("audio_end", 0.0)),
-            has_video="video_end" in facts,
-            has_audio="audio_end" in facts,
-            **facts,
+            duration_seconds=max(ends),
+            has_video=bool(video_facts),
+            has_audio=bool(audio_facts),
+            **video_facts | audio_facts,
         )
-        stated = stated_end(container, [stream for stream in (video, audio) if stream is not None])
-        if not facts:
+        streams = [
+            stream for stream, is_used in ((video, use_video), (audio, use_audio)) if stream is not None and is_used
+        ]
+        stated = stated_end(container, streams)
+        if not max(ends):
             raise MediaError(
                 f"Expected picture or sound from {start:.2f} s to {end:.2f} s of {name}, found none"
                 f"{'' if stated is None else f': it lasts {stated - origin:.2f} s'}. Correct these seconds."
@@ -114,9 +148,11 @@ def _known(first: dict | None, sound_start: float | None) -> list[float]:
 def _first_frame(source: Source, video) -> dict | None:
     """What only a decoded frame tells: its real time on the file's clock, the upright size, the rotation."""
     with open_container(source) as container:
-        for time, frame in FrameDecoder(container, container.streams[video.index]).frames():
+        stream = container.streams[video.index]
+        for time, frame in FrameDecoder(container, stream).frames():
             turns, _ = orientation(frame)
-            width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+            width, height = shown_size(stream, frame)
+            width, height = (height, width) if turns % 2 else (width, height)
             return {"time": time, "width": width, "height": height, "rotation": -90 * turns % 360}
     return None
 
@@ -126,7 +162,8 @@ def _video_facts(video, found: Scan, first: dict | None, span: tuple[float, floa
     packets, (begin, end) = found.packets, span
     if first is None or not len(packets.times):
         return {}
-    step, shown, num_frames = frame_seconds(video), packets.shown_times(), None
+    shown, num_frames = packets.shown_times(), None
+    step = _frame_interval(video, shown)
     if shown is None:
         last = first["time"] + len(packets.times) * step
     else:
@@ -141,6 +178,7 @@ def _video_facts(video, found: Scan, first: dict | None, span: tuple[float, floa
         "width": first["width"],
         "height": first["height"],
         "rotation": first["rotation"],
+        "pixel_aspect": float(video.sample_aspect_ratio or 1),
         "num_frames": num_frames,
         "video_codec": video.codec_context.name,
         "video_start": max(first["time"] - begin, 0.0),
@@ -148,15 +186,26 @@ def _video_facts(video, found: Scan, first: dict | None, span: tuple[float, floa
     }
 
 
-def _sound_facts(audio, found: Scan, span: tuple[float, float]) -> dict[str, Any]:
+def _frame_interval(video, shown: Float64[np.ndarray, " frame"] | None) -> float:
+    """Seconds of one frame: as the header says, unless the frames that are there are more than 10 % off."""
+    stated = frame_seconds(video)
+    if shown is None or len(shown) < 2:
+        return stated
+    measured = float(shown[-1] - shown[0]) / (len(shown) - 1)
+    return stated if abs(measured / stated - 1) < 0.1 else measured
+
+
+def _sound_facts(audio, found: Scan, start: float | None, span: tuple[float, float]) -> dict[str, Any]:
     """Empty where there is no sample within the span."""
-    sound, (begin, end) = found.sound, span
-    if sound.start is None or min(sound.end, end) <= max(sound.start, begin):
+    sound, codec, (begin, end) = found.sound, audio and audio.codec_context, span
+    is_decoded = sound.start is not None
+    start, last = (sound.start, sound.end) if is_decoded else (start, found.sound_end)
+    if start is None or last is None or min(last, end) <= max(start, begin):
         return {}
     return {
-        "audio_codec": audio.codec_context.name,
-        "audio_sampling_rate": sound.segments[0][1],
-        "audio_channels": audio.codec_context.layout.nb_channels,
-        "audio_start": max(sound.start - begin, 0.0),
-        "audio_end": min(sound.end, end) - begin,
+        "audio_codec": codec.name,
+        "audio_sampling_rate": sound.segments[0][1] if is_decoded else codec.sample_rate,
+        "audio_channels": codec.layout.nb_channels,
+        "audio_start": max(start - begin, 0.0),
+        "audio_end": min(last, end) - begin,
     }

@@ -17,9 +17,9 @@ def load():
         import torchcodec.decoders as decoders
     except Exception as error:  # OSError or RuntimeError, by version, when the libraries are missing
         raise ValueError(
-            f'Expected a working torchcodec for backend="torchcodec", found {type(error).__name__}: '
+            f'Expected a working torchcodec for decoder="torchcodec", found {type(error).__name__}: '
             f"{str(error).strip().splitlines()[0]} Install the extra (pip install 'mirasol[torchcodec]') and FFmpeg's "
-            "shared libraries (for example apt-get install ffmpeg), or leave backend out to use PyAV."
+            "shared libraries (for example apt-get install ffmpeg), or leave decoder out to use PyAV."
         ) from error
     return decoders
 
@@ -72,5 +72,5 @@ def _message(track: str, error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return (
         f"Expected a {track} track that torchcodec can decode, found an error: {lines[0]} "
-        'Use backend="pyav", which also reads damaged and unusual files.'
+        'Use decoder="pyav", which also reads damaged and unusual files.'
     )

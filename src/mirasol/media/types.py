@@ -30,8 +30,9 @@ class MediaInfo:
     has_video: bool
     has_audio: bool
     frame_rate: float | None = None
-    width: int | None = None  # as shown, after rotation
+    width: int | None = None  # as shown: with square pixels, after rotation
     height: int | None = None
+    pixel_aspect: float = 1.0  # width of a stored pixel by its height; applied to show it
     rotation: int = 0  # degrees, clockwise, that were applied to show the picture upright
     num_frames: int | None = None
     video_codec: str | None = None
@@ -48,11 +49,11 @@ class MediaInfo:
 class Clip:
     """Frames and sound of one file on one time axis in seconds.
 
-    t = 0 is the earliest first timestamp of the used tracks.
+    t = 0 is the file's own: the earliest first timestamp of its picture and sound, whichever are used.
     A track that is absent, unused or empty is None, never an array of zeros: silence is sound, absence is not.
     """
 
-    frames: UInt8[np.ndarray, "frame height width channel"] | None  # RGB, upright, native size
+    frames: UInt8[np.ndarray, "frame height width channel"] | None  # RGB, upright, square pixels, native size
     frame_times: Float64[np.ndarray, " frame"] | None  # presentation seconds, increasing
     waveform: Float32[np.ndarray, " sample"] | None  # mean of the native channels
     sampling_rate: int = SAMPLING_RATE
@@ -61,8 +62,18 @@ class Clip:
     warnings: list[str] = field(default_factory=list)
     info: MediaInfo | None = None
     crop: Crop | None = None  # what of the frames is looked at; None: what the image processor shows of any clip
+    video_end: float | None = None  # seconds where the last frame stops being shown; None: `duration`
+    audio_gaps: list[tuple[float, float]] = field(default_factory=list)  # seconds without sound; zeros in `waveform`
 
     @property
     def audio_end(self) -> float:
         """Seconds where the sound stops; equals `audio_start` when there is none."""
         return self.audio_start + (0 if self.waveform is None else len(self.waveform) / self.sampling_rate)
+
+    def used_seconds(self, use_video: bool = True, use_audio: bool = True) -> float:
+        """Seconds where the last used track ends: a masked track counts as little as one that is not there."""
+        if self.frames is None or self.waveform is None or use_video == use_audio:
+            return self.duration
+        if use_audio:
+            return self.audio_end
+        return self.duration if self.video_end is None else self.video_end
