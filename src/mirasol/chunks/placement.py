@@ -50,7 +50,7 @@ def place_clip(clip: Clip, plan: ChunkPlan, use_video: bool = True, use_audio: b
         frame_index, holds_frame = plan.place_frames(clip.frame_times)
         video_mask = torch.from_numpy(holds_frame)
     if use_audio and clip.waveform is not None:
-        audio_mask = chunks_with_sound(plan, len(clip.waveform), clip.audio_start, clip.sampling_rate)
+        audio_mask = chunks_with_sound(plan, len(clip.waveform), clip.audio_start, clip.sampling_rate, clip.audio_gaps)
     real = (video_mask | audio_mask).nonzero()
     if len(real) == 0:
         raise ValueError(

@@ -22,7 +22,7 @@ from mirasol.chunks.text import TokenRows, as_strings, chat_template_of, last_pa
 from mirasol.chunks.time_grid import ChunkPlan, TimeGrid
 from mirasol.features.feature_extraction_mirasol import check_waveform
 from mirasol.features.image_processing_mirasol import check_crop, check_frames
-from mirasol.media import WHOLE, Clip, Crop, MediaInfo, blocks, probe, read_clip
+from mirasol.media import WHOLE, Clip, Crop, MediaInfo, blocks, read_clip
 
 
 class ClipBatch(BatchFeature):
@@ -51,6 +51,7 @@ class MirasolProcessor(ProcessorMixin):
         max_chunks: Budget for long clips.
         sampling: What happens to a clip longer than the budget: `uniform`, `snippets` or `dense`.
         prompt_template: Text of the prompt; `{question}` stands for the question.
+        decoder: Of files: "pyav", or "torchcodec" (an extra; docs/decoders.md lists the files it gets wrong).
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class MirasolProcessor(ProcessorMixin):
         max_chunks: int = 16,
         sampling: str = "uniform",
         prompt_template: str = "{question}\n",
+        decoder: str = "pyav",
     ):
         self.frames_per_second = frames_per_second
         self.num_frames_per_chunk = num_frames_per_chunk
@@ -72,6 +74,7 @@ class MirasolProcessor(ProcessorMixin):
         self.max_chunks = max_chunks
         self.sampling = sampling
         self.prompt_template = prompt_template
+        self.decoder = decoder
         self.grid.plan(0.0, sampling)  # refuses a wrong grid or policy now rather than at the first clip
         chat_template = chat_template or chat_template_of(prompt_template)
         super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
@@ -193,6 +196,7 @@ class MirasolProcessor(ProcessorMixin):
         end: float | None = None,
         crop: Crop | None = None,
         do_resize: bool = True,
+        audio_stream: int | str | None = None,
         warn: bool = True,
     ) -> Clip:
         """The sound of a file, or of its seconds from `start` to `end`, and the frames its grid needs, in one pass.
@@ -208,6 +212,7 @@ class MirasolProcessor(ProcessorMixin):
             crop: Square to look at instead of the image processor's own: side, and x and y of its centre.
             do_resize: Cut and resize each frame as soon as it is decoded, so that memory follows what the model sees.
                 False keeps whole frames.
+            audio_stream: Number, counted from 0, or language of the sound track, where there are several.
             warn: False leaves what is reported to `Clip.warnings` alone.
         """
         square = crop or self.image_processor.crop
@@ -219,13 +224,9 @@ class MirasolProcessor(ProcessorMixin):
         look = partial(self.image_processor.square_of, crop=square)
         clip = read_clip(
             source, use_video=use_video, use_audio=use_audio, select=select, prepare=look if do_resize else None,
-            start=start, end=end, warn=warn,
+            start=start, end=end, audio_stream=audio_stream, decoder=self.decoder, warn=warn,
         )  # fmt: skip
-        clip = replace(clip, crop=WHOLE if do_resize else crop)
-        if not use_audio and clip.info is not None:
-            # A reader that leaves sound out does not look for it, but sound is never dropped without a word.
-            clip = replace(clip, info=replace(clip.info, has_audio=probe(source).has_audio))
-        return clip
+        return replace(clip, crop=WHOLE if do_resize else crop)
 
     def chunk_clip(
         self,
@@ -350,7 +351,8 @@ class MirasolProcessor(ProcessorMixin):
         use_audio: bool,
         offset: float = 0.0,
     ) -> Placement:
-        return place_clip(clip, self._plan(clip.duration, sampling, max_chunks, offset), use_video, use_audio)
+        seconds = clip.used_seconds(use_video, use_audio)
+        return place_clip(clip, self._plan(seconds, sampling, max_chunks, offset), use_video, use_audio)
 
     def _inputs(
         self,

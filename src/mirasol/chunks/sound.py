@@ -22,12 +22,20 @@ COLUMNS_AT_ONCE = 2_048
 
 
 def chunks_with_sound(
-    plan: ChunkPlan, num_samples: int, audio_start: float, sampling_rate: int
+    plan: ChunkPlan,
+    num_samples: int,
+    audio_start: float,
+    sampling_rate: int,
+    audio_gaps: Sequence[tuple[float, float]] = (),
 ) -> Bool[Tensor, " chunk"]:
-    """Which chunks are real for sound: those that hold at least 10 ms of it."""
+    """Which chunks are real for sound: those that hold at least 10 ms of it, its gaps (seconds) not counted."""
     first = _first_samples(plan, audio_start, sampling_rate)
     last = first + round(plan.seconds_per_chunk * sampling_rate)
-    return last.clamp(max=num_samples) - first.clamp(min=0) >= MIN_SOUND_SECONDS * sampling_rate
+    held = last.clamp(max=num_samples) - first.clamp(min=0)
+    for gap in audio_gaps:
+        begin, end = (round((time - audio_start) * sampling_rate) for time in gap)
+        held -= (last.clamp(max=min(end, num_samples)) - first.clamp(min=max(begin, 0))).clamp(min=0)
+    return held >= MIN_SOUND_SECONDS * sampling_rate
 
 
 def log_mel_chunks(

@@ -62,7 +62,11 @@ def with_waveform(clip: Clip | None, waveform: Any, sampling_rate: int | None = 
     if clip.waveform is not None or (clip.info and clip.info.has_audio):
         source = clip.info.source if clip.info else "The clip"
         warnings.warn(f"{source} has sound of its own; the given audio replaces it.", stacklevel=4)
-    return replace(clip, waveform=samples, audio_start=0.0, duration=max(seconds, clip.duration))
+    picture_seconds = 0.0 if clip.frames is None else clip.used_seconds(use_audio=False)
+    return replace(
+        clip, waveform=samples, audio_start=0.0, audio_gaps=[], duration=max(seconds, picture_seconds),
+        video_end=picture_seconds,
+    )  # fmt: skip
 
 
 def as_list(value: Any, items: tuple[type, ...]) -> list:

@@ -151,9 +151,12 @@ def move_in_time(
         if speed != 1:
             whole = soxr.resample(whole, rate, rate / speed, quality="LQ")
         waveform, audio_start = np.roll(whole, round(shift * rate)), 0.0
+    turns = [(shift + k * duration, gap) for gap in clip.audio_gaps for k in (-1, 0, 1)]  # a gap may wrap around too
+    gaps = [(max(start / speed + by, 0.0), min(end / speed + by, duration)) for by, (start, end) in turns]
     moved = dataclasses.replace(
-        clip, frames=frames, frame_times=frame_times, waveform=waveform, audio_start=audio_start, duration=duration
-    )
+        clip, frames=frames, frame_times=frame_times, waveform=waveform, audio_start=audio_start, duration=duration,
+        audio_gaps=[(start, end) for start, end in gaps if start < end], video_end=None,
+    )  # fmt: skip
     return moved, [(start / speed + shift, end / speed + shift) for start, end in word_times]
 
 

@@ -21,7 +21,11 @@ from mirasol.chunks.time_grid import TOLERANCE_SECONDS
 from mirasol.features import MirasolVideoProcessor
 from mirasol.features.image_processing_mirasol import check_crop
 from mirasol.files import shared_folder
+<<<<<<< HEAD
 from mirasol.media import WHOLE, Clip, Crop, MediaError, MediaInfo, blocks, read_clip
+=======
+from mirasol.media import WHOLE, Clip, Crop, MediaInfo, read_clip
+>>>>>>> 39a53f4 (A gap in the sound is masked like one in the picture; a track masked, left out or absent gives the same chunks; the processor chooses decoder and sound track)
 from mirasol.tasks import Row, segment_of
 
 FORMAT = 3  # raised whenever cached bytes would differ for the same inputs and settings
@@ -94,7 +98,8 @@ class ClipCache:
             waveform = sound_map[entry["first_sample"] : entry["first_sample"] + entry["num_samples"]]
         return Clip(
             frames, frame_times, waveform, entry["sampling_rate"], entry["audio_start"], entry["duration"],
-            list(entry["warnings"]), crop=WHOLE,
+            list(entry["warnings"]), crop=WHOLE, video_end=entry["video_end"],
+            audio_gaps=[(start, end) for start, end in entry["audio_gaps"]],
         )  # fmt: skip
 
     def __getstate__(self) -> dict:
@@ -124,10 +129,15 @@ def _write(partial: Path, rows, image_processor, squares, frames_per_second, pro
     with (partial / "frames.bin").open("wb") as frames_file, (partial / "sound.bin").open("wb") as sound_file:
         for row in tqdm(rows, desc="decoding clips once", unit="clip", disable=not progress):
             try:
+<<<<<<< HEAD
                 size, crop = squares[row.id]
                 cut = functools.partial(image_processor.square_of, image_size=size, crop=crop)
                 clip = read_clip(row.media, select=select, prepare=cut, **segment_of(row))
             except (MediaError, OSError) as error:
+=======
+                clip = read_clip(row.media, select=select, **segment_of(row))
+            except (ValueError, OSError) as error:  # all that the reader raises
+>>>>>>> 39a53f4 (A gap in the sound is masked like one in the picture; a track masked, left out or absent gives the same chunks; the processor chooses decoder and sound track)
                 bad[row.id] = str(error)
                 continue
             num_frames = 0 if clip.frames is None else len(clip.frames)
@@ -140,6 +150,7 @@ def _write(partial: Path, rows, image_processor, squares, frames_per_second, pro
                 "frame_times": clip.frame_times.tolist() if num_frames else [],
                 "first_sample": first_sample, "num_samples": num_samples, "sampling_rate": clip.sampling_rate,
                 "audio_start": clip.audio_start, "duration": clip.duration, "warnings": clip.warnings,
+                "video_end": clip.video_end, "audio_gaps": clip.audio_gaps,
             }  # fmt: skip
             first_byte, first_sample = first_byte + num_frames * size * size * 3, first_sample + num_samples
     (partial / "bad_clips.json").write_text(json.dumps(bad, indent=1))

@@ -69,7 +69,7 @@ class Clock:
         notes = []
         if self.torn:
             notes.append(
-                f"{self.torn} packets are stamped to be decoded and shown more than {LONGEST_GAP_SECONDS:.0f} s apart, "
+                f"{self.torn} packets are to be decoded and shown more than {LONGEST_GAP_SECONDS:.0f} s apart, "
                 "as in a damaged file: the stamp that is nearer to the packets before is used."
             )
         if self.restarts:
@@ -79,7 +79,7 @@ class Clock:
             )
         if self.jumps:
             notes.append(
-                f"The file's clock jumps ahead by more than {LONGEST_GAP_SECONDS:.0f} s ({self.jumps} in all), as in a "
-                "damaged file: what comes after a jump follows what comes before it."
+                f"The file's clock jumps ahead by more than {LONGEST_GAP_SECONDS:.0f} s ({self.jumps} in all), as "
+                "in a damaged file: what comes after a jump follows what comes before it."
             )
         return notes

@@ -42,6 +42,7 @@ def read_clip(
     end: float | None = None,
     audio_stream: int | str | None = None,
     decoder: str = "pyav",
+    warn: bool = True,
 ) -> Clip:
     """The clip's frames and mono 16 kHz sound with their times.
 
@@ -101,7 +102,7 @@ def read_clip(
             f"Expected at least one frame or one sample of sound in {info.source}, found none. {' '.join(notes)} "
             "Export or record the file again."
         )
-    for note in notes:
+    for note in notes if warn else ():
         python_warnings.warn(f"{info.source}: {note}", MediaWarning, stacklevel=2)
     clip = Clip(
         frames=frames,
