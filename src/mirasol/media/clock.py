@@ -22,9 +22,9 @@ class Clock:
     def place_packet(self, packet) -> tuple[float | None, float | None, float]:
         """Return what `place` says of a PyAV packet, and set its stamps to it."""
         base = packet.time_base
-        raw = [None if stamp is None else float(stamp * base) for stamp in (packet.pts, packet.dts)]
-        pts, dts, end = self.place(packet.stream_index, *raw, float((packet.duration or 0) * base))
-        if [pts, dts] != raw:
+        raw = tuple(None if stamp is None else float(stamp * base) for stamp in (packet.pts, packet.dts))
+        pts, dts, end = self.place(packet.stream_index, raw[0], raw[1], float((packet.duration or 0) * base))
+        if (pts, dts) != raw:
             packet.pts, packet.dts = (None if time is None else round(time / base) for time in (pts, dts))
         return pts, dts, end
 
