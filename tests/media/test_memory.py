@@ -11,14 +11,14 @@ from mirasol.media.frames import FrameDecoder
 from mirasol.media.sound import SoundTrack
 
 
-@pytest.mark.parametrize("backend", ["pyav", "torchcodec"])
-def test_prepared_frames_equal_whole_frames_prepared_afterwards(tmp_path, backend):
-    if backend == "torchcodec":
+@pytest.mark.parametrize("decoder", ["pyav", "torchcodec"])
+def test_prepared_frames_equal_whole_frames_prepared_afterwards(tmp_path, decoder):
+    if decoder == "torchcodec":
         pytest.importorskip("torchcodec")
     path = write_clip(tmp_path / "a.mp4", seconds=2)
     times, corner = np.arange(0, 2, 0.13), (slice(3, 20), slice(5, 30))
-    whole = read_clip(path, select=lambda info: times, backend=backend)
-    small = read_clip(path, select=lambda info: times, prepare=lambda image: image[corner], backend=backend)
+    whole = read_clip(path, select=lambda info: times, decoder=decoder)
+    small = read_clip(path, select=lambda info: times, prepare=lambda image: image[corner], decoder=decoder)
     assert np.array_equal(small.frames, whole.frames[:, *corner])
     assert np.array_equal(small.frame_times, whole.frame_times)
 
@@ -85,7 +85,7 @@ def test_no_room_for_a_long_clip_is_said(monkeypatch):
     monkeypatch.setattr(spool, "IN_MEMORY_BYTES", 10)
     monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda: open("/dev/full", "wb", buffering=0))  # noqa: SIM115
     with pytest.raises(MediaError, match="room for 0 MiB of a long clip .*No space left.* set TMPDIR"):
-        spool.Spool().append(np.zeros(11, np.uint8))
+        spool.Spool().append(np.ones(11, np.uint8))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, 32_000.0, 101.0])
