@@ -21,14 +21,10 @@ from mirasol.chunks.time_grid import TOLERANCE_SECONDS
 from mirasol.features import MirasolVideoProcessor
 from mirasol.features.image_processing_mirasol import check_crop
 from mirasol.files import shared_folder
-<<<<<<< HEAD
-from mirasol.media import WHOLE, Clip, Crop, MediaError, MediaInfo, blocks, read_clip
-=======
-from mirasol.media import WHOLE, Clip, Crop, MediaInfo, read_clip
->>>>>>> 39a53f4 (A gap in the sound is masked like one in the picture; a track masked, left out or absent gives the same chunks; the processor chooses decoder and sound track)
+from mirasol.media import WHOLE, Clip, Crop, MediaInfo, blocks, read_clip
 from mirasol.tasks import Row, segment_of
 
-FORMAT = 3  # raised whenever cached bytes would differ for the same inputs and settings
+FORMAT = 4  # raised whenever cached bytes would differ for the same inputs and settings
 
 
 class ClipCache:
@@ -129,15 +125,10 @@ def _write(partial: Path, rows, image_processor, squares, frames_per_second, pro
     with (partial / "frames.bin").open("wb") as frames_file, (partial / "sound.bin").open("wb") as sound_file:
         for row in tqdm(rows, desc="decoding clips once", unit="clip", disable=not progress):
             try:
-<<<<<<< HEAD
                 size, crop = squares[row.id]
                 cut = functools.partial(image_processor.square_of, image_size=size, crop=crop)
                 clip = read_clip(row.media, select=select, prepare=cut, **segment_of(row))
-            except (MediaError, OSError) as error:
-=======
-                clip = read_clip(row.media, select=select, **segment_of(row))
             except (ValueError, OSError) as error:  # all that the reader raises
->>>>>>> 39a53f4 (A gap in the sound is masked like one in the picture; a track masked, left out or absent gives the same chunks; the processor chooses decoder and sound track)
                 bad[row.id] = str(error)
                 continue
             num_frames = 0 if clip.frames is None else len(clip.frames)
