@@ -7,7 +7,8 @@ import torch
 
 from mirasol.answer import answerer as answerer_module
 from mirasol.answer.ranking import Ranking, score_rows
-from mirasol.evaluate.summary import Prediction, ranking_scores
+from mirasol.evaluate.results import Prediction
+from mirasol.evaluate.summary import ranking_scores
 from mirasol.tasks import Question, get_task
 
 COLORS = ("blue", "green", "red", "white")
@@ -109,6 +110,6 @@ def test_top_five_counts_the_answer_among_the_best_five():
     names = list("abcdefg")
     found = [prediction("1", "a", names[:5]), prediction("2", "E", names[:5]), prediction("3", "g", names[:5])]
     scores = ranking_scores(found, get_task("grid").normalise)
-    assert scores["sum"]["top_1"]["value"] == pytest.approx(1 / 3)
-    assert scores["sum"]["top_5"]["value"] == scores["per_token"]["top_5"]["value"] == pytest.approx(2 / 3)
-    assert scores["per_token"]["top_1"]["value"] == pytest.approx(1 / 3)  # the other clip
+    assert scores["sum"].top_1.value == pytest.approx(1 / 3)
+    assert scores["sum"].top_5.value == scores["per_token"].top_5.value == pytest.approx(2 / 3)
+    assert scores["per_token"].top_1.value == pytest.approx(1 / 3)  # the other clip

@@ -25,7 +25,7 @@ def shipped():
 def scores(shipped, grid_root):
     rows = load_rows("grid", grid_root, "test")
     return {
-        name: evaluate_rows(shipped, rows, shown, root=grid_root, progress=False).metrics["scores"]
+        name: evaluate_rows(shipped, rows, shown, root=grid_root, progress=False).metrics.scores
         for name, shown in SHOWN.items()
     }
 
@@ -65,4 +65,4 @@ def test_sounds_without_a_picture_and_pictures_without_sound_are_named(shipped, 
     }
     assert list(found) == list(least) == [each.name for each in SETS]
     for name, bound in least.items():
-        assert found[name]["value"] >= bound, name
+        assert found[name].right.value >= bound, name

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mirasol.evaluate.conditions import Condition, add_noise, borrow_sound, swap_partners
+from mirasol.evaluate.conditions import Condition, add_noise, all_conditions, borrow_sound, swap_partners
 from mirasol.media import read_clip
 from mirasol.tasks import Question, Row, get_task, grid
 
@@ -135,3 +135,21 @@ def test_leaving_out_the_sound_on_purpose_warns_of_nothing(loaded, grid_root):
     clip = Condition("picture").read(row, reader=processor.read_clip)
     assert clip.waveform is None and not processor.describe(clip).warnings
     assert processor.describe(processor.read_clip(row.media, use_audio=False)).warnings
+
+
+def test_swapped_sound_stands_where_it_stood_in_its_own_clip(rows):
+    """Not where the picture's sound began."""
+    clip, lender = read_clip(rows[0].media), read_clip(rows[1].media, use_video=False)
+    shown = Condition("swapped").apply(
+        dataclasses.replace(clip, audio_start=0.25), "a", dataclasses.replace(lender, audio_start=0.75)
+    )
+    assert shown.audio_start == 0.75
+
+
+def test_conditions_and_noise_levels_are_all_combined_once():
+    found = all_conditions(["both", "sound"], [-5.0, -10.0], [0, 1])
+    assert [c.key for c in found[:3]] == ["both_-5dB_seed0", "both_-5dB_seed1", "sound_-5dB_seed0"]
+    assert len(found) == len(set(found)) == 8
+    assert all_conditions(["both", "both"], [], [0, 1]) == (Condition("both"),)
+    with pytest.raises(ValueError, match="at least one condition"):
+        all_conditions([])

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from mirasol.cli import main
 from mirasol.evaluate import batches, runner
-from mirasol.evaluate.conditions import Condition
+from mirasol.evaluate.conditions import AUDIT, Condition
 from mirasol.evaluate.processes import Processes
 from mirasol.evaluate.run_folder import RunFolder
 from mirasol.evaluate.runner import evaluate, evaluate_rows
@@ -30,7 +31,8 @@ def rows(grid_root):
 
 def run(answerer, rows, folder, **options):
     defaults = {"output": folder, "batch_size": 2, "progress": False, "about": {"task": "grid", "split": "test"}}
-    return evaluate_rows(answerer, rows, options.pop("condition", Condition()), **defaults | options)
+    conditions = options.pop("conditions", [options.pop("condition", Condition())])
+    return evaluate_rows(answerer, rows, *conditions, **defaults | options)
 
 
 def results(folder) -> list[bytes]:
@@ -85,7 +87,7 @@ def test_a_line_says_what_was_asked_said_seen_and_heard(answerer, rows, tmp_path
         ({"condition": Condition("sound")}, "condition 'both', not 'sound'"),
         ({"about": {"task": "grid", "split": "val"}}, "split 'test', not 'val'"),
         ({"batch_size": 3}, "batch_size 2, not 3"),
-        ({"with_audit": True}, "audit False, not True"),
+        ({"conditions": [Condition(name) for name in AUDIT]}, "conditions .*swapped"),
     ],
 )
 def test_a_folder_of_another_measurement_is_refused_by_name(answerer, rows, tmp_path, monkeypatch, options, named):
@@ -193,3 +195,44 @@ def test_several_processes_need_a_folder(untrained, grid_root, monkeypatch):
     monkeypatch.setattr(runner, "started_processes", lambda: contextlib.nullcontext(Processes(0, 2)))
     with pytest.raises(ValueError, match="found none for 2 processes"):
         evaluate(untrained, "grid", grid_root, max_clips=1)
+
+
+def test_a_clip_repaired_after_a_kill_is_answered_by_the_resumed_run(answerer, rows, tmp_path, monkeypatch):
+    broken = tmp_path / rows[0].media.name
+    broken.write_text("half copied")
+    asked = [replace(rows[0], media=broken), *rows[1:3]]
+    real = RunFolder.finish
+    monkeypatch.setattr(RunFolder, "finish", interrupted_at_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        run(answerer, asked, tmp_path / "run")
+    broken.write_bytes(rows[0].media.read_bytes())
+    monkeypatch.setattr(RunFolder, "finish", real)
+    resumed = run(answerer, asked, tmp_path / "run")
+    assert resumed.metrics.clips.unreadable == {} and resumed.metrics.clips.answered == 3
+    assert {p.clip for p in resumed.predictions} == {row.id for row in asked}
+
+
+def interrupted_at_the_end(folder, metrics, predictions):
+    assert metrics.clips.unreadable
+    raise KeyboardInterrupt
+
+
+def test_two_evaluations_do_not_write_into_one_folder(answerer, rows, tmp_path):
+    first = RunFolder(tmp_path / "run", {})
+    with first.locked(), pytest.raises(ValueError, match="found another one writing there"):
+        run(answerer, rows, tmp_path / "run")
+    run(answerer, rows[:1], tmp_path / "run")  # the lock is gone with the one that held it
+
+
+def test_numbers_are_written_before_any_page_is_drawn(untrained, grid_root, tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise ValueError("no page today")
+
+    monkeypatch.setattr("mirasol.report.run.choose_fails", broken)
+    options = ["--checkpoint", untrained, "--root", grid_root, "--max-clips", "1", "--output", tmp_path / "run"]
+    assert main(["evaluate", *map(str, options)]) == 2
+    assert "no page today" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["clips"]["answered"] == 1
+    monkeypatch.undo()
+    assert main(["evaluate", *map(str, options)]) == 0  # read again, with its page
+    assert (tmp_path / "run" / "report.html").is_file()

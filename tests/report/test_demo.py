@@ -4,12 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
 from mirasol.evaluate.bootstrap import Interval
-from mirasol.evaluate.summary import Prediction
-from mirasol.report.demo import choose_stories, demo
+from mirasol.evaluate.results import Prediction
+from mirasol.report.demo import AccuracyRow, choose_stories, demo
 from mirasol.report.labelled_sets import SETS
-from mirasol.report.page import AccuracyRow, Answered, Story, accuracy_table, render, story_html, swapped_bars
+from mirasol.report.page import Answered, Story, render
 from mirasol.tasks import get_task
 
 
@@ -29,10 +30,10 @@ def test_demo_writes_one_file_that_needs_nothing_else(untrained, grid_root, tmp_
 
 def test_the_shipped_checkpoint_is_also_asked_about_the_sets_beside_grid(grid_root, tmp_path):
     result = demo(None, grid_root, tmp_path / "report.html", max_clips=2)
-    assert {name: found["clips"] for name, found in result.sets.items()} == {each.name: 2 for each in SETS}
+    assert {name: found.clips for name, found in result.sets.items()} == {each.name: 2 for each in SETS}
     page = (tmp_path / "report.html").read_text()
     for name, found in result.sets.items():
-        assert f"{100 * found['value']:5.1f} % of clips right" in str(result)
+        assert f"{found.right} of clips right" in str(result)
         assert f"<td>{name}</td><td>2</td>" in page
 
 
@@ -55,7 +56,7 @@ def story(**changes) -> Story:
 
 
 def test_texts_are_escaped_and_wrong_answers_show_the_truth():
-    block = story_html(story())
+    block = render("story.html", story=story())
     assert "which &lt;i&gt;color&lt;/i&gt;?" in block
     assert "red &amp; co" in block
     assert "a&lt;b" in block
@@ -63,27 +64,32 @@ def test_texts_are_escaped_and_wrong_answers_show_the_truth():
 
 
 def test_nothing_is_drawn_beyond_the_end_of_the_clip():
-    for x, width in re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', story_html(story())):
-        assert float(x) + float(width) <= 720
+    """The last chunk ends at 1.5 s, the clip at 1.4 s: its bar ends where the drawing does, less a gap."""
+    page = render("story.html", story=story())
+    ends = [
+        float(x) + float(width) for x, width in re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', page)
+    ]
+    assert len(ends) == 4 and max(ends) == pytest.approx(718)
 
 
 def test_a_clip_without_surprise_or_loudness_still_has_a_page():
-    assert "<svg" in story_html(story(surprise=np.full(3, np.nan), mel=np.zeros((140, 7))))
+    assert "<svg" in render("story.html", story=story(surprise=np.full(3, np.nan), mel=np.zeros((140, 7))))
 
 
 def test_the_table_shows_chance_and_dashes_for_what_was_not_measured():
     row = AccuracyRow("both", Interval(0.5, 0.4, 0.6, 9), {"color": 0.5, "sentence": None})
-    block = accuracy_table([row], {"color": 0.25})
+    kinds = ["color", "sentence"]
+    block = render("accuracy.html", accuracy=[row], kinds=kinds, chance={"color": 0.25}, mean_chance=0.25)
     assert "50.0 %" in block and "40.0 to 60.0" in block and "25" in block and "–" in block
 
 
 def test_shares_are_written_out():
-    assert ">70<" in swapped_bars({"all": {"sound": 0.7, "picture": 0.2, "neither": 0.1}})
+    assert ">70<" in render("swapped.html", swapped={"all": {"sound": 0.7, "picture": 0.2, "neither": 0.1}})
 
 
 def test_a_page_with_a_hole_is_not_made():
-    with pytest.raises(KeyError):
-        render(parameters="3")
+    with pytest.raises(UndefinedError, match="num_clips"):
+        render("demo.html", parameters="3")
 
 
 def test_stories_go_from_the_fewest_mistakes_to_the_most(grid_root):

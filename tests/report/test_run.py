@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from mirasol.evaluate.baselines import baselines
+from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import AUDIT, Condition
+from mirasol.evaluate.results import Clips, Evaluation, Metrics, Prediction
 from mirasol.evaluate.runner import evaluate_rows
-from mirasol.evaluate.summary import Prediction, audit, summarise
-from mirasol.report.run import choose_fails, fit, interval_of, with_strips, write_report
+from mirasol.evaluate.summary import compare, coverage, summarise
+from mirasol.report.run import choose_fails, fit, interval_of, with_pictures, write_report
 from mirasol.tasks import Question, Row, get_task
 
 
@@ -25,30 +27,33 @@ def rows(grid_root):
 def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(answerer, rows, tmp_path):
     about = {"checkpoint": "<mine>", "task": "grid", "split": "test"}
     result = evaluate_rows(
-        answerer, rows, Condition(), output=tmp_path, about=about, with_audit=True, progress=False, workers=0
+        answerer, rows, *map(Condition, AUDIT), output=tmp_path, about=about, progress=False, workers=0
     )
+    assert not (tmp_path / "report.html").exists()  # evaluate writes no page
+    write_report(result)
     page = (tmp_path / "report.html").read_text()
     assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', page))
     assert 'href="' not in page and "&lt;mine&gt;" in page
-    for part in ("most common of each kind", "sound of another clip", "against sound on", "Wrong answers", "✗"):
+    for part in ("most common of each kind", "sound of another clip", "against the first", "Wrong answers", "✗"):
         assert part in page
-    assert list(result.metrics["audit"]) == list(AUDIT)
-    assert result.metrics["audit"]["both"]["questions"] == result.metrics["audit"]["silent"]["questions"] == 4
+    found = {entry.condition: entry for entry in result.metrics.comparisons}
+    assert list(found) == list(AUDIT) and found["both"].questions == found["silent"].questions == 4
     names = {path.name for path in tmp_path.iterdir()}
     assert {f"predictions_{name}.jsonl" for name in AUDIT[1:]} <= names
 
 
-def test_a_clip_without_a_picture_is_shown_by_its_sound_alone_and_no_longer_than_it_lasts(answerer, repository):
+def test_a_clip_without_a_picture_is_shown_by_its_sound_alone_and_no_longer_than_it_lasts(repository):
     row = get_task("drone").load(repository / "data" / "drone_cc0", "test_sound")[0]
-    (_, shown), (_, unread) = with_strips(
+    (_, shown), (_, unread) = with_pictures(
         [prediction(row.id, 0, right=False), prediction("gone", 0, right=False)],
         [row, replace(row, id="gone", media=row.media.with_name("gone.ogg"))],
-        answerer.processor,
     )
-    picture = Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]*)", shown)[1])))
+    data = shown[0].data.partition("base64,")[2]
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
     last_columns = np.asarray(picture)[:, -picture.width // 20 :].astype(float)
-    assert shown.count("<img") == 1 and last_columns.std() > 10  # sound to the end, not the rest of the last chunk
-    assert unread == "<div class=none>cannot be read</div>"
+    assert len(shown) == 1 and shown[0].sound
+    assert last_columns.std() > 10  # sound to the end, not the rest of the last chunk
+    assert unread == []
 
 
 def prediction(clip, number, right, sound_used=True, kind="color", **fields):
@@ -60,12 +65,13 @@ def test_the_audit_compares_the_same_questions_on_clips_with_sound():
     on = [prediction(str(c), 0, right=c < 4, sound_used=c != 5) for c in range(6)]
     off = [prediction(str(c), 0, right=c < 1) for c in range(5)]
     swapped = [prediction(str(c), 0, right=False, sound_answer="blue") for c in range(2)]
-    found = audit({"both": on, "picture": off, "swapped": swapped}, "jsonl")
-    assert {name: row["questions"] for name, row in found.items()} == {"both": 5, "picture": 5, "swapped": 2}
-    assert found["both"]["right"]["value"] == pytest.approx(4 / 5)
-    assert found["picture"]["minus_on"]["value"] == pytest.approx(-3 / 5)
-    assert found["swapped"]["minus_on"]["value"] == -1.0
-    assert found["swapped"]["follows"]["sound"]["value"] == 1.0
+    shown = {Condition("both"): on, Condition("picture"): off, Condition("swapped"): swapped}
+    found = {entry.condition: entry for entry in compare(shown, "jsonl")}
+    assert {name: entry.questions for name, entry in found.items()} == {"both": 5, "picture": 5, "swapped": 2}
+    assert found["both"].right.value == pytest.approx(4 / 5)
+    assert found["picture"].minus_first.value == pytest.approx(-3 / 5)
+    assert found["swapped"].minus_first.value == -1.0
+    assert found["swapped"].follows.sound.value == 1.0
 
 
 def test_baselines_are_measured_by_the_tasks_own_metric():
@@ -109,8 +115,8 @@ def test_wrong_answers_come_from_every_kind_the_surest_first_and_each_clip_once(
 
 def test_intervals_stand_only_beside_the_share_they_belong_to():
     intervals = {
-        "all": {"value": 0.5, "low": 0.4, "high": 0.6, "clips": 9},
-        "motion": {"value": 0.1, "low": 0, "high": 1, "clips": 3},
+        "all": Interval(0.5, 0.4, 0.6, 9),
+        "motion": Interval(0.1, 0.0, 1.0, 3),
     }
     assert interval_of(intervals, "exact_match", "exact_match", 0.5).low == 0.4
     assert interval_of(intervals, "motion", "exact_match", 0.1).high == 1
@@ -135,13 +141,13 @@ def test_a_benchmark_without_one_right_answer_still_has_its_page(answerer, rows,
                    ranked=list(options), ranked_per_token=list(options), sound_used=True, log_likelihood=-3.0)
         for row in asked[:2]
     ]  # fmt: skip
-    clips = {"asked": 3, "answered": 2, "with_sound": 2, "with_warnings": 0, "missing": ["gone"], "unreadable": {}}
-    metrics = {
-        "checkpoint": "x", "task": "vggsound", "split": "test", "condition": "both", "noise_db": None,
-        "noise_seed": None, "answers": "ranked", "clips": clips, "baselines": baselines(module, asked, []),
-        **summarise(found, asked, "vggsound", lost={"gone"}),
-    }  # fmt: skip
-    page = write_report(tmp_path, metrics, found, asked, answerer.processor).read_text()
+    metrics = Metrics(
+        checkpoint="x", task="vggsound", split="test", condition="both", answers="ranked",
+        clips=Clips(asked=3, answered=2, with_sound=2, missing=["gone"]), baselines=baselines(module, asked, []),
+        coverage=coverage(found, "vggsound", "test"), **summarise(found, asked, "vggsound", lost={"gone"}),
+    )  # fmt: skip
+    evaluation = Evaluation(metrics=metrics, predictions=found, rows=asked, output=str(tmp_path))
+    page = write_report(evaluation).read_text()
     for part in (
         "69.8 %",
         "VGG-Sound",
@@ -149,5 +155,6 @@ def test_a_benchmark_without_one_right_answer_still_has_its_page(answerer, rows,
         "1 of 3 clips are missing: gone",
         "&lt;b&gt;siren",
         "top-5",
+        "measured on 2 clips of 15,446 published",
     ):
         assert part in page

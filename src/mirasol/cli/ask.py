@@ -4,15 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, Checkpoint, command, imports, show
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Return the numbers between commas."""
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"expected numbers such as 0.41,0.5,0.64, found {text!r}") from None
+from mirasol.cli.base import AsJson, Checkpoint, MaxNewTokens, command, imports, listed, show
 
 
 @command('mirasol ask clip.mp4 "which color is named?"')
@@ -24,11 +16,12 @@ def ask(
     crop: Annotated[
         tuple | None,
         typer.Option(
-            parser=numbers,
+            parser=listed(float, "numbers such as 0.41,0.5,0.64"),
             metavar="SIDE[,X,Y]",
             help="Square to look at: side as a part of the frame's shorter side, centre in parts of the frame.",
         ),
     ] = None,
+    max_new_tokens: MaxNewTokens = None,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
@@ -36,4 +29,8 @@ def ask(
     with imports():
         from mirasol.answer.ask import ask as answer
 
-    show(answer(clip, question, checkpoint, use_audio=not no_audio, use_video=not no_video, crop=crop), as_json)
+    result = answer(
+        clip, question, checkpoint, use_audio=not no_audio, use_video=not no_video, crop=crop,
+        max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    show(result, as_json)

@@ -16,10 +16,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 Checkpoint = Annotated[
     str | None, typer.Option(metavar="FOLDER", help="Its folder; by default the checkpoint shipped with mirasol.")
 ]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Tokens of an answer; by default what the context leaves.")
+]
 Classes = Annotated[
     str | None, typer.Option(metavar="FILE", help='Lines "number,name", for tasks whose labels are numbers.')
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace a value.")]
+
+
+def listed(convert: Callable[[str], Any], expected: str) -> Callable[[str], tuple]:
+    """Return a parser of values between commas; `expected` describes them where they are something else."""
+
+    def parse(text: str) -> tuple:
+        try:
+            return tuple(convert(part.strip()) for part in text.split(","))
+        except (ValueError, KeyError):
+            raise typer.BadParameter(f"expected {expected}, found {text!r}") from None
+
+    return parse
 
 
 class Commands(TyperGroup):

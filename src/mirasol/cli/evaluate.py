@@ -1,11 +1,13 @@
 """`mirasol evaluate`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, Checkpoint, Classes, command, imports, show
+from mirasol.cli.base import AsJson, Checkpoint, Classes, MaxNewTokens, command, imports, listed, show
 from mirasol.files import GRID_ROOT
+
+NAMES = ("both", "sound", "picture", "swapped", "silent")
 
 
 @command("mirasol evaluate --split test --condition sound")
@@ -15,17 +17,34 @@ def evaluate(
     root: Annotated[str, typer.Option(metavar="FOLDER", help="Its annotations and clips.")] = GRID_ROOT,
     split: Annotated[str, typer.Option(metavar="SPLIT", help='One, or several joined by "+".')] = "test",
     condition: Annotated[
-        Literal["both", "sound", "picture", "swapped", "silent"], typer.Option(help="How clips are shown.")
-    ] = "both",
+        tuple,
+        typer.Option(
+            parser=listed({name: name for name in NAMES}.__getitem__, f"names out of {NAMES}"),
+            metavar="NAME,...",
+            help="How clips are shown: both, sound, picture, swapped, silent. Of several between commas, the first is "
+            "measured and the others are compared with it.",
+        ),
+    ] = "both",  # type: ignore[assignment]
     rank: Annotated[
         bool, typer.Option("--rank", help="Choose among the given options by likelihood instead of generating text.")
     ] = False,
     audit: Annotated[bool, typer.Option("--audit", help="Also measure with sound off, swapped and silent.")] = False,
     classes: Classes = None,
     noise_db: Annotated[
-        float | None, typer.Option(metavar="DB", help="White noise at this signal-to-noise ratio.")
+        tuple | None,
+        typer.Option(
+            parser=listed(float, "numbers such as -5,-10"), metavar="DB,...",
+            help="White noise at this signal-to-noise ratio; several between commas.",
+        ),
     ] = None,
-    noise_seed: Annotated[int, typer.Option(metavar="N", help="Of that noise.")] = 0,
+    noise_seeds: Annotated[
+        tuple,
+        typer.Option(
+            parser=listed(int, "whole numbers such as 0,1,2"), metavar="N,...",
+            help="Seeds of that noise; pooled where conditions are compared.",
+        ),
+    ] = "0",  # type: ignore[assignment]
+    max_new_tokens: MaxNewTokens = None,
     max_clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N clips.")] = None,
     output: Annotated[
         str | None,
@@ -40,10 +59,13 @@ def evaluate(
     """Measure a checkpoint on a split."""
     with imports():
         from mirasol.evaluate.runner import evaluate as run
+        from mirasol.report.run import write_report
 
     result = run(
         checkpoint=checkpoint, task=task, root=root, split=split, condition=condition, noise_db=noise_db,
-        noise_seed=noise_seed, output=output, batch_size=batch_size, max_clips=max_clips, rank=rank, audit=audit,
-        classes=classes, workers=workers,
+        noise_seeds=noise_seeds, output=output, batch_size=batch_size, max_clips=max_clips, rank=rank, audit=audit,
+        classes=classes, workers=workers, max_new_tokens=max_new_tokens,
     )  # fmt: skip
+    if result is not None and output is not None:
+        write_report(result)  # after the metrics, which are there whatever happens to a page
     show(result, as_json)

@@ -1,8 +1,6 @@
 """How often the seconds an answer rests on are those in which the asked word is spoken: the test of `attention.py`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -10,21 +8,17 @@ from tqdm import tqdm
 from mirasol.answer.answerer import Answerer
 from mirasol.answer.attribution import METHODS, overlaps
 from mirasol.evaluate.bootstrap import Interval, bootstrap_ratio
+from mirasol.results import Number, Result
 from mirasol.tasks import Row, get_task
 
 
-@dataclass(frozen=True)
-class RestsOnShare:
+class RestsOnShare(Result):
     """Among right answers, how often the heaviest chunk touches the asked word (+-0.16 s), and by chance."""
 
     method: str
     share: Interval
-    uniform_choice: float
+    uniform_choice: Number
     num_answers: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same, for JSON."""
-        return asdict(self) | {"share": self.share.as_dict()}
 
     def __str__(self) -> str:
         value, low, high = (100 * v for v in (self.share.value, self.share.low, self.share.high))
@@ -71,7 +65,10 @@ def measure_rests_on(
     uniform = float(np.mean(expected)) if expected else float("nan")
     return [
         RestsOnShare(
-            method, bootstrap_ratio(np.array(hits[method], dtype=np.float64), counts), uniform, int(counts.sum())
+            method=method,
+            share=bootstrap_ratio(np.array(hits[method], dtype=np.float64), counts),
+            uniform_choice=uniform,
+            num_answers=int(counts.sum()),
         )
         for method in methods
     ]

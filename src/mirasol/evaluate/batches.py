@@ -11,7 +11,7 @@ from mirasol.answer.generation import GeneratedAnswer
 from mirasol.answer.ranking import Ranking
 from mirasol.evaluate.conditions import Condition, swap_partners
 from mirasol.evaluate.loader import LoadedClip, Read, Shown, ShownClips, load_ahead
-from mirasol.evaluate.summary import Prediction
+from mirasol.evaluate.results import Prediction
 from mirasol.tasks import Question, Row, Task, get_task
 
 NUM_BEST = 5
@@ -85,7 +85,7 @@ def _answer_batch(answerer: Answerer, job: Job, rows, loaded: Sequence[LoadedCli
     for condition in job.conditions:
         asked: list[tuple[Row, AnsweredClip, Shown, list[tuple[Question, str | None]], Prompts]] = []
         for row, item, clip in zip(rows, loaded, answered, strict=True):
-            if (shown := item.shown.get(condition.name)) is None:
+            if (shown := item.shown.get(condition.key)) is None:
                 continue
             pairs = comparable(row, shown.lender)
             try:
@@ -101,7 +101,10 @@ def _answer_batch(answerer: Answerer, job: Job, rows, loaded: Sequence[LoadedCli
         given: list[list[GeneratedAnswer]] | list[list[Ranking]]
         given = answerer.rank(watched, rows_of_text) if job.rank else answerer.answer(watched, rows_of_text)
         for place, (row, clip, shown, pairs, _) in enumerate(asked):
-            clip.predictions[condition.name] = [
+            if why := refusal(given[place]):
+                clip.error = clip.error or (why if condition == job.conditions[0] else None)
+                continue
+            clip.predictions[condition.key] = [
                 _prediction(row, question, other, shown, answer, task)
                 for (question, other), answer in zip(pairs, given[place], strict=True)
             ]
@@ -111,6 +114,19 @@ def _answer_batch(answerer: Answerer, job: Job, rows, loaded: Sequence[LoadedCli
 def _prompts(answerer: Answerer, questions: Sequence[Question], rank: bool) -> Prompts:
     options = [question.options for question in questions] if rank else None
     return answerer.prompts([question.text for question in questions], options)
+
+
+def refusal(given: Sequence[GeneratedAnswer] | Sequence[Ranking]) -> str | None:
+    """Return why these answers cannot count: a probability that is not finite says nothing about the clip."""
+    values: list[float] = []
+    for one in given:
+        values += one.log_probabilities if isinstance(one, Ranking) else [one.log_likelihood]
+    if wrong := sum(not math.isfinite(value) for value in values):
+        return (
+            f"Expected finite log-probabilities of its answers, found {wrong} of {len(values)} that are not. The clip "
+            "or the weights hold values that are not finite."
+        )
+    return None
 
 
 def _prediction(row: Row, question: Question, other: str | None, shown: Shown, given, task: Task) -> Prediction:
@@ -130,7 +146,7 @@ def _prediction(row: Row, question: Question, other: str | None, shown: Shown, g
         right = task.is_right(question, given.text)
         return Prediction(
             **common, generated=given.text, right=right, confidence=round(given.confidence, 6),
-            log_likelihood=round(given.log_likelihood, 4),
+            log_likelihood=round(given.log_likelihood, 4), is_cut=given.is_cut,
         )  # fmt: skip
     best = given.best(NUM_BEST)
     place = given.options.index(best[0])

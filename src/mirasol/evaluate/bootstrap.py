@@ -7,29 +7,35 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from mirasol.results import Number
+
 NUM_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and its percentile interval over clips; nan where there was nothing to measure."""
+    """A measured value and its percentile interval over clips; nan (null in JSON) where nothing was measured."""
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
     num_clips: int
 
-    def as_dict(self) -> dict[str, float | int | None]:
-        """Plain numbers for JSON, None instead of nan."""
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        return {
-            **{k: None if np.isnan(v) else round(float(v), 6) for k, v in numbers.items()},
-            "clips": self.num_clips,
-        }
+    @property
+    def points(self) -> str:
+        """A difference in percentage points, with its sign."""
+        if np.isnan(self.value):
+            return "–"
+        return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+    def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "nothing to measure"
+        return f"{100 * self.value:5.1f} %   [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 def resample(num_clips: int, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
-    """Clip indices [resample, clip], drawn with replacement."""
+    """Return clip indices [resample, clip], drawn with replacement."""
     return np.random.default_rng(seed).integers(0, num_clips, size=(num_resamples, num_clips))
 
 
@@ -41,7 +47,7 @@ def bootstrap_ratio(
     confidence: float = 0.95,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Interval:
-    """Interval of sum(totals) / sum(counts), e.g. right answers over questions, clips resampled as a whole.
+    """Return the interval of sum(totals) / sum(counts), e.g. right answers over questions, clips resampled as a whole.
 
     Totals may be differences (right with picture and sound minus right with sound alone): then the interval is that of
     the paired difference. Clips without a question (count 0) stay in the resampling and change nothing.
@@ -52,7 +58,7 @@ def bootstrap_ratio(
     sums, sizes = totals[picks].sum(axis=1), counts[picks].sum(axis=1)
     ratios = sums[sizes > 0] / sizes[sizes > 0]
     low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(totals.sum() / counts.sum()), float(low), float(high), len(totals))
+    return _interval(totals.sum() / counts.sum(), low, high, len(totals))
 
 
 def bootstrap_statistic(
@@ -63,7 +69,7 @@ def bootstrap_statistic(
     confidence: float = 0.95,
     num_resamples: int = 1000,
 ) -> Interval:
-    """Interval of any statistic (median by default) of the pooled values, clips resampled as a whole."""
+    """Return the interval of any statistic (median by default) of the pooled values, clips resampled as a whole."""
     clips = [np.asarray(values, dtype=np.float64) for values in values_by_clip if len(values)]
     if not clips:
         return Interval(np.nan, np.nan, np.nan, 0)
@@ -71,4 +77,8 @@ def bootstrap_statistic(
     draws = [statistic(np.concatenate([clips[i] for i in row])) for row in picks]
     # "nearest", because between a number and infinity (no time was named) there is nothing to interpolate.
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], method="nearest")
-    return Interval(float(statistic(np.concatenate(clips))), float(low), float(high), len(clips))
+    return _interval(statistic(np.concatenate(clips)), low, high, len(clips))
+
+
+def _interval(value: float, low: float, high: float, num_clips: int) -> Interval:
+    return Interval(round(float(value), 6), round(float(low), 6), round(float(high), 6), num_clips)

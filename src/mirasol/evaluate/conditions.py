@@ -51,8 +51,19 @@ class Condition:
         return self.name != "picture"
 
     @property
+    def key(self) -> str:
+        """Name in files: the condition's, with its noise."""
+        return self.name if self.noise_db is None else f"{self.name}_{self.noise_db:g}dB_seed{self.noise_seed}"
+
+    @property
     def label(self) -> str:
-        noise = "" if self.noise_db is None else f", white noise at {self.noise_db:g} dB (seed {self.noise_seed})"
+        """Name for people."""
+        return self.described([self.noise_seed])
+
+    def described(self, seeds: Sequence[int]) -> str:
+        """Return the name for people, of one run or of several noise seeds together."""
+        several = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        noise = "" if self.noise_db is None else f", white noise at {self.noise_db:g} dB ({several})"
         return CONDITIONS[self.name] + noise
 
     def apply(self, clip: Clip, row_id: str, sound_of: Clip | None = None) -> Clip:
@@ -86,6 +97,17 @@ class Condition:
         use_audio = self.use_audio and self.name != "swapped"
         clip = reader(row.media, use_video=self.use_video, use_audio=use_audio, **segment_of(row))
         return self.apply(clip, row.id, sound_of)
+
+
+def all_conditions(
+    names: Sequence[str], noise_db: Sequence[float] = (), noise_seeds: Sequence[int] = (0,)
+) -> tuple[Condition, ...]:
+    """Return every condition under every noise; without noise levels, the clean ones."""
+    if not (names and noise_seeds):
+        raise ValueError(f"Expected at least one condition and noise seed, found {names!r} and {noise_seeds!r}.")
+    clean = tuple(Condition(name) for name in names)
+    noisy = (Condition(name, db, seed) for db in noise_db for name in names for seed in noise_seeds)
+    return tuple(dict.fromkeys(noisy if noise_db else clean))
 
 
 def borrow_sound(lenders: Sequence[Row], reader: Callable[..., Clip] = read_clip) -> tuple[Row, Clip]:

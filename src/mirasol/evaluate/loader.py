@@ -66,14 +66,17 @@ class ShownClips(Dataset):
         try:
             lender, sound = self._borrow(index, first)
             if self.read is not None:
-                clip = self.read(row, first)
+                clip = shown = self.read(row, first)
+            elif others:  # from one decode of both tracks
+                clip = Condition().read(row, reader=partial(self.reader, crop=row.crop))
+                shown = first.apply(clip, row.id, sound)
             else:
-                clip = first.read(row, sound, partial(self.reader, crop=row.crop))
-            loaded.shown[first.name], loaded.warnings = self._show(clip, lender)
+                clip = shown = first.read(row, sound, partial(self.reader, crop=row.crop))
+            loaded.shown[first.key], loaded.warnings = self._show(shown, lender)
             for condition in others if clip.waveform is not None else ():
                 with contextlib.suppress(ValueError, OSError):  # such as sound without a picture, sound off
                     lender, sound = self._borrow(index, condition)
-                    loaded.shown[condition.name], _ = self._show(condition.apply(clip, row.id, sound), lender)
+                    loaded.shown[condition.key], _ = self._show(condition.apply(clip, row.id, sound), lender)
         except Exception as error:  # whatever one file does to a decoder, the other clips are still to be answered
             known = isinstance(error, ValueError | OSError)
             loaded.error = str(error) if known else f"{type(error).__name__}: {error}"

@@ -1,19 +1,25 @@
 """The folder of one evaluation: what it measures, every answer as soon as it is given, and the results at the end."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from mirasol.evaluate.batches import AnsweredClip
-from mirasol.evaluate.summary import Prediction, finite
+from mirasol.evaluate.results import PREDICTION, Metrics, Prediction
 from mirasol.files import write_whole
 from mirasol.tasks import Row
 
 ABOUT, PARTS, PREDICTIONS, METRICS = "run.json", "parts", "predictions.jsonl", "metrics.json"
+CLIP = TypeAdapter(AnsweredClip)
 NOT_COMPARED = ("checkpoint", "root")  # paths may change; what lies there is compared by its contents
 
 
@@ -56,11 +62,35 @@ class RunFolder:
                 "Choose another --output, or delete the folder."
             )
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other evaluations out of the folder; the lock of a killed process is gone with it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(folder)
+            raise ValueError(
+                f"Expected a folder of this evaluation alone at {self.folder}, found another one writing there. Wait "
+                "for it, or choose another --output."
+            ) from None
+        try:
+            yield
+        finally:
+            os.close(folder)
+
     def begin(self) -> None:
-        """Writes what is measured; called by one process before any answers."""
+        """Write what is measured, and drop lines that a kill broke and batches with a clip that could not be answered.
+
+        Called by one process before any answers: what could not be read then may have been repaired since.
+        """
         (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
         for file in (self.folder / PARTS).glob("*.jsonl"):
-            cut_broken_line(file)
+            lines = file.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith(b"\n") and not _has_errors(json.loads(line))]
+            if kept != lines:
+                write_whole(file, b"".join(kept).decode())
         if not (self.folder / ABOUT).is_file():
             write_whole(self.folder / ABOUT, json.dumps(self.about, indent=2) + "\n")
 
@@ -76,33 +106,23 @@ class RunFolder:
             for line in file.read_bytes().splitlines(keepends=True):
                 if line.endswith(b"\n"):
                     entry = json.loads(line)
-                    found[entry["batch"]] = [_clip(clip) for clip in entry["clips"]]
+                    found[entry["batch"]] = [CLIP.validate_python(clip) for clip in entry["clips"]]
         return found
 
-    def finish(self, metrics: Mapping[str, Any], predictions: Mapping[str, Sequence[Prediction]]) -> None:
-        """Writes the predictions (those of the first condition without its name), then the metrics."""
+    def finish(self, metrics: Metrics, predictions: Mapping[str, Sequence[Prediction]]) -> None:
+        """Write the predictions (those of the first condition without its name), then the metrics; drop the parts."""
         for place, (name, found) in enumerate(predictions.items()):
             file = PREDICTIONS if place == 0 else PREDICTIONS.replace(".", f"_{name}.", 1)
-            write_whole(self.folder / file, "".join(json.dumps(finite(p.as_dict())) + "\n" for p in found))
-        write_whole(self.folder / METRICS, json.dumps(finite(dict(metrics)), indent=2) + "\n")
+            lines = b"".join(PREDICTION.dump_json(p, exclude_none=True) + b"\n" for p in found)
+            write_whole(self.folder / file, lines.decode())
+        write_whole(self.folder / METRICS, metrics.as_json(indent=2) + "\n")
+        shutil.rmtree(self.folder / PARTS)
 
-    def clean(self) -> None:
-        """Removes the parts; they are in the results."""
-        for file in (self.folder / PARTS).glob("*.jsonl"):
-            file.unlink()
-        (self.folder / PARTS).rmdir()
-
-    def results(self) -> tuple[dict[str, Any], list[Prediction]]:
-        """Metrics and predictions of a finished run."""
-        lines = (self.folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
-        metrics = json.loads((self.folder / METRICS).read_text(encoding="utf-8"))
-        return metrics, [Prediction(**json.loads(line)) for line in lines]
-
-
-def cut_broken_line(file: Path) -> None:
-    """Removes what a kill left after the last whole line."""
-    if file.is_file() and (data := file.read_bytes()) and not data.endswith(b"\n"):
-        os.truncate(file, data.rfind(b"\n") + 1)
+    def results(self) -> tuple[Metrics, list[Prediction]]:
+        """Return metrics and predictions of a finished run."""
+        lines = (self.folder / PREDICTIONS).read_bytes().splitlines()
+        metrics = Metrics.model_validate_json((self.folder / METRICS).read_bytes())
+        return metrics, [PREDICTION.validate_json(line) for line in lines]
 
 
 def digest_of_weights(folder: Path) -> str:
@@ -122,6 +142,5 @@ def digest_of_rows(rows: Sequence[Row]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def _clip(entry: dict[str, Any]) -> AnsweredClip:
-    shown = {name: [Prediction(**fields) for fields in found] for name, found in entry["predictions"].items()}
-    return AnsweredClip(**entry | {"predictions": shown})
+def _has_errors(part: dict[str, Any]) -> bool:
+    return any(clip["error"] for clip in part["clips"])

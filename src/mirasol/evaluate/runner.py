@@ -1,10 +1,10 @@
 """`mirasol evaluate`: every clip of a split encoded once, all its questions answered, metrics with intervals over
 clips, and what is missing or cannot be read counted."""
 
+import contextlib
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,18 @@ from mirasol import DEFAULT_CHECKPOINT, __version__
 from mirasol.answer.answerer import Answerer
 from mirasol.evaluate.baselines import baselines
 from mirasol.evaluate.batches import AnsweredClip, Job, answer_batches
-from mirasol.evaluate.conditions import AUDIT, Condition
+from mirasol.evaluate.conditions import AUDIT, Condition, all_conditions
 from mirasol.evaluate.loader import Read
 from mirasol.evaluate.processes import Processes, started_processes
+from mirasol.evaluate.results import Clips, Evaluation, Metrics
 from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, digest_of_weights
-from mirasol.evaluate.summary import Prediction, audit, describe, finite, summarise
+from mirasol.evaluate.summary import compare, coverage, summarise
 from mirasol.files import GRID_ROOT
-from mirasol.tasks import Row, get_task
+from mirasol.results import SCHEMA_VERSION
+from mirasol.tasks import Absent, Row, get_task
 
 BATCH_SIZE = 8  # clips; rows of text are this times the questions of a clip
 SHOWN = 5  # clips named one by one in a warning
-
-
-@dataclass
-class Evaluation:
-    """Metrics of one checkpoint on one split under one condition, and every prediction they come from."""
-
-    metrics: dict[str, Any]
-    predictions: list[Prediction]
-    output: str | None = None
-    seconds: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The metrics, for JSON."""
-        return finite(self.metrics) | ({"output": self.output} if self.output else {})
-
-    def __str__(self) -> str:
-        return describe(self.metrics, self.seconds) + (f"\nwritten to {self.output}" if self.output else "")
 
 
 def evaluate(
@@ -49,9 +34,9 @@ def evaluate(
     task: str = "grid",
     root: str | Path = GRID_ROOT,
     split: str = "test",
-    condition: str = "both",
-    noise_db: float | None = None,
-    noise_seed: int = 0,
+    condition: str | Sequence[str] = "both",
+    noise_db: float | Sequence[float] | None = None,
+    noise_seeds: Sequence[int] = (0,),
     output: str | Path | None = None,
     batch_size: int = BATCH_SIZE,
     max_clips: int | None = None,
@@ -59,36 +44,41 @@ def evaluate(
     audit: bool = False,
     classes: str | Path | None = None,
     workers: int | None = None,
+    max_new_tokens: int | None = None,
 ) -> Evaluation | None:
-    """Measures a checkpoint; with `output`, predictions, metrics and a report are written there, and a run that was
-    stopped goes on where it was.
+    """Measure a checkpoint; with `output`, predictions and metrics are written there, and a stopped run is resumed.
 
-    Several processes that torchrun starts share the clips; the first one gives the result, the others None.
+    Several processes that torchrun starts share the clips; the first one returns the result, the others None.
 
     Args:
         checkpoint: Its folder; by default the shipped one.
         task: See `mirasol.tasks.TASKS`.
         root: The task's folder of annotations and clips.
         split: One, or several joined by "+" ("val+test").
-        condition: How clips are shown, see `CONDITIONS`.
-        noise_db: White noise over each whole clip at this signal-to-noise ratio.
-        noise_seed: Of that noise.
+        condition: How clips are shown, see `CONDITIONS`. Of several, the first is measured, and the others are
+            compared with it on the clips that have sound.
+        noise_db: White noise over each whole clip at this signal-to-noise ratio; several are measured one by one.
+        noise_seeds: Of that noise; the first is measured, all are pooled where conditions are compared.
         output: Folder of this run alone.
         batch_size: Clips at once.
         max_clips: Only the first ones.
         rank: Choose among the given options by likelihood instead of generating an answer.
-        audit: Also measure with sound off, swapped and silent.
+        audit: The same as the conditions both, picture, swapped and silent.
         classes: File of lines "number,name", for tasks whose published labels are numbers.
         workers: Processes that decode; by default one for each core.
+        max_new_tokens: Limit of an answer; by default what the context leaves.
     """
-    shown = Condition(condition, noise_db, noise_seed)
-    if audit and shown != Condition():
+    names = [condition] if isinstance(condition, str) else list(condition)
+    levels = [] if noise_db is None else list(np.atleast_1d(noise_db).tolist())
+    if audit and (names != ["both"] or levels):
         raise ValueError(
-            f"The audit shows clips in its own ways, found {shown.label} as well. Drop --audit or the rest."
+            f"The audit shows clips in its own ways, found {', '.join(names)}{' with noise' * bool(levels)} as well. "
+            "Drop --audit or the rest."
         )
+    conditions = all_conditions(AUDIT if audit else names, levels, list(noise_seeds))
     rows = load_rows(task, root, split, classes)[:max_clips]
     folder = DEFAULT_CHECKPOINT if checkpoint is None else Path(checkpoint)
-    about = {"checkpoint": str(checkpoint or "shipped"), "task": task, "split": split}
+    about = {"checkpoint": str(checkpoint or "shipped"), "split": split}
     with started_processes() as processes:
         if processes.count > 1 and output is None:
             raise ValueError(
@@ -96,25 +86,25 @@ def evaluate(
                 "folder. Name one, or start a single process."
             )
         return evaluate_rows(
-            Answerer.load(folder), rows, shown, task=task, root=root, batch_size=batch_size, output=output,
-            about=about, rank=rank, with_audit=audit, classes=classes, workers=workers, processes=processes,
-            checkpoint=folder,
+            Answerer.load(folder, max_new_tokens=max_new_tokens), rows, *conditions, task=task, root=root,
+            batch_size=batch_size, output=output, about=about, rank=rank, classes=classes, workers=workers,
+            processes=processes, checkpoint=folder,
         )  # fmt: skip
 
 
 def evaluate_rows(
-    answerer: Answerer, rows: Sequence[Row], condition: Condition, *, task: str = "grid",
-    root: str | Path | None = None, batch_size: int = BATCH_SIZE,
-    output: str | Path | None = None, about: dict[str, Any] | None = None,
-    rank: bool = False, with_audit: bool = False, classes: str | Path | None = None, workers: int | None = None,
-    read: Read | None = None, processes: Processes | None = None, checkpoint: Path | None = None,
-    progress: bool = True,
+    answerer: Answerer, rows: Sequence[Row], *conditions: Condition, task: str = "grid",
+    root: str | Path | None = None, batch_size: int = BATCH_SIZE, output: str | Path | None = None,
+    about: dict[str, Any] | None = None, rank: bool = False, classes: str | Path | None = None,
+    workers: int | None = None, read: Read | None = None, processes: Processes | None = None,
+    checkpoint: Path | None = None, progress: bool = True,
 ) -> Evaluation | None:  # fmt: skip
-    """The same with a loaded model and rows; `root` gives the train split's best constants for time questions.
+    """Measure loaded rows; `root` gives the train split's best constants for time questions.
 
     `read(row, condition)` may take decoded clips from elsewhere than the files; then no clip counts as missing.
     """
     start = time.perf_counter()
+    conditions = conditions or (Condition(),)
     missing = [row.id for row in rows if read is None and not row.media.is_file()]
     present = [row for row in rows if row.id not in set(missing)]
     if not present:
@@ -122,61 +112,77 @@ def evaluate_rows(
             f"Expected clips of task {task!r} below {root}, found none of {len(rows)}, such as "
             f"{rows[0].media if rows else 'nothing asked'}. Put them there, or point --root elsewhere."
         )
+    if rank:
+        check_options(present)
     processes = processes or Processes()
-    about = {"checkpoint": "a loaded model", "task": task, "split": "rows"} | (about or {})
-    conditions = (condition, *(Condition(name) for name in AUDIT[1:])) if with_audit else (condition,)
-    job = Job(present, task, conditions, batch_size, rank)
-    shown = {
-        "condition": condition.name,
-        "noise_db": condition.noise_db,
-        "noise_seed": condition.noise_seed if condition.noise_db is not None else None,
+    split = (about or {}).get("split", "rows")
+    shown: dict[str, Any] = {"checkpoint": "a loaded model", "task": task, "split": split} | (about or {})
+    shown |= {
+        "condition": conditions[0].name,
+        "noise_db": conditions[0].noise_db,
+        "noise_seed": None if conditions[0].noise_db is None else conditions[0].noise_seed,
         "answers": "ranked" if rank else "generated",
     }
-    train = train_rows(task, root, str(about.get("split", "")), classes)
+    train = train_rows(task, root, split, classes)
     get_task(task).check_requirements()
+    job = Job(present, task, conditions, batch_size, rank)
     folder = None
     if output is not None:
-        whole = {"audit": with_audit, "batch_size": batch_size, "mirasol": __version__, "root": str(root)}
+        whole = {"schema_version": SCHEMA_VERSION, "mirasol": __version__, "root": str(root), "batch_size": batch_size}
+        whole |= {"conditions": [condition.key for condition in conditions], "max_new_tokens": answerer.max_new_tokens}
         whole |= {"weights": checkpoint and digest_of_weights(checkpoint), "clips_asked": len(rows)}
         whole |= {"clips_there": len(present), "clips_and_questions": digest_of_rows(present)}
-        folder = RunFolder(output, {**about, **shown, **whole})
+        folder = RunFolder(output, shown | whole)
         if folder.is_finished:
-            return Evaluation(*folder.results(), str(output))
-    clips = answer_all(answerer, job, folder, processes, workers, read, progress)
-    if not processes.is_first:
-        return None
-    bad = {clip.id: clip.error for clip in clips if clip.error}
-    found = {c.name: [p for clip in clips for p in clip.predictions.get(c.name, ())] for c in conditions}
-    predictions = found[condition.name]
-    metrics = {
-        **about,
-        **shown,
-        "clips": {
-            "asked": len(rows),
-            "answered": len(present) - len(bad),
-            "with_sound": len({p.clip for p in predictions if p.sound_used}),
-            "with_warnings": sum(bool(clip.warnings) for clip in clips),
-            "missing": missing,
-            "unreadable": bad,
-        },
-        **summarise(predictions, rows, task, lost={*missing, *bad}, train=train),
-    }
-    metrics["baselines"] = baselines(get_task(task), rows, train)
-    if with_audit:
-        metrics["audit"] = audit(found, task)
-    warn(metrics["clips"], clips)
-    if folder is not None:
-        report(folder.folder, metrics, predictions, present, answerer.processor)
-        folder.finish(metrics, found)
-        folder.clean()
-    return Evaluation(metrics, predictions, None if output is None else str(output), time.perf_counter() - start)
+            metrics, predictions = folder.results()
+            return Evaluation(metrics=metrics, predictions=predictions, rows=present, output=str(output))
+    with folder.locked() if folder is not None and processes.is_first else contextlib.nullcontext():
+        clips = answer_all(answerer, job, folder, processes, workers, read, progress)
+        if not processes.is_first:
+            return None
+        found = {c: [p for clip in clips for p in clip.predictions.get(c.key, ())] for c in conditions}
+        predictions = found[conditions[0]]
+        bad = {clip.id: clip.error for clip in clips if clip.error}
+        metrics = Metrics(
+            **shown,
+            clips=Clips(
+                asked=len(rows),
+                answered=len(present) - len(bad),
+                with_sound=len({p.clip for p in predictions if p.sound_used}),
+                with_warnings=sum(bool(clip.warnings) for clip in clips),
+                missing=missing,
+                unreadable=bad,
+            ),
+            coverage=coverage(predictions, task, split),
+            comparisons=compare(found, task) if len(conditions) > 1 else [],
+            baselines=baselines(get_task(task), rows, train),
+            **summarise(predictions, rows, task, lost={*missing, *bad}, train=train),
+        )
+        if folder is not None:
+            folder.finish(metrics, {condition.key: entries for condition, entries in found.items()})
+    warn(metrics, clips)
+    return Evaluation(
+        metrics=metrics, predictions=predictions, rows=present, output=None if output is None else str(output),
+        seconds=time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def check_options(rows: Sequence[Row]) -> None:
+    """Refuse to rank where questions have no options, before anything is decoded."""
+    asked = [question for row in rows for question in row.questions]
+    if without := [question for question in asked if len(question.options) < 2]:
+        raise ValueError(
+            f"Ranking needs options to choose between, found none for {len(without)} of {len(asked)} questions, such "
+            f"as {without[0].text!r} ({without[0].id}). Leave --rank out to generate answers, or give a class list "
+            "with --classes FILE where the task takes one."
+        )
 
 
 def answer_all(
     answerer: Answerer, job: Job, folder: RunFolder | None, processes: Processes, workers: int | None,
     read: Read | None, progress: bool,
 ) -> list[AnsweredClip]:  # fmt: skip
-    """Every clip's answers in the order of the rows: those that the folder holds, and the others answered now.
+    """Return every clip's answers in the order of the rows: those that the folder holds, and the others answered now.
 
     Whole batches are shared out among the processes, so that every clip is answered beside the same others. The first
     process gives all answers, the others none: it clears the parts away, which they would look for in vain.
@@ -206,33 +212,28 @@ def answer_all(
     return [clip for batch in range(job.num_batches) for clip in done[batch]]
 
 
-def warn(counts: dict[str, Any], clips: Sequence[AnsweredClip]) -> None:
-    """Says what is missing, what could not be read, and what was left out of clips."""
-    for name, text in (("missing", "are missing"), ("unreadable", "could not be read and are left out")):
-        if counts[name]:
-            more = " ..." if len(counts[name]) > SHOWN else ""
-            listed = ", ".join(list(counts[name])[:SHOWN]) + more
-            warnings.warn(f"{len(counts[name])} of {counts['asked']} clips {text}: {listed}", stacklevel=3)
-    if counts["with_warnings"]:
+def warn(metrics: Metrics, clips: Sequence[AnsweredClip]) -> None:
+    """Warn of clips that are missing, that could not be read, and of which something was left out."""
+    counts = metrics.clips
+    reasons = list(counts.unreadable.values())
+    first_reason = f" ({reasons[0]})" if reasons else ""
+    for ids, text in (
+        (counts.missing, "are missing"),
+        (list(counts.unreadable), f"could not be read and are left out{first_reason}"),
+    ):
+        if ids:
+            listed = ", ".join(ids[:SHOWN]) + (" ..." if len(ids) > SHOWN else "")
+            warnings.warn(f"{len(ids)} of {counts.asked} clips {text}: {listed}", stacklevel=3)
+    if counts.with_warnings:
         first = next(clip for clip in clips if clip.warnings)
-        warnings.warn(f"{counts['with_warnings']} clips gave warnings; {first.id}: {first.warnings[0]}", stacklevel=3)
-
-
-def report(folder: Path, metrics: dict[str, Any], predictions: Sequence[Prediction], rows, processor) -> None:
-    """Writes report.html into the folder, or says why not; the numbers are written before."""
-    try:
-        from mirasol.report.run import write_report  # needs Pillow, an extra
-    except ValueError as error:
-        warnings.warn(f"No report is written: {error}", stacklevel=3)
-        return
-    write_report(folder, metrics, predictions, rows, processor)
+        warnings.warn(f"{counts.with_warnings} clips gave warnings; {first.id}: {first.warnings[0]}", stacklevel=3)
 
 
 def score(
     model, processor, rows: Sequence[Row], *, task: str = "grid", conditions: Sequence[str] = ("both",),
     read: Read | None = None, batch_size: int = BATCH_SIZE,
 ) -> dict[str, float]:  # fmt: skip
-    """Flat metrics for validation in training: `slots_both`, `letter_both`, ..., one set per condition.
+    """Return flat metrics for validation in training: `slots_both`, `letter_both`, ..., one set per condition.
 
     And `mean_slots`, or what the task's own main metric is: its mean over the conditions.
 
@@ -243,10 +244,11 @@ def score(
     model.eval()
     scored, asked = get_task(task), {question.id: question for row in rows for question in row.questions}
     flat: dict[str, float] = {}
+    answerer = Answerer(model, processor, max_new_tokens=longest_answer(processor, rows))
     try:
         for name in conditions:
             job = Job(rows, task, (Condition(name),), batch_size)
-            answered = answer_batches(Answerer(model, processor), job, range(job.num_batches), workers=0, read=read)
+            answered = answer_batches(answerer, job, range(job.num_batches), workers=0, read=read)
             clips = [clip for _, batch in answered for clip in batch]
             found = [p for clip in clips for p in clip.predictions.get(name, ())]
             scores = scored.score([asked[p.question_id] for p in found], [p.generated for p in found])
@@ -262,20 +264,26 @@ def score(
     return flat | ({f"mean_{scored.headline}": float(np.mean(values))} if values else {})
 
 
+def longest_answer(processor, rows: Sequence[Row]) -> int:
+    """Return twice the tokens of the longest right answer and some: what is longer still is wrong, and takes time."""
+    answers = list({question.answer for row in rows for question in row.questions}) or [""]
+    return 8 + 2 * max(map(len, processor.tokenizer(answers, add_special_tokens=False)["input_ids"]))
+
+
 def load_rows(task: str, root: str | Path, split: str, classes: str | Path | None = None) -> list[Row]:
-    """Rows of one split, or of several joined by "+"; `classes` is the task's class list, where it takes one."""
+    """Return the rows of one split, or of several joined by "+"; `classes` is the task's class list, if any."""
     source = get_task(task, classes)
     return [row for part in split.split("+") for row in source.load(root, part)]
 
 
 def train_rows(task: str, root: str | Path | None, split: str = "", classes: str | Path | None = None) -> list[Row]:
-    """Rows of the train split, from which constant answers are chosen; none where the data has no such split, or
-    where it is what is measured."""
+    """Return the rows of the train split, from which constant answers are chosen.
+
+    There are none where the data has no such split, or where it is what is measured; a broken one is an error.
+    """
     if root is None or "train" in split.split("+") or Path(root).is_file():
         return []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # missing clips of the train split are not asked for
-            return load_rows(task, root, "train", classes)
-    except (ValueError, OSError):
-        return []
+    with contextlib.suppress(Absent), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # missing clips of the train split are not asked for
+        return load_rows(task, root, "train", classes)
+    return []

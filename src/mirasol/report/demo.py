@@ -1,42 +1,30 @@
 """`mirasol demo`: measures a checkpoint on GRID clips it never saw and tells the result on one page."""
 
-import html
 import os
-import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from einops import rearrange
 
-from mirasol import DEFAULT_CHECKPOINT, __version__
+from mirasol import DEFAULT_CHECKPOINT
 from mirasol.answer.answerer import Answerer
 from mirasol.answer.attribution import METHODS
 from mirasol.evaluate.attribution import RestsOnShare, measure_rests_on
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import CONDITIONS, Condition, swap_partners
-from mirasol.evaluate.runner import Evaluation, evaluate_rows, train_rows
-from mirasol.evaluate.summary import Prediction
+from mirasol.evaluate.results import Clips, Evaluation, Follows, Prediction
+from mirasol.evaluate.runner import evaluate_rows, train_rows
 from mirasol.files import GRID_ROOT, REPORT, write_whole
-from mirasol.report.labelled_sets import measure_sets, sets_html
-from mirasol.report.page import (
-    AccuracyRow,
-    Answered,
-    Story,
-    accuracy_table,
-    facts_html,
-    percent,
-    render,
-    story_html,
-    swapped_bars,
-    times_table,
-)
+from mirasol.report.labelled_sets import SetResult, measure_sets
+from mirasol.report.page import Answered, Story, percent, render
+from mirasol.report.run import clip_warnings
+from mirasol.results import Document
 from mirasol.tasks import Row, get_task, grid
 
 NUM_STORIES = 5
@@ -45,35 +33,24 @@ HIDDEN_KINDS = ("when_command", "when_color", "when_preposition", "when_adverb")
 NUM_RESTS_ON_CLIPS = 24  # leaving out every chunk in turn encodes a clip as often as it has chunks
 
 
-@dataclass
-class Demo:
+class Demo(Document):
     """Where the report is and what it says."""
 
     report: str
-    accuracy: dict[str, dict[str, Any]]
-    follows: dict[str, Any]
-    sets: dict[str, dict[str, Any]]
-    rests_on: list[dict[str, Any]]
+    accuracy: dict[str, Interval]
+    follows: Follows
+    sets: dict[str, SetResult]
+    rests_on: list[RestsOnShare]
     seconds: float
-    try_next: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same, for JSON."""
-        return dict(vars(self))
+    try_next: list[str] = []
 
     def __str__(self) -> str:
-        lines = [measured(CONDITIONS[name], "word slots", entry) for name, entry in self.accuracy.items()]
-        sound, picture = (100 * self.follows["slots"][part]["value"] for part in ("sound", "picture"))
+        lines = [f"  {CONDITIONS[name]:21s} {right} of word slots right" for name, right in self.accuracy.items()]
+        sound, picture = (100 * part.value for part in (self.follows.sound, self.follows.picture))
         lines += [f"  {'swapped sound':21s} {sound:5.1f} % follow the sound, {picture:.1f} % the picture"]
-        lines += [measured(name, "clips", entry) for name, entry in self.sets.items()] + [""]
+        lines += [f"  {name:21s} {entry.right} of clips right" for name, entry in self.sets.items()] + [""]
         lines += [f"report: {self.report}  ({self.seconds:.0f} s)", "", "try next:"]
         return "\n".join(lines + [f"  {command}" for command in self.try_next])
-
-
-def measured(name: str, what: str, entry: dict[str, Any]) -> str:
-    """A line of the summary."""
-    value, low, high = (100 * entry[key] for key in ("value", "low", "high"))
-    return f"  {name:21s} {value:5.1f} % of {what} right [{low:.1f}, {high:.1f}]"
 
 
 def demo(
@@ -96,12 +73,14 @@ def demo(
     stories = [
         tell(answerer, row, rows, runs, method) for row in choose_stories(rows, runs["both"].predictions, NUM_STORIES)
     ]
-    accuracy = {name: runs[name].metrics["intervals_95"]["slots"] for name in ("both", "sound", "picture")}
+    accuracy = {name: runs[name].metrics.intervals_95["slots"] for name in ("both", "sound", "picture")}
     path = Path(output).resolve()
-    follows, shares = runs["swapped"].metrics["follows"], [share.as_dict() for share in rests_on]
+    follows = runs["swapped"].metrics.follows["slots"]
     seconds, commands = round(time.perf_counter() - start, 1), next_commands(root, rows, checkpoint)
-    result = Demo(str(path), accuracy, follows, sets, shares, seconds, commands)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    result = Demo(
+        report=str(path), accuracy=accuracy, follows=follows, sets=sets, rests_on=rests_on, seconds=seconds,
+        try_next=commands,
+    )  # fmt: skip
     chance = chance_levels(train_rows("grid", root) or rows)  # type: ignore[arg-type]
     write_whole(path, page(answerer.model, runs, stories, rests_on, method, result, chance, checkpoint))
     return result
@@ -173,19 +152,23 @@ def chance_levels(rows: Sequence[grid.GridRow]) -> dict[str, float]:
     return {slot: 1 / len({row.words[i] for row in rows}) for i, slot in enumerate(grid.SLOTS)}
 
 
+@dataclass(frozen=True)
+class AccuracyRow:
+    """One condition's line in the table: the mean with its interval and the share right of each kind."""
+
+    label: str
+    mean: Interval
+    kinds: dict[str, Any]
+
+
 def accuracy_rows(runs: dict[str, Evaluation]) -> list[AccuracyRow]:
-    """The table's lines: one for each way of showing the clips as they are."""
-    lines = []
-    for name in ("both", "sound", "picture"):
-        scores, intervals = runs[name].metrics["scores"], runs[name].metrics["intervals_95"]
-        kinds = {kind: scores.get(kind) for kind in (*grid.SLOTS, "sentence", "said_at")}
-        lines.append(AccuracyRow(CONDITIONS[name], to_interval(intervals["slots"]), kinds))
-    return lines
-
-
-def to_interval(entry: dict[str, Any]) -> Interval:
-    value, low, high = (np.nan if entry[key] is None else entry[key] for key in ("value", "low", "high"))
-    return Interval(value, low, high, entry["clips"])
+    """Return the table's lines: one for each way of showing the clips as they are."""
+    metrics = {name: runs[name].metrics for name in ("both", "sound", "picture")}
+    kinds = (*grid.SLOTS, "sentence", "said_at")
+    return [
+        AccuracyRow(CONDITIONS[name], found.intervals_95["slots"], {kind: found.scores.get(kind) for kind in kinds})
+        for name, found in metrics.items()
+    ]
 
 
 def next_commands(root: Path, rows: Sequence[Row], checkpoint: str | Path | None) -> list[str]:
@@ -213,53 +196,48 @@ def page(
     checkpoint: str | Path | None,
 ) -> str:
     """The report as HTML."""
-    both, follows = runs["both"].metrics, runs["swapped"].metrics["follows"]
-    accuracy, clips = to_interval(both["intervals_95"]["slots"]), both["clips"]
-    parameters = f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f}"
-    kinds = {"all word slots": "slots", **{kind: kind for kind in grid.SLOTS if kind in follows}}
+    both, follows = runs["both"].metrics, runs["swapped"].metrics.follows
+    accuracy, parameters = both.intervals_95["slots"], f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}"
+    names = {"all word slots": "slots", **{kind: kind for kind in grid.SLOTS if kind in follows}}
     parts = ("sound", "picture", "neither")
-    facts = {
-        "words right, picture + sound": f"{percent(accuracy.value, 1)} %",
-        "parameters": f"{parameters} M",
-        "unseen clips of 3 seconds": f"{clips['answered']}",
-        "answers": f"{sum(len(run.predictions) for run in runs.values()):,}",
-        f"on {os.cpu_count()} CPU cores": f"{result.seconds:.0f} s",
-    }
     return render(
+        "demo.html",
         parameters=parameters,
-        num_clips=str(clips["answered"]),
-        warnings="".join(
-            f'<div class="panel warning">{text}</div>' for text in page_warnings(accuracy, chance, clips)
-        ),
-        facts=facts_html(facts),
-        accuracy=accuracy_table(accuracy_rows(runs), chance),
-        times=times_table({slot: both["scores"][f"when_{slot}"] for slot in grid.SLOTS}),
-        **{f"follows_{part}": percent(follows["slots"][part]["value"]) for part in parts},
-        swapped=swapped_bars({k: {part: follows[v][part]["value"] for part in parts} for k, v in kinds.items()}),
-        sets=sets_html(result.sets),
+        num_clips=both.clips.answered,
+        warnings=list(page_warnings(accuracy, chance, both.clips)),
+        facts={
+            "words right, picture + sound": f"{percent(accuracy.value, 1)} %",
+            "parameters": f"{parameters} M",
+            "unseen clips of 3 seconds": str(both.clips.answered),
+            "answers": f"{sum(len(run.predictions) for run in runs.values()):,}",
+            f"on {os.cpu_count()} CPU cores": f"{result.seconds:.0f} s",
+        },
+        accuracy=accuracy_rows(runs),
+        kinds=[*grid.SLOTS, "sentence", "said_at"],
+        chance=chance,
+        mean_chance=float(np.mean(list(chance.values()))),
+        times={slot: both.scores[f"when_{slot}"] for slot in grid.SLOTS},
+        follows=result.follows,
+        swapped={
+            name: {part: getattr(follows[kind], part).value for part in parts} for name, kind in names.items()
+        },
+        sets=result.sets,
         weights_are=METHODS[method],
         rests_on=rests_on_text(rests_on),
-        clips="".join(story_html(story) for story in stories),
-        commands="\n".join(html.escape(command) for command in result.try_next),
-        checkpoint=html.escape(str(checkpoint or f"{DEFAULT_CHECKPOINT.name}, shipped with mirasol")),
-        date=time.strftime("%Y-%m-%d"),
-        software=f"mirasol {__version__}, Python {platform.python_version()}, PyTorch {torch.__version__}",
+        stories=stories,
+        commands=result.try_next,
+        checkpoint=str(checkpoint or f"{DEFAULT_CHECKPOINT.name}, shipped with mirasol"),
     )
 
 
-def page_warnings(accuracy: Interval, chance: dict[str, float], clips: dict[str, Any]) -> list[str]:
-    """What a reader must know before the numbers."""
-    found = []
+def page_warnings(accuracy: Interval, chance: dict[str, float], clips: Clips) -> Iterator[str]:
+    """Give what a reader must know before the numbers."""
     if not accuracy.low > float(np.mean(list(chance.values()))):
-        found.append(
-            "<b>This checkpoint answers no better than chance.</b> It is untrained, or was trained on something else: "
-            "the page only shows that every part runs."
+        yield (
+            "This checkpoint answers no better than chance. It is untrained, or was trained on something else: the "
+            "page only shows that every part runs."
         )
-    if clips["unreadable"]:
-        found.append(
-            f"{len(clips['unreadable'])} clips could not be read: {html.escape(', '.join(clips['unreadable']))}"
-        )
-    return found
+    yield from clip_warnings(clips)
 
 
 def rests_on_text(shares: Sequence[RestsOnShare]) -> str:

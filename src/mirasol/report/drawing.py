@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from markupsafe import Markup
 
 from mirasol.evaluate.bootstrap import Interval
 
@@ -22,10 +23,10 @@ INFERNO = np.array(
 )
 
 
-def svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
+def svg(width: float, height: float, label: str, parts: Sequence[str]) -> Markup:
     """The parts as one drawing, with a label for those who cannot see it."""
     label = html.escape(label, quote=True)
-    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return Markup(f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>')
 
 
 def rect(x: float, y: float, width: float, height: float, style: str, inner: str = "") -> str:

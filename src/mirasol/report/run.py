@@ -1,196 +1,142 @@
-"""The report of one evaluation: scores with their intervals beside baselines and the paper's numbers, the audit of the
-sound, and wrong answers with frames or sound, on one page that needs nothing else."""
+"""The report of one evaluation: scores with their intervals beside baselines and the paper's numbers, conditions
+beside each other, and wrong answers with frames or sound, on one page that needs nothing else."""
 
-import html
-import platform
-import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
-from mirasol import __version__
 from mirasol.evaluate.bootstrap import Interval
-from mirasol.evaluate.conditions import Condition
-from mirasol.evaluate.summary import AUDIT_NAMES, Prediction
+from mirasol.evaluate.results import Clips, Evaluation, Metrics, Prediction
+from mirasol.features import MirasolFeatureExtractor
 from mirasol.files import REPORT, write_whole
-from mirasol.media import Clip
-from mirasol.report.drawing import image_uri, interval_plot, spectrogram_uri
-from mirasol.report.page import facts_html, percent, render, shorten, table
+from mirasol.media import Clip, MediaInfo, read_clip
 from mirasol.tasks import Row, get_task, segment_of
 
 NUM_FAILS = 12
 NUM_PICTURES = 3  # of each clip with a wrong answer
 PICTURE_SIZE = (160, 120)
-BASELINES = {
-    "majority": "most common answer",
-    "majority_by_kind": "most common of each kind",
-    "majority_by_question": "most common of each question",
-    "ceiling": "answers known from train",
-    "chance": "guessing among the options",
-}
-
-
-def write_report(
-    folder: Path, metrics: Mapping[str, Any], predictions: Sequence[Prediction], rows: Sequence[Row], processor
-) -> Path:
-    """The path of report.html, written from the metrics and from the clips of some wrong answers."""
-    task = get_task(metrics["task"])
-    info, clips = task.info, metrics["clips"]
-    main = metrics["scores"].get(task.headline)
-    shown = Condition(metrics["condition"], metrics["noise_db"], metrics["noise_seed"] or 0).label
-    fails = choose_fails([prediction for prediction in predictions if prediction.kind not in task.time_kinds])
-    wrong = sum(not prediction.right for prediction in predictions)
-    facts = {
-        task.headline.replace("_", " "): f"{percent(main, 1)} %",
-        "with missing clips counted as wrong": f"{percent(metrics['scores_missing_wrong'].get(task.headline), 1)} %",
-        "clips answered": f"{clips['answered']:,} of {clips['asked']:,}",
-        "of them with sound": f"{clips['with_sound']:,}",
-        "questions answered": f"{len(predictions):,}",
-    }
-    name = info.title if info is not None else metrics["task"]
-    path = folder / REPORT
-    page = render(
-        "run.html",
-        title=html.escape(f"{name}: {metrics['split']}"),
-        lead=html.escape(f"Shown as {shown}; answers {HOW[metrics['answers']]}."),
-        warnings="".join(f'<div class="panel warning">{text}</div>' for text in page_warnings(clips)),
-        facts=facts_html(facts),
-        scores_note="Ranges are 95 % bootstrap intervals over clips. Baselines are measured on all questions, missing "
-        "clips included.",
-        scores=score_table(metrics, task.headline),
-        paper=paper_html(info),
-        times=times_html(metrics["scores"]),
-        ranking=ranking_html(metrics.get("ranking", {}), metrics.get("class_ranking", {})),
-        audit=audit_html(metrics.get("audit", {})),
-        fails_note=f"{len(fails)} of {wrong:,}, those the model was surest of, from every kind of question in turn.",
-        fails="".join(fail_html(fail, shown) for fail, shown in with_strips(fails, rows, processor)),
-        about=about_html(info),
-        checkpoint=html.escape(str(metrics["checkpoint"])),
-        date=time.strftime("%Y-%m-%d"),
-        software=f"mirasol {__version__}, Python {platform.python_version()}, PyTorch {torch.__version__}",
-    )
-    write_whole(path, page)
-    return path
-
-
+MAX_COLUMNS = 2048  # of a spectrogram
 HOW = {
     "generated": "written by the model, right only if equal to the reference",
     "ranked": "the likeliest of the given options by the sum of its tokens' log-probabilities",
 }
 
 
-def page_warnings(clips: Mapping[str, Any]) -> Iterator[str]:
-    """What a reader must know before the numbers."""
-    for name, text in (("missing", "are missing"), ("unreadable", "could not be read")):
-        if clips[name]:
-            listed = html.escape(", ".join(list(clips[name])[:8]) + (" …" if len(clips[name]) > 8 else ""))
-            yield f"{len(clips[name]):,} of {clips['asked']:,} clips {text}: {listed}"
-    if clips["with_warnings"]:
-        yield f"{clips['with_warnings']:,} clips gave warnings; <code>mirasol ask</code> shows those of a clip."
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score with its interval, the best baseline to compare it with, and the same score of each baseline."""
+
+    name: str
+    interval: Interval
+    missing_wrong: float | None
+    floor: float | None
+    baselines: list[float | None]
 
 
-def score_table(metrics: Mapping[str, Any], metric: str) -> str:
-    """Every score of the task, the main one first, with its interval and the same score of each baseline."""
-    scores, beside = metrics["scores"], metrics["baselines"]
-    names = [key for key, value in scores.items() if isinstance(value, float)]
-    names.sort(key=lambda key: key != metric)
-    missing = metrics["clips"]["answered"] < metrics["clips"]["asked"]
-    head = ["<th>score</th>", "<th>measured</th>", '<th class="plot">0 to 100 %, dashed: best baseline</th>']
-    head += ["<th>missing as wrong</th>"] * missing + [f"<th>{BASELINES[name]}</th>" for name in beside]
-    lines = []
-    for name in names:
-        others = [beside[key].get(name) for key in beside]
-        interval = interval_of(metrics["intervals_95"], name, metric, scores[name])
-        floors = [v for key, v in zip(beside, others, strict=True) if v is not None and key != "ceiling"]
-        plot = interval_plot(interval, max(floors)) if floors and not np.isnan(interval.value) else ""
-        between = "" if np.isnan(interval.low) else f"{percent(interval.low, 1)} to {percent(interval.high, 1)}"
-        cells = [f"<td>{html.escape(name)}</td>"]
-        cells += [f'<td class="main">{percent(scores[name], 1)} %<span class="ci">{between}</span></td>']
-        cells += [f'<td class="plot">{plot}</td>']
-        cells += [f"<td>{percent(metrics['scores_missing_wrong'].get(name), 1)}</td>"] * missing
-        lines.append(("", [*cells, *(f"<td>{percent(value, 1)}</td>" for value in others)]))
-    return table(head, lines)
+@dataclass(frozen=True)
+class Shown:
+    """A picture of a clip as a data URI; `sound`: of its spectrogram."""
+
+    data: str
+    sound: bool = False
 
 
-def interval_of(intervals: Mapping[str, Any], name: str, metric: str, value: float) -> Interval:
-    """The interval of a score: that of its kind of question, where it is a plain share of right answers."""
-    kind = name.removeprefix(f"{metric}_") if name != metric else next(iter(intervals), "")
-    entry = intervals.get(kind, {})
-    if entry.get("value") is None or abs(entry["value"] - value) > 1e-6:  # a score of another kind, such as WUPS
-        return Interval(value, np.nan, np.nan, 0)
-    return Interval(value, entry["low"], entry["high"], entry["clips"])
-
-
-def paper_html(info) -> str:
-    """The paper's numbers on this benchmark."""
-    if info is None or not info.paper:
-        return ""
-    rows = [("", [f"<td>{html.escape(number.setting)}</td>", f"<td>{number.percent} %</td>",
-                  f"<td>{'published' if number.is_certain else 'recalled, not confirmed'}</td>"])
-            for number in info.paper]  # fmt: skip
-    head = ["<th>Mirasol3B, the paper's model of 3 billion parameters</th>", "<th>test</th>", "<th></th>"]
-    return f'<div class="panel scroll">{table(head, rows)}</div>'
-
-
-def times_html(scores: Mapping[str, Any]) -> str:
-    """Scores that are groups of numbers, such as errors in seconds."""
-    groups = {name: value for name, value in scores.items() if isinstance(value, dict)}
-    if not groups:
-        return ""
-    names = list(dict.fromkeys(key for value in groups.values() for key in value))
-    rows = [("", [f"<td>{html.escape(group)}</td>", *(f"<td>{value.get(name, np.nan):.3f}</td>" for name in names)])
-            for group, value in groups.items()]  # fmt: skip
-    head = ["<th></th>", *(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in names)]
-    return f'<div class="panel scroll">{table(head, rows)}</div>'
-
-
-def ranking_html(ranking: Mapping[str, Any], classes: Mapping[str, float]) -> str:
-    """Top-1 and top-5 by both ways of comparing options, and the metrics of ranked classes."""
-    if not ranking:
-        return ""
-    names = {"sum": "sum of token log-probabilities", "per_token": "mean over tokens"}
-    rows = [("", [f"<td>{names[way]}</td>", *(cell(tops[top]) for top in ("top_1", "top_5"))])
-            for way, tops in ranking.items()]  # fmt: skip
-    head = ["<th>options compared by</th>", "<th>top-1</th>", "<th>top-5</th>"]
-    listed = ", ".join(f"{name} {'–' if value is None else f'{value:.3f}'}" for name, value in classes.items())
-    note = f"<p>Ranked classes, by the sum: {listed}.</p>" if classes else ""
-    return f'<h2>Ranked options</h2><div class="panel scroll">{table(head, rows)}</div>{note}'
-
-
-def audit_html(audit: Mapping[str, Any]) -> str:
-    """Sound on, off, swapped, silent: right answers, and the paired difference to sound on."""
-    if not audit:
-        return ""
-    rows = []
-    for name, entry in audit.items():
-        minus = entry["minus_on"]
-        change = "–" if name == "both" or minus["value"] is None else f"{100 * minus['value']:+.1f} points" + (
-            f'<span class="ci">{100 * minus["low"]:+.1f} to {100 * minus["high"]:+.1f}</span>')  # fmt: skip
-        cells = [f"<td>{AUDIT_NAMES[name]}</td>", cell(entry["right"]), f"<td>{change}</td>"]
-        rows.append(("", [*cells, f"<td>{entry['questions']:,}</td>"]))
-    head = ["<th>audit: what the model hears</th>", "<th>right</th>", "<th>against sound on</th>"]
-    note = (
-        "On clips that have sound. The difference is taken on the same questions, clip by clip. Where the sound of "
-        "another clip has the same answer, the question is left out, because it could not tell which was followed."
+def write_report(evaluation: Evaluation) -> Path | None:
+    """Return the path of report.html in the evaluation's folder; warn and write none where Pillow is not installed."""
+    try:
+        from mirasol.report.page import render  # needs Pillow, an extra
+    except ValueError as error:
+        warnings.warn(f"No report is written: {error}", stacklevel=2)
+        return None
+    metrics, predictions = evaluation.metrics, evaluation.predictions
+    task, clips = get_task(metrics.task), metrics.clips
+    main, all_asked = (scores.get(task.headline) for scores in (metrics.scores, metrics.scores_missing_wrong))
+    matched = [prediction for prediction in predictions if prediction.kind not in task.time_kinds]
+    facts = {
+        task.headline.replace("_", " "): f"{in_percent(main)} %",
+        "with missing clips counted as wrong": f"{in_percent(all_asked)} %",
+        "clips answered": f"{clips.answered:,} of {clips.asked:,}",
+        "of them with sound": f"{clips.with_sound:,}",
+        "questions answered": f"{len(predictions):,}",
+    }
+    page = render(
+        "run.html",
+        title=f"{metrics.task if task.info is None else task.info.title}: {metrics.split}",
+        metrics=metrics,
+        info=task.info,
+        main=main,
+        how=HOW[metrics.answers],
+        checkpoint=metrics.checkpoint,
+        warnings=list(page_warnings(metrics)),
+        facts=facts,
+        some_missing=clips.answered < clips.asked,
+        scores=score_rows(metrics, task.headline),
+        times={name: value for name, value in metrics.scores.items() if isinstance(value, dict)},
+        num_wrong=sum(not prediction.right for prediction in predictions),
+        fails=list(with_pictures(choose_fails(matched), evaluation.rows)),
     )
-    page = table([*head, "<th>questions</th>"], rows)
-    return f'<h2>Does the sound matter?</h2><p>{note}</p><div class="panel scroll">{page}</div>'
+    path = Path(evaluation.output or ".") / REPORT
+    write_whole(path, page)
+    return path
 
 
-def cell(entry: Mapping[str, Any]) -> str:
-    """A share with its interval as a cell of a table."""
-    if entry["value"] is None:
-        return "<td>–</td>"
-    between = f'<span class="ci">{percent(entry["low"], 1)} to {percent(entry["high"], 1)}</span>'
-    return f'<td class="main">{percent(entry["value"], 1)} %{between}</td>'
+def in_percent(value: Any) -> str:
+    """Return a score in percent, a dash where the task gave none."""
+    return f"{100 * value:.1f}" if isinstance(value, float) else "–"
+
+
+def clip_warnings(clips: Clips) -> Iterator[str]:
+    """Give a sentence for each reason why clips are not in the numbers."""
+    for names, text in ((clips.missing, "are missing"), (list(clips.unreadable), "could not be read")):
+        if names:
+            listed = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+            yield f"{len(names):,} of {clips.asked:,} clips {text}: {listed}"
+
+
+def page_warnings(metrics: Metrics) -> Iterator[str]:
+    """Give what a reader must know before the numbers."""
+    if metrics.coverage is not None and metrics.coverage.measured < metrics.coverage.published:
+        yield f"These are scores of {metrics.coverage}: not comparable with results on the whole split."
+    yield from clip_warnings(metrics.clips)
+    if metrics.clips.with_warnings:
+        yield f"{metrics.clips.with_warnings:,} clips gave warnings; `mirasol ask` shows those of a clip."
+    if metrics.cut_answers:
+        yield f"{metrics.cut_answers:,} answers reached the limit of tokens before the model had closed them."
+
+
+def score_rows(metrics: Metrics, headline: str) -> list[ScoreRow]:
+    """Return every score of the task, the headline first."""
+    names = [name for name, value in metrics.scores.items() if isinstance(value, float)]
+    rows = []
+    for name in sorted(names, key=lambda name: name != headline):
+        others = {key: _number(scores.get(name)) for key, scores in metrics.baselines.items()}
+        floors = [value for key, value in others.items() if value is not None and key != "ceiling"]
+        interval = interval_of(metrics.intervals_95, name, headline, metrics.scores[name])  # type: ignore[arg-type]
+        missing_wrong = _number(metrics.scores_missing_wrong.get(name))
+        rows.append(ScoreRow(name, interval, missing_wrong, max(floors, default=None), list(others.values())))
+    return rows
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, float) else None
+
+
+def interval_of(intervals: Mapping[str, Interval], name: str, headline: str, value: float) -> Interval:
+    """Return the interval of a score: that of its kind of question, where it is a plain share of right answers."""
+    kind = name.removeprefix(f"{headline}_") if name != headline else next(iter(intervals), "")
+    entry = intervals.get(kind)
+    if entry is None or not abs(entry.value - value) <= 1e-6:  # a score of another kind, such as WUPS
+        return Interval(value, np.nan, np.nan, 0)
+    return entry
 
 
 def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> list[Prediction]:
-    """Wrong answers to look at: the surest of each kind of question in turn, each clip once."""
+    """Return wrong answers to look at: the surest of each kind of question in turn, each clip once."""
     by_kind: dict[str, list[Prediction]] = {}
     for prediction in sorted(predictions, key=lambda p: -p.confidence):
         if not prediction.right:
@@ -206,59 +152,40 @@ def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> l
     return list(chosen.values())[:count]
 
 
-def with_strips(fails: Sequence[Prediction], rows: Sequence[Row], processor) -> Iterator[tuple[Prediction, str]]:
-    """Each wrong answer with what there is of its clip: some frames, or where there is no picture, its sound in
-    colours."""
+def with_pictures(fails: Sequence[Prediction], rows: Sequence[Row]) -> Iterator[tuple[Prediction, list[Shown]]]:
+    """Give each wrong answer with frames of its clip, or with its spectrogram; with nothing if it is unreadable."""
     places = {row.id: row for row in rows}
+
+    def select(info: MediaInfo) -> np.ndarray:
+        return (np.arange(NUM_PICTURES) + 0.5) / NUM_PICTURES * info.duration_seconds
+
     for fail in fails:
         row = places[fail.clip]
         try:
-            shown = strip(processor.read_clip(row.media, do_resize=False, warn=False, **segment_of(row)), processor)
+            yield fail, pictures(read_clip(row.media, select=select, warn=False, **segment_of(row)))
         except (ValueError, OSError):
-            shown = "<div class=none>cannot be read</div>"
-        yield fail, shown
+            yield fail, []
 
 
-def strip(clip: Clip, processor) -> str:
-    """Frames side by side, or the log-mel of a clip without any."""
+def pictures(clip: Clip) -> list[Shown]:
+    """Return frames side by side, or the log-mel of a clip without any."""
+    from mirasol.report.drawing import image_uri, spectrogram_uri
+
     if clip.frames is not None:
-        shown = [clip.frames[int((place + 0.5) * len(clip.frames) / NUM_PICTURES)] for place in range(NUM_PICTURES)]
-        return "".join(f'<img src="{image_uri(fit(picture), PICTURE_SIZE)}" alt="">' for picture in shown)
-    inputs = processor.chunk_clip(clip)  # as many columns as the model hears, however long the sound is
-    heard = inputs["audio_chunk_mask"]
-    mel = inputs["input_features"][heard].flatten(0, 1).numpy()
-    share = min(clip.duration / float(inputs["chunk_times"][heard].max()), 1.0)  # the last chunk is filled up
-    mel = mel[: max(round(share * len(mel)), 1)]
-    return f'<img class="sound" src="{spectrogram_uri(mel)}" alt="spectrogram">'
+        return [Shown(image_uri(fit(frame), PICTURE_SIZE)) for frame in clip.frames]
+    mel = MirasolFeatureExtractor()(clip.waveform, sampling_rate=clip.sampling_rate)["input_features"][0]
+    return [Shown(spectrogram_uri(fewer_columns(np.asarray(mel))), sound=True)]
 
 
-def fail_html(fail: Prediction, shown: str) -> str:
-    """One wrong answer."""
-    ranked = f"<small>then: {shorten(', '.join(fail.ranked[1:]))}</small>" if fail.ranked else ""
-    return (
-        f'<div class="fail"><div class="strip">{shown}</div>'
-        f'{shorten(fail.question, 200)}<br><span class="mark no">✗</span><span class="answer">'
-        f'{shorten(fail.generated)}</span> <span class="was">true: {html.escape(fail.answer)}</span>'
-        f"<small>{html.escape(fail.kind)} · confidence {percent(fail.confidence)} % · clip {html.escape(fail.clip)}"
-        f"</small>{ranked}</div>"
-    )
+def fewer_columns(mel: Float[np.ndarray, "mel_frame mel"]) -> Float[np.ndarray, "shown mel"]:
+    """Return the log-mel with neighbouring columns averaged where there are more than a picture shows."""
+    return np.stack([part.mean(axis=0) for part in np.array_split(mel, min(len(mel), MAX_COLUMNS))])
 
 
 def fit(picture: UInt8[np.ndarray, "height width channel"]) -> UInt8[np.ndarray, "shown_height shown_width channel"]:
-    """The middle of the picture in the shape of the thumbnails."""
+    """Return the middle of the picture in the shape of the thumbnails."""
     height, width = picture.shape[:2]
     wide = min(width, round(height * PICTURE_SIZE[0] / PICTURE_SIZE[1]))
     high = min(height, round(width * PICTURE_SIZE[1] / PICTURE_SIZE[0]))
     top, left = (height - high) // 2, (width - wide) // 2
     return np.ascontiguousarray(picture[top : top + high, left : left + wide])
-
-
-def about_html(info) -> str:
-    """What the benchmark is and what its scores rest on."""
-    if info is None:
-        return ""
-    facts = {
-        name: getattr(info, name) for name in ("source", "licence", "prompt", "normalisation", "metric", "versions")
-    }
-    items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items())
-    return f'<h2>The benchmark</h2><div class="panel"><dl>{items}</dl></div>'

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirasol.tasks.base import Question, Row, TaskInfo, nearest
+from mirasol.tasks.base import Absent, Question, Row, TaskInfo, nearest
 
 SHOWN = 10  # malformed rows named one by one
 
@@ -23,7 +23,7 @@ def check_split(split: str, splits: Iterable[str], why: str = "") -> None:
     """Refuse a split that does not exist; `why` says more about it."""
     splits = list(splits)
     if split not in splits:
-        raise ValueError(
+        raise Absent(
             f"Expected split {' or '.join(splits)}, found {split!r}. "
             f"{why or f'Did you mean {nearest(split, splits)!r}?'}"
         )
@@ -34,7 +34,7 @@ def find_annotations(root: str | Path, names: Sequence[str], info: TaskInfo) -> 
     path, root = find_optional(root, *names), Path(root)
     if path is not None:
         return path
-    raise ValueError(
+    raise Absent(
         f"Expected {' or '.join(names)} (or the same with .gz) in {root}, found "
         f"{'no such file' if root.is_dir() else 'no such folder'}. Get the annotations from {info.source}, and put "
         f"them there: {info.layout}."

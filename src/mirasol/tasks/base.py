@@ -53,6 +53,10 @@ class Row:
     places: tuple[str, ...] = ()  # file and line of each question, where an error should name them
 
 
+class Absent(ValueError):
+    """A split that the data does not have, or whose annotations are not there; broken ones are another ValueError."""
+
+
 def segment_of(row: Row) -> dict[str, Any]:
     """Return the options with which `read_clip` reads the row: none for a whole file."""
     return {} if row.segment is None else {"start": row.segment[0], "end": row.segment[1]}

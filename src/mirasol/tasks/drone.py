@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from mirasol.tasks.annotations import check_split
-from mirasol.tasks.base import Question, Row, Task
+from mirasol.tasks.base import Absent, Question, Row, Task
 from mirasol.tasks.media_files import MediaFiles
 
 PROMPTS = {"picture": "what flies?", "sound": "which sound is heard?"}
@@ -51,7 +51,7 @@ class Drone(Task):
                     Row(clip, paths[0], (question,), segment=segment, crop=WHOLE if kind == "picture" else None)
                 )
         if not rows:
-            raise ValueError(
+            raise Absent(
                 f"Expected clips such as V_DRONE_001.mp4 and DRONE_001.wav below {root}, found none of split {split}. "
                 "Get them from github.com/DroneDetectionThesis/Drone-detection-dataset."
             )

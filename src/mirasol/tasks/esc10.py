@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from mirasol.tasks.annotations import read_table
-from mirasol.tasks.base import ClassTask, Row
+from mirasol.tasks.base import Absent, ClassTask, Row
 from mirasol.tasks.class_names import check_clips, class_row
 from mirasol.tasks.media_files import MediaFiles
 
@@ -46,7 +46,7 @@ class Esc10(ClassTask):
         val = sorted(others, key=lambda clip: (clip[1], clip[0]))[::VAL_EVERY]
         taken = {"": inside, "val_": val, "not_": [clip for clip in others if clip not in set(val)]}[part]
         if not taken:
-            raise ValueError(
+            raise Absent(
                 f"Expected clips of {split} in {path}, found none, but {len(clips)} of other folds. Get all from "
                 "github.com/karolpiczak/ESC-50."
             )

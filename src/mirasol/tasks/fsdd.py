@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from mirasol.tasks.annotations import check_split
-from mirasol.tasks.base import ClassTask, Row
+from mirasol.tasks.base import Absent, ClassTask, Row
 from mirasol.tasks.class_names import class_row
 from mirasol.tasks.media_files import MediaFiles
 
@@ -34,7 +34,7 @@ class Fsdd(ClassTask):
             if found and int(found[3]) in NUMBERS[split]:
                 rows.append(class_row(f"fsdd/{name}", paths[0], PROMPT, DIGITS[int(found[1])], DIGITS))
         if not rows:
-            raise ValueError(
+            raise Absent(
                 f"Expected recordings such as 7_theo_31.wav below {root}, found none of split {split}. Get them from "
                 "github.com/Jakobovski/free-spoken-digit-dataset."
             )

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.tasks.annotations import SHOWN, read_text, refuse
-from mirasol.tasks.base import Question, Row, Task, nearest
+from mirasol.tasks.base import Absent, Question, Row, Task, nearest
 
 KEYS = ("media", "question", "answer", "questions", "answers", "id", "kind", "metric", "tolerance", "options",
         "seconds", "segment", "crop")  # fmt: skip
@@ -127,7 +127,7 @@ def find_manifest(root: Path, split: str) -> Path:
     if path.is_file():
         return path
     others = ", ".join(sorted(file.name for file in root.glob("*.jsonl"))) if root.is_dir() else ""
-    raise ValueError(
+    raise Absent(
         f"Expected a JSONL manifest at {path}, found {f'only {others}' if others else 'no such file'}. Write one line "
         'per clip, such as {"media": "clip.mp4", "question": "what happens?", "answer": "a dog barks"}.'
     )
@@ -141,7 +141,7 @@ def warn_of_missing(path: Path, lines: list[tuple[int, Line]]) -> None:
     missing = [f"{media} (line {number})" for media, number in first.items() if not (path.parent / media).is_file()]
     listed = ", ".join(missing[:SHOWN])
     if len(missing) == len(first):
-        raise ValueError(
+        raise Absent(
             f"Expected at least one clip in {path}, found none{f' of {listed}' if missing else ''}. Media paths are "
             "relative to the manifest."
         )

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mirasol.evaluate.summary import finite
 from mirasol.files import whole_folder, write_whole
+from mirasol.results import finite
 from mirasol.train.adapt import merged_state_dict
 from mirasol.train.recipe import to_yaml
 from mirasol.train.recipe_schema import Recipe

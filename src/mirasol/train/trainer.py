@@ -20,9 +20,9 @@ from torch.utils.data import Sampler
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
 from mirasol.data.sampler import EpochSampler
-from mirasol.evaluate.summary import finite
 from mirasol.model.modeling_mirasol_losses import count_targets
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
+from mirasol.results import finite
 from mirasol.train.callbacks import MirasolCallback, QuietProgress
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 from mirasol.train.recipe_schema import Recipe

@@ -1,0 +1,204 @@
+"""Typed results of an evaluation, from which metrics.json, the text of the command and the report are made."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter
+
+from mirasol.evaluate.bootstrap import Interval
+from mirasol.evaluate.conditions import Condition
+from mirasol.results import Document, Number, Result
+from mirasol.tasks import Task, get_task
+
+Score = int | Number | dict[str, Number]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answered question; fields that are None are left out of JSON.
+
+    `generated` is the text that counts as the answer: written by the model or, with ranking, the likeliest option;
+    then `ranked` and `ranked_per_token` are the best five by the sum of an option's token log-probabilities and by
+    their mean, `option_log_likelihoods` those sums in the order of the question's options. `sound_answer` is the
+    answer of the clip whose sound was put under the picture, `file` the clip's file, `seconds` is where the answer is
+    heard or seen, `confidence` is exp of the mean log-probability of the answer's tokens, and `is_cut` tells that
+    the limit of tokens was reached before the model closed the answer.
+    """
+
+    clip: str
+    question_id: str
+    kind: str
+    question: str
+    answer: str
+    generated: str
+    right: bool
+    confidence: float
+    seconds: tuple[float, float] | None = None
+    sound_answer: str | None = None
+    log_likelihood: float | None = None
+    seconds_covered: float | None = None
+    sound_used: bool | None = None
+    ranked: list[str] | None = None
+    ranked_per_token: list[str] | None = None
+    option_log_likelihoods: list[float] | None = None
+    is_cut: bool = False
+    file: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """What is resampled for an interval: the file, of which there may be several clips."""
+        return self.file or self.clip
+
+
+PREDICTION = TypeAdapter(Prediction)
+
+
+class Clips(Result):
+    """Counts of clips; `missing` have no file, `unreadable` could not be decoded or answered, by reason."""
+
+    asked: int
+    answered: int
+    with_sound: int = 0
+    with_warnings: int = 0
+    missing: list[str] = []
+    unreadable: dict[str, str] = {}
+
+
+class Coverage(Result):
+    """Share of a published split that was measured, in its own unit."""
+
+    measured: int
+    published: int
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.measured:,} {self.unit} of {self.published:,} published"
+
+
+class Follows(Result):
+    """How often an answer about swapped sound is that of the picture's clip, that of the sound's clip, or neither."""
+
+    picture: Interval
+    sound: Interval
+    neither: Interval
+
+
+class Comparison(Result):
+    """One condition beside the first one at the same noise, on the same questions of clips that have sound.
+
+    Noise seeds are pooled; intervals take the clip as the unit.
+    """
+
+    condition: str
+    noise_db: float | None
+    noise_seeds: list[int]
+    questions: int
+    right: Interval
+    minus_first: Interval
+    follows: Follows | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of the condition for people."""
+        return Condition(self.condition, self.noise_db).described(self.noise_seeds)
+
+
+class Tops(Result):
+    """Accuracy of the best and of the best five ranked options."""
+
+    top_1: Interval
+    top_5: Interval
+
+
+class Metrics(Document):
+    """Everything that metrics.json holds."""
+
+    checkpoint: str
+    task: str
+    split: str
+    condition: str
+    noise_db: float | None = None
+    noise_seed: int | None = None
+    answers: Literal["generated", "ranked"] = "generated"
+    clips: Clips
+    cut_answers: int = 0
+    coverage: Coverage | None = None
+    scores: dict[str, Score]
+    scores_missing_wrong: dict[str, Score]
+    intervals_95: dict[str, Interval]
+    ranking: dict[str, Tops] = {}
+    class_ranking: dict[str, Number] = {}
+    follows: dict[str, Follows] = {}
+    comparisons: list[Comparison] = []
+    baselines: dict[str, dict[str, Score]] = {}
+
+    @property
+    def label(self) -> str:
+        """Name of the first condition for people."""
+        return Condition(self.condition, self.noise_db, self.noise_seed or 0).label
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self, seconds: float | None = None) -> list[str]:
+        """Return a short table for a terminal."""
+        clips, task = self.clips, get_task(self.task)
+        took = "" if seconds is None else f" in {seconds:.0f} s"
+        lines = [f"{self.label}: {clips.answered} of {clips.asked} clips answered{took}"]
+        lines += [f"  {name:17s} {self._interval(task, name)}" for name in self.intervals_95 if self._measured(name)]
+        there, all_asked = self.scores.get(task.headline), self.scores_missing_wrong.get(task.headline)
+        if clips.answered < clips.asked and isinstance(there, float) and isinstance(all_asked, float):
+            lines.append(
+                f"  {task.headline}: {100 * there:.1f} % on what is there, {100 * all_asked:.1f} % with missing "
+                "counted as wrong"
+            )
+        if self.coverage is not None and self.coverage.measured < self.coverage.published:
+            lines.append(f"  measured on {self.coverage}")
+        if self.cut_answers:
+            lines.append(f"  {self.cut_answers} answers reached the limit of tokens and were cut: --max-new-tokens")
+        for way, tops in self.ranking.items():
+            how = "sum" if way == "sum" else "mean"
+            lines.append(f"  ranked by {how} of token log-probabilities: top-1 {tops.top_1}, top-5 {tops.top_5}")
+        if classes := self.class_ranking:
+            values = ", ".join(f"{name} {classes[name]:.3f}" for name in ("mAP", "mAUC", "d_prime"))
+            lines.append(f"  ranked classes, by sum: {values}, mean accuracy {classes['mean_class_accuracy']:.3f}")
+        for name, parts in self.follows.items():
+            shares = ", ".join(f"{part} {100 * interval.value:.1f} %" for part, interval in parts)
+            lines.append(f"  follows, {name}: {shares}")
+        for entry in self.comparisons:
+            gain = "" if entry is self.comparisons[0] else f", {entry.minus_first.points} points against the first"
+            lines.append(f"  {entry.label:21s} {entry.right} of {entry.questions} questions{gain}")
+        return lines
+
+    def _measured(self, name: str) -> bool:
+        return not np.isnan(self.intervals_95[name].value)
+
+    def _interval(self, task: Task, kind: str) -> str:
+        interval, entry = self.intervals_95[kind], self.scores.get(kind)
+        if kind not in task.time_kinds or not isinstance(entry, dict):
+            return str(interval)
+        constant = entry.get("constant_median_error_seconds")
+        beside = "" if constant is None else (
+            f"; best constant {constant:.3f} s, {100 * entry['constant_within_0.1_seconds']:.0f} %"
+        )  # fmt: skip
+        within = 100 * entry["within_0.1_seconds"]
+        return f"median error {interval.value:.3f} s, {within:.0f} % within 0.1 s{beside}"
+
+
+class Evaluation(Result):
+    """Metrics of one checkpoint on one split, every prediction of the first condition, and the rows asked."""
+
+    metrics: Metrics
+    predictions: list[Prediction]
+    rows: list[Any] = Field(default=[], exclude=True)
+    output: str | None = None
+    seconds: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the metrics, for JSON."""
+        return self.metrics.as_dict() | ({"output": self.output} if self.output else {})
+
+    def __str__(self) -> str:
+        lines = self.metrics.lines(self.seconds)
+        return "\n".join(lines + ([f"written to {self.output}"] if self.output else []))
