@@ -39,7 +39,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 def model_of(kind, **options):
     model = tiny_model(combiner_config=KINDS[kind], **options)
-    if kind == "add_erase":  # its memory is not bounded: with weights this large it would leave the range of floats
+    if kind == "add_erase":  # with weights this large its gates would blow rounding up from chunk to chunk
         with torch.no_grad():
             for name, parameter in model.model.encoder.combiner.unit.write.named_parameters():
                 if "over_channels" in name:

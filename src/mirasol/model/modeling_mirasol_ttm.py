@@ -10,6 +10,8 @@ from .configuration_mirasol import MirasolCombinerConfig, MirasolConfig
 from .modeling_mirasol_combiner import MirasolCombiner
 from .modeling_mirasol_layers import MirasolEncoderLayer, attend
 
+MEMORY_LIMIT = 100.0  # ours, against endless growth; what the reference writes in a few chunks stays below 10
+
 
 class MirasolSummaryMLP(nn.Sequential):
     """Two linear layers of TokenLearner's narrow width; a class of its own because its weights start wider."""
@@ -81,8 +83,7 @@ class MirasolWriteValues(nn.Module):
 class MirasolAddEraseWrite(nn.Module):
     """The memory, erased and added to where its own tokens ask for it (after Neural Turing Machines).
 
-    As the reference has it: neither gate is squashed, and what is added is 1 - weight x value. Of the three kinds
-    only TokenLearner's means keep the memory in bounds over an endless stream.
+    As the reference has it: neither gate is squashed, and what is added is 1 - weight x value, about one a chunk.
     """
 
     def __init__(self, config: MirasolCombinerConfig):
@@ -110,6 +111,9 @@ class MirasolTokenTuringUnit(nn.Module):
 
     Read and Write summarise by `summarizer`; "add_erase" reads as "token_learner" does and writes O only. Each has
     learned positions. Process is a transformer.
+
+    Nothing bounds the memory in the reference: "add_erase" adds about one a chunk, the others may grow with their
+    weights. Ours is scaled down, token by token, where it would leave +-`MEMORY_LIMIT`.
     """
 
     def __init__(self, config: MirasolCombinerConfig, num_inputs: int):
@@ -142,10 +146,13 @@ class MirasolTokenTuringUnit(nn.Module):
             outputs = layer(outputs)
         outputs = self.norm(outputs)
         if self.adds_and_erases:
-            return self.write(memory, outputs), outputs
-        tokens = torch.cat([tokens, outputs], dim=1)
-        real = torch.cat([real, mask.new_ones(outputs.shape[:2])], dim=1)
-        return self.write(tokens + self.write_position, real), outputs
+            memory = self.write(memory, outputs)
+        else:
+            tokens = torch.cat([tokens, outputs], dim=1)
+            real = torch.cat([real, mask.new_ones(outputs.shape[:2])], dim=1)
+            memory = self.write(tokens + self.write_position, real)
+        largest = memory.abs().amax(dim=-1, keepdim=True)
+        return memory * (MEMORY_LIMIT / largest.clamp_min(MEMORY_LIMIT)), outputs
 
 
 class MirasolTokenTuringCombiner(MirasolCombiner):
