@@ -142,9 +142,9 @@ def surprise(
         before, was_real = stream_cache["prediction"][:, None], stream_cache["prediction_mask"][:, None]
     else:
         before, was_real = torch.zeros_like(predicted[:, :1]), torch.zeros_like(chunk_mask[:, :1])
-    expected = torch.cat([before, predicted[:, :-1]], dim=1)
+    expected = torch.cat([before, predicted], dim=1)[:, :-1]
     cosine = nn.functional.cosine_similarity(expected - feature_mean, combined - feature_mean, dim=-1)
-    real = chunk_mask & torch.cat([was_real, chunk_mask[:, :-1]], dim=1)
+    real = chunk_mask & torch.cat([was_real, chunk_mask], dim=1)[:, :-1]
     return torch.where(real, 1 - cosine.mean(dim=-1), 0.0)
 
 
