@@ -73,6 +73,27 @@ def test_random_questions_are_as_many_for_every_clip_and_follow_a_moved_clip():
                 assert abs(float(question.answer) - start) <= 0.05 + 1e-9
 
 
+def test_no_question_is_about_a_moment_at_the_edge_of_a_word(grid_root):
+    """The labels are exact to half a frame: 0.02 s from an edge nothing is certain."""
+    rng, decimals, kinds = np.random.default_rng(0), Counter(), Counter()
+    for row in get_task("grid").load(grid_root, "val"):
+        for question in get_task("grid").sample_questions(row, rng, row.word_times, 3.0):
+            kinds[question.kind] += 1
+            if question.kind == "said_at":
+                decimals[len(question.text.removesuffix(" seconds?").rpartition(".")[2])] += 1
+                edges = [0.0, 3.0, *(edge for span in row.word_times for edge in span)]
+                inside = question.seconds[0] + 0.02 - 1e-9 <= asked_time(question) <= question.seconds[1] - 0.02 + 1e-9
+                assert inside and set(question.seconds) <= set(edges)
+    assert 0.15 < decimals[2] / decimals.total() < 0.35  # a quarter of the clips is asked in hundredths
+    assert all(kinds[f"when_{slot}"] > 25 for slot in grid.SLOTS)  # half of 90 each
+
+
+def test_evaluation_asks_what_it_always_asked(grid_root):
+    """Published scores rest on these questions."""
+    texts = [q.text for q in get_task("grid").load(grid_root, "test")[0].questions if q.kind == "said_at"]
+    assert [float(text.split()[4]) for text in texts] == [1.3, 0.8, 1.1, 0.6]
+
+
 def test_said_at_is_balanced_over_words_and_gaps_and_uniform_inside(grid_root):
     rng = np.random.default_rng(0)
     counts: Counter = Counter()

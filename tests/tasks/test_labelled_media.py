@@ -23,6 +23,8 @@ def test_esc10_holds_out_a_fold_and_validates_on_others(tmp_path, header):
     (tmp_path / ("meta.csv" if header.startswith("file,") else "esc50.csv")).write_text(header + "".join(lines))
     train, val, test = (ids("esc10", tmp_path, split) for split in ("not_fold2", "val_fold2", "fold2"))
     assert (len(train), len(val), len(test)) == (56, 8, 16)
+    # Every eighth by class and name, from the first on: four clips of each class.
+    assert val == {f"esc10/{fold}-{take}-A" for fold in (1, 3, 4, 5) for take in (0, 10)}
     assert not (train & val or train & test or val & test)
     assert all(clip.startswith("esc10/2-") for clip in test)
     assert ids("esc10", tmp_path, "test") == ids("esc10", tmp_path, "fold5")
@@ -52,6 +54,7 @@ def test_neighbouring_flights_and_seconds_of_one_file_stay_together(tmp_path):
     assert {row.id for row in val if row.segment is None} == {"drone/V_BIRD_016", "drone/V_BIRD_020"}
     assert [row.segment for row in val if row.segment] == [(start, start + 1) for start in range(10)]
     assert ids("drone", tmp_path, "test") == {"drone/V_BIRD_021", "drone/V_BIRD_025"}
+    assert {row.crop for row in val} == {(1.0, 0.5, 0.5), None} and all(row.crop is None for row in val if row.segment)
     halves = [ids("drone", tmp_path, f"val_{half}") for half in ("picture", "sound")]
     assert halves[0] == {"drone/V_BIRD_016", "drone/V_BIRD_020"} and len(halves[1]) == 10
 
