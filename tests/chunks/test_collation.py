@@ -22,7 +22,7 @@ def items(processor, clips):
 
 def test_batch_equals_that_of_a_call(processor, clips, items):
     batch = MirasolCollator(processor.pad_token_id)(items)
-    expected = processor(QUESTIONS * 3, clips, answers=ANSWERS * 3)
+    expected = processor(text=QUESTIONS * 3, videos=clips, answers=ANSWERS * 3)
     assert set(batch) - set(expected) == {"video_chunk_index", "audio_chunk_index"}
     assert all(torch.equal(batch[name], expected[name]) for name in expected)
 
@@ -65,3 +65,13 @@ def test_unequal_numbers_of_questions_are_refused(processor, items):
     items[1] = {**items[1], **processor.tokenize_questions(QUESTIONS[:2], ANSWERS[:2])}
     with pytest.raises(ValueError, match=r"equally many questions, but these have \[2, 3\]: ask each clip the same"):
         MirasolCollator(processor.pad_token_id)(items)
+
+
+def test_prompts_beside_answers_are_those_that_generation_gets(processor, items):
+    batch = MirasolCollator(processor.pad_token_id, prompts=True)(items)
+    expected = processor(text=QUESTIONS * 3)
+    assert torch.equal(batch["prompt_ids"], expected["decoder_input_ids"])
+    assert torch.equal(batch["prompt_attention_mask"], expected["decoder_attention_mask"])
+    plain = MirasolCollator(processor.pad_token_id)(items)
+    assert set(batch) - set(plain) == {"prompt_ids", "prompt_attention_mask"}
+    assert all(torch.equal(batch[name], plain[name]) for name in plain)

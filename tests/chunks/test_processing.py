@@ -174,7 +174,7 @@ def test_a_clip_may_say_which_square_of_it_is_looked_at(processor, make_clip):
 
 def test_inputs_stay_as_they_were(processor, make_clip):
     clip, same = make_clip(), make_clip()
-    first, second = processor("what is said?", clip), processor("what is said?", clip)
+    first, second = processor(text="what is said?", videos=clip), processor(text="what is said?", videos=clip)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert np.array_equal(clip.frames, same.frames) and np.array_equal(clip.waveform, same.waveform)
 
@@ -299,7 +299,8 @@ def test_wrong_inputs_are_refused_with_a_remedy(processor, make_clip):
         ({"videos": clip, "use_audio": False, "use_video": False}, "at least one frame or 10 ms of sound"),
         ({"audio": sound[:100]}, "at least one frame or 10 ms of sound .* 100 samples"),
         ({"videos": clip, "sampling": "all"}, "one of uniform, snippets, dense, but it is 'all'"),
-        ({"videos": clip, "images": frames}, "Expected videos, but found images"),
+        ({"videos": clip, "images": frames[0]}, "Expected images or videos, but found both: pass them in two calls"),
+        ({"images": [[frames[0], frames[1]]]}, "one picture a question, but found 2: pass them as a video"),
         ({"videos": clip, "return_tensors": "np"}, "must be 'pt', but it is 'np'"),
         ({"videos": [clip] * 2, "text": ["a"] * 3}, "there are 3 questions for 2 clips: pass one question for all"),
         ({"videos": clip, "text": [3]}, "text must be a string or a list of strings, but it holds a int: 3"),

@@ -27,8 +27,8 @@ def test_training_rows_begin_with_the_prompts_that_generation_gets(processor):
 
 
 def test_prompts_are_padded_on_the_left_and_answers_on_the_right(processor, make_clip, tokenizer):
-    prompts = processor(QUESTIONS, make_clip())
-    trained = processor(QUESTIONS, make_clip(), answers=ANSWERS)
+    prompts = processor(text=QUESTIONS, videos=make_clip())
+    trained = processor(text=QUESTIONS, videos=make_clip(), answers=ANSWERS)
     pad = tokenizer.pad_token_id
     assert prompts["decoder_attention_mask"].tolist()[1][0] == 0
     assert trained["decoder_attention_mask"].tolist()[0][-1] in (0, 1)
@@ -38,14 +38,14 @@ def test_prompts_are_padded_on_the_left_and_answers_on_the_right(processor, make
     assert (prompts["decoder_attention_mask"][:, -1] == 1).all()
     assert (trained["decoder_attention_mask"][:, 0] == 1).all()
     assert (trained["labels"][trained["decoder_attention_mask"] == 0] == -100).all()
-    left = processor(QUESTIONS, make_clip(), answers=ANSWERS, padding_side="left")
+    left = processor(text=QUESTIONS, videos=make_clip(), answers=ANSWERS, padding_side="left")
     assert (left["decoder_attention_mask"][:, -1] == 1).all()
 
 
 def test_answers_come_back_from_labels_and_from_generated_ids(processor):
-    inputs = processor(QUESTIONS, answers=ANSWERS)
+    inputs = processor(text=QUESTIONS, answers=ANSWERS)
     assert processor.decode_answer(inputs["labels"]) == ANSWERS
-    prompts = processor(QUESTIONS)["decoder_input_ids"]
+    prompts = processor(text=QUESTIONS)["decoder_input_ids"]
     generated = torch.cat(
         [prompts, torch.tensor(processor.tokenizer(["two</s>", "bin</s>"], padding=True)["input_ids"])], 1
     )
@@ -54,7 +54,7 @@ def test_answers_come_back_from_labels_and_from_generated_ids(processor):
 
 
 def test_one_question_is_asked_of_every_clip(processor, make_clip):
-    inputs = processor("what is said?", [make_clip(), make_clip(seconds=1.0)])
+    inputs = processor(text="what is said?", videos=[make_clip(), make_clip(seconds=1.0)])
     assert inputs["decoder_input_ids"].shape[0] == 2
     assert torch.equal(inputs["decoder_input_ids"][0], inputs["decoder_input_ids"][1])
 
@@ -64,13 +64,13 @@ def test_question_longer_than_the_context_is_refused(processor, make_clip):
     with pytest.raises(
         ValueError, match="context of 37 tokens and leave room .* question 1 takes 42 tokens: shorten it"
     ):
-        processor(["what is said?", long], make_clip())
+        processor(text=["what is said?", long], videos=make_clip())
     fitting = "z" * 34  # with begin token and line feed 36, which leaves one token for the answer
-    assert processor(fitting, make_clip())["decoder_input_ids"].shape == (1, 36)
+    assert processor(text=fitting, videos=make_clip())["decoder_input_ids"].shape == (1, 36)
     with pytest.raises(ValueError, match="question 0 takes 37 tokens"):
-        processor("z" * 35, make_clip())
+        processor(text="z" * 35, videos=make_clip())
     with pytest.raises(ValueError, match="together with its answer, but question 0 takes 38 tokens"):
-        processor([fitting], make_clip(), answers=["zz"])
+        processor(text=[fitting], videos=make_clip(), answers=["zz"])
 
 
 def test_saved_processor_gives_the_same_through_auto(make_processor, make_clip, tmp_path):
@@ -86,7 +86,7 @@ def test_saved_processor_gives_the_same_through_auto(make_processor, make_clip, 
     assert type(loaded) is type(processor)
     assert loaded.grid == processor.grid
     assert (loaded.sampling, loaded.prompt_template) == ("snippets", "Q: {question} A:")
-    expected, inputs = (p(QUESTIONS, make_clip(), answers=ANSWERS) for p in (processor, loaded))
+    expected, inputs = (p(text=QUESTIONS, videos=make_clip(), answers=ANSWERS) for p in (processor, loaded))
     assert expected.keys() == inputs.keys()
     assert all(torch.equal(inputs[name], expected[name]) for name in expected)
 
@@ -98,7 +98,7 @@ def test_chat_template_gives_the_prompt_of_a_call(make_processor, tmp_path, temp
     parts = [{"type": "video", "path": str(path)}, {"type": "text", "text": "what is said?"}]
     conversation = [{"role": "system", "content": "ignored"}, {"role": "user", "content": parts}]
     assert processor.apply_chat_template(conversation) == template.replace("{question}", "what is said?")
-    expected = processor("what is said?", path)
+    expected = processor(text="what is said?", videos=path)
     inputs = processor.apply_chat_template(conversation, tokenize=True)
     assert expected.keys() == inputs.keys()
     assert all(torch.equal(inputs[name], expected[name]) for name in expected)

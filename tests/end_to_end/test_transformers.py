@@ -1,5 +1,6 @@
 """With transformers' own tools: the any-to-any pipeline, chats, and the layout of a repository on the Hub."""
 
+import copy
 import json
 import logging
 import re
@@ -10,11 +11,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from huggingface_hub import CommitOperationAdd
-from transformers import AutoModelForMultimodalLM, AutoProcessor, pipeline
+from transformers import (
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    pipeline,
+)
 from transformers.utils import hub
 
 from mirasol import DEFAULT_CHECKPOINT
 from mirasol.answer.ask import ask
+from mirasol.chunks import MirasolCollator
 
 QUESTION = "which color is named?"
 
@@ -57,10 +65,60 @@ def test_pipeline_answers_a_clip(shipped, clip, expected, caplog):
     assert full[0]["generated_text"][-1] == {"role": "assistant", "content": talked[0]["generated_text"]}
 
 
+def test_pipeline_answers_several_chats_in_one_batch(shipped, grid_root):
+    """Questions of unequal length; each chat is answered as it is alone."""
+    model, processor = shipped
+    pipe = pipeline("any-to-any", model=model, processor=processor)
+    asked = ["which color is named?", "what is said?", "at which second does the letter begin?"]
+    paths = sorted(str(path) for path in (grid_root / "clips").glob("*.mp4"))[:3]
+    chats = [
+        [{"role": "user", "content": [{"type": "video", "path": path}, {"type": "text", "text": text}]}]
+        for path, text in zip(paths, asked, strict=True)
+    ]
+    options = {"max_new_tokens": 8, "return_full_text": False}
+    alone = [pipe(each, **options)[0]["generated_text"] for each in chats]
+    together = [answers[0]["generated_text"] for answers in pipe(chats, batch_size=3, **options)]
+    assert together == alone and len(set(alone)) == 3
+
+
+def test_pipeline_hears_a_file_of_sound(shipped, clip, expected):
+    model, processor = shipped
+    pipe = pipeline("any-to-any", model=model, processor=processor)
+    found = pipe({"text": QUESTION, "audio": clip}, max_new_tokens=8, return_full_text=False)
+    assert found[0]["generated_text"].strip() == expected
+
+
+def test_plain_seq2seq_trainer_generates_after_the_question(shipped, grid_root, tmp_path):
+    """transformers' trainer takes `decoder_input_ids` away before it generates."""
+    model, processor = shipped
+    model = copy.deepcopy(model).float()
+    asked = [QUESTION, "what is said?"]
+    paths = sorted((grid_root / "clips").glob("*.mp4"))[:2]
+    items = [
+        {**processor.chunk_clip(processor.read_clip(path)), **processor.tokenize_questions([text], ["x"])}
+        for path, text in zip(paths, asked, strict=True)
+    ]
+    arguments = Seq2SeqTrainingArguments(
+        str(tmp_path), predict_with_generate=True, generation_max_length=40, report_to=[], use_cpu=True
+    )
+    collator = MirasolCollator(processor.pad_token_id, prompts=True)
+    found = Seq2SeqTrainer(model, arguments, data_collator=collator, eval_dataset=items).predict(items)
+    texts = [processor.decode_answer(row) for row in found.predictions]
+    for text, question, path in zip(texts, asked, paths, strict=True):
+        inputs = processor(text=question, videos=path)
+        ids = model.generate(**inputs, max_length=40)
+        assert text == processor.decode_answer(ids[0]) and text.startswith(question) and len(text) > len(question) + 2
+    assert found.metrics["test_loss"] > 0
+
+    with pytest.raises(ValueError, match=r"MirasolCollator\(pad_token_id, prompts=True\)"):
+        collator = MirasolCollator(processor.pad_token_id)
+        Seq2SeqTrainer(model, arguments, data_collator=collator, eval_dataset=items).predict(items)
+
+
 def test_chat_with_sound_alone_is_the_sound_of_the_clip(shipped, clip):
     _, processor = shipped
     inputs = processor.apply_chat_template(chat(clip, "audio"), tokenize=True)
-    expected = processor(QUESTION, audio=clip)
+    expected = processor(text=QUESTION, audio=clip)
 
     assert not inputs["video_chunk_mask"].any() and inputs["audio_chunk_mask"].any()
     for name, value in expected.items():

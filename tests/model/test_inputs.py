@@ -98,3 +98,25 @@ def test_time_changes_the_answer_and_not_the_latents():
 
     assert torch.equal(first.encoder_outputs.last_hidden_state, second.encoder_outputs.last_hidden_state)
     assert (first.logits != second.logits).any(dim=-1).all()
+
+
+@pytest.mark.parametrize("left_out", [None, "chunk_times", "input_features"])
+def test_generation_without_the_clip_says_what_to_pass(left_out):
+    model, ids = tiny_model(), questions()["decoder_input_ids"]
+    clips = {} if left_out is None else {name: value for name, value in media().items() if name != left_out}
+    with pytest.raises(
+        ValueError, match=f"found no .*{left_out or 'pixel_values_videos'}.* Pass all that the processor"
+    ):
+        model.generate(**clips, decoder_input_ids=ids, max_new_tokens=2)
+
+
+def test_generation_without_the_question_says_what_to_pass():
+    with pytest.raises(ValueError, match="Expected decoder_input_ids, found none. Pass the tokenised question"):
+        tiny_model().generate(**media(), max_new_tokens=2)
+
+
+def test_generation_after_latents_needs_no_clip():
+    model, ids = tiny_model(), questions()["decoder_input_ids"]
+    watched = model.get_encoder()(**media())
+    found = model.generate(encoder_outputs=watched, decoder_input_ids=ids, max_new_tokens=3)
+    assert torch.equal(found, model.generate(**media(), decoder_input_ids=ids, max_new_tokens=3))

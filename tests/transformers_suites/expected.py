@@ -4,18 +4,14 @@ None of them is about saving and loading, equal results in batches, caches, grad
 """
 
 NO_TEXT_ALONE = "runs the model on text alone, which Mirasol refuses: without a clip there is nothing to ask about"
-NO_PICTURES = "passes single pictures; Mirasol takes videos (a picture is a video of one frame) and says so"
-FLAT_KEYWORDS = (
-    "passes transformers' nested `text_kwargs`, `images_kwargs`, `audio_kwargs`, `common_kwargs` or `max_length`; "
-    "Mirasol's processor has one flat set of keywords, refuses others by name and never cuts a question"
-)
+NO_PICTURES = "passes single pictures to the image processor; Mirasol's takes videos and says so"
 DECODER_TEXT = (
-    "expects `input_ids` of the prompt alone, padded to any length; Mirasol gives `decoder_input_ids` with the begin "
-    "token (tests/chunks/test_text.py)"
+    "expects `input_ids` of a whole chat, as decoder-only models read it; Mirasol's decoder gets `decoder_input_ids` "
+    "of one question, with the begin token (tests/chunks/test_text.py)"
 )
-OWN_KEYWORDS = (
-    "wants keywords of a call apart from those of the constructor and of transformers' kwargs, with the default None; "
-    "`sampling` and `max_chunks` are meant to replace the processor's own for one call"
+ALL_AT_ONCE = (
+    "passes a picture, a video and sound without their rates as one clip; a picture is a clip of its own, and arrays "
+    "need `sampling_rate`, and `frame_times` or `frame_rate` (tests/chunks/test_processing.py)"
 )
 CHUNKS = "wants the bare features of the part; Mirasol's processor places them in chunks"
 
@@ -45,33 +41,13 @@ EXPECTED_FAILURES = {
         "test_new_models_require_torchvision_backend": "wants torchvision, which Mirasol does without",
     },
     "MirasolProcessorTest": {
-        "test_apply_chat_template_assistant_mask": (
-            "marks the assistant's words in a chat of 241 tokens; the shipped context is 64 and a prompt ends where "
-            "the answer begins"
-        ),
+        "test_apply_chat_template_assistant_mask": DECODER_TEXT,
         **{f"test_apply_chat_template_audio_{number}": DECODER_TEXT for number in range(4)},
         **{f"test_apply_chat_template_image_{number}": DECODER_TEXT for number in range(2)},
-        "test_call_arguments_default_none": OWN_KEYWORDS,
-        "test_call_arguments_not_in_attributes": OWN_KEYWORDS,
-        "test_call_arguments_not_in_processor_kwargs": OWN_KEYWORDS,
-        "test_doubly_passed_kwargs_0_images": FLAT_KEYWORDS,
-        "test_flat_kwarg_applied_when_modality_dict_lacks_it": FLAT_KEYWORDS,
-        "test_kwargs_overrides_default_subprocessor_kwargs_0_images": FLAT_KEYWORDS,
-        "test_kwargs_overrides_default_subprocessor_kwargs_2_audio": FLAT_KEYWORDS,
-        "test_model_input_names": NO_PICTURES,
-        "test_overlapping_text_image_kwargs_handling_0_images": FLAT_KEYWORDS,
-        "test_overlapping_text_image_kwargs_handling_2_audio": FLAT_KEYWORDS,
-        "test_processor_text_has_no_visual": NO_PICTURES,
-        "test_processor_with_multiple_inputs": NO_PICTURES,
-        "test_structured_kwargs_nested_from_dict_0_images": FLAT_KEYWORDS,
-        "test_structured_kwargs_nested_from_dict_2_audio": FLAT_KEYWORDS,
+        "test_flat_kwarg_applied_when_modality_dict_lacks_it": ALL_AT_ONCE,
+        "test_model_input_names": ALL_AT_ONCE,
+        "test_processor_text_has_no_visual": NO_TEXT_ALONE,
         "test_subprocessor_defaults_1_images": NO_PICTURES,
         "test_subprocessor_defaults_3_audio": CHUNKS,
-        "test_subprocessor_defaults_preserved_by_kwargs_0_images": NO_PICTURES,
-        "test_subprocessor_defaults_preserved_by_kwargs_2_audio": FLAT_KEYWORDS,
-        "test_unstructured_kwargs_0_images": FLAT_KEYWORDS,
-        "test_unstructured_kwargs_2_audio": FLAT_KEYWORDS,
-        "test_unstructured_kwargs_batched_0_images": FLAT_KEYWORDS,
-        "test_unstructured_kwargs_batched_2_audio": FLAT_KEYWORDS,
     },
 }

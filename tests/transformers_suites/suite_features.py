@@ -2,17 +2,13 @@
 
 import unittest
 
-import numpy as np
-
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
 from tests.transformers_suites import sources  # noqa: F401  makes the next lines possible
 
+from transformers_tests.test_feature_extraction_common import FeatureExtractionSavingTestMixin  # isort: skip
 from transformers_tests.test_image_processing_common import (  # isort: skip
     ImageProcessingTester,
     ImageProcessingTestMixin,
-)
-from transformers_tests.test_sequence_feature_extraction_common import (  # isort: skip
-    SequenceFeatureExtractionTestMixin,
 )
 
 
@@ -28,23 +24,9 @@ class MirasolVideoProcessorTest(ImageProcessingTestMixin, unittest.TestCase):
     image_processor_tester_class = MirasolVideoProcessorTester
 
 
-class MirasolFeatureExtractorTester:
-    feature_size = 8
-    batch_size, min_seq_length, max_seq_length = 7, 400, 2000
-    seq_length_diff = (max_seq_length - min_seq_length) // (batch_size - 1)
-
-    def prepare_feat_extract_dict(self):
-        return {"num_mel_bins": self.feature_size, "mean": -3.0, "std": 2.0}
-
-    def prepare_inputs_for_common(self, equal_length=False, numpify=False):
-        lengths = range(self.min_seq_length, self.max_seq_length, self.seq_length_diff)
-        lengths = [self.max_seq_length] * self.batch_size if equal_length else lengths
-        rows = [np.random.rand(length, self.feature_size).astype(np.float32) for length in lengths]
-        return rows if numpify else [row.tolist() for row in rows]
-
-
-class MirasolFeatureExtractorTest(SequenceFeatureExtractionTestMixin, unittest.TestCase):
+class MirasolFeatureExtractorTest(FeatureExtractionSavingTestMixin, unittest.TestCase):
     feature_extraction_class = MirasolFeatureExtractor
 
-    def setUp(self):
-        self.feat_extract_tester = MirasolFeatureExtractorTester()
+    @property
+    def feat_extract_dict(self):
+        return {"num_mel_bins": 8, "mean": -3.0, "std": 2.0}

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mirasol.chunks.text import pad_text
+from mirasol.chunks.text import IGNORED_LABEL, pad_text
 
 CHUNK_INPUTS = ("pixel_values_videos", "input_features", "video_chunk_mask", "audio_chunk_mask", "chunk_times")
 
@@ -29,10 +29,13 @@ class MirasolCollator:
 
     Args:
         pad_token_id: Fills the text of shorter questions: `MirasolProcessor.pad_token_id`.
+        prompts: Adds the questions without answers as `prompt_ids` and `prompt_attention_mask`, from which
+            `Seq2SeqTrainer(predict_with_generate=True)` generates: it takes `decoder_input_ids` away.
     """
 
-    def __init__(self, pad_token_id: int):
+    def __init__(self, pad_token_id: int, prompts: bool = False):
         self.pad_token_id = pad_token_id
+        self.prompts = prompts
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The padded batch with its packing indices."""
@@ -50,4 +53,10 @@ class MirasolCollator:
             )
         names = [name for name in ("decoder_input_ids", "labels") if name in items[0]]
         rows = {name: [row for item in items for row in item[name]] for name in names}
-        return batch | pad_text(rows, self.pad_token_id)
+        batch |= pad_text(rows, self.pad_token_id)
+        if self.prompts and "labels" in rows:
+            answers = [sum(label != IGNORED_LABEL for label in labels) - 1 for labels in rows["labels"]]  # and the end
+            ids = [row[: len(row) - count] for row, count in zip(rows["decoder_input_ids"], answers, strict=True)]
+            for name, values in pad_text({"decoder_input_ids": ids}, self.pad_token_id).items():
+                batch[name.replace("decoder_input", "prompt").replace("decoder", "prompt")] = values
+        return batch

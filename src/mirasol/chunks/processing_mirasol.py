@@ -1,5 +1,7 @@
 """Clips, sound and questions -> the model's inputs, on one grid of seconds."""
 
+import copy
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
-from transformers.utils.chat_template_utils import _get_template_variables
 
 from mirasol.chunks.agreement import check_agreement
+from mirasol.chunks.chat import media_of, plain_texts
 from mirasol.chunks.collation_mirasol import CHUNK_INPUTS, pad_chunks
+from mirasol.chunks.inputs import input_features, pixel_values
+from mirasol.chunks.options import FLAT, GROUPS, sort_options
 from mirasol.chunks.placement import ClipReport, Placement, place_clip, report
-from mirasol.chunks.sound import log_mel_chunks
-from mirasol.chunks.sources import as_clips
-from mirasol.chunks.text import TokenRows, as_strings, chat_template_of, last_part, pad_text, tokenize_prompts
+from mirasol.chunks.sources import as_clips, clips_of_pictures
+from mirasol.chunks.text import TokenRows, as_strings, chat_template_of, pad_text, tokenize_prompts
 from mirasol.chunks.time_grid import ChunkPlan, TimeGrid
-from mirasol.features.feature_extraction_mirasol import check_waveform
-from mirasol.features.image_processing_mirasol import check_crop, check_frames
-from mirasol.media import WHOLE, Clip, Crop, MediaInfo, blocks, read_clip
+from mirasol.features.image_processing_mirasol import check_crop
+from mirasol.media import WHOLE, Clip, Crop, MediaInfo, read_clip
 
 
 class ClipBatch(BatchFeature):
@@ -47,7 +49,7 @@ class MirasolProcessor(ProcessorMixin):
         chat_template: Renders a conversation; by default to the prompt that `prompt_template` gives.
         frames_per_second: Frame slots a second; this and the next three make the `TimeGrid`.
         num_frames_per_chunk: Frame slots a chunk.
-        num_mel_frames_per_chunk: Log-mel columns (10 ms) a chunk.
+        num_mel_frames_per_chunk: Log-mel frames (10 ms) a chunk.
         max_chunks: Budget for long clips.
         sampling: What happens to a clip longer than the budget: `uniform`, `snippets` or `dense`.
         prompt_template: Text of the prompt; `{question}` stands for the question.
@@ -78,6 +80,7 @@ class MirasolProcessor(ProcessorMixin):
         self.grid.plan(0.0, sampling)  # refuses a wrong grid or policy now rather than at the first clip
         chat_template = chat_template or chat_template_of(prompt_template)
         super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
+        self.tokenizer.padding_side = "left"  # of prompts; pipelines that pad themselves look here
 
     @property
     def grid(self) -> TimeGrid:
@@ -94,8 +97,8 @@ class MirasolProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of everything that a call may return."""
-        return [*CHUNK_INPUTS, "decoder_input_ids", "decoder_attention_mask", "labels"]
+        """Names of what a call returns; with `answers` also `labels`."""
+        return [*CHUNK_INPUTS, "decoder_input_ids", "decoder_attention_mask"]
 
     def check_model_config(self, config: Any) -> None:
         """Raises ValueError with both numbers if the model takes other inputs than this processor makes."""
@@ -103,69 +106,54 @@ class MirasolProcessor(ProcessorMixin):
 
     def __call__(
         self,
+        images: Any = None,
         text: str | Sequence[str] | None = None,
         videos: Any = None,
         audio: Any = None,
-        images: None = None,
         *,
         answers: str | Sequence[str] | None = None,
         frame_times: Any = None,
         frame_rate: float | None = None,
-        sampling_rate: int | None = None,
-        sampling: str | None = None,
-        max_chunks: int | None = None,
-        use_video: bool = True,
-        use_audio: bool = True,
-        padding: bool = True,
-        padding_side: str | None = None,
-        return_tensors: str = "pt",
+        **kwargs,
     ) -> BatchFeature:
-        """The model's inputs: chunks `[batch chunk ...]` with masks and times, and text `[question token]`.
+        """Return the model's inputs: chunks `[batch chunk ...]` with masks and times, and text `[question token]`.
 
         Args:
+            images: A picture or a list of them, each a clip of one frame; stands first as in all of transformers.
             text: One question for all clips, or k questions a clip, grouped by clip. None gives the media only.
             videos: A clip or a list of them: a `Clip`, a path, the bytes of a file, or uint8 frames
                 [frame, height, width, 3] with `frame_times` or `frame_rate`; None where a clip has sound only.
-            audio: A waveform (mono, 16 kHz, from t = 0) or a path, or a list of them, one for each clip; each replaces
-                the sound of its video.
-            images: Not for Mirasol; stands here because transformers' pipelines name it.
+            audio: A waveform (mono, from t = 0, with its `sampling_rate`), a path or the bytes of a file, or a list of
+                them, one for each clip; each replaces the sound of its video.
             answers: One answer a question; adds the answer to `decoder_input_ids`, and `labels`.
             frame_times: Seconds of each frame, for frames given as an array; a list of them for a list.
             frame_rate: Frames a second instead of `frame_times`.
-            sampling_rate: Of the waveforms; checked against 16 kHz when given.
-            sampling: Policy for clips longer than the budget instead of the processor's own.
-            max_chunks: Budget instead of the processor's own.
-            use_video: False masks the picture.
-            use_audio: False masks the sound; a clip that has some then warns.
-            padding: True, because rows of unequal length make no tensor.
-            padding_side: Side of the text's padding; by default left for prompts, right with answers.
-            return_tensors: "pt", the only kind there is.
+            **kwargs: Flat, or in `text_kwargs`, `images_kwargs`, `videos_kwargs`, `audio_kwargs`, `common_kwargs`:
+                `sampling` and `max_chunks` instead of the processor's own; `use_video`, `use_audio`: False masks it
+                (a clip that has sound then warns); `sampling_rate` of waveforms, 16,000; `padding` ("longest" or
+                "max_length" with `max_length`) and `padding_side` of the text, by default left for prompts and right
+                with answers; `do_rescale`, `rescale_factor`, `do_normalize`, `image_mean`, `image_std`.
         """
-        if return_tensors != "pt":
-            raise ValueError(f"return_tensors must be 'pt', but it is {return_tensors!r}: Mirasol is a PyTorch model.")
-        if not padding:
-            raise ValueError("padding must be on, but it is off: pass one question a call to get it without padding.")
-        if images is not None:
-            raise ValueError(
-                "Expected videos, but found images: pass a picture as a video of one frame, "
-                "videos=picture[None] with frame_rate=1."
-            )
-        if text is None and videos is None and audio is None:
+        options = sort_options(kwargs, self.tokenizer.init_kwargs)
+        chosen, pixels = options["chunks"], options["videos_kwargs"] | options["images_kwargs"]
+        if text is None and images is None and videos is None and audio is None:
             raise ValueError("Expected a question, videos or audio, but found none of them: pass at least one.")
-        chosen: dict[str, Any] = {
-            "sampling": sampling,
-            "max_chunks": max_chunks,
-            "use_video": use_video,
-            "use_audio": use_audio,
-        }
+        if images is not None:
+            if videos is not None:
+                raise ValueError("Expected images or videos, but found both: pass them in two calls.")
+            videos = clips_of_pictures(images, self.frames_per_second)
+        seer = copy.copy(self)
+        seer.image_processor = self.image_processor.replace(**pixels) if pixels else self.image_processor
+        use = {f"use_{name}": chosen.get(f"use_{name}", True) for name in ("video", "audio")}
 
         def read(source: str | Path | bytes, **tracks: bool) -> Clip:
             return self.read_clip(source, **chosen | tracks)
 
-        clips = as_clips(videos, audio, read, use_video, use_audio, frame_times, frame_rate, sampling_rate)
+        times = {"frame_times": frame_times, "frame_rate": frame_rate, **options["audio_kwargs"]}
+        clips = as_clips(videos, audio, read, **use, **times)
         data = {}
         if clips:
-            items, reports = zip(*(self.chunk_and_describe(clip, **chosen) for clip in clips), strict=True)
+            items, reports = zip(*(seer.chunk_and_describe(clip, **chosen) for clip in clips), strict=True)
             for clip, found in zip(clips, reports, strict=True):
                 for message in found.warnings:
                     if message not in clip.warnings:  # the reader has given its own
@@ -181,7 +169,7 @@ class MirasolProcessor(ProcessorMixin):
             if answers is not None:
                 answers = as_strings(answers, "answers", len(clips))
             rows = self.tokenize_questions(questions, answers)
-            data |= pad_text(rows, self.pad_token_id, padding_side)
+            data |= pad_text(rows, self.pad_token_id, **options["text_kwargs"])
         return ClipBatch(data)
 
     def read_clip(
@@ -304,37 +292,57 @@ class MirasolProcessor(ProcessorMixin):
         self,
         conversation: list,
         chat_template: str | None = None,
-        tokenize: bool = False,
+        tools: list | None = None,
+        documents: list | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        return_assistant_tokens_mask: bool = False,
+        tokenize: bool = False,
         return_dict: bool = True,
         processor_kwargs: dict | None = None,
         **kwargs,
     ) -> str | list[str] | BatchFeature:
-        """The prompt of a conversation's last user message or, with `tokenize`, the model's inputs with its media.
+        """Return the prompt of a conversation's last user message or, with `tokenize`, the inputs with its media.
 
         Args:
-            conversation: Messages whose content is text, or parts of type "text", "video" and "audio"; or a list of
+            conversation: Messages whose content is text, or parts as `mirasol.chunks.chat` lists them; or a list of
                 conversations.
             chat_template: Instead of the processor's own.
-            tokenize: Read the media and tokenise, as a call does.
+            tools, documents: For templates that name them.
             add_generation_prompt: Has no effect, because the prompt always ends where the answer begins.
             continue_final_message: Has no effect: an answer is always begun anew.
+            return_assistant_tokens_mask: Refused, because a prompt holds no answers.
+            tokenize: Read the media and tokenise, as a call does.
             return_dict: False gives `decoder_input_ids` only.
-            processor_kwargs: Passed on to the call, like all further keywords that the template does not name.
+            processor_kwargs: Passed on to the call, like all further keywords that the call knows.
+            **kwargs: Keywords of a call, and variables of the template.
         """
-        variables = _get_template_variables(chat_template or self.chat_template) & kwargs.keys()
-        shown = {name: kwargs.pop(name) for name in variables}
-        prompts = super().apply_chat_template(conversation, chat_template=chat_template, tokenize=False, **shown)
+        if return_assistant_tokens_mask:
+            raise ValueError("return_assistant_tokens_mask must be off: a prompt holds one question and no answers.")
+        is_batch = isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "content")
+        batch = [getattr(chat, "messages", chat) for chat in (conversation if is_batch else [conversation])]
+        words = set(re.findall(r"\w+", str(chat_template or self.chat_template))) - {*FLAT, *GROUPS}
+        shown = {name: kwargs.pop(name) for name in words & kwargs.keys()}
+        prompts = super().apply_chat_template(
+            [plain_texts(messages) for messages in batch],
+            chat_template=chat_template,
+            tools=tools,
+            documents=documents,
+            tokenize=False,
+            **shown,
+        )
         if not tokenize:
-            return prompts
-        batch = [conversation] if isinstance(prompts, str) else conversation
-        videos, audio = ([last_part(messages, kind) for messages in batch] for kind in ("video", "audio"))
+            return prompts if is_batch else prompts[0]
+        options = (processor_kwargs or {}) | kwargs
+        media = [media_of(messages) for messages in batch] if return_dict else []
         inputs: BatchFeature = ClipBatch()
-        if return_dict and any(part is not None for part in videos + audio):
-            inputs = self(videos=videos, audio=audio, **(processor_kwargs or {}), **kwargs)
-        rows = tokenize_prompts(self.tokenizer, [prompts] if isinstance(prompts, str) else prompts)
-        inputs.update(pad_text(rows, self.pad_token_id))
+        if any(part is not None for parts in media for part in parts.values()):
+            videos = clips_of_pictures([parts["image"] for parts in media], self.frames_per_second)
+            for number, parts in enumerate(media):
+                videos[number] = videos[number] if parts["video"] is None else parts["video"]
+            inputs = self(videos=videos, audio=[parts["audio"] for parts in media], **options)
+        text_options = sort_options(options, self.tokenizer.init_kwargs)["text_kwargs"]
+        inputs.update(pad_text(tokenize_prompts(self.tokenizer, prompts), self.pad_token_id, **text_options))
         return inputs if return_dict else inputs["decoder_input_ids"]
 
     # ---- parts of chunk_clip
@@ -361,50 +369,11 @@ class MirasolProcessor(ProcessorMixin):
         do_resize: bool = True,
         spec_augment: Callable[[Tensor], Tensor] | None = None,
     ) -> dict[str, Tensor]:
+        num_mel_frames = self.num_mel_frames_per_chunk
         return {
-            "pixel_values_videos": self._pixel_values(clip, placement, do_resize),
-            "input_features": self._input_features(clip, placement, spec_augment),
+            "pixel_values_videos": pixel_values(clip, placement, self.image_processor, do_resize),
+            "input_features": input_features(clip, placement, self.feature_extractor, num_mel_frames, spec_augment),
             "video_chunk_mask": placement.video_chunk_mask,
             "audio_chunk_mask": placement.audio_chunk_mask,
             "chunk_times": torch.from_numpy(placement.plan.times).float(),
         }
-
-    def _pixel_values(self, clip: Clip, placement: Placement, do_resize: bool) -> Tensor:
-        size, mask = self.image_processor.image_size, placement.video_chunk_mask
-        if not mask.any():
-            return torch.zeros(len(mask), self.num_frames_per_chunk, 3, size, size)
-        used, slots = np.unique(placement.frame_index[mask.numpy()], return_inverse=True)
-        frames = check_frames(clip.frames)
-        if not do_resize and frames.shape[1:3] != (size, size):
-            raise ValueError(
-                f"With do_resize=False frames must be {size} x {size} pixels, but these are "
-                f"{frames.shape[1]} x {frames.shape[2]}: resize them, or leave do_resize on."
-            )
-        pixels = self.image_processor.crop_and_resize(
-            frames, crop=clip.crop if do_resize else WHOLE, selected=None if len(used) == len(frames) else used
-        ).contiguous()  # whole frames are copied faster when each is one piece of memory
-        values = torch.zeros(len(mask), self.num_frames_per_chunk, 3, size, size)
-        shown = torch.from_numpy(slots.reshape(-1, self.num_frames_per_chunk))
-        for chunk, frames_of_chunk in zip(mask.nonzero().flatten().tolist(), shown, strict=True):
-            values[chunk] = self.image_processor.to_pixel_values(pixels[frames_of_chunk])
-        return values
-
-    def _input_features(
-        self, clip: Clip, placement: Placement, spec_augment: Callable[[Tensor], Tensor] | None
-    ) -> Tensor:
-        extractor, mask = self.feature_extractor, placement.audio_chunk_mask
-        if not mask.any():
-            return torch.zeros(len(mask), self.num_mel_frames_per_chunk, extractor.num_mel_bins)
-        if clip.sampling_rate != extractor.sampling_rate:
-            raise ValueError(
-                f"Sound must come at {extractor.sampling_rate} Hz, but this clip's sampling_rate is "
-                f"{clip.sampling_rate} Hz: resample it to {extractor.sampling_rate} Hz first."
-            )
-        for block in blocks(clip.waveform):
-            check_waveform(block)
-        features = log_mel_chunks(
-            placement.plan, clip.waveform, clip.audio_start, self.num_mel_frames_per_chunk, extractor
-        )
-        if spec_augment is not None:
-            features = spec_augment(features)
-        return features.masked_fill(~mask[:, None, None], 0.0)

@@ -42,6 +42,24 @@ def clip_from_frames(frames: Any, frame_times: Any = None, frame_rate: float | N
     return Clip(frames, times, None, duration=float(times[-1] + last_interval))
 
 
+def picture_of(picture: Any, frame_rate: float) -> Any:
+    """Return a picture as a clip of one frame; a path, bytes or None as it is."""
+    if picture is None or isinstance(picture, FILES):
+        return picture
+    if hasattr(picture, "convert"):  # of Pillow
+        picture = picture.convert("RGB")
+    return clip_from_frames(np.asarray(picture)[None], frame_rate=frame_rate)
+
+
+def clips_of_pictures(images: Any, frame_rate: float) -> list:
+    """Return one clip for each picture; transformers also nests them, one list a question."""
+    nested = images if isinstance(images, (list, tuple)) else [images]
+    rows = [row if isinstance(row, (list, tuple)) else [row] for row in nested]
+    if many := next((len(row) for row in rows if len(row) > 1), 0):
+        raise ValueError(f"Expected one picture a question, but found {many}: pass them as a video, with frame_times.")
+    return [picture_of(row[0] if row else None, frame_rate) for row in rows]
+
+
 def _check_clip(clip: Clip) -> Clip:
     """Return the clip; raises ValueError if frames lie after its end, where they would be lost."""
     if clip.frame_times is not None and len(clip.frame_times) and clip.frame_times[-1] > clip.duration:
@@ -53,9 +71,12 @@ def _check_clip(clip: Clip) -> Clip:
 
 
 def with_waveform(clip: Clip | None, waveform: Any, sampling_rate: int | None = None) -> Clip:
-    """The clip with this sound, from t = 0, in place of its own."""
+    """Return the clip with this sound, from t = 0, in place of its own."""
     check_sampling_rate(sampling_rate)
-    samples = check_waveform(waveform).numpy()
+    return _replace_sound(clip, check_waveform(waveform).numpy())
+
+
+def _replace_sound(clip: Clip | None, samples: np.ndarray) -> Clip:
     seconds = len(samples) / SAMPLING_RATE
     if clip is None:
         return Clip(None, None, samples, duration=seconds)
@@ -119,7 +140,7 @@ def as_clips(
             clip = clip_from_frames(video, times, frame_rate)
         if isinstance(sound, FILES):
             heard = read(sound, use_video=False, use_audio=True)
-            clip = with_waveform(clip, heard.waveform, heard.sampling_rate)
+            clip = _replace_sound(clip, heard.waveform)
         elif sound is not None:
             clip = with_waveform(clip, sound, sampling_rate)
         if clip is None:

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
@@ -61,16 +61,39 @@ def tokenize_prompts(
 
 
 def pad_text(
-    rows: Mapping[str, Sequence[Sequence[int]]], pad_token_id: int, padding_side: str | None = None
+    rows: Mapping[str, Sequence[Sequence[int]]],
+    pad_token_id: int,
+    padding_side: str | None = None,
+    padding: bool | str = True,
+    max_length: int | None = None,
 ) -> dict[str, Tensor]:
-    """`decoder_input_ids`, `decoder_attention_mask` and, if there are answers, `labels`, all `[question token]`.
+    """Return `decoder_input_ids`, `decoder_attention_mask` and, if there are answers, `labels`, [question token].
 
-    Prompts are padded on the left, because generation appends on the right; with answers, on the right.
+    Args:
+        rows: Token ids, as `tokenize_prompts` gives them.
+        pad_token_id: Fills shorter rows.
+        padding_side: By default left for prompts, because generation appends on the right; right with answers.
+        padding: "max_length" fills every row up to `max_length`; off, rows must be equally long.
+        max_length: Longest row that is allowed; nothing is ever cut.
     """
     side = padding_side or ("right" if "labels" in rows else "left")
+    lengths = [len(row) for row in rows["decoder_input_ids"]]
+    longest = max(lengths, default=0)
+    if max_length is not None and longest > max_length:
+        raise ValueError(
+            f"A question with its answer must fit into max_length={max_length} tokens, but question "
+            f"{lengths.index(longest)} takes {longest}: shorten it or raise max_length."
+        )
+    if padding in (False, "do_not_pad") and len(set(lengths)) > 1:
+        raise ValueError(
+            f"Rows of {min(lengths)} to {longest} tokens make no tensor without padding: leave padding on, or pass "
+            "one question a call."
+        )
+    extra = max_length - longest if padding == "max_length" and max_length is not None else 0
 
     def pad(tokens: Sequence[Sequence[int]], fill: int) -> Tensor:
-        return pad_sequence([torch.tensor(row) for row in tokens], True, fill, padding_side=side)
+        padded = pad_sequence([torch.tensor(row) for row in tokens], True, fill, padding_side=side)
+        return F.pad(padded, (extra, 0) if side == "left" else (0, extra), value=fill)
 
     padded = {"decoder_input_ids": pad(rows["decoder_input_ids"], pad_token_id)}
     padded["decoder_attention_mask"] = pad([[1] * len(row) for row in rows["decoder_input_ids"]], 0)
@@ -104,10 +127,3 @@ def as_strings(text: str | Sequence[str], name: str, count: int) -> list[str]:
                 f"{name} must be a string or a list of strings, but it holds a {type(item).__name__}: {item!r}."
             )
     return strings
-
-
-def last_part(messages: Sequence[dict], kind: str) -> Any:
-    """The last video or audio of a conversation, or None."""
-    contents = [message["content"] for message in messages if not isinstance(message["content"], str)]
-    parts = [part for content in contents for part in content if part["type"] == kind]
-    return next((parts[-1][key] for key in (kind, "path", "url") if key in parts[-1]), None) if parts else None

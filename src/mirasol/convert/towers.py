@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from transformers import SequenceFeatureExtractor
+from transformers import FeatureExtractionMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from mirasol.convert.sources import Source
@@ -205,7 +205,7 @@ class AudioTower:
     def statistics(self) -> dict[str, Any]:
         """`mean` and `std` of the checkpoint's feature extractor, and its bands and sampling rate."""
         try:
-            stated = SequenceFeatureExtractor.get_feature_extractor_dict(self.source.name)[0]
+            stated = FeatureExtractionMixin.get_feature_extractor_dict(self.source.name)[0]
         except OSError:
             warnings.warn(
                 f"{self.source.name} states no mean and std of its log-mel: AudioSet's are taken.", stacklevel=2

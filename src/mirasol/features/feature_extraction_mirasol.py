@@ -1,6 +1,5 @@
 """Sound -> log-mel frames, causally: no mel frame reads a sample later than the end of its own 10 ms."""
 
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from numbers import Real
@@ -12,8 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BatchFeature, SequenceFeatureExtractor
-from transformers.audio_utils import mel_filter_bank
+from transformers import BatchFeature, FeatureExtractionMixin
 
 from mirasol.media.types import SAMPLING_RATE
 
@@ -21,27 +19,28 @@ WINDOW_SAMPLES = 400  # 25 ms
 HOP_SAMPLES = 160  # 10 ms: one mel frame
 LOOKBACK_SAMPLES = WINDOW_SAMPLES - HOP_SAMPLES  # 15 ms that a mel frame reads before its own 10 ms
 FFT_SAMPLES = 512
+MIN_HERTZ = 20
 PREEMPHASIS = 0.97
 POWER_FLOOR = 1.192092955078125e-07  # Kaldi's: float32 epsilon
 MAX_MEL_FRAMES_AT_ONCE = 16_384  # bounds the memory of the windows to some 100 MB
+# Saved by checkpoints made before the class left transformers' SequenceFeatureExtractor
+FORMER_FIELDS = ("feature_size", "padding_value", "padding_side", "return_attention_mask")
 MAX_AMPLITUDE = 100.0  # 40 dB above full scale, more than any gain or added noise; int16 samples pass it at once
 
 
 @lru_cache(maxsize=4)
 def _mel_filters(num_mel_bins: int) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the lowest of AST's 128 bands are narrower than one FFT bin, hence empty
-        filters = mel_filter_bank(
-            num_frequency_bins=FFT_SAMPLES // 2 + 1,
-            num_mel_filters=num_mel_bins,
-            min_frequency=20,
-            max_frequency=SAMPLING_RATE // 2,
-            sampling_rate=SAMPLING_RATE,
-            norm=None,
-            mel_scale="kaldi",
-            triangularize_in_mel_space=True,
-        )
-    return torch.from_numpy(filters).float()
+    """Kaldi's triangles, even on the mel scale; the lowest of 128 are narrower than an FFT bin, hence empty."""
+
+    def mel(hertz: np.ndarray) -> np.ndarray:
+        return 1127.0 * np.log(1.0 + hertz / 700.0)
+
+    low, high = mel(np.array([MIN_HERTZ, SAMPLING_RATE / 2]))
+    edges = np.linspace(low, high, num_mel_bins + 2)
+    bins = mel(np.arange(FFT_SAMPLES // 2 + 1) * (SAMPLING_RATE / FFT_SAMPLES))[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return torch.from_numpy(np.minimum(rising, falling).clip(min=0)).float()
 
 
 @lru_cache(maxsize=1)
@@ -75,7 +74,7 @@ def mel_power(samples: Float[Tensor, "row sample"], num_mel_bins: int = 128) -> 
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
 
-class MirasolFeatureExtractor(SequenceFeatureExtractor):
+class MirasolFeatureExtractor(FeatureExtractionMixin):
     """Makes `input_features`, the causal log-mel of 16 kHz mono sound, with a fixed mean and deviation.
 
     Mel frame k covers (10 k - 15, 10 k + 10] ms with zeros before the start. It equals that of `ASTFeatureExtractor`
@@ -103,12 +102,17 @@ class MirasolFeatureExtractor(SequenceFeatureExtractor):
                 f"Log-mel is made of {SAMPLING_RATE} Hz sound, but sampling_rate is {sampling_rate} Hz: "
                 f"resample the sound to {SAMPLING_RATE} Hz."
             )
-        kwargs.pop("feature_size", None)
-        kwargs.pop("padding_value", None)
-        super().__init__(feature_size=num_mel_bins, sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
+        for name in FORMER_FIELDS:
+            kwargs.pop(name, None)
+        super().__init__(**kwargs)
         self.num_mel_bins = num_mel_bins
+        self.sampling_rate = sampling_rate
         self.mean = mean
         self.std = std
+
+    def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> Any:
+        """Return the sound as it is, because the processor reads files itself; pipelines call this."""
+        return audio
 
     @property
     def floor(self) -> float:
@@ -161,8 +165,8 @@ def check_sampling_rate(sampling_rate: int | None) -> None:
         )
 
 
-def check_waveform(waveform: np.ndarray | Tensor | Sequence) -> Float[Tensor, " sample"]:
-    """Return the sound as a float32 tensor.
+def check_waveform(waveform: np.ndarray | Tensor | Sequence, begin: int = 0) -> Float[Tensor, " sample"]:
+    """Return the sound as a float32 tensor. A message counts seconds from `begin` samples before it.
 
     Raises:
         ValueError: It is not one channel of finite floats around [-1, 1].
@@ -189,6 +193,7 @@ def check_waveform(waveform: np.ndarray | Tensor | Sequence) -> Float[Tensor, " 
         first = int((~(samples.abs() <= limit)).nonzero()[0])
         raise ValueError(
             f"A waveform must hold finite floats in [-1, 1], but this one holds {array[first]:g} at "
-            f"{first / SAMPLING_RATE:.3f} s: divide samples in int16 range by 32768, and repair or cut out damage."
+            f"{(begin + first) / SAMPLING_RATE:.3f} s: divide samples in int16 range by 32768, and repair or cut out "
+            "damage."
         )
     return samples

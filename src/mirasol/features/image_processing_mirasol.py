@@ -1,6 +1,8 @@
 """Frames -> `pixel_values_videos`: a square of each frame, resized and normalised."""
 
+import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,12 @@ class MirasolVideoProcessor(BaseImageProcessor):
             little as keeps it inside the frame.
         image_mean: Subtracted from the colours after they are scaled to [0, 1].
         image_std: Divides them after that.
+        do_rescale: Whether colours are multiplied by `rescale_factor`.
+        rescale_factor: By default 1 / 255.
+        do_normalize: Whether `image_mean` and `image_std` are used.
+
+    transformers' Auto class for videos needs torchvision, so this one is registered, saved and loaded as
+    `image_processor`.
     """
 
     model_input_names = ["pixel_values_videos"]
@@ -35,6 +43,9 @@ class MirasolVideoProcessor(BaseImageProcessor):
         crop_center: Sequence[float] = (0.5, 0.5),
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
+        do_rescale: bool = True,
+        rescale_factor: float = 1 / 255,
+        do_normalize: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -44,6 +55,16 @@ class MirasolVideoProcessor(BaseImageProcessor):
         self.crop_center = list(crop_center)
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
+        self.do_rescale = do_rescale
+        self.rescale_factor = rescale_factor
+        self.do_normalize = do_normalize
+
+    def replace(self, **values: Any) -> "MirasolVideoProcessor":
+        """Return a copy with other values."""
+        other = copy.copy(self)
+        for name, value in values.items():
+            setattr(other, name, value)
+        return other
 
     @property
     def crop(self) -> tuple[float, float, float]:
@@ -92,13 +113,23 @@ class MirasolVideoProcessor(BaseImageProcessor):
         return rearrange(pixels, "1 channel height width -> height width channel").numpy()
 
     def to_pixel_values(self, pixels: UInt8[Tensor, "*row 3 height width"]) -> Float[Tensor, "*row 3 height width"]:
-        """Normalised colours: (pixels / 255 - mean) / std."""
-        mean, std = (rearrange(torch.tensor(v), "channel -> channel 1 1") for v in (self.image_mean, self.image_std))
+        """Return normalised colours: (pixels / 255 - mean) / std."""
+        mean, std = (torch.tensor(v) for v in (self.image_mean, self.image_std))
+        if not self.do_normalize:
+            mean, std = torch.zeros(3), torch.ones(3)
+        mean, std = (rearrange(v.expand(3), "channel -> channel 1 1") for v in (mean, std))
         values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-        return values.mul_(1 / (255 * std)).sub_(mean / std)
+        scale = self.rescale_factor if self.do_rescale else 1.0
+        return values.mul_(scale / std).sub_(mean / std)
 
-    def preprocess(self, images: np.ndarray | Sequence[np.ndarray], return_tensors: str | None = "pt") -> BatchFeature:
-        """`pixel_values_videos` [batch frame channel height width] of one video, or of several equally long ones."""
+    def preprocess(
+        self, images: np.ndarray | Sequence[np.ndarray], return_tensors: str | None = "pt", **options: Any
+    ) -> BatchFeature:
+        """Return `pixel_values_videos` [batch frame channel height width] of a video or several equally long ones."""
+        if unknown := sorted(set(options) - vars(self).keys()):
+            raise TypeError(f"MirasolVideoProcessor got unexpected keywords: {', '.join(unknown)}.")
+        if options:
+            return self.replace(**options).preprocess(images, return_tensors)
         is_batch = isinstance(images, (list, tuple)) or np.ndim(images) == 5
         videos = [check_frames(np.asarray(video)) for video in (images if is_batch else [images])]
         counts = {len(video) for video in videos}
@@ -116,7 +147,7 @@ class MirasolVideoProcessor(BaseImageProcessor):
 
 
 def check_crop(fraction: float, center: Sequence[float]) -> None:
-    """Refuses a square that is none of the frame."""
+    """Raises ValueError if the crop lies outside the frame."""
     if not 0 < fraction <= 1:
         raise ValueError(
             f"crop_fraction is a part of the frame's shorter side, above 0 and at most 1, but it is "
@@ -130,8 +161,8 @@ def check_crop(fraction: float, center: Sequence[float]) -> None:
 
 
 def check_frames(frames: np.ndarray | Tensor) -> UInt8[np.ndarray, "frame height width 3"]:
-    """The same frames as an array; refuses anything but uint8 RGB pictures, channels last."""
-    array = frames.numpy() if isinstance(frames, Tensor) else np.asarray(frames)
+    """Return the frames as an array; raises ValueError unless they are uint8 RGB pictures, channels last."""
+    array = frames.detach().cpu().numpy() if isinstance(frames, Tensor) else np.asarray(frames)
     if array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
         raise ValueError(
             f"Frames must have the shape [frame, height, width, 3], but these have {list(array.shape)}: "

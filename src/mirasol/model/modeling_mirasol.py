@@ -20,7 +20,7 @@ from .modeling_mirasol_losses import (
     spread_losses,
     text_loss,
 )
-from .modeling_mirasol_outputs import MirasolEncoderOutput, MirasolOutput
+from .modeling_mirasol_outputs import MirasolEncoderOutput, MirasolOutput, need_clips
 from .modeling_mirasol_stream import MirasolStreamCache
 
 
@@ -97,12 +97,7 @@ class MirasolModel(MirasolPreTrainedModel):
                 "audio_chunk_mask": audio_chunk_mask,
                 "chunk_times": chunk_times,
             }
-            needed = media.keys() - (() if self.config.use_audio else ("input_features", "audio_chunk_mask"))
-            if missing := [name for name, value in media.items() if value is None and name in needed]:
-                raise ValueError(
-                    f"Expected clips or encoder_outputs, found no {', '.join(missing)}. Pass all that the processor "
-                    f"gives: it masks what a clip does not have."
-                )
+            need_clips(media, self.config.use_audio)
             encoder_outputs = self.encoder(
                 **media,
                 video_chunk_index=video_chunk_index,
@@ -175,13 +170,25 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         """See `MirasolModel.advance`."""
         return self.model.advance(stream_cache, **media)
 
+    def _prepare_model_inputs(self, inputs, bos_token_id, model_kwargs):
+        """The clips, after a check that they are there: generation would call the encoder without them."""
+        if model_kwargs.get("encoder_outputs") is None:
+            given = model_kwargs if inputs is None else {**model_kwargs, self.main_input_name: inputs}
+            need_clips(given, self.config.use_audio)
+        return super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
+
     def _prepare_decoder_input_ids_for_generation(self, batch_size, model_input_name, model_kwargs, *args, **kwargs):
         """The questions as they are: k of them for each clip, where transformers expects one, padded on the left."""
-        if model_kwargs.get("decoder_input_ids") is not None:
-            return model_kwargs.pop("decoder_input_ids"), model_kwargs
-        return super()._prepare_decoder_input_ids_for_generation(
-            batch_size, model_input_name, model_kwargs, *args, **kwargs
-        )
+        prompt, mask = (model_kwargs.pop(name, None) for name in ("prompt_ids", "prompt_attention_mask"))
+        question = model_kwargs.pop("decoder_input_ids", None)
+        if question is None and prompt is not None:  # Seq2SeqTrainer takes the other away
+            question, model_kwargs["decoder_attention_mask"] = prompt, mask
+        if question is None:
+            raise ValueError(
+                "Expected decoder_input_ids, found none. Pass the tokenised question, as the processor gives it; with "
+                "Seq2SeqTrainer(predict_with_generate=True) use MirasolCollator(pad_token_id, prompts=True)."
+            )
+        return question, model_kwargs
 
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
         """More rows of text for beams and samples; all rows of a clip share its latents, which are never copied."""
@@ -219,6 +226,8 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        prompt_ids: Int[Tensor, "row prompt"] | None = None,
+        prompt_attention_mask: Tensor | None = None,
         **kwargs,
     ) -> MirasolOutput:
         """Logits, and the losses when `labels` are given.
@@ -233,6 +242,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
                 this part, are weighted by its share of the tokens. The spread terms of the latent loss are
                 statistics of a part and always weighted by its share.
             encoder_outputs: latents of clips watched before; then no media are needed and only the text loss is given.
+            prompt_ids, prompt_attention_mask: read by `generate` only, where there are no `decoder_input_ids`.
         """
         if labels is not None and decoder_input_ids is None:
             start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)

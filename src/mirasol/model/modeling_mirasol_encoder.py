@@ -4,14 +4,13 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, distributed, nn
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_mirasol import MirasolConfig
 from .modeling_mirasol_base import MirasolPreTrainedModel
 from .modeling_mirasol_combiner import MirasolMeanPoolCombiner, MirasolTransformerCombiner
 from .modeling_mirasol_encoders import MirasolAudioEncoder, MirasolVideoEncoder
 from .modeling_mirasol_layers import MirasolEncoderLayer, MirasolSelfAttention
-from .modeling_mirasol_outputs import MirasolEncoderOutput
+from .modeling_mirasol_outputs import MirasolEncoderOutput, OutputRecorder, capture_outputs
 from .modeling_mirasol_stream import MirasolStreamCache
 from .modeling_mirasol_temporal import MirasolNextChunkHeads, MirasolTemporalModel, surprise
 from .modeling_mirasol_ttm import MirasolTokenTuringCombiner

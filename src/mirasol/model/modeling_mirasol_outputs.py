@@ -6,6 +6,29 @@ from torch import Tensor
 from transformers import Cache
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput
 
+try:
+    from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+except ImportError:  # transformers calls the module private: without it, encoders give no hidden states or attentions
+
+    def OutputRecorder(*args, **kwargs):  # type: ignore[no-redef]  # noqa: N802
+        return None
+
+    def capture_outputs(forward):
+        return forward
+
+
+MEDIA = ("pixel_values_videos", "input_features", "video_chunk_mask", "audio_chunk_mask", "chunk_times")
+
+
+def need_clips(given: dict, use_audio: bool) -> None:
+    """Raises ValueError if an input of the encoder is not among the `given` ones."""
+    needed = MEDIA if use_audio else [name for name in MEDIA if name not in ("input_features", "audio_chunk_mask")]
+    if missing := [name for name in needed if given.get(name) is None]:
+        raise ValueError(
+            f"Expected clips or encoder_outputs, found no {', '.join(missing)}. Pass all that the processor gives: it "
+            f"masks what a clip does not have."
+        )
+
 
 @dataclass
 class MirasolEncoderOutput(BaseModelOutput):
