@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 SECONDS_PER_MEL_FRAME = 0.01
-SECONDS_PER_COLUMN = SECONDS_PER_MEL_FRAME
 TOLERANCE_SECONDS = 0.001  # containers round timestamps to 1 ms; a frame this near to a boundary lies on it
 MIN_SOUND_SECONDS = 0.01  # a chunk with less sound than one mel frame has none
 MAX_CHUNKS = 1_000_000  # at native rate, 4 to 7 days: what claims to be longer is an error

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mirasol.chunks import MirasolProcessor
-from mirasol.chunks.time_grid import SECONDS_PER_COLUMN
+from mirasol.chunks.agreement import grid_of_chunk
+from mirasol.chunks.time_grid import SECONDS_PER_MEL_FRAME
 from mirasol.convert.language import load_tokenizer, text_values, text_weights
 from mirasol.convert.sources import load_source
 from mirasol.convert.towers import AudioTower, VisionTower
@@ -160,7 +161,7 @@ def build_config(
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     tied = (text | mine["text_config"])["tie_word_embeddings"]
     decided = {
-        "seconds_per_chunk": sound.num_mel_frames * SECONDS_PER_COLUMN,
+        "seconds_per_chunk": sound.num_mel_frames * SECONDS_PER_MEL_FRAME,
         "tie_word_embeddings": tied,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": begin,
@@ -169,7 +170,7 @@ def build_config(
     }
     if clash := sorted(set(decided) & set(given)):
         raise ValueError(
-            f"The tokenizer, the language model and the columns of a chunk decide {', '.join(clash)}, found "
+            f"The tokenizer, the language model and the mel frames of a chunk decide {', '.join(clash)}, found "
             f"{clash[0]}={given[clash[0]]}. Leave it out."
         )
     return MirasolConfig(
@@ -196,9 +197,7 @@ def build_processor(
         image_processor=MirasolVideoProcessor(image_size=config.image_size, **(tower.statistics() if tower else {})),
         feature_extractor=MirasolFeatureExtractor(**heard),
         tokenizer=tokenizer,
-        frames_per_second=config.num_frames_per_chunk / config.seconds_per_chunk,
-        num_frames_per_chunk=config.num_frames_per_chunk,
-        num_mel_frames_per_chunk=config.num_mel_frames_per_chunk,
+        **grid_of_chunk(config.num_frames_per_chunk, config.num_mel_frames_per_chunk),
         max_chunks=max_chunks,
     )
     processor.check_model_config(config)

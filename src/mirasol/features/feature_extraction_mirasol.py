@@ -52,8 +52,7 @@ def _windows_to_mel_power(
     windows: Float[Tensor, "row mel_frame sample"], num_mel_bins: int
 ) -> Float[Tensor, "row mel_frame mel"]:
     windows = windows - windows.mean(dim=-1, keepdim=True)
-    # Kaldi pre-emphasises inside each window, and takes the sample before the first to be equal to the first.
-    before = torch.cat([windows[..., :1], windows[..., :-1]], dim=-1)
+    before = F.pad(windows[..., :-1], (1, 0))  # inside each window, as Kaldi; the first sample has the weight 0
     windows = (windows - PREEMPHASIS * before) * _window().to(windows.device)
     spectrum = torch.fft.rfft(windows, n=FFT_SAMPLES)
     power = spectrum.real.square() + spectrum.imag.square()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mirasol.chunks import MirasolCollator, MirasolProcessor
+from mirasol.chunks.agreement import config_values
 from mirasol.data import ClipDataset, ClipMixture
 from mirasol.evaluate import runner
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
@@ -135,23 +136,7 @@ def training_texts(recipe: Recipe, task_name: str, rows: Sequence[Row]) -> list[
 
 def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:
     """The preset with the recipe's overrides; what the processor decides is taken from the processor."""
-    tokenizer = processor.tokenizer
-    decided: dict[str, Any] = {
-        "seconds_per_chunk": processor.grid.seconds_per_chunk,
-        "video_config": {
-            "image_size": processor.image_processor.image_size,
-            "num_frames": processor.num_frames_per_chunk,
-        },
-        "audio_config": {
-            "num_mel_frames": processor.num_mel_frames_per_chunk,
-            "num_mel_bins": processor.feature_extractor.num_mel_bins,
-        },
-        "text_config": {"vocab_size": len(tokenizer)},
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "decoder_start_token_id": tokenizer.bos_token_id,
-    }
+    decided = config_values(processor)
     overrides = copy.deepcopy(recipe.model.overrides)
     reject_unknown_fields(overrides, "model.overrides.")
     for name, value in decided.items():

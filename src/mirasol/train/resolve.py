@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mirasol import MirasolProcessor  # from there, because only that registers its parts in the command
-from mirasol.chunks.time_grid import SECONDS_PER_COLUMN
+from mirasol.chunks.agreement import grid_of_chunk
 from mirasol.features.image_processing_mirasol import check_crop
 from mirasol.model.presets import preset
 from mirasol.train.recipe_schema import ProcessorRecipe, Recipe
@@ -51,9 +51,7 @@ def _default_sizes(recipe: Recipe, preset_name: str | None) -> ProcessorRecipe:
         num_frames = given.num_frames_per_chunk or named.num_frames_per_chunk
         num_mel_frames = given.num_mel_frames_per_chunk or named.num_mel_frames_per_chunk
         sizes = {
-            "frames_per_second": num_frames / (num_mel_frames * SECONDS_PER_COLUMN),
-            "num_frames_per_chunk": num_frames,
-            "num_mel_frames_per_chunk": num_mel_frames,
+            **grid_of_chunk(num_frames, num_mel_frames),
             "num_mel_bins": named.num_mel_bins,
             "image_size": named.image_size,
         }
