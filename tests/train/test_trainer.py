@@ -186,14 +186,14 @@ def test_the_average_is_the_one_written_by_hand():
 
 
 def test_the_averaged_weights_follow_every_step_with_the_decay_of_the_recipe(tmp_path):
-    trainer = toy_trainer(tmp_path, optimizer=OptimizerRecipe(learning_rate=1e-2, ema_decay=0.6))
+    trainer = toy_trainer(tmp_path, optimizer=OptimizerRecipe(learning_rate=1e-2, ema_decay=0.3))
     expected: dict[str, torch.Tensor] = {}
 
     class ByHand(TrainerCallback):
         updates = 0
 
         def on_step_end(self, args, state, control, model=None, **kwargs):
-            decay = min(0.6, (1 + self.updates) / (10 + self.updates))
+            decay = min(0.3, (1 + self.updates) / (10 + self.updates))
             for name, weight in model.named_parameters():
                 now = weight.detach().clone()
                 expected[name] = now if self.updates == 0 else decay * expected[name] + (1 - decay) * now
