@@ -79,6 +79,22 @@ def test_another_recipe_in_the_same_folder_is_refused(uninterrupted):
         train_toy(uninterrupted, seed=1)
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_from_which_step_it_resumes(tmp_path, stop):
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="training stopped; the same command resumes from step 4"):
+        train_toy(tmp_path, kill_at_step=4, kill_by=stop)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    state = json.loads((tmp_path / "checkpoints" / "checkpoint-4" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] is None, "resuming would warn that it does not exist any more"
+    assert train_toy(tmp_path).step == NUM_STEPS
+
+
+def test_a_run_stopped_before_its_first_checkpoint_says_that_it_begins_anew(tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="the same command begins anew"):
+        train_toy(tmp_path, kill_at_step=1, kill_by=signal.SIGTERM)
+
+
 def test_another_number_of_processes_is_refused_with_both_numbers(uninterrupted, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"a run of 1 process\(es\), found 2 now: a step would take 8 clips .* of 4"):

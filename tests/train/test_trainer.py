@@ -1,10 +1,12 @@
 """What the trainer adds: every loss apart, phases, averaged weights, no decay where none belongs, the best kept."""
 
 import json
+import logging
 import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -305,6 +307,19 @@ def test_weights_that_are_not_finite_are_neither_validated_nor_saved(trainer):
     trainer.ema = None
     with pytest.raises(ValueError, match="Expected finite weights"):
         trainer.evaluate()
+
+
+def test_weights_that_are_tied_are_not_reported_as_missing(trainer, caplog):
+    logger = logging.getLogger("transformers")
+    propagate, logger.propagate = logger.propagate, True
+    try:
+        trainer.model._tied_weights_keys = {"head.weight": "embed.weight"}
+        trainer._issue_warnings_after_load(SimpleNamespace(missing_keys=["head.weight"], unexpected_keys=[]))
+        assert not caplog.records
+        trainer._issue_warnings_after_load(SimpleNamespace(missing_keys=["norm.bias"], unexpected_keys=[]))
+        assert "norm.bias" in caplog.text
+    finally:
+        logger.propagate = propagate
 
 
 def test_a_metric_that_validation_does_not_give_is_named(tmp_path):

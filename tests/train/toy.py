@@ -129,6 +129,7 @@ def train_toy(
     output: Path,
     *,
     kill_at_step: int | None = None,
+    kill_by: int = signal.SIGKILL,
     bad_index: int | None = None,
     data: dict | None = None,
     dropout: float = 0.3,
@@ -137,7 +138,7 @@ def train_toy(
 ) -> TrainResult:
     """Trains the toy, in epoch 1 with NaN for the clip `bad_index`.
 
-    With `kill_at_step`, the process ends itself by SIGKILL when that step's batch is asked for."""
+    With `kill_at_step`, the process ends itself by `kill_by` when that step's batch is asked for."""
     recipe = toy_recipe(output, **changes)
     if "schedule" not in changes:
         recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"batch_size": batch_size})})
@@ -149,7 +150,7 @@ def train_toy(
         nonlocal asked
         asked += 1
         if kill_at_step is not None and asked > kill_at_step + 1:  # the loader is one batch ahead
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), kill_by)
         return collate(samples)
 
     def validate(model) -> dict[str, float]:

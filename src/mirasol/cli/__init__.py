@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(usage_message(error))
     except (ValueError, OSError) as error:
         return 0 if isinstance(error, BrokenPipeError) and reader_has_left() else refuse(str(error))
-    except KeyboardInterrupt:
-        print("mirasol: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"mirasol: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
 

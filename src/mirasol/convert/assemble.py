@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,13 @@ from mirasol.model.configuration_mirasol import (
     MirasolVideoConfig,
 )
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
+from mirasol.results import Result
 from mirasol.settings import apply_overrides, reject_unknown_fields, values_that_fit
 
 MAX_LATENTS = 32  # the paper's
 
 
-@dataclass(frozen=True)
-class InitResult:
+class InitResult(Result):
     """What was written: where, from which parts, and how many parameters are pretrained and new."""
 
     output: str
@@ -45,10 +44,6 @@ class InitResult:
     seconds_per_chunk: float
     video_tokens_per_chunk: int
     audio_tokens_per_chunk: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same, for JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         rows = {

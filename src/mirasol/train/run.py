@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging
 
 from mirasol.files import write_whole
+from mirasol.results import Result
 from mirasol.train.export import export
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
@@ -27,8 +30,7 @@ from mirasol.train.trainer import MirasolTrainer, sampler_of
 Validate = Callable[[nn.Module], dict[str, float]]
 
 
-@dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Result):
     """What a run ended with: where it is, how far it came, and its best validation."""
 
     output: str
@@ -39,10 +41,6 @@ class TrainResult:
     metric: str
     num_bad_clips: int
     minutes: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same, for JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         how_far = f"{self.step} of {self.num_steps} steps in {self.minutes:.1f} minutes"
@@ -119,7 +117,8 @@ def fit(
     )
     if resume_from is not None:
         trainer.load_averaged_weights(resume_from)
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    with _stopping_says_how_to_resume(folder):
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     best = folder / "best"
     return TrainResult(
         output=str(folder),
@@ -181,6 +180,22 @@ def started_from(checkpoint: str | None) -> dict[str, Any] | None:
 def num_bad_clips(dataset: Any) -> int:
     """How many clips of a `ClipDataset` or `ClipMixture` could not be read and were left out."""
     return sum(len(part.cache.bad) for part in getattr(dataset, "parts", [dataset]))
+
+
+@contextlib.contextmanager
+def _stopping_says_how_to_resume(folder: Path) -> Iterator[None]:
+    """Turns Ctrl-C and SIGTERM into a KeyboardInterrupt that names the step from which the same command resumes."""
+    in_main_thread = threading.current_thread() is threading.main_thread()  # only there signals can be handled
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        steps = [step_of(checkpoint) for checkpoint in find_checkpoints(folder / "checkpoints")]
+        start = f"resumes from step {steps[-1]}" if steps else "begins anew, because no checkpoint was due yet"
+        raise KeyboardInterrupt(f"training stopped; the same command {start}") from None
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _forget_after(metrics: Path, step: int) -> float:

@@ -260,6 +260,7 @@ class MirasolTrainer(Seq2SeqTrainer):
                 "Choose one of these."
             )
         is_best = super()._determine_best_metric(metrics, trial)
+        self.state.best_global_step = None  # the Trainer would look for a checkpoint of it; ours is the export
         if is_best and self.keep_best is not None and self.is_world_process_zero():
             with self._random_state_kept():
                 self.keep_best(self.best_weights, metrics, self.state.global_step)
@@ -289,6 +290,12 @@ class MirasolTrainer(Seq2SeqTrainer):
             for older in find_checkpoints(final.parent)[:-1]:
                 shutil.rmtree(older)
         self.accelerator.wait_for_everyone()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Reports keys that a checkpoint lacks, but not of weights tied to others, which are saved once."""
+        tied = getattr(self.model, "_tied_weights_keys", None) or ()
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
 
     def load_averaged_weights(self, checkpoint: Path) -> None:
         """Restores the averaged weights of a checkpoint, which the Trainer's own resume does not know."""
