@@ -96,7 +96,8 @@ def read_clip(
     info, notes = survey.info, survey.warnings
     waveform = None
     if use_audio and info.has_audio:
-        waveform = cut_waveform(survey.scan.sound, survey.span)
+        with media_errors(source):
+            waveform = cut_waveform(survey.scan.sound, survey.span)
     elif frames is None and not info.has_video:
         raise MediaError(
             f"Expected at least one frame or one sample of sound in {info.source}, found none. {' '.join(notes)} "

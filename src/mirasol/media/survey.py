@@ -132,6 +132,11 @@ def survey_file(
                 f"Expected picture or sound from {start:.2f} s to {end:.2f} s of {name}, found none"
                 f"{'' if stated is None else f': it lasts {stated - origin:.2f} s'}. Correct these seconds."
             )
+        if stated is not None and info.duration_seconds > 1.5 * (min(stated, span[1]) - span[0]) + 1:
+            notes.append(
+                f"The file states {stated - origin:.2f} s, but its frames and sound are stamped up to "
+                f"{info.duration_seconds + start:.2f} s, as in a damaged file: long pauses in it may be false."
+            )
         missing = 0.0 if stated is None else min(stated, span[1]) - span[0] - info.duration_seconds
         if missing > max(0.5, 0.02 * info.duration_seconds):
             notes.append(
