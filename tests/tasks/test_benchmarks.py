@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mirasol.tasks import TASKS, Row, get_task
+from mirasol.tasks.annotations import with_mark
 from mirasol.tasks.registry import BENCHMARKS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the published .* split:UserWarning")
@@ -105,6 +106,17 @@ def test_second_references_are_kept(whole):
     (whole / "nextqa_oe" / "add_reference_answer_test.json").unlink()
     with pytest.warns(UserWarning, match="lower than the official one"):
         assert load(whole, "nextqa_oe")[0].questions[0].references == ()
+
+
+@pytest.mark.parametrize("written", ["what is it", "what is it?", " what is it ?", "what is it??", "what is it ? "])
+def test_every_question_ends_in_one_mark(written):
+    assert with_mark(written) == "what is it?"
+
+
+def test_second_references_are_those_of_test_alone(whole):
+    write(whole / "nextqa_oe", "val.csv", f"{NEXT_OE}\n11,9,4,3,what,a dog,0,DO\n")
+    (row,) = get_task("nextqa_oe").load(whole / "nextqa_oe", "val")
+    assert row.questions[0].references == ()
 
 
 def test_training_shuffles_the_answers_to_choose_from(whole):

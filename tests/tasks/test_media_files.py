@@ -56,7 +56,8 @@ def test_linked_folders_are_followed_and_loops_end(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "clips").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "root")
-    assert MediaFiles(tmp_path / "root").find("a") == tmp_path / "root/clips/a.mp4"
+    files = MediaFiles(tmp_path / "root")
+    assert files.find("a") == tmp_path / "root/clips/a.mp4" and len(files.by_name["a"]) == 1
 
 
 def test_the_folder_is_walked_once_however_many_clips(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""ActivityNet-QA: ten open-ended questions about each of 5,800 long web videos. `INFO` states all a score rests on."""
+"""ActivityNet-QA: ten open-ended questions about each of 5,800 long web videos. `INFO` states its facts."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

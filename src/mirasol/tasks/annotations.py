@@ -1,6 +1,6 @@
-"""Annotation files as they are published: found in the user's folder, read with the place of every row, checked.
+"""Readers of published annotation files, which keep the place ("file:line") of every row for messages.
 
-Plain or gzipped, UTF-8 with or without byte order mark, Unix or Windows line ends. What is wrong with single rows is
+Plain or gzipped, UTF-8 with or without byte order mark, Unix or Windows line ends. Faults of single rows are
 collected, so that one message names them all.
 """
 
@@ -42,7 +42,7 @@ def find_annotations(root: str | Path, names: Sequence[str], info: TaskInfo) -> 
 
 
 def find_optional(root: str | Path, *names: str) -> Path | None:
-    """Return the same, or None where there is none of them."""
+    """Return the first of these files in `root` or `root`/annotations, also with .gz; None if there is none."""
     for folder in (Path(root), Path(root) / "annotations"):
         for name in names:
             for path in (folder / name, folder / f"{name}.gz"):

@@ -37,11 +37,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Row:
-    """One clip of a task. `word_times` are the seconds an augmentation must keep inside the clip (none: no shift).
+    """One clip of a task.
 
-    `segment` is the (start, end) in seconds of the file that the questions are about; None: the whole file. `crop` is
-    the square of the picture that they are about: its side as a part of the frame's shorter side, and x and y of its
-    centre as parts of the frame; None: what the checkpoint's processor shows.
+    Attributes:
+        word_times: The (start, end) seconds that augmentation keeps inside the clip; empty: the clip is not shifted.
+        segment: The (start, end) in seconds of the file that the questions are about; None: the whole file.
+        crop: The square of the picture that they are about: its side as a fraction of the frame's shorter side, and x
+            and y of its centre as fractions of the frame; None: the crop of the checkpoint's processor.
     """
 
     id: str
@@ -77,7 +79,7 @@ class PaperNumber:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What a reader of a benchmark's score has to know about it; `mirasol data info TASK` prints it."""
+    """Facts of a benchmark that its score depends on; `mirasol data info TASK` prints them."""
 
     title: str
     source: str  # where annotations and clips are obtained
@@ -92,7 +94,7 @@ class TaskInfo:
     layout: str  # of the folder that `load` reads
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, for JSON."""
+        """Return the facts as a dictionary, for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Tasks of one question a clip, "which of these classes?": what they share."""
+"""Rows of classification tasks: one question a clip, with the classes as options."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Aerial objects: which of airplane, bird, drone, helicopter is seen in 10 s, and which of background, drone,
-helicopter is heard in 1 s (Svanstroem, Alonso-Fernandez, Englund, Data in Brief 2021; CC0).
+"""Aerial objects: airplane, bird, drone or helicopter in a 10 s video; background, drone or helicopter in 1 s of audio
+(Svanstroem, Alonso-Fernandez, Englund, Data in Brief 2021; CC0).
 
-Picture and sound were recorded apart: there is no clip with both. Split: by file, since seconds of one file are alike;
-and by blocks of five neighbouring numbers of a class, since neighbours may show one flight. Of each five blocks the
+Video and audio were recorded separately: no clip has both. Split: by file, because seconds of one file are alike, and
+by blocks of five neighbouring numbers of a class, because neighbours may show one flight. Of each five blocks the
 fourth is "val", the fifth "test", the others "train"; "test_picture" and "test_sound" are the halves of "test", and so
 on. Sound files are cut into segments of one second. Prompts: "what flies?" and "which sound is heard?". Answer: the
 class. Metric: exact match of the generated name, by kind.
@@ -23,7 +23,7 @@ CLASSES = {"picture": ("airplane", "bird", "drone", "helicopter"), "sound": ("ba
 BLOCK = 5
 SPLIT_OF_BLOCK = ("train", "train", "train", "val", "test")
 SECONDS = 10  # of every sound file
-WHOLE = (1.0, 0.5, 0.5)  # the largest square: what flies is small, and anywhere
+WHOLE = (1.0, 0.5, 0.5)  # the largest square, because the object is small and may be anywhere
 
 
 class Drone(Task):

@@ -1,4 +1,4 @@
-"""EPIC-SOUNDS: which of 44 sounds is made in a short stretch of a kitchen video. `INFO` states all it rests on."""
+"""EPIC-SOUNDS: one of 44 sound classes in a short segment of a kitchen video. `INFO` states its facts."""
 
 import re
 import warnings

@@ -1,8 +1,8 @@
-"""ESC-10: which of ten environmental sounds is heard in 5 s, in five folds (K. J. Piczak, ACM MM 2015).
+"""ESC-10: one of ten environmental sounds in a 5 s clip, with five folds (K. J. Piczak, ACM MM 2015).
 
-Splits: "fold1" ... "fold5" are the published folds, each measured by a model that was trained on the other four.
-For a model that holds out fold N, "not_foldN" are the clips it is trained on and "val_foldN" every eighth clip of the
-four, which chooses its checkpoint; "train", "val" and "test" hold out fold 5. Prompt: "which sound is heard?". Answer:
+Splits: "fold1" ... "fold5" are the published folds, each the test set of a model trained on the other four.
+"not_foldN" and "val_foldN" are the training and validation clips of a model that holds out fold N: every eighth clip
+of the other four folds validates; "train", "val" and "test" hold out fold 5. Prompt: "which sound is heard?". Answer:
 the class in words ("dog bark"). Metric: exact match of the generated name, and its mean over classes. Published, for
 comparison: people 95.7 %; a CNN trained from scratch about 80 %, recalled.
 

@@ -1,4 +1,4 @@
-"""Free Spoken Digit Dataset: which digit one of six speakers says, in 0.1 to 2.3 s (github.com/Jakobovski).
+"""Free Spoken Digit Dataset: one digit by one of six speakers, 0.1 to 2.3 s long (github.com/Jakobovski).
 
 Split (the official one is by recording number): "test" 0-4 (300 clips), "val" 5-9 and "train" 10-49 of the official
 training recordings (300 and 2,400). Prompt: "which digit is spoken?". Answer: the digit as a word, "seven". Metric:

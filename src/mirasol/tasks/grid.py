@@ -123,7 +123,7 @@ def evaluation_questions(row: GridRow) -> list[Question]:
 
 
 def slot_questions(row: GridRow, word_times) -> list[Question]:
-    """Return "which color is named?" and its five siblings."""
+    """Return the six questions such as "which color is named?"."""
     return [
         Question(f"{row.id}/{slot}", f"which {slot} is named?", word, slot, seconds)
         for slot, word, seconds in zip(SLOTS, row.words, word_times, strict=True)
@@ -137,7 +137,7 @@ def sentence_question(row: GridRow, word_times) -> Question:
 
 
 def when_questions(row: GridRow, word_times) -> list[Question]:
-    """Return "when does the letter begin?" and its five siblings."""
+    """Return the six questions such as "when does the letter begin?"."""
     return [
         Question(f"{row.id}/when_{slot}", f"when does the {slot} begin?", f"{seconds[0]:.1f}", f"when_{slot}", seconds)
         for slot, seconds in zip(SLOTS, word_times, strict=True)

@@ -1,4 +1,4 @@
-"""Kinetics-Sounds: which action is heard and seen in a 10 s clip of Kinetics. `INFO` states what a score rests on."""
+"""Kinetics-Sounds: one of 31 actions, heard and seen in a 10 s clip of Kinetics. `INFO` states its facts."""
 
 from collections import Counter
 from collections.abc import Sequence

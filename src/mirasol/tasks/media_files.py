@@ -1,4 +1,4 @@
-"""Where the clips of a benchmark lie: one walk over the user's folder, then every clip by any of its usual names.
+"""Files of a benchmark's clips: one walk over the user's folder finds every clip by any of its usual names.
 
 The data sets are passed on in many layouts: all in one folder, a folder for each class, participant or part, with the
 seconds in the name or without. A clip is found by its name without suffix, wherever it lies below the root, followed

@@ -1,4 +1,4 @@
-"""MSRVTT-QA: short open-ended questions about short web clips. `INFO` states everything a score rests on."""
+"""MSRVTT-QA: short open-ended questions about short web clips. `INFO` states its facts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""VGG-Sound: which of 309 sounds is heard and seen in a 10 s web clip. `INFO` states what a score rests on."""
+"""VGG-Sound: one of 309 sound events in a 10 s web clip. `INFO` states its facts."""
 
 from pathlib import Path
 
@@ -27,8 +27,8 @@ INFO = TaskInfo(
     prompt=f'"{PROMPT}"',
     normalisation="lower case, single spaces, no punctuation at the end; commas inside a name stay",
     metric="exact match of the generated class name (top-1), and its mean over classes; top-5 with --rank",
-    versions="clips vanish from YouTube, so published scores rest on the part of test that was still there. The size "
-    "of train is stat.csv's 199,176 clips less test",
+    versions="clips vanish from YouTube, so published scores cover the part of test that was still available. The "
+    "size of train is stat.csv's 199,176 clips less test",
     paper=(PaperNumber(69.8, "full model, audio and video"), PaperNumber(66.4, "TTM Combiner")),
 )
 
@@ -83,7 +83,7 @@ def read_split(path: Path) -> list[tuple[str, str, int, str]]:
 
 
 def read_full_list(path: Path, split: str) -> list[tuple[str, str, int, str]]:
-    """Return the same of the file of both splits: ID,30,class,split."""
+    """Return (place, YouTube id, start second, class) of the file of both splits: ID,30,class,split."""
     clips, malformed = [], []
     for place, line in read_table(path, ("video", "start", "class", "split"), has_header=False):
         if not line["start"].isdecimal() or line["split"].strip() not in INFO.sizes:

@@ -47,3 +47,11 @@ def test_equal_scores_count_as_one_threshold():
 def test_scores_that_do_not_fit_the_labels_are_refused():
     with pytest.raises(ValueError, match=r"shape \(3, 2\) and labels of shape \(2,\)"):
         ranked_metrics(np.zeros((3, 2)), np.zeros(2, dtype=int))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_perfect_and_a_reversed_ranking_have_no_d_prime(right):
+    """The area is 1 or 0, whose quantile is infinite: nan, as it is no number to average or plot."""
+    scores = np.array([[2.0, 1.0], [1.0, 2.0]])
+    metrics = ranked_metrics(scores, np.array([0, 1] if right else [1, 0]))
+    assert metrics["mAUC"] == float(right) and np.isnan(metrics["d_prime"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mirasol.tasks import Question, get_task
 from mirasol.tasks.metrics.tagger import find_tagger
 from mirasol.tasks.metrics.wordnet import find_wordnet
 from mirasol.tasks.metrics.wups import Wups, wups
@@ -82,3 +83,12 @@ def test_published_predictions_get_it_with_your_wordnet_and_tagger(shared):
 def test_the_better_of_two_references_counts(scorer):
     assert scorer.score("dog", ["guitar"], "DO", 0.0) < scorer.score("dog", ["guitar", "dog"], "DO", 0.0) == 1.0
     assert [scorer.score("2", answers, "DC", 0.0) for answers in (["two"], ["two", "2"])] == [0.0, 1.0]
+
+
+def test_exact_match_stands_beside_wups(scorer, monkeypatch):
+    task = get_task("nextqa_oe")
+    monkeypatch.setattr(task, "find_scorer", lambda: scorer)
+    asked = [Question("1", "?", "dog", "DO", references=("guitar",)), Question("2", "?", "two", "DC")]
+    found = task.score(asked, ["guitar", "two"])
+    assert found["exact_match"] == 0.5 and found["exact_match_DO"] == 0.0 and found["exact_match_D"] == 0.5
+    assert found["wups_0"] == found["wups_0_DO"] == found["wups_0.9_DC"] == 1.0 and task.headline == "wups_0"

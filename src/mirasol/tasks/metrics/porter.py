@@ -38,7 +38,7 @@ def _consonant(word: str, i: int) -> bool:
 
 
 def _measure(word: str) -> int:
-    """How often a vowel is followed by a consonant: the m of the paper."""
+    """Return the number of vowel-consonant sequences, the m of the paper."""
     return "".join("c" if _consonant(word, i) else "v" for i in range(len(word))).count("vc")
 
 
@@ -47,7 +47,7 @@ def _has_vowel(word: str) -> bool:
 
 
 def _short(word: str) -> bool:
-    """Whether it ends consonant, vowel, consonant other than w, x, y ("hop"), or is vowel and consonant ("us")."""
+    """Return whether it is vowel and consonant ("us") or ends consonant, vowel, consonant but w, x, y ("hop")."""
     shape = [_consonant(word, i) for i in range(len(word))]
     return (shape[-3:] == [True, False, True] and word[-1] not in "wxy") or shape == [False, True]
 

@@ -1,10 +1,10 @@
 """WordNet 3.0 read from its own database files: base forms, first senses and Wu-Palmer similarity.
 
-Read directly and not through NLTK, because NLTK's similarity changed between versions and the official WUPS numbers
-rest on how it was until 3.5: a verb compared with a word of another part of speech meets it in a root that is added
-above all verbs, while a noun, adjective or adverb compared with another part of speech has nothing in common with
-it. Newer versions give a small similarity to the latter too, which lowers the published 21.48 of NExT-OE's baseline
-to 20.38.
+Read directly and not through NLTK (docs/decisions/0005-nltk.md). NLTK's similarity changed between versions, and the
+official WUPS numbers depend on version 3.5: a verb compared with a word of another part of speech meets it in a root
+that is added above all verbs, while a noun, adjective or adverb compared with another part of speech has nothing in
+common with it. Newer versions give a small similarity to the latter too, which lowers the published 21.48 of NExT-OE's
+baseline to 20.38.
 """
 
 import os
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 PARTS = ("noun", "verb", "adj", "adv")  # the order in which a word's first sense is looked for
-ENDINGS = {  # an inflected ending and what its base form ends in
+ENDINGS = {  # inflected ending:ending of the base form
     "noun": "s: ses:s ves:f xes:x zes:z ches:ch shes:sh men:man ies:y",
     "verb": "s: ies:y es:e es: ed:e ed: ing:e ing:",
     "adj": "er: est: er:e est:e",
@@ -74,7 +74,7 @@ class WordNet:
         if b"WordNet 3.0" not in version:
             raise ValueError(
                 f"Expected WordNet 3.0 in {folder}, found a data.noun that does not name this version. "
-                "The official WUPS numbers rest on 3.0, other versions order senses differently: point to 3.0."
+                "The official WUPS numbers need 3.0; other versions order senses differently: point to 3.0."
             )
         # Keeps what was asked; on the object and not on the class, so that it goes with the object.
         self.base_forms = cache(self._base_forms)
@@ -85,7 +85,7 @@ class WordNet:
         self._depth = cache(self._find_depth)
 
     def __contains__(self, word: str) -> bool:
-        """Whether the word, or what it is a form of, has a sense."""
+        """Return whether the word or one of its base forms has a sense."""
         return any(self.base_forms(word, part) for part in PARTS)
 
     def _base_forms(self, form: str, part: str) -> list[str]:
