@@ -1,6 +1,7 @@
 """The benchmarks' loaders on tiny files of our own: what they make of rows, and what they refuse."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -233,9 +234,15 @@ def test_names_that_contradict_the_folders_are_refused(whole):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_the_guide_says_where_a_benchmark_comes_from(repository, name):
-    (line,) = [line for line in (repository / "docs/benchmarks.md").read_text().splitlines() if f"| `{name}`" in line]
-    assert len(line.split("|")) == 7 and "https://" in line
+def test_the_guide_sends_to_the_source_that_the_task_names_and_to_files_that_it_reads(repository, whole, name):
+    guide = (repository / "docs/benchmarks.md").read_text().splitlines()
+    (line,) = [line for line in guide if line.startswith(f"| `{name}`")]
+    annotations = line.split("|")[2]
+    source = re.search(r"https://[^\s,)]+", get_task(name).info.source)[0]
+    assert f"({source})" in annotations
+    named = set(re.findall(r"`([\w.]+\.(?:json|csv|txt))`", annotations))
+    there = {path.name.removesuffix(".gz") for path in (whole / name).rglob("*") if path.is_file()}
+    assert named and named & there, f"none of {named} is among the files that this task is tested with"
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

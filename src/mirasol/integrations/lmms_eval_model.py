@@ -3,10 +3,12 @@
 Imports lmms-eval, which cannot be an extra (it asks for torchvision): docs/lmms_eval.md says how to install it.
 """
 
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
@@ -41,8 +43,15 @@ class Mirasol(lmms):
             raise ValueError(
                 f"Expected batch_size 1, found {batch_size}: clips are answered one by one. Leave it out."
             )
+        local = int(os.environ.get("LOCAL_RANK", "0"))  # of several processes, each has a GPU of its own
+        device = device or (f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu")
         self.answerer = Answerer.load(pretrained, device)
         self.senses = {"use_audio": use_audio, "use_video": use_video}
+
+    @property
+    def device(self) -> torch.device:
+        """Where lmms-eval puts the counts that its processes exchange."""
+        return self.answerer.model.device
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """One greedy answer per request, cut before the first of its `until` strings."""
@@ -79,7 +88,7 @@ class Mirasol(lmms):
         for place, request in enumerate(requests):
             by_clip.setdefault(tuple(map(str, self._visuals(request.args))), []).append(place)
         results: list = [None] * len(requests)
-        for places in tqdm(by_clip.values(), desc="Mirasol", unit="clip"):
+        for places in tqdm(by_clip.values(), desc="Mirasol", unit="clip", disable=self.rank != 0):
             clip = self._read(self._visuals(requests[places[0]].args))
             given = answer(self.answerer.watch(clip, **self.senses), [requests[place].args for place in places])
             for place, result in zip(places, given, strict=True):
