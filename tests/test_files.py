@@ -1,5 +1,7 @@
 """Files and folders appear whole or not at all."""
 
+import os
+
 import pytest
 
 from mirasol.files import replace_folder, shared_folder, whole_folder, write_whole
@@ -22,6 +24,28 @@ def test_a_failed_write_leaves_the_old_text(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_whole(path, "half \ud800")
     assert path.read_text() == "old"
+
+
+def test_the_old_text_is_there_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    write_whole(path, "old")
+    replace, seen = os.replace, []
+
+    def look(source, target):
+        seen.append((path.read_text(), source.read_text()))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", look)
+    write_whole(path, "new")
+    assert seen == [("old", "new")] and path.read_text() == "new"
+
+
+def test_the_old_folder_is_not_lost_where_the_new_one_cannot_be_moved(tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "weights").touch()
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "missing", tmp_path / "best")
+    assert names(tmp_path / "best.old") == ["weights"]
 
 
 def test_a_folder_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):

@@ -17,6 +17,7 @@ KNOWN = "from transformers import AutoConfig; print(type(AutoConfig.for_model('m
         f"import transformers; import mirasol; {KNOWN}",
     ],
 )
+@pytest.mark.slow
 def test_importing_mirasol_is_enough_for_the_auto_classes_in_any_order(program):
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == "MirasolConfig\n"

@@ -114,7 +114,8 @@ def test_every_result_is_printed_as_json_when_asked(command, received, capsys):
     line, work, _ = WORK[command]
     received(work)
     assert main([*command.split(), "--json", *shlex.split(line)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"form": "as JSON"}
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"form": "as JSON"} and printed.startswith('{\n  "form"'), "for people's eyes too"
 
 
 @pytest.mark.parametrize("command", [command for command in WORK if command not in ("init", "data verify")])

@@ -55,6 +55,13 @@ def test_garbage_is_collected_again_after_the_imports_even_if_one_fails():
     assert gc.isenabled()
 
 
+def test_what_was_imported_is_never_looked_through_again():
+    gc.unfreeze()
+    with imports():
+        pass
+    assert gc.get_freeze_count() > 10_000
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     command = Path(sys.executable).with_name("mirasol")
     for arguments in (["data", "info", "vggsound"], ["--help"]):

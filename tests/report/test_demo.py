@@ -14,6 +14,7 @@ from mirasol.report.page import Answered, Story, render
 from mirasol.tasks import get_task
 
 
+@pytest.mark.slow
 def test_demo_writes_one_file_that_needs_nothing_else(untrained, grid_root, tmp_path):
     result = demo(untrained, grid_root, tmp_path / "folder" / "report.html", max_clips=2)
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["report.html"]
@@ -28,6 +29,7 @@ def test_demo_writes_one_file_that_needs_nothing_else(untrained, grid_root, tmp_
     assert result.sets == {} and "spoken digits" not in page
 
 
+@pytest.mark.slow
 def test_the_shipped_checkpoint_is_also_asked_about_the_sets_beside_grid(grid_root, tmp_path):
     result = demo(None, grid_root, tmp_path / "report.html", max_clips=2)
     assert {name: found.clips for name, found in result.sets.items()} == {each.name: 2 for each in SETS}

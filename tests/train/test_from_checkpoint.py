@@ -30,6 +30,7 @@ def recipe(repository, untrained, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_the_command_loads_the_checkpoint_too(untrained):
     code = "import sys; sys.argv = ['mirasol']; from mirasol.train.resolve import saved_processor; "
     run = subprocess.run(

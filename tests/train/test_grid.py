@@ -118,6 +118,7 @@ def test_own_clips_that_are_train_and_val_at_once_are_refused(grid_root, reposit
         train(repository / "recipes" / "grid_nano.yaml", [*overrides, f"output={tmp_path / 'run'}"])
 
 
+@pytest.mark.slow
 def test_a_run_of_another_recipe_is_refused_before_anything_is_decoded(run, small_grid, repository, tmp_path):
     overrides = [f"output={run[0]}", f"data.sources.0.root={small_grid}", f"data.cache={tmp_path / 'cache'}", "seed=1"]
     with pytest.raises(ValueError, match="another recipe"):

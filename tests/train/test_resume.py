@@ -46,6 +46,7 @@ def uninterrupted(tmp_path_factory) -> Path:
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 6, 7])  # inside an epoch, at its end, a step after a checkpoint
 def test_a_killed_run_goes_on_with_the_same_losses(uninterrupted, tmp_path, step):
     train_until_killed(tmp_path, step)
@@ -57,6 +58,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(uninterrupted, tmp_path, step
     assert validations(tmp_path) == validations(uninterrupted)  # sums of averaged weights, bit for bit
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_checkpoint_is_written_costs_only_that_checkpoint(uninterrupted, tmp_path):
     train_until_killed(tmp_path, 6)
     half = tmp_path / "checkpoints.partial" / "checkpoint-7"
