@@ -195,6 +195,7 @@ class Task:
 
     def error_seconds(self, question: Question, prediction: str) -> float:
         """Return the distance from the first number in the prediction to the true time; infinite without a number."""
+        assert question.seconds, f"{question.id} is scored in seconds and has none"
         number = re.search(r"\d+(\.\d+)?", prediction)
         return abs(float(number.group()) - question.seconds[0]) if number else float("inf")
 
