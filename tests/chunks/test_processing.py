@@ -9,6 +9,8 @@ import torch
 from clips import write_clip
 
 from mirasol.chunks import processing_mirasol
+from mirasol.chunks.sound import _first_samples
+from mirasol.chunks.sources import clip_from_frames
 from mirasol.features import MirasolVideoProcessor
 from mirasol.media import WHOLE, Clip
 
@@ -345,6 +347,32 @@ def test_one_frame_is_a_clip(processor, make_clip):
     inputs = processor(videos=Clip(frames, np.array([0.0]), None, duration=0.04))
     assert inputs["video_chunk_mask"].tolist() == [[True]]
     assert inputs["pixel_values_videos"].shape == (1, 1, 8, 3, 13, 13)
+
+
+# ---- sound and last frames in their place
+
+
+def test_given_sound_starts_at_zero_whenever_that_of_the_video_did(processor, make_clip):
+    late = make_clip(seconds=1.0, sound=(0.7, 1.0))
+    given = make_clip(seconds=1.0, sound=(0.0, 1.0), seed=1)
+    with pytest.warns(UserWarning, match="the given audio replaces it"):
+        replaced = processor(videos=late, audio=given.waveform, sampling_rate=16_000)
+    expected = processor.chunk_clip(given)
+    assert all(torch.equal(replaced[name][0], expected[name]) for name in CHUNK_INPUTS)
+
+
+@pytest.mark.parametrize(("times", "duration"), [([0.0, 0.1, 0.4], 0.7), ([0.2], 0.24)])
+def test_the_last_frame_is_shown_as_long_as_the_one_before(times, duration):
+    frames = np.zeros((len(times), 5, 7, 3), np.uint8)
+    assert clip_from_frames(frames, frame_times=times).duration == pytest.approx(duration)
+
+
+def test_a_chunk_reads_the_samples_nearest_to_its_own_second(make_processor, make_clip):
+    """Chunks of 7.01 s / 3 begin between two samples: each start is rounded by itself, so that no error adds up."""
+    plan = make_processor(max_chunks=3).grid.plan(7.01)
+    firsts = _first_samples(plan, 0.0, 16_000).tolist()
+    assert firsts == [0, 37_387, 74_773]  # 37,386.67 and 74,773.33
+    assert _first_samples(plan, 0.50003, 16_000).tolist() == [-8_000, 29_387, 66_773]
 
 
 # ---- frames cut as they are decoded

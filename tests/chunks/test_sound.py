@@ -1,16 +1,20 @@
 """Sound in chunks: placed by seconds, causal across chunks, power averaged before the log."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from einops import rearrange
 
-from mirasol.chunks import ChunkPlan, TimeGrid
+from mirasol.chunks import ChunkPlan, TimeGrid, sound
 from mirasol.chunks.sound import averaging_weights, chunks_with_sound, log_mel_chunks
 from mirasol.features import MirasolFeatureExtractor
 from mirasol.features.feature_extraction_mirasol import LOOKBACK_SAMPLES, mel_power
+from mirasol.media.resample import Resampler
 
 MEL_FRAMES, MEL = 32, 17
+LOOKAHEAD_SECONDS = {8_000: 0.024, 22_050: 0.012, 44_100: 0.012, 48_000: 0.012}
 GRID = TimeGrid(25.0, 8, MEL_FRAMES)
 EXTRACTOR = MirasolFeatureExtractor(num_mel_bins=MEL)
 
@@ -38,6 +42,45 @@ def test_chunks_ignore_later_sound(last_chunk):
     before, after = (log_mel(GRID.plan(3.0), w) for w in (waveform, changed))
     assert torch.equal(before[: last_chunk + 1], after[: last_chunk + 1])
     assert not torch.equal(before[last_chunk + 1], after[last_chunk + 1])
+
+
+@pytest.mark.parametrize("seconds", [7.01, 3.3, 40.0])
+def test_stretched_chunks_ignore_later_sound(seconds):
+    """Also where a chunk ends inside a column of 10 ms."""
+    plan = GRID.plan(seconds, "uniform", max_chunks=3)
+    waveform, other = noise(seconds), noise(seconds, seed=1)
+    for chunk in range(2):
+        end = round(float(plan.starts[chunk + 1]) * 16_000)
+        before, after = (log_mel(plan, w) for w in (waveform, torch.cat([waveform[:end], other[end:]])))
+        assert torch.equal(before[: chunk + 1], after[: chunk + 1])
+        assert not torch.equal(before[chunk + 1], after[chunk + 1])
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_chunks_ignore_native_sound_that_is_more_than_twelve_milliseconds_later(rate):
+    """The promise of docs/shapes.md: equal up to the rounding of the resampler's FFT, 3e-7 of full scale."""
+    native = 0.1 * np.random.default_rng(0).standard_normal(3 * rate).astype(np.float32)
+    for chunk in (0, 3, 7):
+        end = GRID.plan(3.0).times[chunk, 1]
+        changed = native.copy()
+        changed[math.ceil((end + LOOKAHEAD_SECONDS[rate]) * rate) :] *= -1
+        before, after = (torch.from_numpy(Resampler(rate).push(sound, last=True)) for sound in (native, changed))
+        count = round(end * 16_000)
+        torch.testing.assert_close(before[:count], after[:count], atol=3e-7, rtol=0)
+        # Where an octave of the spectrum is empty (8 kHz), the log would show that rounding: power is compared.
+        mel = [
+            mel_power(torch.nn.functional.pad(sound[:count], (LOOKBACK_SAMPLES, 0))[None]) for sound in (before, after)
+        ]
+        torch.testing.assert_close(*mel, atol=1e-6, rtol=1e-3)
+        assert (before - after)[count + 400 : count + 5_000].abs().max() > 0.05
+
+
+def test_long_sound_is_averaged_in_pieces_like_short(monkeypatch):
+    waveform, plan = noise(20.0), GRID.plan(20.0, "uniform", max_chunks=2)
+    whole = log_mel(plan, waveform)
+    monkeypatch.setattr(sound, "COLUMNS_AT_ONCE", 13)
+    torch.testing.assert_close(log_mel(plan, waveform), whole, atol=1e-5, rtol=0)  # sums of another order
+    assert torch.equal(log_mel(plan, waveform.numpy()), log_mel(plan, waveform))
 
 
 def test_late_sound_lies_at_its_own_seconds():
@@ -84,7 +127,10 @@ def test_averaging_weights_by_hand():
         averaging_weights(5.0, 2, 5), torch.tensor([[0.4, 0.4, 0.2, 0.0, 0.0], [0.0, 0.0, 0.2, 0.4, 0.4]])
     )
     assert torch.equal(averaging_weights(3.0, 3, 3), torch.eye(3))
-    weights = averaging_weights(67.3, 7, 68)
+    torch.testing.assert_close(
+        averaging_weights(4.5, 2, 4), torch.tensor([[4, 4, 1, 0], [0, 0, 3, 4]]) / torch.tensor([[9.0], [7.0]])
+    )
+    weights = averaging_weights(67.3, 7, 67)
     torch.testing.assert_close(weights.sum(1), torch.ones(7))
 
 

@@ -158,6 +158,27 @@ def test_noise_has_exactly_the_asked_ratio(color, snr_db):
     assert low / high == pytest.approx(1.0, abs=0.2) if color == "white" else low / high > 5
 
 
+def test_gain_is_decibels_of_amplitude():
+    waveform = np.sin(np.arange(1_003) / 7).astype(np.float32)
+    config = dataclasses.replace(AugmentConfig.off(), gain_db=(6.0206, 6.0206))
+    np.testing.assert_allclose(vary_sound(waveform, config, generator(0, 0, "clip")), 2 * waveform, rtol=1e-4)
+
+
+def test_a_flip_mirrors_left_and_right():
+    frames = np.random.default_rng(0).integers(0, 256, (3, 7, 7, 3), np.uint8)
+    config = dataclasses.replace(AugmentConfig.off(), flip_probability=1.0)
+    assert np.array_equal(vary_picture(frames, 7, config, generator(0, 0, "clip")), frames[:, :, ::-1])
+
+
+def test_a_shift_turns_picture_and_sound_in_one_direction_around_the_ends(clip):
+    clip = dataclasses.replace(clip, frames=clip.frames.copy())
+    clip.frames[:, 0, 0, 0] = np.arange(FRAMES)
+    config = dataclasses.replace(AugmentConfig.off(), shift_seconds=(0.2, 0.2001))
+    moved, _ = move_in_time(clip, WORD_TIMES, config, generator(0, 0, "clip"), 25.0)
+    assert np.array_equal(moved.frames[:, 0, 0, 0], np.roll(np.arange(FRAMES), 5))
+    assert np.array_equal(moved.waveform, np.roll(clip.waveform, 3_200))
+
+
 def test_noise_over_silence_is_silence():
     assert not noisy(np.zeros(101, np.float32), -10.0, 0).any()
 

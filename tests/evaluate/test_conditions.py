@@ -119,6 +119,13 @@ def test_partners_of_clips_that_are_asked_different_things_have_other_answers():
         assert all(answers[j] != row.questions[0].answer for j in partners)
 
 
+def test_swapped_sound_keeps_the_second_at_which_it_starts(rows):
+    clip, lender = (read_clip(row.media) for row in rows[:2])
+    late = dataclasses.replace(lender, audio_start=0.25)
+    shown = Condition("swapped").apply(clip, rows[0].id, late)
+    assert shown.audio_start == 0.25 and shown.waveform is late.waveform and shown.frames is clip.frames
+
+
 def test_sound_is_borrowed_from_the_first_clip_that_has_any(rows, repository):
     silent_film = Row("mute", repository / "data" / "clips" / "helicopter_noaudio.mp4")
     missing = Row("missing", Path("no/such/clip.mp4"))

@@ -1,6 +1,7 @@
 """Loading ahead: each row is shown as its condition and its own square say."""
 
 import dataclasses
+import pickle
 
 import torch
 
@@ -20,3 +21,9 @@ def test_the_rows_square_is_what_is_shown_of_its_clip(grid_root, loaded):
         expected = processor.chunk_clip(dataclasses.replace(whole, crop=row.crop))
         assert torch.equal(loaded.shown["both"].media["pixel_values_videos"], expected["pixel_values_videos"])
     assert loaded.error is None
+
+
+def test_the_clips_can_be_sent_to_a_spawned_worker(grid_root, loaded):
+    clips = ShownClips(get_task("grid").load(grid_root, "test")[:2], loaded[1], [Condition()])
+    sent = pickle.loads(pickle.dumps(clips))
+    assert torch.equal(*(of[1].shown["both"].media["pixel_values_videos"] for of in (clips, sent)))

@@ -49,6 +49,9 @@ def log_mel_chunks(
 
     Chunks longer than `num_mel_frames_per_chunk` columns (policy `uniform`) average the *power* of the columns they
     cover before the log, because a mean of logs would hide short loud sounds.
+
+    No chunk reads a sample at or after its end. That holds from this 16 kHz waveform on: resampling from a native rate
+    looks up to 12 ms ahead (24 ms at 8 kHz).
     """
     firsts = _first_samples(plan, audio_start, extractor.sampling_rate).tolist()
     covered = plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME
