@@ -26,7 +26,7 @@ CLIPS = {  # name: picture size or None, seconds, frames from one keyframe to th
     "sound_2h.m4a": (None, 7200, 0),
 }
 RATE, FPS = 48_000, 25
-ASK = "import sys; from mirasol.cli import main; sys.argv = ['mirasol', 'ask', *sys.argv[1:]]; main()"
+ASK = "import sys; from mirasol.cli import main; raise SystemExit(main(['ask', *sys.argv[1:]]))"
 CACHE = """
 import sys, warnings
 from pathlib import Path
