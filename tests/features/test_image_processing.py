@@ -98,3 +98,10 @@ def test_crop_center_moves_the_square_and_stays_inside_the_frame():
     assert (MirasolVideoProcessor(4, crop_fraction=0.4, crop_center=(0.5, 0.5)).crop_and_resize(clip) == 0).any()
     with pytest.raises(ValueError, match=r"crop_center is \(x, y\).*it is \(0.5, 1.2\)"):
         MirasolVideoProcessor(4, crop_center=(0.5, 1.2))
+
+
+def test_a_tall_frame_is_cut_as_a_wide_one_on_its_side():
+    wide = MirasolVideoProcessor(SIZE, crop_fraction=0.8).crop_and_resize(frames())
+    tall = MirasolVideoProcessor(SIZE, crop_fraction=0.8).crop_and_resize(frames().transpose(0, 2, 1, 3))
+    turned = rearrange(tall, "frame channel row column -> frame channel column row")
+    assert (turned.int() - wide.int()).abs().max() <= 1  # both axes round 8-bit fixed-point weights

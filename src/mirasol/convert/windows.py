@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange, reduce, repeat
+from einops import einsum, rearrange, reduce, repeat
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,16 +14,17 @@ from torch.nn import functional as F
 def inflate_kernel(
     kernel: Float[Tensor, "dim channel height width"], size: Sequence[int]
 ) -> Float[Tensor, "dim window"]:
-    """The weight of a window's projection: resized to its height and width, repeated over its frames, divided by them.
+    """Return the weight of a window's projection: its token is the patch's token of the window, resized to a patch.
 
-    A resized kernel is also divided by the growth of its area. So a still clip of one colour gives the patch's token,
-    whatever the window's size. `size` is (frames, height, width), or (height, width) for a window without time.
+    So a still clip of one colour gives the patch's token, whatever the window's size; over several frames the weight
+    is divided by their number. `size` is (frames, height, width), or (height, width) for a window without time.
     """
     *frames, height, width = size
-    before = kernel.shape[-2] * kernel.shape[-1]
     if kernel.shape[-2:] != (height, width):
-        kernel = F.interpolate(kernel, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
-        kernel = kernel * (before / (height * width))
+        pixels = rearrange(torch.eye(height * width), "pixel (height width) -> pixel 1 height width", height=height)
+        resized = F.interpolate(pixels, size=kernel.shape[-2:], mode="bilinear", antialias=True, align_corners=False)
+        kernel = einsum(kernel, resized[:, 0], "dim channel row column, pixel row column -> dim channel pixel")
+        kernel = rearrange(kernel, "dim channel (height width) -> dim channel height width", height=height)
     num_frames = frames[0] if frames else 1
     inflated = repeat(
         kernel / num_frames, "dim channel height width -> dim channel frame height width", frame=num_frames
