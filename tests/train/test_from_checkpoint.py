@@ -68,6 +68,15 @@ def test_grid_and_crop_can_be_changed_and_reach_the_exported_processor(recipe, t
     assert parts["train_dataset"].processor.max_chunks == 7
 
 
+def test_a_source_has_its_own_augmentation_and_conditions_or_else_the_shared_ones(recipe):
+    second = "{task: fsdd, root: b, conditions: [sound], augmentation: {margin: 2}}"
+    sources = f"data.sources=[{{task: grid, root: a}}, {second}]"
+    resolved = resolve(recipe(sources, "data.augmentation.margin=3", "validation.conditions=[both]"))
+    shared, own = resolved.data.sources
+    assert (shared.augmentation.margin, shared.conditions) == (3, ("both",))
+    assert (own.augmentation.margin, own.conditions) == (2, ("sound",))
+
+
 def test_a_resumed_run_has_the_tokens_it_began_with(recipe, tmp_path):
     """Another checkpoint, or other texts, would give the same words other ids."""
     run = resolve(recipe(f"output={tmp_path / 'run'}"))
