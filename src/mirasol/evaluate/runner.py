@@ -215,15 +215,14 @@ def answer_all(
 def warn(metrics: Metrics, clips: Sequence[AnsweredClip]) -> None:
     """Warn of clips that are missing, that could not be read, and of which something was left out."""
     counts = metrics.clips
-    reasons = list(counts.unreadable.values())
-    first_reason = f" ({reasons[0]})" if reasons else ""
-    for ids, text in (
-        (counts.missing, "are missing"),
-        (list(counts.unreadable), f"could not be read and are left out{first_reason}"),
+    reason = f" ({next(iter(counts.unreadable.values()))})" if counts.unreadable else ""
+    for ids, text, why in (
+        (counts.missing, "are missing", ""),
+        (list(counts.unreadable), "could not be read and are left out", reason),
     ):
         if ids:
             listed = ", ".join(ids[:SHOWN]) + (" ..." if len(ids) > SHOWN else "")
-            warnings.warn(f"{len(ids)} of {counts.asked} clips {text}: {listed}", stacklevel=3)
+            warnings.warn(f"{len(ids)} of {counts.asked} clips {text}: {listed}{why}", stacklevel=3)
     if counts.with_warnings:
         first = next(clip for clip in clips if clip.warnings)
         warnings.warn(f"{counts.with_warnings} clips gave warnings; {first.id}: {first.warnings[0]}", stacklevel=3)
