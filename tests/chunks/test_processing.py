@@ -10,7 +10,7 @@ from clips import write_clip
 
 from mirasol.chunks import processing_mirasol
 from mirasol.chunks.sound import _first_samples
-from mirasol.chunks.sources import clip_from_frames
+from mirasol.chunks.sources import clip_from_frames, with_waveform
 from mirasol.features import MirasolVideoProcessor
 from mirasol.media import WHOLE, Clip
 
@@ -413,3 +413,45 @@ def test_a_clip_is_placed_once_a_call(processor, make_clip, monkeypatch):
     assert report == processor.describe(clips[0], max_chunks=4, use_audio=False)
     expected = processor.chunk_clip(clips[0], max_chunks=4, use_audio=False)
     assert all(torch.equal(inputs[name], expected[name]) for name in CHUNK_INPUTS)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".ts", ".mpg", ".mp4"])
+@pytest.mark.parametrize("track", ["video", "audio"])
+def test_a_track_left_out_masked_or_taken_away_gives_the_same_chunks(tmp_path, make_processor, suffix, track):
+    processor = make_processor()
+    path = write_clip(tmp_path / f"a{suffix}", seconds=1.3, sound_start=0.2, sound_seconds=1.5)
+    option = {f"use_{track}": False}
+    clip = processor.read_clip(path)
+    taken = {"video": {"frames": None, "frame_times": None}, "audio": {"waveform": None}}[track]
+    taken_away = replace(clip, **taken)
+    left_out = processor.chunk_clip(processor.read_clip(path, **option))
+    masked = processor.chunk_clip(clip, **option)
+    absent = processor.chunk_clip(taken_away)
+    for name, value in left_out.items():
+        assert torch.equal(masked[name], value), name
+        assert torch.equal(absent[name], value), name
+    assert not left_out[f"{track}_chunk_mask"].any()
+
+
+def test_chunks_inside_a_gap_of_the_sound_are_masked_as_those_of_the_picture(tmp_path, processor):
+    path = write_clip(tmp_path / "a.mkv", seconds=1.6, sound_gap=(0.3, 1.0))
+    inputs = processor.chunk_clip(processor.read_clip(path))
+    assert inputs["audio_chunk_mask"].tolist()[:5] == [True, False, False, True, True]
+    assert not inputs["input_features"][2].any()
+    assert inputs["video_chunk_mask"].all()
+
+
+def test_the_processor_reads_with_its_decoder_and_a_chosen_sound_track(tmp_path, make_processor):
+    path = write_clip(tmp_path / "a.mp4", seconds=0.4)
+    with pytest.raises(ValueError, match='found "opencv"'):
+        make_processor(decoder="opencv").read_clip(path)
+    with pytest.raises(ValueError, match="audio_stream"):
+        make_processor().read_clip(path, audio_stream=5)
+
+
+def test_replaced_sound_keeps_no_gap_and_no_length_of_the_old_one(make_clip):
+    clip = replace(make_clip(2.0), duration=9.0, video_end=2.0, audio_start=0.5, audio_gaps=[(0.5, 1.0)])
+    with pytest.warns(UserWarning, match="replaces it"):
+        swapped = with_waveform(clip, np.zeros(16_000, np.float32), 16_000)
+    assert (swapped.audio_start, swapped.audio_gaps, swapped.duration) == (0.0, [], 2.0)
+    assert swapped.used_seconds(use_audio=False) == 2.0

@@ -154,3 +154,22 @@ def test_uniform_over_uneven_spans_keeps_the_mean_power():
     power = (features * 2 * EXTRACTOR.std + EXTRACTOR.mean).exp().mean(dim=(0, 1))
     whole = mel_power(torch.nn.functional.pad(waveform, (LOOKBACK_SAMPLES, 0))[None], MEL)[0].mean(0)
     torch.testing.assert_close(power[3:], whole[3:], rtol=0.02, atol=0)  # the spans end within a column of the clip
+
+
+@pytest.mark.parametrize(
+    ("gap", "real"),
+    [
+        ((0.32, 0.64), [True, False, True]),
+        ((0.32, 0.63), [True, True, True]),  # 10 ms of the second chunk are heard
+        ((0.32, 0.6301), [True, False, True]),
+        ((0.0, 0.64), [False, False, True]),
+        ((-1.0, 0.64), [False, False, True]),
+        ((0.5, 9.0), [True, True, False]),
+    ],
+)
+def test_chunks_inside_a_gap_have_no_sound(gap, real):
+    plan = TimeGrid(25.0, 8, 32).plan(0.96)
+    assert chunks_with_sound(plan, 15_360, 0.0, 16_000, [gap]).tolist() == real
+    shifted = (gap[0] + 0.32, gap[1] + 0.32)
+    later = TimeGrid(25.0, 8, 32).plan(1.28)
+    assert chunks_with_sound(later, 15_360, 0.32, 16_000, [shifted]).tolist() == [False, *real]

@@ -359,8 +359,7 @@ class MirasolProcessor(ProcessorMixin):
         use_audio: bool,
         offset: float = 0.0,
     ) -> Placement:
-        seconds = clip.used_seconds(use_video, use_audio)
-        return place_clip(clip, self._plan(seconds, sampling, max_chunks, offset), use_video, use_audio)
+        return place_clip(clip, self._plan(clip.duration, sampling, max_chunks, offset), use_video, use_audio)
 
     def _inputs(
         self,

@@ -43,6 +43,7 @@ class ClipCache:
         image_processor: MirasolVideoProcessor,
         margin: float = 1.0,
         frames_per_second: float | None = None,
+        decoder: str = "pyav",
         progress: bool = True,
     ) -> "ClipCache":
         """Return the cache of these rows under `root`, made now unless it is there already.
@@ -55,12 +56,12 @@ class ClipCache:
             row.id: _square(row.crop or image_processor.crop, image_processor.image_size, margin) for row in rows
         }
         digests = {row.id: [_digest(row.media), row.segment, squares[row.id]] for row in rows}
-        settings = {"format": FORMAT, "rate": frames_per_second}
+        settings = {"format": FORMAT, "rate": frames_per_second, "decoder": decoder}
         key = hashlib.sha256(json.dumps([settings, digests], sort_keys=True).encode()).hexdigest()[:16]
         folder = Path(root) / key
         if not (folder / "index.json").is_file():
             with shared_folder(folder) as partial:
-                _write(partial, rows, image_processor, squares, frames_per_second, progress)
+                _write(partial, rows, image_processor, squares, frames_per_second, decoder, progress)
                 # Decoders hold threads until they are collected. A forked worker that collected one inherited from
                 # here would wait for ever for threads it does not have.
                 gc.collect()
@@ -113,7 +114,7 @@ def _square(crop: Crop, image_size: int, margin: float) -> tuple[int, Crop]:
     return size, (min(fraction * size / image_size, 1.0), x, y)
 
 
-def _write(partial: Path, rows, image_processor, squares, frames_per_second, progress) -> None:
+def _write(partial: Path, rows, image_processor, squares, frames_per_second, decoder, progress) -> None:
     def grid_times(info: MediaInfo) -> np.ndarray:
         times = np.arange(int(np.ceil(info.duration_seconds * frames_per_second))) / frames_per_second
         return times + TOLERANCE_SECONDS  # as the chunks place frames: 1/15 s is stamped 67 ms in Matroska
@@ -127,7 +128,7 @@ def _write(partial: Path, rows, image_processor, squares, frames_per_second, pro
             try:
                 size, crop = squares[row.id]
                 cut = functools.partial(image_processor.square_of, image_size=size, crop=crop)
-                clip = read_clip(row.media, select=select, prepare=cut, **segment_of(row))
+                clip = read_clip(row.media, select=select, prepare=cut, decoder=decoder, **segment_of(row))
             except (ValueError, OSError) as error:  # all that the reader raises
                 bad[row.id] = str(error)
                 continue

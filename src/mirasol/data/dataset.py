@@ -69,6 +69,7 @@ class ClipDataset(Dataset):
             processor.image_processor,
             margin=augment.margin if augment else 1.0,
             frames_per_second=processor.grid.frames_per_second,
+            decoder=processor.decoder,
             progress=progress,
         )
         self.rows = [row for row in rows if row.id in self.cache]

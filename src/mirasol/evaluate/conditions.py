@@ -78,12 +78,11 @@ class Condition:
             sound = {name: getattr(sound_of, name) for name in ("waveform", "audio_start", "audio_gaps")}
             clip = dataclasses.replace(clip, **sound)
         elif self.name == "sound":
-            seconds = clip.used_seconds(use_video=False)
-            clip = dataclasses.replace(clip, frames=None, frame_times=None, duration=seconds)
+            clip = dataclasses.replace(clip, frames=None, frame_times=None)
         elif self.name == "picture":
             # As if the file had none: that its sound is not used was asked for, and needs no warning.
             info = clip.info and dataclasses.replace(clip.info, has_audio=False)
-            clip = dataclasses.replace(clip, waveform=None, info=info, duration=clip.used_seconds(use_audio=False))
+            clip = dataclasses.replace(clip, waveform=None, info=info)
         elif self.name == "silent" and clip.waveform is not None:
             clip = dataclasses.replace(clip, waveform=np.zeros_like(clip.waveform))
         if clip.frames is None and clip.waveform is None:

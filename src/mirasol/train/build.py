@@ -47,6 +47,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         processor = build_processor(recipe, texts)
     else:
         processor = changed_processor(saved_processor(recipe.model.checkpoint), recipe.processor)
+    processor.decoder = recipe.data.decoder
     if recipe.model.checkpoint is None:
         config = model_config(recipe, processor)
         config._attn_implementation = recipe.model.attn_implementation

@@ -97,6 +97,7 @@ class DataRecipe(Section):
     augmentation: AugmentConfig = AugmentConfig()
     max_train_clips: AtLeastOne | None = None  # of each source
     num_workers: Annotated[int, Field(ge=0)] = 1
+    decoder: Literal["pyav", "torchcodec"] = "pyav"
 
 
 class OptimizerRecipe(Section):
