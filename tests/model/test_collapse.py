@@ -80,3 +80,17 @@ def test_collapse_statistics_of_known_features():
     found = collapse_statistics(apart.reshape(3, 4, 2, 6) + mean, mask, mean)
     assert found["chunk_cosine"].item() == pytest.approx(0.0, abs=1e-5)
     assert found["effective_rank"].item() == pytest.approx(10.0, abs=1e-2)
+
+
+def test_collapse_statistics_leave_out_the_common_mean():
+    """Chunks that differ from a large mean in directions of their own are apart, not alike."""
+    mask, mean = torch.ones(2, 5, dtype=torch.bool), 50 * torch.randn(2, 6)
+    apart = torch.eye(12)[:10].reshape(2, 5, 2, 6)
+
+    found = collapse_statistics(apart + mean, mask, mean)
+
+    assert found["chunk_cosine"].item() == pytest.approx(0.0, abs=1e-4)
+    assert found["effective_rank"].item() == pytest.approx(10.0, abs=1e-2)
+    assert found["spread"].item() == pytest.approx(
+        1 / (apart + mean).flatten(2).norm(dim=-1).square().mean().sqrt().item(), rel=1e-3
+    )

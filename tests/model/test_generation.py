@@ -204,3 +204,23 @@ def test_generation_without_a_prompt_begins_with_bos(model):
     assert (ids[:, 0] == BOS).all()
     assert ids.max() < VOCAB
     assert model.generation_config.eos_token_id == EOS
+
+
+def test_positions_do_not_count_padding_on_the_left(model):
+    """Distances alone would hide it: both the prompt's and the next words' angles are those of the prompt alone."""
+    angles = []
+    hook = model.model.decoder.layers[0].register_forward_pre_hook(lambda module, inputs: angles.append(inputs[2]))
+    text = prompts()
+    length, short = LENGTHS[0], LENGTHS[1]
+    answer(model, **short_clips(), **text, eos_token_id=None)
+    padded, angles[:] = list(angles), []
+    alone = {name: value[1:, -short:] for name, value in text.items()}
+    answer(model, **select(short_clips(), 1), **alone, eos_token_id=None)
+    hook.remove()
+
+    assert len(padded) == len(angles) == 9
+    for step, ((cos, sin), (cos_alone, sin_alone)) in enumerate(zip(padded, angles, strict=True)):
+        first = length - short if step == 0 else 0
+        assert torch.equal(cos[1:, first:], cos_alone), step
+        assert torch.equal(sin[1:, first:], sin_alone), step
+    assert (angles[0][0][0, 0] == 1).all() and (angles[0][1][0, 0] == 0).all()  # the first word stands at 0

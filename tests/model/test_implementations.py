@@ -115,13 +115,54 @@ for kind in ({}, *others):
 """
 
 
+EXPORT = """
+import copy
+import torch
+from torch.export import Dim, export
+from tests.model.test_implementations import CLOSE, media, questions, tiny_model
+
+parts = ("video_config", "audio_config", "combiner_config", "temporal_config", "text_config")
+options = {part: {"num_hidden_layers": 1} for part in parts}
+model, ids = tiny_model(**options), questions()["decoder_input_ids"]
+text = {"decoder_input_ids": ids, "use_cache": False}
+graphs = []
+
+def backend(graph, inputs):
+    graphs.append(graph)
+    return graph
+
+compiled, chunk = torch.compile(model, fullgraph=True, backend=backend), {1: Dim("chunk", min=2, max=4096)}
+with torch.no_grad():
+    shapes = {**{name: chunk for name in media()}, **{name: None for name in text}}
+    exported = export(model, (), {**media(), **text}, dynamic_shapes=shapes, strict=False).module()
+    quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear})
+    for chunks in range(3, 13):
+        expected = model(**media(chunks=chunks), **text).logits
+        for other in (compiled, exported):
+            torch.testing.assert_close(other(**media(chunks=chunks), **text).logits, expected, **CLOSE)
+        error = (quantised(**media(chunks=chunks), **text).logits - expected).abs().mean()
+        assert error < 0.1 * expected.abs().mean(), error  # eight bits
+assert len(graphs) <= 2, len(graphs)  # the first for its number of chunks, the second for any
+"""
+
+
+@pytest.mark.slow
+def test_any_number_of_chunks_is_one_graph_compiled_exported_and_in_int8(repository):
+    """In a process of its own, since the shape checks of the tests cannot be compiled."""
+    environment = {**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{repository}"}
+    result = subprocess.run(
+        [sys.executable, "-c", EXPORT], cwd=repository, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
 @pytest.mark.slow
 def test_compiled_equals_eager(repository):
     """The whole forward with each Combiner as one graph, by the backend that needs no C++ compiler.
 
     In a process of its own, since the shape checks of the tests cannot be compiled.
     """
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    environment = {**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{repository}"}
     result = subprocess.run(
         [sys.executable, "-c", COMPILE], cwd=repository, env=environment, capture_output=True, text=True
     )

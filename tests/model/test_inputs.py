@@ -1,5 +1,7 @@
 """What forward does with its inputs: nothing at random, nothing to them, and a clear word where they do not fit."""
 
+import math
+
 import pytest
 import torch
 
@@ -120,3 +122,17 @@ def test_generation_after_latents_needs_no_clip():
     watched = model.get_encoder()(**media())
     found = model.generate(encoder_outputs=watched, decoder_input_ids=ids, max_new_tokens=3)
     assert torch.equal(found, model.generate(**media(), decoder_input_ids=ids, max_new_tokens=3))
+
+
+def test_time_enters_as_the_sines_of_the_centre_of_each_chunk():
+    """Periods from half a second to four hours, by hand."""
+    decoder = tiny_model().model.decoder
+    times = torch.tensor([[[0.0, 0.7], [3.1, 3.9]]])
+    half = decoder.config.time_code_size // 2
+
+    with torch.no_grad():
+        found = decoder.time_code(times, torch.float32)
+        for chunk, centre in enumerate((0.35, 3.5)):
+            angles = [2 * math.pi * centre / (0.5 * 28_800 ** (i / (half - 1))) for i in range(half)]
+            code = torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles])
+            torch.testing.assert_close(found[0, chunk, 0], decoder.time_projection(code), atol=2e-5, rtol=1e-4)

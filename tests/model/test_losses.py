@@ -202,3 +202,26 @@ def test_objective_sets_the_weights():
 def test_unknown_objective_names_the_known_ones():
     with pytest.raises(ValueError, match="finetune.*pretrain.*found 'prettrain'"):
         tiny_config().set_objective("prettrain")
+
+
+def test_predicted_video_and_audio_are_laid_out_as_their_targets():
+    """Frame by frame, channel by channel, row by row; column by column of the log-mel, band by band."""
+    heads = tiny_model(
+        temporal_config={"predicted_video_size": (3, 5, 2), "predicted_audio_size": (7, 5)}
+    ).model.encoder.next_chunk
+    latents = torch.randn(2, 4, LATENTS, 20)
+    with torch.no_grad():
+        for layer in (heads.video, heads.audio):
+            layer.weight.zero_()
+            layer.bias.copy_(torch.arange(len(layer.bias)))
+        video, audio = heads.predict_video(latents), heads.predict_audio(latents)
+
+    assert video.shape == (2, 4, 3, 3, 5, 2)
+    for frame, channel, row, column in ((0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0), (2, 1, 3, 1)):
+        assert (video[:, :, frame, channel, row, column] == ((frame * 3 + channel) * 5 + row) * 2 + column).all()
+    assert audio.shape == (2, 4, 7, 5)
+    assert (audio[:, :, 3, 4] == 3 * 5 + 4).all()
+    with torch.no_grad():
+        heads.video.weight.normal_()
+        by_hand = sum(latents[:, :, latent] for latent in range(LATENTS)) / LATENTS
+        torch.testing.assert_close(heads.predict_video(latents).flatten(2), heads.video(by_hand), atol=1e-4, rtol=1e-4)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mirasol.model.modeling_mirasol_encoder import run_real_chunks
 from tests.model.tiny import BATCH, CHUNKS, LATENTS, media, questions, select, tiny_model, with_indices
 
 # reason for tolerances in this file: other batch and sequence sizes sum in another order
@@ -168,3 +169,25 @@ def test_a_clip_without_any_real_chunk_leaves_the_batch_finite():
     assert output.logits.isfinite().all()
     assert (output.encoder_outputs.surprise[1] == 0).all()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_dummy_of_a_missing_modality_leaves_no_trace():
+    """Its tower runs and gets a gradient of zero; all rows are zero, whatever the dummy holds."""
+    tower = tiny_model().get_encoder().audio_encoder
+    values = torch.full((2, 3, 7, 5), float("inf"))
+
+    rows = run_real_chunks(tower, values, torch.zeros(0, dtype=torch.long))
+    assert torch.equal(rows, torch.zeros(2, 3, 6, 8))
+
+    run_real_chunks(tower, torch.randn(2, 3, 7, 5), torch.zeros(0, dtype=torch.long)).sum().backward()
+    assert all((p.grad == 0).all() for p in tower.parameters())
+
+
+def test_real_chunks_go_back_to_their_rows():
+    tower = tiny_model().get_encoder().audio_encoder
+    values, index = torch.randn(2, 3, 7, 5), torch.tensor([1, 3, 5])
+    with torch.no_grad():
+        rows, every = run_real_chunks(tower, values, index), run_real_chunks(tower, values, None)
+
+    torch.testing.assert_close(rows.flatten(0, 1)[index], every.flatten(0, 1)[index], **CLOSE)
+    assert (rows.flatten(0, 1)[[0, 2, 4]] == 0).all()

@@ -1,9 +1,12 @@
 """Tubes and patches: the windows of a convolution, in the order of their centres."""
 
+import math
+
 import torch
 from torch import nn
 
 from mirasol.model.configuration_mirasol import MirasolVideoConfig
+from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.modeling_mirasol_encoders import (
     MirasolVideoEncoder,
     MirasolWindowEmbedding,
@@ -89,3 +92,32 @@ def test_motion_gain_multiplies_what_differs_from_the_mean_frame_of_the_chunk():
     assert not torch.allclose(plain(pixels), plain(by_hand), atol=1e-2)
     standing = still[:, None].expand(-1, FRAMES, -1, -1, -1)
     torch.testing.assert_close(amplified(standing), plain(standing), atol=1e-4, rtol=1e-4)
+
+
+def test_windows_start_with_outputs_of_order_one_and_tables_small():
+    """A window sums up to thousands of values, so its weights start at one over the root of their number."""
+    torch.manual_seed(0)
+    model = MirasolForConditionalGeneration(
+        tiny_config(video_config={"num_prefix_tokens": 2, "position_code": "learned", "hidden_size": 40})
+    )
+    embedding = model.model.encoder.video_encoder.embedding
+    for projection, size in zip(embedding.projections, (3 * 3 * 5 * 5, 3 * 4 * 4), strict=True):
+        assert abs(projection.weight.std().item() * size**0.5 - 1) < 0.05
+    for table in (embedding.prefix_tokens, embedding.position_embedding):
+        assert abs(table.std().item() - 0.02) < 0.004
+    assert abs(model.model.encoder.temporal_model.slot_embedding.std().item() - 0.02) < 0.004
+
+
+def test_position_code_by_hand():
+    """Each axis has an equal share of the width; periods from 2 elements to 4 chunks; the rest is zero."""
+    embedding = MirasolWindowEmbedding((((2, 3), (2, 3), (1, 0)),), (7, 9), num_channels=1, hidden_size=14)
+
+    code = embedding.position_code(torch.device("cpu"))
+
+    assert code.shape == (9, 14)
+    for token in range(9):
+        expected = []
+        for centre, size in ((1.5 + 2 * (token // 3), 7), (1 + 3 * (token % 3), 9)):
+            angles = [2 * math.pi * centre / (2 * (2 * size) ** (i / 2)) for i in range(3)]
+            expected += [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+        torch.testing.assert_close(code[token], torch.tensor([*expected, 0.0, 0.0]), atol=1e-5, rtol=1e-5)
