@@ -205,6 +205,8 @@ def test_memory_is_flat_once_the_windows_are_full(kind):
     full = max(WINDOW, RETAINED) + 1
     assert len(set(sizes[full:])) == 1
     assert sizes[full][0] > sizes[0][0]
+    assert cache["temporal_mask"].shape[1] == cache["key_0"].shape[1] == WINDOW - 1  # what the next chunk can read
+    assert cache["latents"].shape[1] == RETAINED
 
 
 def test_the_ten_millionth_chunk_is_like_the_first():
