@@ -64,8 +64,8 @@ def test_select_sees_the_segment_alone(tmp_path):
 def test_the_rest_of_the_file_is_neither_read_nor_decoded(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "a.mp4", seconds=20, gop=10, size=(32, 32))
     fed, heard = [], []
-    feed, add = FrameDecoder._feed, SoundTrack.add
-    monkeypatch.setattr(FrameDecoder, "_feed", lambda self, packet: fed.append(packet) or feed(self, packet))
+    feed, add = FrameDecoder.feed, SoundTrack.add
+    monkeypatch.setattr(FrameDecoder, "feed", lambda self, packet: fed.append(packet) or feed(self, packet))
     monkeypatch.setattr(SoundTrack, "add", lambda self, *piece: heard.append(len(piece[2])) or add(self, *piece))
     clip = read_clip(path, start=15.0, end=15.4)
     assert numbers(clip) == [number % 256 for number in range(375, 385)]

@@ -34,8 +34,8 @@ def test_select_knows_the_clip_before_it_chooses(tmp_path):
 
 def test_few_frames_decode_few_packets(tmp_path, monkeypatch):
     fed = []
-    feed = FrameDecoder._feed
-    monkeypatch.setattr(FrameDecoder, "_feed", lambda self, packet: fed.append(packet) or feed(self, packet))
+    feed = FrameDecoder.feed
+    monkeypatch.setattr(FrameDecoder, "feed", lambda self, packet: fed.append(packet) or feed(self, packet))
     path = write_clip(tmp_path / "a.mp4", seconds=4, gop=10, sound=False)
     clip = read_clip(path, select=lambda info: np.array([2.04]))
     assert picture_number(clip.frames[0]) == 51

@@ -121,10 +121,23 @@ class StreamSession:
         self.is_closed = True
         return found
 
+    def skip(self, count: int) -> None:
+        """Empty the oldest `count` waiting chunks, because the model cannot keep up; they are counted as dropped."""
+        for place in range(min(count, len(self.waiting))):
+            chunk = self.waiting[place]
+            masks = {name: torch.zeros_like(value) for name, value in chunk.inputs.items() if name.endswith("_mask")}
+            self.waiting[place] = ClosedChunk(chunk.index, chunk.inputs | masks)
+            self.chunks.dropped["skipped_chunks"] += chunk.has_video or chunk.has_audio
+
     @property
     def dropped(self) -> dict[str, float]:
-        """What came too late or twice: late_frames, repeated_frames, late_audio_seconds."""
-        return dict(self.chunks.dropped)
+        """What was not watched: late_frames, repeated_frames, late_audio_seconds, skipped_chunks."""
+        return {name: count for name, count in self.chunks.dropped.items() if count}
+
+    @property
+    def seconds(self) -> float:
+        """End of the last watched chunk, in session time."""
+        return self.results[-1].end if self.results else 0.0
 
     def ask(
         self, question: str, options: Sequence[str] | None = None, streamer: Any = None, attribute: bool = True
@@ -222,19 +235,21 @@ class StreamSession:
         return result
 
 
-def advance(sessions: Sequence[StreamSession]) -> list[list[ChunkResult]]:
+def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> list[list[ChunkResult]]:
     """Watch the closed chunks that wait in each session, those of all sessions as one batch; the new results of each.
 
-    The sessions share one answerer. What one of them gives does not depend on the others.
+    The sessions share one answerer. What one of them gives does not depend on the others. With `rounds`, at most so
+    many chunks of each are watched.
     """
     found: list[list[ChunkResult]] = [[] for _ in sessions]
-    while any(session.waiting for session in sessions):
+    while any(session.waiting for session in sessions) and (rounds is None or rounds > 0):
         # Streams that have begun have a state to be joined; those at their start have none.
         for has_begun in (True, False):
             group = [i for i, session in enumerate(sessions) if session.waiting and bool(session.results) == has_begun]
             if not group:
                 continue
             count = max(min(min(len(sessions[i].waiting) for i in group), CHUNKS_AT_ONCE // len(group)), 1)
+            count = count if rounds is None else min(count, rounds)
             taken = [[sessions[i].waiting.popleft() for _ in range(count)] for i in group]
             inputs = [
                 {name: torch.cat([chunk.inputs[name] for chunk in chunks]) for name in chunks[0].inputs}
@@ -248,6 +263,7 @@ def advance(sessions: Sequence[StreamSession]) -> list[list[ChunkResult]]:
                 sessions[i].stream_cache = output.stream_cache.rows([row]) if len(group) > 1 else output.stream_cache
                 values = output.surprise[row].tolist()
                 found[i] += [sessions[i]._record(chunk, value) for chunk, value in zip(chunks, values, strict=True)]
+        rounds = None if rounds is None else rounds - count
     return found
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from mirasol.chunks.stream_buffers import FrameBuffer, SoundBuffer
-from mirasol.chunks.time_grid import TOLERANCE_SECONDS, ChunkPlan, TimeGrid
+from mirasol.chunks.time_grid import TOLERANCE_SECONDS, ChunkPlan
 from mirasol.features.feature_extraction_mirasol import check_waveform
 from mirasol.features.image_processing_mirasol import check_frames
 from mirasol.media import Crop
@@ -76,24 +76,19 @@ class ChunkStream:
             raise ValueError("Expected use_video or use_audio, found both False: nothing could be pushed.")
         if not allowed_lateness >= 0:
             raise ValueError(f"allowed_lateness is in seconds, 0 or more, but it is {allowed_lateness}.")
-        self.processor = processor
+        self.processor, self.grid = processor, processor.grid
         self.use_video, self.use_audio, self.allowed_lateness = use_video, use_audio, allowed_lateness
         self.start_time = start_time
         self.num_closed = 0
+        self._open = self._plan(0)
         self.dropped: Counter[str] = Counter()  # late_frames, repeated_frames, late_audio_seconds
         self.video = FrameBuffer(processor, crop)
         self.audio = SoundBuffer(processor)
 
     @property
-    def grid(self) -> TimeGrid:
-        """The time grid."""
-        return self.processor.grid
-
-    @property
-    def lag_seconds(self) -> dict[str, float]:
-        """How far each declared modality is behind the fastest one; inf before its first media."""
-        marks = self._watermarks()
-        return {name: max(marks.values()) - mark if math.isfinite(mark) else math.inf for name, mark in marks.items()}
+    def next_start(self) -> float:
+        """Start of the chunk that is open, in session time."""
+        return float(self._open.starts[0])
 
     def push(
         self,
@@ -127,7 +122,7 @@ class ChunkStream:
         begin = None if start_time is None else float(start_time) - origin
         self._check_gaps(times, begin if samples is not None else None)
         self.start_time = origin if times or samples is not None else self.start_time
-        closed_until = float(self._plan(self.num_closed).starts[0])
+        closed_until = self.next_start
         for picture, time in zip(pictures, times, strict=True):
             if self.video.last_time is not None and time <= self.video.last_time:
                 self.dropped["repeated_frames"] += 1
@@ -161,6 +156,7 @@ class ChunkStream:
         """Continue where the stream was whose `state()` this is."""
         for name in ("start_time", "num_closed", "use_video", "use_audio", "allowed_lateness"):
             setattr(self, name, state[name])
+        self._open = self._plan(self.num_closed)
         self.dropped = Counter(state["dropped"])
         self.video.load_state(state["video"])
         self.audio.load_state(state["audio"])
@@ -180,7 +176,7 @@ class ChunkStream:
     def _close_ready(self) -> list[ClosedChunk]:
         closed: list[ClosedChunk] = []
         while True:
-            plan = self._plan(self.num_closed)
+            plan = self._open
             waits_for_video = self.use_video and not self.video.reaches_end(plan)
             waits_for_audio = self.use_audio and not self.audio.reaches_end(plan)
             if waits_for_video or waits_for_audio:
@@ -191,7 +187,7 @@ class ChunkStream:
             closed.append(self._close())
 
     def _close(self) -> ClosedChunk:
-        plan = self._plan(self.num_closed)
+        plan = self._open
         pixel_values, has_video = self.video.close(plan)
         input_features, has_audio = self.audio.close(plan)
         inputs = {
@@ -202,6 +198,7 @@ class ChunkStream:
             "chunk_times": torch.from_numpy(plan.times),  # float64: a stream may last for days
         }
         self.num_closed += 1
+        self._open = self._plan(self.num_closed)
         return ClosedChunk(self.num_closed - 1, inputs)
 
     # ---- what may come in
@@ -242,7 +239,7 @@ class ChunkStream:
         return check_waveform(samples).numpy(), int(rate)
 
     def _check_gaps(self, times: Sequence[float], begin: float | None) -> None:
-        reached = max(self._plan(self.num_closed).starts[0], self.video.last_time or 0.0, self.audio.end or 0.0)
+        reached = max(self.next_start, self.video.last_time or 0.0, self.audio.end or 0.0)
         for time in [*([] if begin is None else [begin]), *times]:
             if time - reached > LONGEST_GAP_SECONDS:
                 raise ValueError(

@@ -20,7 +20,7 @@ class FrameBuffer:
     """The frames that a chunk may still show, cropped and resized; the latest one as it came, until it is shown."""
 
     def __init__(self, processor: Any, crop: Crop | None):
-        self.processor, self.crop = processor, crop
+        self.processor, self.crop, self.seconds = processor, crop, processor.grid.seconds_per_chunk
         self.times: list[float] = []
         self.pictures: list[Tensor | np.ndarray] = []  # tensors: uint8 [3, size, size]
         self.last_time: float | None = None
@@ -72,11 +72,10 @@ class FrameBuffer:
 
     def _is_shown(self, time: float, next_time: float) -> bool:
         """Whether a chunk asks for what is on show between two frames."""
-        seconds = self.processor.grid.seconds_per_chunk
-        if next_time - time > seconds:
+        if next_time - time > self.seconds:
             return True
-        starts = np.arange(int(time // seconds) - 1, int(time // seconds) + 3) * seconds
-        moments = ChunkPlan(starts, seconds, self.processor.num_frames_per_chunk).wanted_times
+        starts = np.arange(int(time // self.seconds) - 1, int(time // self.seconds) + 3) * self.seconds
+        moments = ChunkPlan(starts, self.seconds, self.processor.num_frames_per_chunk).wanted_times
         return bool(((moments >= time - SAME_TIME_SECONDS) & (moments < next_time - SAME_TIME_SECONDS)).any())
 
     def _pixels(self, place: int) -> UInt8[Tensor, "3 size size"]:

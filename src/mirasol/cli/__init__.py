@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from mirasol.cli import ask, data, demo, evaluate, export, info, init, train  # noqa: F401 (added to `app`)
+from mirasol.cli import ask, data, demo, evaluate, export, info, init, train, watch  # noqa: F401 (added to `app`)
 from mirasol.cli.base import RENAMED, app
 
 STDOUT = 1

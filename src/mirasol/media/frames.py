@@ -1,6 +1,6 @@
 """Pictures by time with PyAV: upright RGB frames of the wanted seconds, skipping GOPs that hold none."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import av
 import numpy as np
@@ -74,6 +74,7 @@ class FrameDecoder:
         self.orientation = (0, False)
         # One for all frames: PyAV's own default starts a pool of threads for every frame it converts.
         self.reformatter = VideoReformatter()
+        self.latest: float | None = None  # seconds of the last frame given
         self.bad_packets = self.damaged = self.backward = self.resized = 0
 
     def frames(
@@ -84,18 +85,20 @@ class FrameDecoder:
         Raises:
             FalseKeyframe: decoding would begin (after packets left out, or after a seek) where it cannot.
         """
-        step = frame_seconds(self.stream)
-        previous = None
-        for frame in self._decode(needed, is_sought):
+        return self.timed(self._decode(needed, is_sought))
+
+    def timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Seconds and frame of the next decoded frames; those that run backwards are counted and left out."""
+        for frame in frames:
             stamp = getattr(frame, self.stamp)
             if stamp is not None:
                 time = float(stamp * self.stream.time_base)
             else:
-                time = 0.0 if previous is None else previous + step
-            if previous is not None and time <= previous:
+                time = 0.0 if self.latest is None else self.latest + frame_seconds(self.stream)
+            if self.latest is not None and time <= self.latest:
                 self.backward += 1
                 continue
-            previous = time
+            self.latest = time
             if self.size == (0, 0):
                 self.size, self.orientation = (frame.width, frame.height), orientation(frame)
                 self.shown_size = shown_size(self.stream, frame)
@@ -153,17 +156,18 @@ class FrameDecoder:
                 elif index < len(self.times) and not np.isnan(self.times[index]):
                     packet.pts = round(self.times[index] / packet.time_base)
                 if is_broken_off:  # the decoder first gives what it holds, then forgets it, as after a seek
-                    yield from checked(self._feed(None))
+                    yield from checked(self.feed(None))
                     self.codec.flush_buffers()
                 if is_broken_off or (is_sought and index == 0):
                     begins.add(packet.pts)
                     is_broken_off = False
-                yield from checked(self._feed(packet))
+                yield from checked(self.feed(packet))
         except av.FFmpegError:
             pass  # the end of a cut-off file: the scan has met and reported it
-        yield from checked(self._feed(None))
+        yield from checked(self.feed(None))
 
-    def _feed(self, packet) -> list[av.VideoFrame]:
+    def feed(self, packet) -> list[av.VideoFrame]:
+        """The frames that the packet completes; None: those that the decoder still holds."""
         try:
             return self.codec.decode(packet)
         except av.FFmpegError:  # one bad packet: the decoder goes on with the next one

@@ -1,0 +1,191 @@
+"""`mirasol watch`: a file, pipe, URL or camera watched as it plays, with questions asked again and again."""
+
+import json
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.session import StreamAnswer, StreamSession, advance
+from mirasol.media import MediaError
+from mirasol.media.live import Source
+from mirasol.results import Document
+
+CHUNKS_AHEAD = 8  # of a file, watched in one call
+
+
+class WatchSummary(Document):
+    """How a source was watched, and the last answers about it."""
+
+    source: str
+    seconds: float
+    num_chunks: int
+    dropped: dict[str, float]
+    end: str
+    answers: list[StreamAnswer] = []
+    saved_to: str | None = None
+
+    def __str__(self) -> str:
+        lost = ", ".join(f"{name.replace('_', ' ')} {count:g}" for name, count in self.dropped.items())
+        lines = [f"{self.source}: {self.seconds:.2f} s watched in {self.num_chunks} chunks; {self.end}"]
+        lines += [f"  dropped     {lost}"] if lost else []
+        lines += [f"  {a.question}  {a.answer} ({100 * a.confidence:.0f} %)" for a in self.answers]
+        return "\n".join(lines + ([f"  saved to    {self.saved_to}"] if self.saved_to else []))
+
+
+@dataclass
+class WatchState:
+    """What a display shows while the source plays."""
+
+    source: str
+    session: StreamSession
+    lag_seconds: float = 0.0
+    answers: dict[str, StreamAnswer] = field(default_factory=dict)
+
+
+def watch(
+    source: str,
+    questions: Sequence[str] = (),
+    *,
+    answerer: Answerer,
+    every: float | None = None,
+    use_video: bool = True,
+    use_audio: bool = True,
+    realtime: bool = False,
+    timeout: float = 10.0,
+    max_lag: float = 5.0,
+    save: str | Path | None = None,
+    jsonl: str | Path | None = None,
+    show: Callable[[WatchState], None] | None = None,
+) -> WatchSummary:
+    """Watch a source to its end, until it stalls, or until Ctrl-C; what was watched is kept in each case.
+
+    When a source that does not wait is more than `max_lag` seconds ahead of the model, whole chunks are skipped, the
+    oldest first, until half of that is left.
+
+    Args:
+        source: See `Source`.
+        questions: Asked at the end and, with `every`, again each time as many seconds were watched.
+        answerer: Answers.
+        every: Seconds of the session.
+        use_video, use_audio: The tracks that are watched.
+        realtime: Play a file at its own speed.
+        timeout: Seconds without media after which the source counts as stalled.
+        max_lag: Seconds.
+        save: Folder of the session, written at the end. One that is there is continued: the source follows its end.
+        jsonl: File to which each chunk and answer is appended, a line each.
+        show: Called after each step.
+    """
+    if every is not None and not every > 0:
+        raise ValueError(f"Expected --every in seconds, above 0, found {every}.")
+    if not max_lag > 0:
+        raise ValueError(f"Expected --max-lag in seconds, above 0, found {max_lag}.")
+    player = Source(source, use_video, use_audio, realtime, timeout)
+    if save is not None and (Path(save) / "session.json").is_file():
+        session = StreamSession.load(save, answerer)
+    else:
+        session = StreamSession(
+            answerer, use_video=player.has_video, use_audio=player.has_audio, start_time=0.0
+        )  # fmt: skip
+    state = WatchState(source, session)
+    for question in questions:
+        session.answerer.prompts([question])  # refuses one that is too long now
+    offset, due = session.chunks.next_start, None if every is None else session.seconds + every
+    seconds_per_chunk = session.chunks.grid.seconds_per_chunk
+    end = "the source ended"
+
+    def interrupt(*_) -> None:
+        nonlocal end
+        end = "interrupted"
+        player.stop()
+
+    with _lines(jsonl) as write, _on_signal(interrupt):
+
+        def step(count: int) -> None:
+            """Watch some of the waiting chunks, none beyond the next moment of asking."""
+            nonlocal due
+            while session.waiting and count > 0:
+                until_due = count if due is None else max(math.ceil((due - session.seconds) / seconds_per_chunk), 1)
+                results = advance([session], min(count, until_due))[0]
+                count -= len(results)
+                for result in results:
+                    write("chunk", asdict(result))
+                if every is not None and due is not None and session.seconds >= due - 1e-6:
+                    due += every * ((session.seconds - due) // every + 1)
+                    ask()
+                state.lag_seconds = len(session.waiting) * seconds_per_chunk
+                if show is not None:
+                    show(state)
+
+        def ask() -> None:
+            for question in questions:
+                answer = session.ask(question)
+                state.answers[question] = answer
+                write("answer", answer.as_dict())
+
+        try:
+            for media in player:
+                session.push(**_later(media, offset), watch=False)
+                if player.waits:
+                    if len(session.waiting) >= CHUNKS_AHEAD:
+                        step(len(session.waiting))
+                    continue
+                if len(session.waiting) * seconds_per_chunk > max_lag:
+                    session.skip(len(session.waiting) - int(max_lag / 2 / seconds_per_chunk))
+                while session.waiting and not player.waiting():
+                    step(1)
+        except MediaError as error:
+            end = str(error)
+        session.waiting += session.chunks.flush()
+        step(len(session.waiting))
+        if session.results:
+            ask()
+        saved = None if save is None else str(session.save(save))
+        answers = list(state.answers.values())
+        summary = WatchSummary(
+            source=source, seconds=session.seconds, num_chunks=session.chunks.num_closed, dropped=session.dropped,
+            end=end, answers=answers, saved_to=saved,
+        )  # fmt: skip
+        write("end", summary.as_dict())
+    return summary
+
+
+def _later(media: dict[str, Any], offset: float) -> dict[str, Any]:
+    if "frames" in media:
+        return media | {"frame_times": [time + offset for time in media["frame_times"]]}
+    return media if media["start_time"] is None else media | {"start_time": media["start_time"] + offset}
+
+
+@contextmanager
+def _on_signal(call: Callable[..., None]) -> Iterator[None]:
+    """Call instead of dying by Ctrl-C or SIGTERM, so that what follows the loop is done once, whenever they come."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, call) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _lines(path: str | Path | None) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+    """A function that appends one line of JSON, at once on disk; without a path it does nothing."""
+    if path is None:
+        yield lambda kind, values: None
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+
+        def write(kind: str, values: dict[str, Any]) -> None:
+            file.write(json.dumps({"type": kind, **values}) + "\n")
+            file.flush()
+
+        yield write

@@ -1,0 +1,101 @@
+"""`mirasol watch`."""
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from mirasol.cli.base import AsJson, Checkpoint, command, imports, show
+
+BARS = "▁▂▃▄▅▆▇█"
+SHOWN_CHUNKS = 48
+
+
+@command('mirasol watch film.mp4 --ask "which color is named?" --every 5')
+def watch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help='File, "-" (standard input), named pipe, URL (udp, rtsp, http), camera, camera+microphone.',
+        ),
+    ],
+    ask: Annotated[list[str] | None, typer.Option(metavar="QUESTION", help="May be given several times.")] = None,
+    every: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Ask again as often, not only at the end.")
+    ] = None,
+    save: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Save the session there; one that is there is continued.")
+    ] = None,
+    jsonl: Annotated[str | None, typer.Option(metavar="FILE", help="Append each chunk and answer as a line.")] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at its own speed.")] = False,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Do not listen.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Do not look.")] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Without media for so long, the source has stalled.")
+    ] = 10.0,
+    max_lag: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Behind a live source by more, chunks are skipped.")
+    ] = 5.0,
+    checkpoint: Checkpoint = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a source as it plays, and answer questions about its latest seconds."""
+    with imports():
+        from mirasol.answer.answerer import Answerer
+        from mirasol.answer.watch import watch as watch_source
+
+    with _View(enabled=sys.stderr.isatty()) as view:
+        summary = watch_source(
+            source, ask or (), answerer=Answerer.load(checkpoint), every=every, use_video=not no_video,
+            use_audio=not no_audio, realtime=realtime, timeout=timeout, max_lag=max_lag, save=save, jsonl=jsonl,
+            show=view.update,
+        )  # fmt: skip
+    show(summary, as_json)
+
+
+class _View:
+    """A few lines on the terminal, drawn again at most eight times a second."""
+
+    def __init__(self, enabled: bool):
+        self.live = None
+        self.drawn = 0.0
+        if enabled:
+            from rich.console import Console
+            from rich.live import Live
+
+            self.live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+
+    def __enter__(self) -> "_View":
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def update(self, state) -> None:
+        """Draw session time, lag, surprise and answers."""
+        if self.live is None or time.monotonic() - self.drawn < 0.125:
+            return
+        self.drawn = time.monotonic()
+        self.live.update(describe(state), refresh=True)
+
+
+def describe(state) -> str:
+    """Return the state of a watched source as lines of text."""
+    results = list(state.session.results)[-SHOWN_CHUNKS:]
+    values = [result.surprise for result in results]
+    known = [value for value in values if value is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 0.0)
+    scale = (len(BARS) - 1) / max(high - low, 1e-9)
+    line = "".join(" " if value is None else BARS[int((value - low) * scale)] for value in values)
+    lost = ", ".join(f"{name.replace('_', ' ')} {count:g}" for name, count in state.session.dropped.items())
+    lines = [
+        f"{state.source}  {state.session.seconds:8.2f} s  lag {state.lag_seconds:4.1f} s  dropped {lost or 'nothing'}",
+        f"surprise {line}",
+    ]
+    lines += [f"{a.question}  {a.answer}  ({100 * a.confidence:.0f} %)" for a in state.answers.values()]
+    return "\n".join(lines)

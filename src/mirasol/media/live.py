@@ -1,0 +1,173 @@
+"""A source played once from its start -> frames and sound as they come: files, pipes, URLs, camera and microphone."""
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+
+from mirasol.media.container import CONTAINERS, choose_stream, open_container, reason
+from mirasol.media.frames import FrameDecoder
+from mirasol.media.sound import mono
+from mirasol.media.types import MediaError
+
+SCHEMES = ("udp://", "rtp://", "rtsp://", "http://", "https://", "tcp://", "srt://")
+_CAMERA, _MICROPHONE = ("/dev/video0", "v4l2"), ("default", "alsa")  # device and FFmpeg's name of its driver
+DEVICES = {"camera": [_CAMERA], "microphone": [_MICROPHONE], "camera+microphone": [_CAMERA, _MICROPHONE]}
+LEAD_SECONDS = 2.0  # that one track may be ahead before the other begins; then t = 0 is set without it
+PIECES_AHEAD = 256  # of a file, decoded and waiting
+
+Media = dict[str, Any]  # arguments of `push`: one frame with its second, or one piece of sound with its start
+
+
+class Source:
+    """Something that is played. Iterating gives its media, in seconds from the first of them.
+
+    Args:
+        name: A file, "-" (standard input), a named pipe, a URL that FFmpeg can open, or one of `DEVICES`.
+        use_video, use_audio: The tracks that are wanted.
+        realtime: Play a file at its own speed.
+        timeout: Seconds without any media after which the source counts as stalled.
+
+    Raises:
+        MediaError: The source cannot be opened, has no wanted track, stalls, or breaks off. All media that came before
+            have been given then.
+    """
+
+    def __init__(
+        self, name: str, use_video: bool = True, use_audio: bool = True, realtime: bool = False, timeout: float = 10.0
+    ):
+        self.name, self.realtime, self.timeout = name, realtime, timeout
+        self.is_live = name == "-" or name in DEVICES or name.startswith(SCHEMES) or Path(name).is_fifo()
+        wanted = ["video"] * use_video + ["audio"] * use_audio
+        self._containers = self._open()
+        self._tracks = [
+            (container, {kind: stream for kind in wanted if (stream := choose_stream(container, kind)) is not None})
+            for container in self._containers
+        ]
+        self.has_video, self.has_audio = (
+            any(kind in streams for _, streams in self._tracks) for kind in ("video", "audio")
+        )
+        if not (self.has_video or self.has_audio):
+            found = ", ".join(stream.type for container in self._containers for stream in container.streams) or "none"
+            raise MediaError(f"Expected a {' or '.join(wanted)} track in {name}, found these tracks: {found}.")
+        self.waits = not (self.is_live or realtime)  # for whoever takes its media
+        self._media: queue.Queue = queue.Queue(PIECES_AHEAD if self.waits else 0)
+        self._stopped = threading.Event()
+        self._clock: tuple[float, float] | None = None  # of a realtime source: its first second, and when that was
+
+    def __iter__(self) -> Iterator[Media]:
+        """Decode in threads, one a container, and give what they decode."""
+        readers = [threading.Thread(target=self._read, args=track, daemon=True) for track in self._tracks]
+        for reader in readers:
+            reader.start()
+        try:
+            yield from self._from_zero(self._arriving(len(readers)))
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the iteration after the media that are on their way."""
+        self._stopped.set()
+
+    def waiting(self) -> int:
+        """Pieces that are decoded and not yet taken."""
+        return self._media.qsize()
+
+    def _open(self) -> list[av.container.InputContainer]:
+        try:
+            if self.name in DEVICES:
+                return [av.open(device, format=kind, timeout=self.timeout) for device, kind in DEVICES[self.name]]
+            options = {"format_whitelist": f"{CONTAINERS},rtsp,rtp,sdp"}
+            if self.name.startswith(SCHEMES):
+                return [av.open(self.name, timeout=self.timeout, container_options=options)]
+            if self.is_live:
+                # Unbuffered, or what is there waits for the rest of a buffer.
+                pipe = open(0 if self.name == "-" else self.name, "rb", buffering=0)  # noqa: SIM115
+                return [av.open(pipe, mode="r", container_options=options)]
+        except (av.FFmpegError, ValueError, OSError) as error:
+            raise MediaError(
+                f"Expected a source of video or sound at {self.name}, found none that can be opened "
+                f"({reason(error)}). Check that it is there and sends, or raise --timeout ({self.timeout:g} s)."
+            ) from error
+        return [open_container(self.name)]
+
+    def _read(self, container, streams: dict[str, Any]) -> None:
+        """Put every frame and piece of sound into the queue with its seconds on the container's clock; then None."""
+        end: MediaError | None = None
+        decoder = FrameDecoder(container, streams["video"]) if "video" in streams else None
+        try:
+            for packet in container.demux(list(streams.values())):
+                if self._stopped.is_set():
+                    return
+                if decoder is not None and packet.stream is decoder.stream:
+                    for second, frame in decoder.timed(decoder.feed(packet if packet.size else None)):
+                        self._put(second, {"frames": [decoder.to_image(frame)]})
+                else:
+                    self._put_sound(packet)
+        except (av.FFmpegError, OSError) as error:
+            end = MediaError(f"{self.name} broke off ({reason(error)}): what came before is used.")
+        self._media.put((math.inf, end))
+
+    def _put_sound(self, packet) -> None:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:  # one bad packet: its seconds are a gap
+            return
+        for frame in frames:
+            second = None if frame.pts is None else float(frame.pts * frame.time_base)
+            self._put(second, {"waveform": mono(frame), "sampling_rate": frame.sample_rate})
+
+    def _put(self, second: float | None, media: Media) -> None:
+        if self.realtime and second is not None:
+            self._clock = self._clock or (second, time.monotonic())
+            time.sleep(max(second - self._clock[0] + self._clock[1] - time.monotonic(), 0.0))
+        self._media.put((second, media))
+
+    def _arriving(self, readers: int) -> Iterator[tuple[float | None, Media]]:
+        ends = []
+        heard = time.monotonic()
+        while readers and not self._stopped.is_set():
+            try:
+                second, media = self._media.get(timeout=0.1)  # so that a signal, or stop(), is seen
+            except queue.Empty:
+                if time.monotonic() - heard > self.timeout:
+                    raise MediaError(f"{self.name} gave no media for {self.timeout:g} s: it has stalled.") from None
+                continue
+            heard = time.monotonic()
+            if media is None or isinstance(media, MediaError):
+                readers -= 1
+                ends.append(media)
+            else:
+                yield second, media
+        for end in ends:
+            if end is not None:
+                raise end
+
+    def _from_zero(self, arriving: Iterator[tuple[float | None, Media]]) -> Iterator[Media]:
+        """Set t = 0 to the earliest media as soon as both tracks have begun, or one is far ahead of the other."""
+        held: list[tuple[float | None, Media]] = []
+        origin = None
+        for second, media in arriving:
+            if origin is None:
+                held.append((second, media))
+                known = [at for at, _ in held if at is not None]
+                kinds = {"frames" in piece for _, piece in held}
+                begun = len(kinds) == self.has_video + self.has_audio
+                if not (begun or (known and known[-1] - known[0] > LEAD_SECONDS)):
+                    continue
+                origin = min(known, default=0.0)
+                yield from (self._placed(at, piece, origin) for at, piece in held)
+                held.clear()
+                continue
+            yield self._placed(second, media, origin)
+        origin = origin if origin is not None else min((at for at, _ in held if at is not None), default=0.0)
+        yield from (self._placed(at, piece, origin) for at, piece in held)
+
+    def _placed(self, second: float | None, media: Media, origin: float) -> Media:
+        at = None if second is None else second - origin
+        return media | ({"frame_times": [at or 0.0]} if "frames" in media else {"start_time": at})

@@ -1,0 +1,191 @@
+"""Sources that play: a file watched as it plays is the file as a whole, live ones stay in step, and ends are clean."""
+
+import http.server
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+
+import av
+import numpy as np
+import pytest
+from clips import write_clip
+
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.session import StreamSession
+from mirasol.answer.watch import watch
+from mirasol.media import MediaError
+from mirasol.media.live import Source
+
+QUESTION = "which color is named?"
+
+
+@pytest.fixture(scope="module")
+def answerer(loaded) -> Answerer:
+    return Answerer(*loaded, max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """Three seconds with picture and sound as MPEG-TS, which can be read while it is written."""
+    return write_clip(tmp_path_factory.mktemp("film") / "film.ts", seconds=3.0)
+
+
+def chunks_of(answerer, source: str):
+    session = StreamSession(answerer, start_time=0.0)
+    for media in Source(source):
+        session.push(**media)
+    session.flush()
+    return session
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".ts", ".avi", ".mpg"])
+def test_a_file_that_plays_is_the_file_as_a_whole(answerer, tmp_path, suffix):
+    path = write_clip(tmp_path / f"film{suffix}", seconds=2.3)
+    session = chunks_of(answerer, str(path))
+    processor = answerer.processor
+    clip = processor.read_clip(path, sampling="dense")
+    expected = answerer.streaming.watch(processor.chunk_clip(clip, sampling="dense")).encoder_outputs
+    latents = session.stream_cache["latents"]
+    whole = expected.last_hidden_state.reshape(1, -1, *latents.shape[2:])[:, -latents.shape[1] :]
+    assert (latents - whole).abs().max() < 1e-5  # ten times what batches of other sizes round differently
+    masks = [(r.has_video, r.has_audio) for r in session.results]
+    assert masks == [tuple(pair) for pair in np.stack([clip_mask(processor, clip, n) for n in ("video", "audio")], 1)]
+
+
+def clip_mask(processor, clip, name: str) -> np.ndarray:
+    return processor.chunk_clip(clip, sampling="dense")[f"{name}_chunk_mask"].numpy()
+
+
+def test_answers_come_at_their_moments_and_lines_are_kept(answerer, film, tmp_path):
+    summary = watch(str(film), [QUESTION], answerer=answerer, every=1.0, jsonl=tmp_path / "lines.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    ends = [line["seen"][1] for line in lines if line["type"] == "answer"]
+    assert ends[:-1] == pytest.approx([1.28, 2.24, 3.2][: len(ends) - 1])
+    assert sum(line["type"] == "chunk" for line in lines) == summary.num_chunks == 10
+    assert lines[-1]["type"] == "end" and summary.end == "the source ended"
+    assert summary.answers[0].question == QUESTION
+
+
+def test_a_saved_session_is_continued_by_the_next_source(answerer, film, tmp_path):
+    watch(str(film), answerer=answerer, save=tmp_path / "saved")
+    summary = watch(str(film), [QUESTION], answerer=answerer, save=tmp_path / "saved")
+    assert summary.seconds == pytest.approx(6.4) and not summary.dropped
+
+
+def test_when_the_model_is_slow_whole_chunks_are_skipped_and_the_lag_stays_bounded(answerer, film, monkeypatch):
+    slow = answerer.streaming
+    real, lags = slow.advance, []
+
+    def advance(cache, chunks):
+        time.sleep(0.5 * len(chunks[0]["chunk_times"]))  # chunks of 0.32 s
+        return real(cache, chunks)
+
+    monkeypatch.setattr(slow, "advance", advance)
+    summary = watch(
+        str(film), answerer=slow, realtime=True, max_lag=1.0, show=lambda state: lags.append(state.lag_seconds)
+    )
+    assert summary.num_chunks == 10  # none is missing: what was skipped is there, empty
+    assert summary.dropped["skipped_chunks"] >= 1
+    assert max(lags) < 1.0 + 4 * 0.5
+
+
+def test_a_pipe_is_watched_while_it_is_written(untrained, film):
+    command = [
+        sys.executable,
+        "-m",
+        "mirasol.cli",
+        "watch",
+        "-",
+        "--ask",
+        QUESTION,
+        "--json",
+        "--checkpoint",
+        untrained,
+    ]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    data = film.read_bytes()
+    for place in range(0, len(data), 4_000):
+        process.stdin.write(data[place : place + 4_000])
+    out, _ = process.communicate()
+    summary = json.loads(out)
+    assert process.returncode == 0
+    assert summary["num_chunks"] == 10 and summary["answers"][0]["question"] == QUESTION
+
+
+def test_ctrl_c_ends_cleanly_and_keeps_session_and_lines(untrained, film, tmp_path):
+    command = [sys.executable, "-m", "mirasol.cli", "watch", "-", "--save", tmp_path / "saved"]
+    command += ["--jsonl", tmp_path / "lines.jsonl", "--checkpoint", untrained, "--json"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdin.write(film.read_bytes())  # and nothing after it: the source stays open
+    process.stdin.flush()
+    lines = tmp_path / "lines.jsonl"
+    while not (lines.is_file() and lines.read_text().count("\n") >= 4):
+        time.sleep(0.1)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    summary = json.loads(out)
+    assert process.returncode == 0 and summary["end"] == "interrupted" and summary["num_chunks"] >= 4
+    assert json.loads((tmp_path / "saved" / "session.json").read_text())
+    assert json.loads(lines.read_text().splitlines()[-1])["type"] == "end"
+
+
+def test_mpeg_ts_over_loopback_udp(film):
+    found: list[dict] = []
+    url = "udp://127.0.0.1:23571?fifo_size=100000&overrun_nonfatal=1"
+
+    def receive():
+        try:
+            found.extend(Source(url, timeout=3.0))
+        except MediaError as error:
+            found.append({"end": str(error)})
+
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    time.sleep(0.5)
+    with av.open(str(film)) as source, av.open("udp://127.0.0.1:23571?pkt_size=1316", "w", format="mpegts") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+                time.sleep(0.002)
+    receiver.join(30)
+    assert sum("frames" in media for media in found) >= 60  # of 75: the first ones wait for a keyframe's headers
+    assert "it has stalled" in found[-1]["end"]
+
+
+def test_http_on_loopback(film):
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=film.parent)
+    handler.log_message = lambda *_: None
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        media = list(Source(f"http://127.0.0.1:{server.server_port}/{film.name}"))
+    finally:
+        server.shutdown()
+    assert sum("frames" in piece for piece in media) == 75
+
+
+def test_a_source_that_stalls_or_is_not_there_is_reported(answerer, film, tmp_path):
+    pipe = tmp_path / "pipe"
+    subprocess.run(["mkfifo", pipe], check=True)
+    writer = threading.Thread(target=lambda: _write_and_hold(pipe, film.read_bytes()))
+    writer.start()
+    summary = watch(str(pipe), [QUESTION], answerer=answerer, timeout=1.0, save=tmp_path / "saved")
+    writer.join()
+    assert "gave no media for 1 s: it has stalled" in summary.end
+    assert summary.num_chunks >= 8 and summary.saved_to is not None
+    with pytest.raises(MediaError, match="none that can be opened"):
+        Source("udp://127.0.0.1:23573", timeout=0.3)
+
+
+def _write_and_hold(pipe, data: bytes) -> None:
+    with open(pipe, "wb") as file:
+        file.write(data)
+        file.flush()
+        time.sleep(3.0)
