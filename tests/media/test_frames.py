@@ -38,15 +38,20 @@ def test_a_picture_is_shown_as_the_matrix_says(tmp_path, matrix, shown):
 
 
 def test_a_frame_at_or_before_the_one_shown_before_it_is_left_out_and_counted(monkeypatch):
-    codec = SimpleNamespace()
+    codec = SimpleNamespace(sample_aspect_ratio=None)
     stream = SimpleNamespace(
-        codec_context=codec, time_base=Fraction(1, 10), average_rate=10, guessed_rate=None, base_rate=None
+        codec_context=codec,
+        time_base=Fraction(1, 10),
+        average_rate=10,
+        guessed_rate=None,
+        base_rate=None,
+        sample_aspect_ratio=None,
     )
     decoder = FrameDecoder(SimpleNamespace(format=SimpleNamespace(name="mp4")), stream)
     given = [
         SimpleNamespace(pts=pts, dts=None, width=8, height=6, side_data={}, is_corrupt=False)
         for pts in (3, 4, 4, 2, None, 7)
     ]
-    monkeypatch.setattr(decoder, "_decode", lambda needed: iter(given))
+    monkeypatch.setattr(decoder, "_decode", lambda *_: iter(given))
     assert [time for time, _ in decoder.frames()] == pytest.approx([0.3, 0.4, 0.5, 0.7])
     assert any("2 frames are stamped at or before" in note for note in decoder.warnings())
