@@ -253,8 +253,7 @@ def test_evaluate_counts_a_bad_clip_and_goes_on(untrained, grid_root, tmp_path, 
     printed = capsys.readouterr()
     clips = json.loads(printed.out)["clips"]
     assert (clips["asked"], clips["answered"], list(clips["unreadable"])) == (2, 1, [Path(bad).stem])
-    (line,) = (line for line in printed.err.splitlines() if "1 of 2 clips could not be read and are left out" in line)
-    assert line.startswith("mirasol: warning: ") and line.endswith(f": {Path(bad).stem}")
+    assert f"mirasol: warning: 1 of 2 clips could not be read and are left out: {Path(bad).stem}" in printed.err
     assert {"metrics.json", "predictions.jsonl"} <= {path.name for path in output.iterdir()}
 
 
