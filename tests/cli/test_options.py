@@ -54,6 +54,14 @@ WORK = {
         "mirasol.report.demo.demo",
         {"checkpoint": "mine", "root": "there", "max_clips": 3, "output": "page.html"},
     ),
+    "watch": (
+        "film.mp4 --ask what? --ask where? --every 5 --save session --jsonl lines.jsonl --realtime --no-audio "
+        "--no-video --timeout 3 --max-lag 2 --checkpoint mine",
+        "mirasol.answer.watch.watch",
+        {"source": "film.mp4", "questions": ["what?", "where?"], "every": 5.0, "save": "session",
+         "jsonl": "lines.jsonl", "realtime": True, "use_audio": False, "use_video": False, "timeout": 3.0,
+         "max_lag": 2.0, "answerer": "mine"},
+    ),
     "data info": ("vggsound", "mirasol.tasks.describe_task", {"name": "vggsound"}),
     "data verify": (
         "vggsound --root there --split train --classes names.csv --workers 3 --output coverage.json",
@@ -85,9 +93,11 @@ def received(monkeypatch):
 
         def note(*arguments, **keywords):
             notes.update(parameters.bind(*arguments, **keywords).arguments)
+            notes.pop("show", None)  # of `watch`: what draws its state
             return Result()
 
         monkeypatch.setattr(work, note)
+        monkeypatch.setattr("mirasol.answer.answerer.Answerer.load", lambda checkpoint: checkpoint)
         monkeypatch.setattr("mirasol.report.run.write_report", lambda result: None)
         return notes
 
@@ -100,6 +110,12 @@ def options_of(command: str) -> set[str]:
     for word in command.split():
         found = found.commands[word]
     return {option for parameter in found.params for option in parameter.opts if option.startswith("--")}
+
+
+def test_every_command_is_tried_here():
+    tree = typer.main.get_command(app).commands
+    names = [f"{name} {sub}".strip() for name in tree for sub in getattr(tree[name], "commands", [""])]
+    assert set(names) == set(WORK)
 
 
 @pytest.mark.parametrize("command", WORK)

@@ -87,7 +87,7 @@ def test_an_interrupt_ends_with_code_130_and_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "mirasol: interrupted\n"
 
 
-COMMANDS = ["ask", "train", "init", "evaluate", "info", "export", "demo", "data info", "data verify"]
+COMMANDS = ["ask", "train", "init", "evaluate", "info", "export", "demo", "watch", "data info", "data verify"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -110,7 +110,7 @@ def test_unknown_command_names_the_nearest(refused):
 
 
 def test_no_command_is_refused(refused):
-    assert "Expected a COMMAND (ask, demo, evaluate, export, info, init, train, data), found none." in refused()
+    assert "Expected a COMMAND (ask, demo, evaluate, export, info, init, train, watch, data), found none." in refused()
     assert "Expected a COMMAND (info, verify), found none." in refused("data")
 
 
