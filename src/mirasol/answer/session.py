@@ -14,7 +14,6 @@ from mirasol.answer.answerer import Answerer, Watched
 from mirasol.answer.attribution import Evidence, top_evidence
 from mirasol.answer.session_folder import load_state, save_state
 from mirasol.chunks.stream import ChunkStream, ClosedChunk
-from mirasol.media import Crop
 from mirasol.model.modeling_mirasol_stream import MirasolStreamCache
 from mirasol.results import Document
 
@@ -62,24 +61,11 @@ class StreamSession:
 
     Args:
         answerer: Model and processor; sessions may share it.
-        use_video, use_audio, allowed_lateness, start_time, crop: See `ChunkStream`.
+        options: Of `ChunkStream`: `use_video`, `use_audio`, `allowed_lateness`, `start_time`, `crop`.
     """
 
-    def __init__(
-        self,
-        answerer: Answerer,
-        *,
-        use_video: bool = True,
-        use_audio: bool = True,
-        allowed_lateness: float = 2.0,
-        start_time: float | None = None,
-        crop: Crop | None = None,
-    ):
-        self.answerer = answerer.streaming
-        self._options: dict[str, Any] = {
-            "use_video": use_video, "use_audio": use_audio, "allowed_lateness": allowed_lateness,
-            "start_time": start_time, "crop": crop,
-        }  # fmt: skip
+    def __init__(self, answerer: Answerer, **options: Any):
+        self.answerer, self._options = answerer.streaming, options
         self.reset()
 
     def reset(self) -> None:
@@ -201,8 +187,7 @@ class StreamSession:
         """Continue a saved session, here or on another machine, with the checkpoint that watched it."""
         session = cls(answerer)
         state = load_state(Path(folder), session._made_of())
-        crop = state["options"]["crop"]
-        session = cls(answerer, **state["options"] | {"crop": crop and tuple(crop)})
+        session = cls(answerer, **state["options"])
         session.is_closed, session._surprises = state["is_closed"], state["surprises"]
         session._was_real = state["was_real"]
         session.results.extend(ChunkResult(**result) for result in state["results"])

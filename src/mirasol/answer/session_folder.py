@@ -1,7 +1,6 @@
 """A saved session: one folder of numbers (JSON) and tensors (safetensors), whole or absent."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mirasol.files import replace_folder
+from mirasol.files import whole_folder
 
 NUMBERS, TENSORS = "session.json", "session.safetensors"
 FORMAT = 1
@@ -23,12 +22,9 @@ def save_state(folder: Path, made_of: dict[str, Any], state: dict[str, Any]) -> 
         raise ValueError(f"Expected a new folder or a saved session at {folder}, found other files. Name another one.")
     tensors: dict[str, Tensor] = {}
     record = {"format": FORMAT, "made_of": made_of, "state": _to_json(state, tensors)}
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(tensors, partial / TENSORS)
-    (partial / NUMBERS).write_text(json.dumps(record), encoding="utf-8")
-    replace_folder(partial, folder)
+    with whole_folder(folder) as partial:
+        save_file(tensors, partial / TENSORS)
+        (partial / NUMBERS).write_text(json.dumps(record), encoding="utf-8")
     return folder
 
 
