@@ -10,10 +10,16 @@ from .modeling_mirasol_combiner import MirasolMeanPoolCombiner, MirasolTransform
 from .modeling_mirasol_decoder import MirasolDecoderLayer
 from .modeling_mirasol_encoders import MirasolWindowEmbedding
 from .modeling_mirasol_temporal import MirasolTemporalModel
-from .modeling_mirasol_ttm import MirasolQuerySummary, MirasolSummaryMLP, MirasolTokenTuringUnit
+from .modeling_mirasol_ttm import MirasolQuerySummary, MirasolSummaryLinear, MirasolTokenTuringUnit
 
 # Modules whose own parameters are embeddings, queries or placeholders
-EMBEDDINGS = (MirasolTransformerCombiner, MirasolMeanPoolCombiner, MirasolTokenTuringUnit, MirasolQuerySummary)
+EMBEDDINGS = (
+    MirasolTransformerCombiner,
+    MirasolMeanPoolCombiner,
+    MirasolTokenTuringUnit,
+    MirasolQuerySummary,
+    MirasolWindowEmbedding,
+)
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -50,25 +56,18 @@ class MirasolPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
+        """Set a module's own parameters only: transformers passes over modules of ours that have none."""
         super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, EMBEDDINGS):
             for parameter in module.parameters(recurse=False):
                 init.normal_(parameter, std=std)
-        elif isinstance(module, MirasolSummaryMLP):
+        elif isinstance(module, MirasolSummaryLinear):
             # As in the reference: at a small spread all summaries start as the same mean.
-            init.xavier_uniform_(module[0].weight)
-            init.xavier_uniform_(module[2].weight)
+            init.xavier_uniform_(module.weight)
         elif isinstance(module, MirasolTemporalModel):
             init.normal_(module.slot_embedding, std=std)
             init.normal_(module.mask_embedding, std=std)
-        elif isinstance(module, MirasolWindowEmbedding):
-            # Windows hold up to thousands of values: keep their sum of order one.
-            for projection in module.projections:
-                init.normal_(projection.weight, std=projection.in_features**-0.5)
-            for table in (module.prefix_tokens, module.position_embedding):
-                if table is not None:
-                    init.normal_(table, std=std)
         elif isinstance(module, MirasolDecoderLayer):
             init.constant_(module.cross_attention_gate, self.config.text_config.cross_attention_gate_init)
         if "feature_mean" in module._buffers:

@@ -13,15 +13,17 @@ from .modeling_mirasol_layers import MirasolEncoderLayer, attend
 MEMORY_LIMIT = 100.0  # ours, against endless growth; what the reference writes in a few chunks stays below 10
 
 
-class MirasolSummaryMLP(nn.Sequential):
-    """Two linear layers of TokenLearner's narrow width; a class of its own because its weights start wider."""
+class MirasolSummaryLinear(nn.Linear):
+    """A linear layer of a class of its own, because its weights start wider (Xavier)."""
 
-    def __init__(self, config: MirasolCombinerConfig, input_size: int, output_size: int):
-        super().__init__(
-            nn.Linear(input_size, config.summarizer_hidden_size),
-            ACT2FN[config.hidden_act],
-            nn.Linear(config.summarizer_hidden_size, output_size),
-        )
+
+def summary_mlp(config: MirasolCombinerConfig, input_size: int, output_size: int) -> nn.Sequential:
+    """Two linear layers of TokenLearner's narrow width."""
+    return nn.Sequential(
+        MirasolSummaryLinear(input_size, config.summarizer_hidden_size),
+        ACT2FN[config.hidden_act],
+        MirasolSummaryLinear(config.summarizer_hidden_size, output_size),
+    )
 
 
 class MirasolTokenLearner(nn.Module):
@@ -30,7 +32,7 @@ class MirasolTokenLearner(nn.Module):
     def __init__(self, config: MirasolCombinerConfig, num_tokens: int):
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.score = MirasolSummaryMLP(config, config.hidden_size, num_tokens)
+        self.score = summary_mlp(config, config.hidden_size, num_tokens)
 
     def forward(
         self, tokens: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
@@ -72,8 +74,8 @@ class MirasolWriteValues(nn.Module):
     def __init__(self, config: MirasolCombinerConfig):
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.over_tokens = MirasolSummaryMLP(config, config.num_latents, config.num_write_tokens)
-        self.over_channels = MirasolSummaryMLP(config, config.hidden_size, config.hidden_size)
+        self.over_tokens = summary_mlp(config, config.num_latents, config.num_write_tokens)
+        self.over_channels = summary_mlp(config, config.hidden_size, config.hidden_size)
 
     def forward(self, outputs: Float[Tensor, "batch latent dim"]) -> Float[Tensor, "batch write dim"]:
         written = self.over_tokens(rearrange(self.norm(outputs), "batch latent dim -> batch dim latent"))
@@ -89,7 +91,7 @@ class MirasolAddEraseWrite(nn.Module):
     def __init__(self, config: MirasolCombinerConfig):
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.score = MirasolSummaryMLP(config, config.hidden_size, config.num_write_tokens)
+        self.score = summary_mlp(config, config.hidden_size, config.num_write_tokens)
         self.erased = MirasolWriteValues(config)
         self.added = MirasolWriteValues(config)
 
