@@ -198,10 +198,13 @@ def test_static_cache_can_be_passed_in(model):
     torch.testing.assert_close(torch.cat([first.logits, rest.logits], dim=1), expected.logits, **CLOSE)
 
 
-def test_generation_without_a_prompt_begins_with_bos(model):
-    ids = answer(model, **media())
+def test_generation_without_a_question_is_refused_and_a_start_token_alone_is_a_prompt(model):
+    """A trainer that drops the question must not get answers to none."""
+    with pytest.raises(ValueError, match="Expected decoder_input_ids, found none"):
+        answer(model, **media())
+    ids = answer(model, **media(), decoder_input_ids=torch.full((BATCH, 1), BOS))
 
-    assert (ids[:, 0] == BOS).all()
+    assert (ids[:, 0] == BOS).all() and ids.shape[1] > 1
     assert ids.max() < VOCAB
     assert model.generation_config.eos_token_id == EOS
 
