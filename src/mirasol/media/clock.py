@@ -1,9 +1,16 @@
 """One steady clock for a file whose own restarts, jumps or lies."""
 
+from fractions import Fraction
+
 INTERLEAVE_SECONDS = 10.0  # tracks of a file lie this near to each other
 RESTART_SECONDS = 0.5  # decoding times never run backwards; a restart (two recordings in one file) goes back further
 # A longer jump of the clock is damage, not a pause: it would be hours of nothing.
 LONGEST_GAP_SECONDS = 600.0
+
+
+def seconds(stamp: int, base: Fraction) -> float:
+    """`float(stamp * base)`, the same bits at a tenth of the time: fractions look for common divisors."""
+    return stamp * base.numerator / base.denominator
 
 
 class Clock:
@@ -22,8 +29,8 @@ class Clock:
     def place_packet(self, packet) -> tuple[float | None, float | None, float]:
         """Return what `place` says of a PyAV packet, and set its stamps to it."""
         base = packet.time_base
-        raw = tuple(None if stamp is None else float(stamp * base) for stamp in (packet.pts, packet.dts))
-        pts, dts, end = self.place(packet.stream_index, raw[0], raw[1], float((packet.duration or 0) * base))
+        raw = tuple(None if stamp is None else seconds(stamp, base) for stamp in (packet.pts, packet.dts))
+        pts, dts, end = self.place(packet.stream_index, raw[0], raw[1], seconds(packet.duration or 0, base))
         if (pts, dts) != raw:
             packet.pts, packet.dts = (None if time is None else round(time / base) for time in (pts, dts))
         return pts, dts, end

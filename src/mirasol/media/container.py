@@ -12,7 +12,7 @@ import numpy as np
 from av.stream import Disposition
 from jaxtyping import Bool, Float64
 
-from mirasol.media.clock import INTERLEAVE_SECONDS, Clock
+from mirasol.media.clock import INTERLEAVE_SECONDS, Clock, seconds
 from mirasol.media.frames import FORMATS_WITHOUT_PRESENTATION_TIMES
 from mirasol.media.sound import JITTER_SECONDS, SoundTrack, mono
 from mirasol.media.types import MediaError, Source
@@ -295,9 +295,9 @@ def _add_sound(stream, packet, sound: SoundTrack) -> bool:
 
 def sound_frames(stream, packet) -> list[tuple[float, av.AudioFrame]]:
     """The packet's decoded frames and their seconds; those of a decoder that does not tell are its packet's."""
-    stamp = None if packet is None else packet.pts
+    stamp, base = None if packet is None else packet.pts, stream.time_base
     return [
-        (float((frame.pts if frame.pts is not None else stamp or 0) * stream.time_base), frame)
+        (seconds(frame.pts if frame.pts is not None else stamp or 0, base), frame)
         for frame in stream.codec_context.decode(packet)
     ]
 

@@ -8,7 +8,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Bool, Float64, UInt8
 
-from mirasol.media.clock import Clock
+from mirasol.media.clock import Clock, seconds
 from mirasol.media.spool import Spool
 
 Image = UInt8[np.ndarray, "height width channel"]
@@ -92,7 +92,7 @@ class FrameDecoder:
         for frame in frames:
             stamp = getattr(frame, self.stamp)
             if stamp is not None:
-                time = float(stamp * self.stream.time_base)
+                time = seconds(stamp, self.stream.time_base)
             else:
                 time = 0.0 if self.latest is None else self.latest + frame_seconds(self.stream)
             if self.latest is not None and time <= self.latest:
