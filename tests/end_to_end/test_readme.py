@@ -56,7 +56,7 @@ def test_every_make_target_exists(readme, repository):
 def test_every_mirasol_command_runs(readme, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(repository)
     found = commands(readme, "mirasol")
-    assert {words[1] for words in found} == {"ask", "info", "evaluate", "train", "data", "export"}
+    assert {words[1] for words in found} == {"ask", "watch", "info", "evaluate", "train", "data", "export"}
     for words in found:
         small = SMALL.get(words[1], "").format(folder=tmp_path)
         words = [word if word not in OUTPUTS else str(tmp_path / word) for word in words]
@@ -65,9 +65,13 @@ def test_every_mirasol_command_runs(readme, repository, tmp_path, monkeypatch, c
 
 
 @pytest.mark.slow
-def test_the_python_lines_answer(readme, repository):
-    (code,) = blocks(readme, "python")
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10
-    run = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=300)
+@pytest.mark.parametrize("number, topic", enumerate(["answerer=answerer", "StreamSession"]))
+def test_the_python_lines_answer(readme, repository, number, topic):
+    """One clip asked, and one streamed."""
+    found = blocks(readme, "python")
+    assert len(found) == 2 and topic in found[number]
+    assert len([line for line in found[number].splitlines() if line.strip()]) <= 7
+    words = [sys.executable, "-c", found[number]]
+    run = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "blue"
