@@ -9,7 +9,7 @@ import torch
 from mirasol.data.augment import (
     AugmentConfig,
     draw_phase,
-    draw_senses,
+    draw_tracks,
     generator,
     mask_spectrogram,
     move_in_time,
@@ -110,7 +110,7 @@ def test_off_changes_nothing(clip):
     assert vary_sound(clip.waveform, config, rng) is clip.waveform
     features = torch.randn(5, 7, 11)
     assert mask_spectrogram(features, config, rng) is features
-    assert draw_senses(config, rng, clip) == (True, True) and draw_phase(config, rng, 0.32) == 0
+    assert draw_tracks(config, rng, clip) == (True, True) and draw_phase(config, rng, 0.32) == 0
 
 
 def test_inputs_are_not_modified(clip):
@@ -185,14 +185,14 @@ def test_noise_over_silence_is_silence():
 
 def test_senses_are_dropped_as_often_as_asked_and_never_both(clip):
     config = AugmentConfig(sound_only_probability=0.2, picture_only_probability=0.3)
-    draws = [draw_senses(config, generator(0, epoch, "clip"), clip) for epoch in range(2000)]
+    draws = [draw_tracks(config, generator(0, epoch, "clip"), clip) for epoch in range(2000)]
     assert (False, False) not in draws
     assert draws.count((False, True)) / 2000 == pytest.approx(0.2, abs=0.04)
     assert draws.count((True, False)) / 2000 == pytest.approx(0.3, abs=0.04)
     silent = dataclasses.replace(clip, waveform=None)
     unseen = dataclasses.replace(clip, frames=None, frame_times=None)
-    assert {draw_senses(config, generator(0, epoch, "clip"), silent) for epoch in range(50)} == {(True, False)}
-    assert {draw_senses(config, generator(0, epoch, "clip"), unseen) for epoch in range(50)} == {(False, True)}
+    assert {draw_tracks(config, generator(0, epoch, "clip"), silent) for epoch in range(50)} == {(True, False)}
+    assert {draw_tracks(config, generator(0, epoch, "clip"), unseen) for epoch in range(50)} == {(False, True)}
 
 
 def test_masks_are_bounded_bands_and_stretches():

@@ -135,7 +135,7 @@ def test_a_spawned_worker_makes_the_same_items_without_a_copy_of_the_cache(make)
     assert all(map(equal, loader, [dataset[index] for index in range(len(dataset))]))
 
 
-def test_varied_items_ask_for_what_is_inside_the_varied_clip(make, processor):
+def test_training_items_ask_for_what_is_inside_the_varied_clip(make, processor):
     dataset = make(augment=AugmentConfig())
     for epoch in range(20):
         dataset.set_epoch(epoch)

@@ -11,7 +11,7 @@ from mirasol.results import Document
 
 
 class Answer(Document):
-    """What was answered and from what.
+    """Answer to a question about a clip, with its confidence and the media it used.
 
     `confidence` is exp of the mean log-probability of the answer's tokens (the closing one included): 1 is certain. It
     says how sure the model is, not how often it is right. `rests_on` holds the heaviest chunks with their share.

@@ -15,7 +15,7 @@ LOGITS_AT_ONCE = 2**26  # values: with a vocabulary of 150,000 fewer rows of tex
 
 @dataclass(frozen=True)
 class Ranking:
-    """How likely each option of one question is, in the order in which the question lists them.
+    """Log-likelihood of each option of one question, in the order in which the question lists them.
 
     `log_probabilities` are sums over an option's tokens and its closing one, `num_tokens` of them: what the model
     says. Their mean over tokens (`per_token`) does not favour short options. `is_greedy`: greedy decoding gives it.

@@ -24,7 +24,7 @@ MIN_SURPRISES = 8  # before a z-score means anything
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What is known of a closed chunk: its seconds in session time, its surprise, and what was real.
+    """Result of a closed chunk: its seconds in session time, its surprise, and the modalities that were real.
 
     `surprise` is 1 - cosine between the prediction and the chunk's features, their running mean removed; `surprise_z`
     counts it in standard deviations from the mean of the session so far. Both are None where nothing was predicted.
@@ -117,7 +117,7 @@ class StreamSession:
 
     @property
     def dropped(self) -> dict[str, float]:
-        """What was not watched: late_frames, repeated_frames, late_audio_seconds, skipped_chunks."""
+        """Counts of media not watched: late_frames, repeated_frames, late_audio_seconds, skipped_chunks."""
         return {name: count for name, count in self.chunks.dropped.items() if count}
 
     @property
@@ -198,11 +198,11 @@ class StreamSession:
         return session
 
     def _made_of(self) -> dict[str, Any]:
-        """What a saved session must have been made with to be continued."""
+        """Return the digest and grid that a saved session must share to be continued."""
         return {"model": fingerprint(self.answerer.model), "grid": asdict(self.chunks.grid)}
 
     def _record(self, chunk: ClosedChunk, surprise: float) -> ChunkResult:
-        """The chunk's result, kept; its surprise is set against those before."""
+        """Keep and return the chunk's result; its surprise is compared with the earlier ones."""
         is_real = chunk.has_video or chunk.has_audio
         value = score = None
         if is_real and self._was_real:

@@ -20,7 +20,7 @@ CHUNKS_AHEAD = 8  # of a file, watched in one call
 
 
 class WatchSummary(Document):
-    """How a source was watched, and the last answers about it."""
+    """Result of watching a source, and the last answers about it."""
 
     source: str
     seconds: float
@@ -40,7 +40,7 @@ class WatchSummary(Document):
 
 @dataclass
 class WatchState:
-    """What a display shows while the source plays."""
+    """State that a display shows while the source plays."""
 
     source: str
     session: StreamSession

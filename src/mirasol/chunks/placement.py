@@ -17,7 +17,7 @@ MAX_COLUMNS_INTO_ONE = 4
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a clip's frames and sound lie in the chunks of a plan. Masks: True = real."""
+    """Placement of a clip's frames and sound in the chunks of a plan. Masks: True = real."""
 
     plan: ChunkPlan
     frame_index: Int[np.ndarray, "chunk slot"]
@@ -66,7 +66,7 @@ def place_clip(clip: Clip, plan: ChunkPlan, use_video: bool = True, use_audio: b
 
 @dataclass(frozen=True)
 class ClipReport:
-    """What the processor used of one clip."""
+    """Report of the part of one clip that the processor used."""
 
     duration_seconds: float
     seconds_covered: float  # of the clip, by the spans of the chunks
@@ -91,7 +91,7 @@ class ClipReport:
 
 
 def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> ClipReport:
-    """What this placement uses of the clip, with a warning for each thing it leaves out."""
+    """Report the part of the clip that this placement uses, with a warning for each thing it leaves out."""
     plan = placement.plan
     found_sound = clip.waveform is not None or bool(clip.info and clip.info.has_audio)
     used_sound = bool(placement.audio_chunk_mask.any())

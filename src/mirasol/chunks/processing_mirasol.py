@@ -31,7 +31,7 @@ class ClipBatch(BatchFeature):
     """The model's inputs by name. `to` keeps the dtype of `chunk_times`, because bfloat16 rounds 10.2 s to 10.25 s."""
 
     def to(self, *args, **kwargs) -> "ClipBatch":
-        """The same batch on another device, or in another dtype."""
+        """Return the batch on another device, or in another dtype."""
         seconds = self.get("chunk_times")
         super().to(*args, **kwargs)
         if seconds is not None:
@@ -253,7 +253,7 @@ class MirasolProcessor(ProcessorMixin):
         use_video: bool = True,
         use_audio: bool = True,
     ) -> ClipReport:
-        """What a call with these options uses of the clip: seconds, frames, sound found and used, warnings."""
+        """Report the part of the clip that a call with these options uses: seconds, frames, sound, warnings."""
         placement = self._place(clip, sampling, max_chunks, use_video, use_audio)
         return report(clip, placement, self.num_mel_frames_per_chunk)
 
@@ -266,7 +266,7 @@ class MirasolProcessor(ProcessorMixin):
         use_video: bool = True,
         use_audio: bool = True,
     ) -> tuple[dict[str, Tensor], ClipReport]:
-        """What `chunk_clip` and `describe` give, placing the clip's frames and sound once."""
+        """Return the results of `chunk_clip` and `describe`, placing the clip's frames and sound once."""
         placement = self._place(clip, sampling, max_chunks, use_video, use_audio)
         return self._inputs(clip, placement), report(clip, placement, self.num_mel_frames_per_chunk)
 

@@ -1,4 +1,4 @@
-"""Sound -> log-mel columns of each chunk, placed by seconds."""
+"""Sound -> mel frames of each chunk, placed by seconds."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def chunks_with_sound(
     sampling_rate: int,
     audio_gaps: Sequence[tuple[float, float]] = (),
 ) -> Bool[Tensor, " chunk"]:
-    """Which chunks are real for sound: those that hold at least 10 ms of it, its gaps (seconds) not counted."""
+    """Return the mask of chunks that hold at least 10 ms of sound, gaps (seconds) not counted."""
     first = _first_samples(plan, audio_start, sampling_rate)
     last = first + round(plan.seconds_per_chunk * sampling_rate)
     held = last.clamp(max=num_samples) - first.clamp(min=0)
@@ -45,9 +45,9 @@ def log_mel_chunks(
     num_mel_frames_per_chunk: int,
     extractor: MirasolFeatureExtractor,
 ) -> Float[Tensor, "chunk mel_frame mel"]:
-    """The log-mel of each chunk; where there is no sound, its floor.
+    """Return the log-mel of each chunk, with the floor where there is no sound.
 
-    Chunks longer than `num_mel_frames_per_chunk` columns (policy `uniform`) average the *power* of the columns they
+    Chunks longer than `num_mel_frames_per_chunk` mel frames (policy `uniform`) average the *power* of those they
     cover before the log, because a mean of logs would hide short loud sounds.
 
     No chunk reads a sample at or after its end. That holds from this 16 kHz waveform on: resampling from a native rate
@@ -55,7 +55,7 @@ def log_mel_chunks(
     """
     firsts = _first_samples(plan, audio_start, extractor.sampling_rate).tolist()
     covered = plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME
-    # Whole columns only: one that is begun in the chunk ends after it, and belongs to the next.
+    # Whole mel frames only: one that begins in the chunk and ends after it belongs to the next.
     columns = math.floor(covered + 1e-6)
     if columns <= num_mel_frames_per_chunk:
         samples = _samples(waveform, firsts, num_mel_frames_per_chunk)
@@ -74,7 +74,7 @@ def log_mel_chunks(
 
 
 def _samples(waveform, firsts: Sequence[int], columns: int) -> Float[Tensor, "row sample"]:
-    """What the columns from each of these samples on read, zeros where there is no sound."""
+    """Return the samples that the mel frames from each of these samples on read, zeros where there is no sound."""
     samples = torch.zeros(len(firsts), LOOKBACK_SAMPLES + columns * HOP_SAMPLES)
     for row, first in zip(samples, firsts, strict=True):
         begin = first - LOOKBACK_SAMPLES
@@ -99,7 +99,7 @@ def averaging_weights(covered: float, num_mel_frames: int, columns: int) -> Floa
 
 
 def _first_samples(plan: ChunkPlan, audio_start: float, sampling_rate: int) -> Tensor:
-    """Where each chunk starts in the waveform, in samples, maybe negative; the grid is rounded to samples once."""
+    """Return each chunk's first sample in the waveform, maybe negative; the grid is rounded to samples once."""
     origin = round((float(plan.starts[0]) - audio_start) * sampling_rate)
     since_first = torch.from_numpy(plan.starts - plan.starts[0]) * sampling_rate
     return origin + since_first.round().long()

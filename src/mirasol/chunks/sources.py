@@ -1,4 +1,4 @@
-"""Whatever a user holds (paths, bytes, frames, waveforms) -> `Clip`s."""
+"""Media of a user (paths, bytes, frames, waveforms) -> `Clip`s."""
 
 import warnings
 from collections.abc import Callable, Sequence

@@ -110,7 +110,7 @@ class ChunkStream:
             sampling_rate: Hz; may be left out after the first piece.
 
         Raises:
-            ValueError: The input cannot be right. Nothing of this call is taken, and the stream goes on.
+            ValueError: The input cannot be right. Nothing of this call is taken, and the stream continues.
         """
         pictures, times = self._check_frames(frames, frame_times)
         samples, rate = self._check_sound(waveform, start_time, sampling_rate)

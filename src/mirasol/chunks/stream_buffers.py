@@ -1,4 +1,4 @@
-"""What of a live source a chunk that is still open may need: a few small frames, and a few seconds of 16 kHz sound."""
+"""Buffers of a live source for the chunk that is still open: a few small frames and a few seconds of 16 kHz sound."""
 
 import math
 from typing import Any
@@ -37,11 +37,11 @@ class FrameBuffer:
         self.last_time = time
 
     def reaches_end(self, plan: ChunkPlan) -> bool:
-        """Whether all frames of the chunk have arrived."""
+        """True if all frames of the chunk have arrived."""
         return self.last_time is not None and self.last_time >= plan.times[0, 1] - TOLERANCE_SECONDS
 
     def holds_frame(self, plan: ChunkPlan) -> bool:
-        """Whether a frame is stamped inside the chunk."""
+        """True if a frame is stamped inside the chunk."""
         return bool(plan.place_frames(np.array(self.times))[1][0])
 
     def close(self, plan: ChunkPlan) -> tuple[Float[Tensor, "1 frame 3 size size"], bool]:
@@ -59,7 +59,7 @@ class FrameBuffer:
         return values, bool(holds_frame[0])
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` takes."""
+        """Return the state that `load_state` takes."""
         pictures = [np.asarray(picture) for picture in self.pictures]
         is_small = [isinstance(picture, Tensor) for picture in self.pictures]
         return {"times": list(self.times), "last_time": self.last_time, "pictures": pictures, "is_small": is_small}
@@ -71,7 +71,7 @@ class FrameBuffer:
         self.pictures = [torch.from_numpy(picture) if is_small else picture for picture, is_small in pairs]
 
     def _is_shown(self, time: float, next_time: float) -> bool:
-        """Whether a chunk asks for what is on show between two frames."""
+        """True if a chunk asks for the frame on show between two frames."""
         if next_time - time > self.seconds:
             return True
         starts = np.arange(int(time // self.seconds) - 1, int(time // self.seconds) + 3) * self.seconds
@@ -127,11 +127,11 @@ class SoundBuffer:
             self._resampler = None
 
     def reaches_end(self, plan: ChunkPlan) -> bool:
-        """Whether all sound of the chunk is there."""
+        """True if all sound of the chunk is there."""
         return self.rate is not None and self.num_samples >= self._samples_of(plan)[1]
 
     def holds_sound(self, plan: ChunkPlan) -> bool:
-        """Whether the chunk has at least 10 ms of sound."""
+        """True if the chunk has at least 10 ms of sound."""
         first, last = self._samples_of(plan)
         real = sum(max(min(begin + len(piece), last) - max(begin, first), 0) for begin, piece in self.segments)
         return real >= MIN_SOUND_SECONDS * SAMPLING_RATE
@@ -159,7 +159,7 @@ class SoundBuffer:
         return features, has_sound
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` takes."""
+        """Return the state that `load_state` takes."""
         names = ("rate", "end", "origin", "num_samples", "segments")
         resampler = None if self._resampler is None else self._resampler.state()
         return {name: getattr(self, name) for name in names} | {"resampler": resampler}

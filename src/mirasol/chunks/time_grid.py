@@ -42,7 +42,7 @@ class ChunkPlan:
     def place_frames(
         self, frame_times: Float[np.ndarray, " frame"]
     ) -> tuple[Int[np.ndarray, "chunk slot"], Bool[np.ndarray, " chunk"]]:
-        """Which frame each slot shows, and which chunks are real (hold at least one frame).
+        """Return the frame index of each frame position, and the mask of chunks that hold at least one frame.
 
         A slot shows the latest frame at or before its moment, as a player would: a missing frame repeats the last one,
         and slots before the clip's first frame show the first. Example, 3 slots of 0.1 s, frames at 0.15, 0.2, 0.4 s:
@@ -63,7 +63,7 @@ class TimeGrid:
     Args:
         frames_per_second: Frame slots a second.
         num_frames_per_chunk: Frame slots a chunk; with the rate they give `seconds_per_chunk`.
-        num_mel_frames_per_chunk: Log-mel columns of 10 ms a chunk; they must cover the same seconds.
+        num_mel_frames_per_chunk: Mel frames of 10 ms in a chunk; they must cover the same seconds.
         max_chunks: Budget of the policies that bound a long clip.
     """
 

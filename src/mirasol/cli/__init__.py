@@ -62,7 +62,7 @@ def usage_message(error: typer.TyperException) -> str:
 
 
 def reader_has_left() -> bool:
-    """Whether nobody reads stdout any more (`| head`), which is no error."""
+    """True if nobody reads stdout any more (`| head`), which is no error."""
     stdout = select.poll()
     stdout.register(STDOUT, 0)
     if left := any(event & select.POLLERR for _, event in stdout.poll(0)):

@@ -14,7 +14,7 @@ Task = Annotated[str, typer.Argument(metavar="TASK", help="Data set or benchmark
 
 @command("mirasol data info vggsound", among=data, name="info")
 def data_info(task: Task, as_json: AsJson = False) -> None:
-    """State what a benchmark's score rests on."""
+    """Describe a benchmark: source, splits, prompt, metric."""
     from mirasol.tasks import describe_task
 
     show(describe_task(task), as_json)

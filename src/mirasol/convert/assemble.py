@@ -33,7 +33,7 @@ MAX_LATENTS = 32  # the paper's
 
 
 class InitResult(Result):
-    """What was written: where, from which parts, and how many parameters are pretrained and new."""
+    """Result of `init`: folder, parts, and numbers of pretrained and new parameters."""
 
     output: str
     vision: str | None

@@ -33,14 +33,14 @@ ROOTS = ("mirasol.model.modeling_mirasol", "mirasol.chunks.processing_mirasol")
 
 @dataclass(frozen=True)
 class FlatFolder:
-    """What was written."""
+    """Result of an export: the folder, its code files and their requirements."""
 
     output: str
     code_files: list[str]
     requirements: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, for JSON."""
+        """Return the fields as a dict for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -132,7 +132,7 @@ def _flat_name(module: str) -> str:
 
 
 def _packages(text: str) -> set[str]:
-    """What a module imports at its top level besides siblings, the standard library, torch and transformers."""
+    """Return a module's top-level imports besides siblings, the standard library, torch and transformers."""
     nodes = ast.parse(text).body
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level and node.module]

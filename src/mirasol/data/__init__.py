@@ -1,4 +1,4 @@
-"""From a task's rows to batches: decoded once, varied by (seed, epoch, sample id), cut into chunks, with questions."""
+"""From a task's rows to batches: decoded once, augmented by seed, epoch and id, cut into chunks."""
 
 from mirasol.data.augment import AugmentConfig
 from mirasol.data.cache import ClipCache

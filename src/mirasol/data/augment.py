@@ -1,4 +1,4 @@
-"""How a training clip is varied: in time, picture, sound, spectrogram and in which senses it has at all.
+"""Augmentation of training clips: in time, picture, sound, spectrogram, and by leaving out a modality.
 
 Every draw comes from one NumPy generator made from (seed, epoch, sample id), so the same triple gives the same clip
 in whatever worker and order. Sound and picture move together: a shift or a change of speed applies to frame times,
@@ -101,7 +101,7 @@ def generator(seed: int, epoch: int, sample_id: str) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, zlib.crc32(sample_id.encode())])
 
 
-def draw_senses(config: AugmentConfig, rng: np.random.Generator, clip: Clip) -> tuple[bool, bool]:
+def draw_tracks(config: AugmentConfig, rng: np.random.Generator, clip: Clip) -> tuple[bool, bool]:
     """Return (use_video, use_audio): sometimes only one of both, never neither, never one the clip lacks."""
     draw = rng.random()
     if clip.frames is None or clip.waveform is None:

@@ -15,7 +15,7 @@ from mirasol.chunks import MirasolProcessor
 from mirasol.data.augment import (
     AugmentConfig,
     draw_phase,
-    draw_senses,
+    draw_tracks,
     generator,
     mask_spectrogram,
     move_in_time,
@@ -43,8 +43,8 @@ class ClipDataset(Dataset):
         task: The task, which samples the questions of training.
         processor: Its grid, picture size and tokenizer are used.
         cache_root: Folder in which the decoded clips are kept.
-        augment: How a clip is varied each epoch. None: not at all, with the row's own questions, as evaluation has it.
-        seed: Of the variations, and of the order of a round.
+        augment: Augmentation of a clip in each epoch. None: none, and the row's own questions.
+        seed: Seed of the augmentation and of the order of the clips.
         questions_per_clip: Questions of each item, drawn anew each epoch in training; a clip with fewer repeats some.
             By default all of them, but at most 32 where clips have unequal numbers of questions.
         clips_per_epoch: Items of an epoch, fewer or more than there are clips. By default every clip once.
@@ -100,7 +100,7 @@ class ClipDataset(Dataset):
         if self.augment is None:
             return self._item(clip, row.questions)
         rng = generator(self.seed, number, row.id)
-        return self._varied_item(row, clip, self.augment.at_epoch(self.epoch), rng)
+        return self._training_item(row, clip, self.augment.at_epoch(self.epoch), rng)
 
     def row_id(self, index: int) -> str:
         """Return the id of the clip that is item `index` of this epoch."""
@@ -114,13 +114,13 @@ class ClipDataset(Dataset):
             self._order = number, np.random.default_rng([self.seed, number]).permutation(len(self.rows))
         return self.rows[self._order[1][place]], number
 
-    def _varied_item(self, row: Row, clip: Clip, augment: AugmentConfig, rng: np.random.Generator) -> dict[str, Any]:
+    def _training_item(self, row: Row, clip: Clip, augment: AugmentConfig, rng: np.random.Generator) -> dict[str, Any]:
         grid = self.processor.grid
-        use_video, use_audio = draw_senses(augment, rng, clip)
+        use_video, use_audio = draw_tracks(augment, rng, clip)
         fits = clip.duration <= grid.max_chunks * grid.seconds_per_chunk
         clip, word_times = move_in_time(clip, row.word_times, augment, rng, grid.frames_per_second)
         phase = draw_phase(augment, rng, grid.seconds_per_chunk)
-        # A generator each, so that dropping one sense leaves the draws of the other and of the questions as they are.
+        # A generator each, so that dropping one track leaves the draws of the other and of the questions as they are.
         picture_rng, sound_rng, text_rng = rng.spawn(3)
         questions = self.task.sample_questions(row, text_rng, word_times, clip.duration)
         if use_video and clip.frames is not None:

@@ -25,7 +25,7 @@ SHOWN = 3  # clips named in the table
 
 @dataclass(frozen=True)
 class ClipState:
-    """What became of one clip. `status` is present, missing or undecodable; the rest is known of present ones."""
+    """Result for one clip. `status` is present, missing or undecodable; the rest is known of present ones."""
 
     id: str
     media: str

@@ -1,4 +1,4 @@
-"""How often the seconds an answer rests on are those in which the asked word is spoken: the test of `attention.py`."""
+"""Accuracy of attribution: the share of answers that are attributed to seconds in which the asked word is spoken."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a score has to be compared with: constant answers, guessing, and the best that known answers allow.
+"""Baselines of a score: constant answers, guessing, and the best that known answers allow.
 
 Each is a list of answers given to the task's own metric, so that a baseline is measured as the model is.
 """

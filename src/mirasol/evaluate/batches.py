@@ -29,7 +29,7 @@ class AnsweredClip:
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked: the rows in batches of fixed clips, so that no answer depends on who computes which batch.
+    """Rows in batches of fixed clips, so that no answer depends on the process that computes a batch.
 
     `conditions` are shown from one decode of each clip; the first is measured, the others wherever there is sound.
     `rank` chooses among each question's options by likelihood instead of generating text.

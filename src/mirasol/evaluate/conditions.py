@@ -1,4 +1,4 @@
-"""What a clip is shown as: picture and sound, one of them, another clip's sound, silence, or sound under noise."""
+"""Conditions of evaluation: picture and sound, one of them, another clip's sound, silence, or sound under noise."""
 
 import contextlib
 import dataclasses
@@ -92,7 +92,7 @@ class Condition:
         return clip
 
     def read(self, row: Row, sound_of: Clip | None = None, reader: Callable[..., Clip] = read_clip) -> Clip:
-        """The row's clip, decoded by `reader` and shown as this condition says; unused tracks are not decoded."""
+        """The row's clip, decoded by `reader` under this condition; unused tracks are not decoded."""
         use_audio = self.use_audio and self.name != "swapped"
         clip = reader(row.media, use_video=self.use_video, use_audio=use_audio, **segment_of(row))
         return self.apply(clip, row.id, sound_of)

@@ -39,7 +39,7 @@ class LoadedClip:
 
 
 class ShownClips(Dataset):
-    """Item i is row i under every condition; a clip that cannot be read is an item that says so.
+    """Item i is row i under every condition; an unreadable clip is an item that holds the reason.
 
     Args:
         rows: The task's rows.

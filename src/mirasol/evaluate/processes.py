@@ -13,7 +13,7 @@ LONGEST_WAIT = timedelta(days=7)  # the first process to be done waits for the l
 
 @dataclass(frozen=True)
 class Processes:
-    """Which one this process is, of how many."""
+    """Rank of this process and the number of processes."""
 
     rank: int = 0
     count: int = 1

@@ -47,7 +47,7 @@ class Prediction:
 
     @property
     def unit(self) -> str:
-        """What is resampled for an interval: the file, of which there may be several clips."""
+        """Unit of resampling for an interval: the file, of which there may be several clips."""
         return self.file or self.clip
 
 
@@ -77,7 +77,7 @@ class Coverage(Result):
 
 
 class Follows(Result):
-    """How often an answer about swapped sound is that of the picture's clip, that of the sound's clip, or neither."""
+    """Shares of answers under swapped sound that follow the picture's clip, the sound's clip, or neither."""
 
     picture: Interval
     sound: Interval

@@ -38,7 +38,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the results are there; they are written last."""
+        """True if the results are there; they are written last."""
         return (self.folder / METRICS).is_file()
 
     def _check(self) -> None:
@@ -46,7 +46,7 @@ class RunFolder:
         if not file.is_file():
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 raise ValueError(
-                    f"Expected an empty folder or a run to go on with at {self.folder}, found files but no {ABOUT}. "
+                    f"Expected an empty folder or a run to resume at {self.folder}, found files but no {ABOUT}. "
                     "Choose another --output."
                 )
             return

@@ -148,7 +148,7 @@ class MirasolFeatureExtractor(FeatureExtractionMixin):
 
 
 def is_waveform(value: Any) -> bool:
-    """Whether `value` is one waveform, as an array or as a list of numbers, rather than a list of waveforms."""
+    """True if `value` is one waveform, as an array or as a list of numbers, rather than a list of waveforms."""
     if isinstance(value, (list, tuple)):
         return bool(value) and isinstance(value[0], Real)
     return isinstance(value, (np.ndarray, Tensor))

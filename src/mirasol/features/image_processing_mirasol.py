@@ -108,7 +108,7 @@ class MirasolVideoProcessor(BaseImageProcessor):
         image_size: int | None = None,
         crop: Sequence[float] | None = None,
     ) -> UInt8[np.ndarray, "size size 3"]:
-        """What `crop_and_resize` makes of one frame, channels last: used on each frame as soon as it is decoded."""
+        """Crop and resize one frame, channels last, as soon as it is decoded."""
         pixels = self.crop_and_resize(image[None], image_size, crop)
         return rearrange(pixels, "1 channel height width -> height width channel").numpy()
 

@@ -22,7 +22,7 @@ class Mirasol(lmms):
     Args:
         pretrained: The checkpoint's folder; by default the shipped one.
         device: By default CUDA where there is one.
-        use_audio, use_video: False switches that sense off.
+        use_audio, use_video: False leaves that track out.
         batch_size: Has to be 1: clips are answered one by one, each with all its questions.
     """
 
@@ -46,11 +46,11 @@ class Mirasol(lmms):
         local = int(os.environ.get("LOCAL_RANK", "0"))  # of several processes, each has a GPU of its own
         device = device or (f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu")
         self.answerer = Answerer.load(pretrained, device)
-        self.senses = {"use_audio": use_audio, "use_video": use_video}
+        self.tracks = {"use_audio": use_audio, "use_video": use_video}
 
     @property
     def device(self) -> torch.device:
-        """Where lmms-eval puts the counts that its processes exchange."""
+        """Device on which lmms-eval puts the counts that its processes exchange."""
         return self.answerer.model.device
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
@@ -90,7 +90,7 @@ class Mirasol(lmms):
         results: list = [None] * len(requests)
         for places in tqdm(by_clip.values(), desc="Mirasol", unit="clip", disable=self.rank != 0):
             clip = self._read(self._visuals(requests[places[0]].args))
-            given = answer(self.answerer.watch(clip, **self.senses), [requests[place].args for place in places])
+            given = answer(self.answerer.watch(clip, **self.tracks), [requests[place].args for place in places])
             for place, result in zip(places, given, strict=True):
                 results[place] = result
                 self.cache_hook.add_partial(requests[place].request_type, requests[place].args[:2], result)
@@ -111,7 +111,7 @@ class Mirasol(lmms):
                 f"Expected the path of one video or sound file for a question, found {kinds}. Choose a task whose "
                 "doc_to_visual gives a path."
             )
-        return self.answerer.processor.read_clip(visuals[0], **self.senses)
+        return self.answerer.processor.read_clip(visuals[0], **self.tracks)
 
 
 def cut(text: str, until: str | Sequence[str] | None) -> str:

@@ -1,4 +1,4 @@
-"""What lmms-eval finds through the entry point group `lmms_eval.models`: the name of the model and where its class is.
+"""Entry point of the group `lmms_eval.models`: the name of the model and the place of its class.
 
 Apart from that class, because lmms-eval imports every plugin when it starts and torch takes seconds.
 """

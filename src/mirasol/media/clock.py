@@ -72,7 +72,7 @@ class Clock:
         return abs(stamp + self.moves[self._part.get(track, 0)] - (self._end or 0.0))
 
     def warnings(self) -> list[str]:
-        """What was mended, in sentences."""
+        """Return the repairs, in sentences."""
         notes = []
         if self.torn:
             notes.append(

@@ -30,7 +30,7 @@ FORMAT_BYTES = 1 << 18
 
 
 def name_of(source: Source) -> str:
-    """What a message calls a source."""
+    """Return the name of a source for messages."""
     return f"<{len(source)} bytes>" if isinstance(source, bytes) else str(source)
 
 
@@ -41,7 +41,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def media_errors(source: Source) -> Iterator[None]:
-    """Whatever a file does to a decoder becomes a `MediaError`; a `ValueError` of ours passes."""
+    """Turn every error of a decoder into a `MediaError`; a `ValueError` of ours passes."""
     try:
         yield
     except MediaError:
@@ -188,7 +188,7 @@ class PacketTable:
         return np.unique(shown[np.clip(np.searchsorted(shown, times, side="right") - 1, 0, None)])
 
     def to_decode(self, times: Float64[np.ndarray, " time"]) -> Bool[np.ndarray, " packet"] | None:
-        """Which packets must be decoded to see the frames shown at `times`: from each one's keyframe up to itself.
+        """Return the packets to decode for the frames shown at `times`: from each frame's keyframe to the frame.
 
         Few times: whole GOPs are left out. Many: every GOP is wanted and the file is decoded straight through. None,
         everything, where the container does not tell the times.
@@ -208,7 +208,7 @@ class PacketTable:
 
 @dataclass
 class Scan:
-    """What one pass over a file's packets finds, on the file's clock. `begin`: where the pass was told to start."""
+    """Result of one pass over a file's packets, on the file's clock. The pass was told to start at `begin`."""
 
     packets: PacketTable
     sound: SoundTrack

@@ -48,7 +48,7 @@ def square_pixels(image: Image, size: tuple[int, int]) -> Image:
 
 
 def frame_seconds(stream) -> float:
-    """How long one frame is shown where the container does not say."""
+    """Return the duration of one frame where the container does not state it."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     return float(1 / rate) if rate else 0.04
 
@@ -116,7 +116,7 @@ class FrameDecoder:
         return square_pixels(upright, self.shown_size[::-1] if turns % 2 else self.shown_size)
 
     def warnings(self) -> list[str]:
-        """What went wrong so far, in sentences."""
+        """Return the faults found so far, in sentences."""
         notes = []
         if self.bad_packets:
             notes.append(f"{self.bad_packets} picture packets could not be decoded and were left out.")
@@ -170,7 +170,7 @@ class FrameDecoder:
         """The frames that the packet completes; None: those that the decoder still holds."""
         try:
             return self.codec.decode(packet)
-        except av.FFmpegError:  # one bad packet: the decoder goes on with the next one
+        except av.FFmpegError:  # one bad packet: the decoder continues with the next one
             self.bad_packets += 1
             return []
 

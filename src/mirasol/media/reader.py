@@ -24,8 +24,10 @@ Prepare = Callable[[Image], Image]
 
 
 def probe(source: Source, *, start: float = 0.0, end: float | None = None) -> MediaInfo:
-    """What the file, or its seconds from `start` to `end`, holds and when: for the price of its packets, one frame and
-    one sample. The end of the sound is that of its last packet, up to one packet after its last sample."""
+    """Describe a file, or its seconds from `start` to `end`, by reading its packets, one frame and one sample.
+
+    The sound ends with its last packet, up to one packet after its last sample.
+    """
     segment = _segment(source, start, end)
     with media_errors(source):
         return survey_file(source, decoder=None, segment=segment).info
@@ -157,7 +159,7 @@ def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None,
 
 
 def _read_frames_torchcodec(source: Source, survey: Survey, times, prepare: Prepare | None, is_straight: bool = False):
-    """The same with torchcodec, asked for the frames that the packets' timestamps promise."""
+    """Read with torchcodec the frames that the packets' timestamps promise."""
     packets = survey.scan.packets
     promised = packets.shown_times()
     if promised is not None and times is not None:

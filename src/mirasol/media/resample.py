@@ -67,7 +67,7 @@ class Resampler:
         self._fed, self._skip = start, CONTEXT_SECONDS * SAMPLING_RATE if block else 0
 
     def _feed(self, last: bool) -> Float32[np.ndarray, " sample"]:
-        """What the block's stream gives for the native sound that it has not seen."""
+        """Resample the native sound that the block's stream has not seen."""
         stop = min(self._received, self._block_end + CONTEXT_SECONDS * self.rate)
         first = self._received - len(self._recent)
         given = self._stream.resample_chunk(

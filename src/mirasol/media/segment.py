@@ -21,7 +21,7 @@ POSTROLL_SECONDS = 0.1
 def scan_span(
     source: Source, video, audio, span: tuple[float, float], decode_sound: bool = True, use_seeking: bool = True
 ) -> Scan:
-    """What is found in `span`, seconds on the file's clock, from the keyframe on that its start needs."""
+    """Survey `span`, seconds on the file's clock, from the keyframe that its start needs."""
     begin, end = span
     sounding = (begin - PREROLL_SECONDS[0], end + POSTROLL_SECONDS)
     for preroll in (*PREROLL_SECONDS, None) if use_seeking else (None,):

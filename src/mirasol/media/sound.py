@@ -10,7 +10,7 @@ from mirasol.media.spool import Spool
 from mirasol.media.types import MediaError
 
 # Containers that round timestamps (Matroska: 1 ms) jitter around the sample count; a real gap is longer than two mel
-# columns of 10 ms.
+# frames of 10 ms.
 JITTER_SECONDS = 0.02
 LOUDEST = 100.0  # full scale is 1; floats in the range of int16, and what a broken encoder writes, lie above
 

@@ -1,4 +1,4 @@
-"""What a file, or some seconds of it, holds: packets, decoded sound and times, before a frame is chosen."""
+"""Survey of a file, or of some seconds of it, before a frame is chosen: packets, decoded sound and times."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -151,7 +151,7 @@ def _known(first: dict | None, sound_start: float | None) -> list[float]:
 
 
 def _first_frame(source: Source, video) -> dict | None:
-    """What only a decoded frame tells: its real time on the file's clock, the upright size, the rotation."""
+    """Facts that only a decoded frame tells: its real time on the file's clock, the upright size, the rotation."""
     with open_container(source) as container:
         stream = container.streams[video.index]
         for time, frame in FrameDecoder(container, stream).frames():

@@ -1,4 +1,4 @@
-"""What reading media gives: `Clip`, `MediaInfo`, and the one error and one warning it may raise."""
+"""Types of reading media: `Clip`, `MediaInfo`, and the one error and one warning."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ class MediaWarning(UserWarning):
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds, known before a frame is chosen. Times are on the clip's axis (t = 0 is its first moment)."""
+    """Contents of a file, known before a frame is chosen. Times are on the clip's axis (t = 0 is its first moment)."""
 
     source: str
     container: str

@@ -47,12 +47,12 @@ def _require_window(name: str, window_chunks: int | None) -> None:
 
 
 def num_positions(size: int, kernel: int, stride: int, offset: int) -> int:
-    """How many strided windows fit along one axis."""
+    """Return the number of strided windows that fit along one axis."""
     return max(0, (size - offset - kernel) // stride + 1)
 
 
 def count_tokens(windows, size: tuple[int, ...]) -> int:
-    """How many tokens a set of (kernel, stride, offset) windows cuts out of a chunk of `size`."""
+    """Return the number of tokens that a set of (kernel, stride, offset) windows cuts out of a chunk of `size`."""
     return sum(prod(num_positions(*axis) for axis in zip(size, *window, strict=True)) for window in windows)
 
 

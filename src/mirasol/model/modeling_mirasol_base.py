@@ -1,4 +1,4 @@
-"""What all Mirasol models share: loading, saving and initialisation."""
+"""Base class of all Mirasol models: loading, saving and initialisation."""
 
 import torch
 from torch import nn

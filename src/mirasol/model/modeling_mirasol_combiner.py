@@ -12,7 +12,7 @@ from .modeling_mirasol_layers import MirasolEncoderLayer, rotary
 def slot_mask(
     video: Bool[Tensor, " chunk"], audio: Bool[Tensor, " chunk"], sizes: tuple[int, int]
 ) -> Bool[Tensor, "chunk 1 1 slot"]:
-    """Which slots are keys: those of real modalities; all of them in a chunk without any, whose output is not read.
+    """Return the mask of slots that are keys: those of real modalities, or all where a chunk has none (unused).
 
     Two video slots, four audio slots (1 = key); rows are chunks with both / sound only / picture only / none:
 
@@ -40,7 +40,7 @@ def previous_chunks(
 def history_mask(
     chunk_mask: Bool[Tensor, "batch past_and_chunk"], num_history_chunks: int, num_latents: int
 ) -> Bool[Tensor, "row 1 1 past_latent"]:
-    """Which of the kept slots of the chunks before are keys: those of real chunks.
+    """Return the mask of kept slots of earlier chunks that are keys: those of real chunks.
 
     With the chunk's own slots this is the block mask of the whole sequence, of which only the band is stored. Three
     chunks of two slots, the second slot kept, a history of one chunk (1 = attended); all real, and without the middle:

@@ -84,7 +84,7 @@ class MirasolCrossAttention(nn.Module):
     def forward(
         self, hidden_states, latents, times, projected, encoder_attention_mask, cache: EncoderDecoderCache | None
     ):
-        """What each token reads of the latents; `projected` (2 batch chunk latent dim) stands for latents of a stream.
+        """Let each token attend to the latents, or to a stream's `projected` (2 batch chunk latent dim) latents.
 
         Latents, `projected` and `times` are not needed once the cache holds the keys and values.
         """

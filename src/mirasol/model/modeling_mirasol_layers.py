@@ -90,7 +90,7 @@ class MirasolSelfAttention(nn.Module):
         num_queries: int | None = None,
         past: list[Tensor] | None = None,
     ) -> tuple[Float[Tensor, "row query dim"], Float[Tensor, "row head query token"] | None]:
-        """What the last `num_queries` tokens (all without it) read from all tokens, and the weights (eager only).
+        """Let the last `num_queries` tokens (default: all) attend to all; return outputs and weights (eager only).
 
         `past` holds the keys and values, not yet rotated, of tokens before these, or nothing; theirs are put into it.
         """

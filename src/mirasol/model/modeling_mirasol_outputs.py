@@ -1,4 +1,4 @@
-"""What the models give: latents of the clips, and losses, logits and caches of the text."""
+"""Outputs of the models: latents of the clips, and losses, logits and caches of the text."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ def need_clips(given: dict, use_audio: bool) -> None:
 
 @dataclass
 class MirasolEncoderOutput(BaseModelOutput):
-    """What the time-aligned model knows of a batch of clips; reuse it as `encoder_outputs` to ask many questions.
+    """Output of the time-aligned model for a batch of clips; reuse it as `encoder_outputs` to ask many questions.
 
     Args:
         last_hidden_state: latents h, [batch chunk*latent dim].

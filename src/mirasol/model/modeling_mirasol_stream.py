@@ -1,4 +1,4 @@
-"""What a model remembers of live streams between two calls, as values that are passed in and returned."""
+"""Memory of live streams between two calls of a model, as values that are passed in and returned."""
 
 from collections.abc import Sequence
 

@@ -151,7 +151,7 @@ def surprise(
 def collapse_statistics(
     combined: Float[Tensor, "batch chunk latent dim"], chunk_mask: Bool[Tensor, "batch chunk"], feature_mean
 ) -> dict[str, Tensor]:
-    """How far from collapse the features are: `spread`, `chunk_cosine`, `effective_rank`, the running mean removed.
+    """Measure collapse of the features less their running mean: `spread`, `chunk_cosine`, `effective_rank`.
 
     spread: length of the centred features over that of the features, 0 when all chunks are one point. The two others
         cannot tell that case: of one point only rounding and noise is left, which points everywhere.

@@ -44,7 +44,7 @@ class MirasolTokenLearner(nn.Module):
 
 
 class MirasolQuerySummary(nn.Module):
-    """What k learned queries read from the tokens by multi-head attention."""
+    """Summary of the tokens by k learned queries with multi-head attention."""
 
     is_causal = False
     num_key_value_groups = 1
@@ -69,7 +69,7 @@ class MirasolQuerySummary(nn.Module):
 
 
 class MirasolWriteValues(nn.Module):
-    """What is written: the outputs summarised over tokens, then mixed over channels."""
+    """Compute the tokens to write: the outputs, summarised over tokens and then mixed over channels."""
 
     def __init__(self, config: MirasolCombinerConfig):
         super().__init__()

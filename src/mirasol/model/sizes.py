@@ -130,5 +130,5 @@ class _FusedAttention(Function):
 
 
 def fused_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """What `scaled_dot_product_attention` costs on a GPU; on the meta device it would fall back to plain products."""
+    """Count `scaled_dot_product_attention` as on a GPU; on the meta device it would fall back to plain products."""
     return rearrange(_FusedAttention.apply(query, key, value), "b h q d -> b q h d"), None

@@ -34,7 +34,7 @@ NUM_RESTS_ON_CLIPS = 24  # leaving out every chunk in turn encodes a clip as oft
 
 
 class Demo(Document):
-    """Where the report is and what it says."""
+    """Result of the demo: path of the report and its numbers."""
 
     report: str
     accuracy: dict[str, Interval]
@@ -136,7 +136,7 @@ def tell(
 
 
 def otherwise(prediction: Prediction, runs: dict[str, Evaluation]) -> dict[str, str]:
-    """What was answered to the same question under the other conditions, where it was something else."""
+    """Return the answers to the same question under the other conditions, where they differ."""
     names = {"sound": "sound only", "picture": "picture only", "swapped": "swapped sound"}
     said = {
         names[key]: p.generated
@@ -241,7 +241,7 @@ def page_warnings(accuracy: Interval, chance: dict[str, float], clips: Clips) ->
 
 
 def rests_on_text(shares: Sequence[RestsOnShare]) -> str:
-    """How often either method points at the asked word, beside a choice at random."""
+    """Return the share of answers that each method attributes to the asked word, beside a random choice."""
     attention, without = (percent(share.share.value) for share in shares)
     if not shares[0].num_answers:
         return "No answer was right, so where it rests on cannot be judged."

@@ -1,4 +1,4 @@
-"""Which weights of a model are trained: parts are frozen, and the text decoder is adapted by LoRA."""
+"""Choice of the weights to train: parts are frozen, and the text decoder is adapted by LoRA."""
 
 from __future__ import annotations
 

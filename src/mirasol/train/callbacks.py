@@ -41,7 +41,7 @@ class MirasolCallback(TrainerCallback):
         limit = self.trainer.recipe.schedule.time_limit_minutes
         if limit is not None:
             is_over = torch.tensor(time.monotonic() - self.trainer.started > limit * 60, device=args.device)
-            # All processes stop at the same step, or those that go on would wait for the others for ever.
+            # All processes stop at the same step, or the remaining ones would wait for the others for ever.
             if args.world_size > 1:
                 is_over = self.trainer.accelerator.reduce(is_over.float(), reduction="sum")
             control.should_training_stop |= bool(is_over > 0)

@@ -1,4 +1,4 @@
-"""What a run leaves for its users: one folder with safetensors weights, the processor and a model card."""
+"""Export of a run: one folder with safetensors weights, the processor and a model card."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def describe_rows(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether the run folder has a checkpoint to resume from."""
+    """True if the run folder has a checkpoint to resume from."""
     return bool(find_checkpoints(folder / "checkpoints"))
 
 
@@ -91,7 +91,7 @@ def num_processes() -> int:
 
 
 def written_bf16(recipe: Recipe) -> bool | None:
-    """Whether the run in the recipe's folder computes in bfloat16; None where there is no run."""
+    """True if the run in the recipe's folder computes in bfloat16; None where there is no run."""
     written = Path(recipe.output) / "recipe.yaml"
     return load_recipe(written).bf16 if written.is_file() else None
 

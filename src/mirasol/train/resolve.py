@@ -69,7 +69,7 @@ def _default_sizes(recipe: Recipe, preset_name: str | None) -> ProcessorRecipe:
 
 
 def has_bf16(device: str = "auto") -> bool:
-    """Whether training has bfloat16 at full speed here; a CPU that only imitates it is 20 times slower in it."""
+    """True if bfloat16 has full speed here; a CPU that only imitates it is 20 times slower in it."""
     if torch.cuda.is_available() and device != "cpu":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()

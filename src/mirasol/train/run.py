@@ -31,7 +31,7 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 
 class TrainResult(Result):
-    """What a run ended with: where it is, how far it came, and its best validation."""
+    """Result of a run: its folder, the steps done, and its best validation."""
 
     output: str
     export: str | None
@@ -51,12 +51,12 @@ class TrainResult(Result):
 
 
 def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainResult:
-    """Trains by the recipe, or goes on with the run in its folder; the best checkpoint is in `<output>/best`."""
+    """Train by the recipe, or resume the run in its folder; the best checkpoint is in `<output>/best`."""
     from mirasol.train.build import build_parts
     from mirasol.train.resolve import resolve
 
     recipe = load_recipe(recipe_path, overrides)
-    if recipe.bf16 is None:  # a run goes on as it began, on whatever hardware
+    if recipe.bf16 is None:  # a resumed run keeps its number format on any hardware
         recipe = recipe.model_copy(update={"bf16": written_bf16(recipe)})
     recipe = resolve(recipe)
     check_run(recipe)  # before anything is decoded
@@ -169,7 +169,7 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
 
 
 def started_from(checkpoint: str | None) -> dict[str, Any] | None:
-    """What made the checkpoint that a run went on from, as far as it says so itself."""
+    """Return the origin of the checkpoint that a run started from, as far as the checkpoint states it."""
     file = Path(checkpoint or "") / "training.json"
     if checkpoint is None or not file.is_file():
         return None
@@ -178,7 +178,7 @@ def started_from(checkpoint: str | None) -> dict[str, Any] | None:
 
 
 def num_bad_clips(dataset: Any) -> int:
-    """How many clips of a `ClipDataset` or `ClipMixture` could not be read and were left out."""
+    """Return the number of clips of a `ClipDataset` or `ClipMixture` that could not be read."""
     return sum(len(part.cache.bad) for part in getattr(dataset, "parts", [dataset]))
 
 

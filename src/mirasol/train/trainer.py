@@ -227,7 +227,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
 
     def in_pretraining(self, epoch: float) -> bool:
-        """Whether the step that ended at this (fractional) epoch belonged to the pretrain phase."""
+        """True if the step that ended at this (fractional) epoch belonged to the pretrain phase."""
         return epoch <= self.recipe.schedule.pretrain_epochs and self.recipe.schedule.pretrain_epochs > 0
 
     # -- validation by generation, in place of the Trainer's evaluation loop
@@ -249,7 +249,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         return metrics
 
     def _random_state_kept(self) -> contextlib.AbstractContextManager:
-        # Validation and export come at other steps when a run is stopped and goes on; its dropout must not notice.
+        # Validation and export come at other steps when a run is stopped and resumed; its dropout stays the same.
         return torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else [])
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
