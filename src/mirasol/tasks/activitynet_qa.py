@@ -3,17 +3,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mirasol.tasks.annotations import (
-    check_questions,
-    check_split,
-    find_annotations,
-    grouped_rows,
-    read_entries,
-    refuse,
-    warn_if_other_size,
-    with_mark,
-)
-from mirasol.tasks.base import PaperNumber, Question, Row, Task, TaskInfo
+from mirasol.tasks.annotations import QuestionTask, find_annotations, read_entries, refuse, with_mark
+from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo
 from mirasol.tasks.media_files import MediaFiles
 from mirasol.tasks.metrics.exact import accuracy
 
@@ -40,39 +31,31 @@ INFO = TaskInfo(
 KINDS = ("motion", "spatial", "temporal", "yes_no", "color", "object", "location", "number", "other")  # by number
 
 
-class ActivityNetQA(Task):
+class ActivityNetQA(QuestionTask):
     """Ten open-ended questions about each long web video; answers are compared as they are."""
 
     name = "activitynet_qa"
     info = INFO
+    file = "{}_q.json"
 
     def normalise(self, answer: str) -> str:
         """Return the answer unchanged."""
         return answer
 
-    def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the videos of a split with their questions; `media` is where a video is or is expected."""
-        check_split(split, INFO.sizes)
-        path = find_annotations(root, [f"{split}_q.json"], INFO)
+    def read(self, path, root, split):
+        """Give the entries of the split's file, with the answers of another file."""
         answers = read_answers(find_annotations(root, [f"{split}_a.json"], INFO))
-        videos: list[str] = []
+        for place, entry in read_entries(path, {"video_name": str, "question": str, "question_id": str}):
+            name = entry["question_id"]
+            if name in answers:
+                yield place, entry["video_name"], Question(name, with_mark(entry["question"]), *answers[name])
+            else:
+                yield place, "", f"expected an answer in {split}_a.json, found none for {name!r}."
 
-        def placed():
-            unanswered = []
-            for place, entry in read_entries(path, {"video_name": str, "question": str, "question_id": str}):
-                name = entry["question_id"]
-                if name not in answers:
-                    unanswered.append(f"{place}: expected an answer in {split}_a.json, found none for {name!r}.")
-                    continue
-                videos.append(entry["video_name"])
-                yield place, Question(name, with_mark(entry["question"]), *answers[name])
-            refuse(path, unanswered)
-
-        questions = check_questions(path, placed())
-        warn_if_other_size(INFO, split, len(questions), path)
+    def find_media(self, root, videos):
+        """Return where each video is or is expected."""
         files = MediaFiles(root)
-        media = {video: files.find(f"v_{video}", video) for video in videos}
-        return grouped_rows(zip(videos, questions, strict=True), media)
+        return {video: files.find(f"v_{video}", video) for video in videos}
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
         """Return `exact_match` over all questions, by type, and over the six types of free questions together."""

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirasol.tasks.base import Absent, Question, Row, TaskInfo, nearest
+from mirasol.tasks.base import Absent, Question, Row, Task, TaskInfo, nearest
+from mirasol.tasks.media_files import MediaFiles
 
 SHOWN = 10  # malformed rows named one by one
 
@@ -125,30 +126,43 @@ def refuse(path: Path, malformed: Sequence[str]) -> None:
         )
 
 
-def check_questions(path: Path, placed: Iterable[tuple[str, Question]]) -> list[Question]:
-    """Return the questions; empty ids, texts and answers and ids that come twice are refused with their places."""
-    malformed: list[str] = []
-    first: dict[str, str] = {}
-    questions = []
-    for place, question in placed:
-        empty = [name for name in ("id", "text", "answer") if not getattr(question, name).replace("?", "").strip()]
-        if empty:
-            malformed.append(f"{place}: expected text, found an empty {' and '.join(empty)}.")
-        elif question.id in first:
-            malformed.append(f"{place}: expected an id of its own, found {question.id!r} as in {first[question.id]}.")
-        else:
-            first[question.id] = place
-            questions.append(question)
-    refuse(path, malformed)
-    return questions
+class QuestionTask(Task):
+    """A benchmark of questions about videos. `read` gives (place, video, question or what is wrong with it)."""
 
+    info: TaskInfo
+    file: str  # that holds a split's questions
 
-def grouped_rows(pairs: Iterable[tuple[str, Question]], media: dict[str, Path]) -> list[Row]:
-    """Return one row for each clip, in order of appearance, with all its questions."""
-    questions: dict[str, list[Question]] = {}
-    for clip, question in pairs:
-        questions.setdefault(clip, []).append(question)
-    return [Row(clip, media[clip], tuple(own)) for clip, own in questions.items()]
+    def read(self, path: Path, root: str | Path, split: str) -> Iterator[tuple[str, str, Question | str]]:
+        """Give the entries of the split's file."""
+        raise NotImplementedError
+
+    def find_media(self, root: str | Path, videos: Iterable[str]) -> dict[str, Path]:
+        """Return where each video is or is expected."""
+        return MediaFiles(root).find_all(videos)
+
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the videos of a split with their questions; `media` is where a video is or is expected."""
+        check_split(split, self.info.sizes)
+        path = find_annotations(root, [self.file.format(split)], self.info)
+        malformed: list[str] = []
+        first: dict[str, str] = {}
+        questions: dict[str, list[Question]] = {}
+        for place, video, entry in self.read(path, root, split):
+            if isinstance(entry, str):
+                malformed.append(f"{place}: {entry}")
+            elif empty := [
+                part for part in ("id", "text", "answer") if not getattr(entry, part).replace("?", "").strip()
+            ]:
+                malformed.append(f"{place}: expected text, found an empty {' and '.join(empty)}.")
+            elif entry.id in first:
+                malformed.append(f"{place}: expected an id of its own, found {entry.id!r} as in {first[entry.id]}.")
+            else:
+                first[entry.id] = place
+                questions.setdefault(video, []).append(entry)
+        refuse(path, malformed)
+        warn_if_other_size(self.info, split, len(first), path)
+        media = self.find_media(root, questions)
+        return [Row(video, media[video], tuple(own)) for video, own in questions.items()]
 
 
 def warn_if_other_size(info: TaskInfo, split: str, found: int, path: Path) -> None:

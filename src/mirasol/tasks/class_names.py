@@ -7,16 +7,9 @@ from mirasol.tasks.annotations import refuse
 from mirasol.tasks.base import Question, Row
 
 
-def class_row(
-    clip: str,
-    media: Path,
-    text: str,
-    answer: str,
-    options: tuple[str, ...],
-    segment: tuple[float, float] | None = None,
-) -> Row:
+def class_row(clip: str, media: Path, text: str, answer: str, options: tuple[str, ...], **details) -> Row:
     """Return a clip with its one question."""
-    return Row(clip, media, (Question(clip, text, answer, "class", options=options),), segment=segment)
+    return Row(clip, media, (Question(clip, text, answer, "class", options=options),), **details)
 
 
 def check_clips(path: Path, clips: Sequence[tuple[str, str, str]]) -> None:

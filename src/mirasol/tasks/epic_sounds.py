@@ -74,8 +74,8 @@ class EpicSounds(ClassTask):
             )
         classes = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
         return [
-            class_row(line["annotation_id"], files.find(line["video_id"]), PROMPT, line["class"], classes, segment)
-            for (_, line), segment in zip(lines, segments, strict=True)
+            class_row(row["annotation_id"], files.find(row["video_id"]), PROMPT, row["class"], classes, segment=span)
+            for (_, row), span in zip(lines, segments, strict=True)
         ]
 
 

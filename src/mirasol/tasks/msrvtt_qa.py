@@ -1,18 +1,7 @@
 """MSRVTT-QA: short open-ended questions about short web clips. `INFO` states its facts."""
 
-from pathlib import Path
-
-from mirasol.tasks.annotations import (
-    check_questions,
-    check_split,
-    find_annotations,
-    grouped_rows,
-    read_entries,
-    warn_if_other_size,
-    with_mark,
-)
-from mirasol.tasks.base import PaperNumber, Question, Row, Task, TaskInfo
-from mirasol.tasks.media_files import MediaFiles
+from mirasol.tasks.annotations import QuestionTask, read_entries, with_mark
+from mirasol.tasks.base import PaperNumber, Question, TaskInfo
 
 INFO = TaskInfo(
     title="MSRVTT-QA (Xu et al., 2017), 10-30 s clips of MSR-VTT",
@@ -32,30 +21,21 @@ KEYS = {"id": (int, str), "question": str, "answer": str, "video_id": (int, str)
 WORDS = ("what", "who", "how", "when", "where")
 
 
-class MsrvttQA(Task):
+class MsrvttQA(QuestionTask):
     """Short open-ended questions about web clips; answers are compared as they are."""
 
     name = "msrvtt_qa"
     info = INFO
+    file = "{}_qa.json"
 
     def normalise(self, answer: str) -> str:
         """Return the answer unchanged."""
         return answer
 
-    def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the clips of a split with their questions; `media` is where a clip is or is expected."""
-        check_split(split, INFO.sizes)
-        path = find_annotations(root, [f"{split}_qa.json"], INFO)
-        videos: list[str] = []
-
-        def placed():
-            for place, entry in read_entries(path, KEYS):
-                videos.append(f"video{str(entry['video_id']).removeprefix('video')}")
-                word = entry["question"].split()[:1]
-                kind = word[0].lower() if word and word[0].lower() in WORDS else "other"
-                yield place, Question(f"{entry['id']}", with_mark(entry["question"]), entry["answer"], kind)
-
-        questions = check_questions(path, placed())
-        warn_if_other_size(INFO, split, len(questions), path)
-        media = MediaFiles(root).find_all(videos)
-        return grouped_rows(zip(videos, questions, strict=True), media)
+    def read(self, path, root, split):
+        """Give the entries of the split's file."""
+        for place, entry in read_entries(path, KEYS):
+            word = entry["question"].split()[:1]
+            kind = word[0].lower() if word and word[0].lower() in WORDS else "other"
+            question = Question(f"{entry['id']}", with_mark(entry["question"]), entry["answer"], kind)
+            yield place, f"video{str(entry['video_id']).removeprefix('video')}", question

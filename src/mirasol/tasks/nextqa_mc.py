@@ -2,23 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from mirasol.tasks.annotations import (
-    check_questions,
-    check_split,
-    find_annotations,
-    find_optional,
-    grouped_rows,
-    read_json,
-    read_table,
-    refuse,
-    warn_if_other_size,
-    with_mark,
-)
-from mirasol.tasks.base import PaperNumber, Question, Row, Task, TaskInfo
+from mirasol.tasks.annotations import QuestionTask, find_optional, read_json, read_table, with_mark
+from mirasol.tasks.base import PaperNumber, Question, Row, TaskInfo
 from mirasol.tasks.media_files import MediaFiles
 from mirasol.tasks.metrics.exact import accuracy
 
@@ -48,38 +36,38 @@ GROUPS = {"C": ("CW", "CH"), "T": ("TN", "TP", "TC"), "D": ("DC", "DL", "DO")}
 KINDS = tuple(kind for kinds in GROUPS.values() for kind in kinds)
 
 
-class NextQAMultipleChoice(Task):
+class NextQA(QuestionTask):
+    """Questions about home videos of VidOR."""
+
+    file = "{}.csv"
+
+    def find_media(self, root, videos):
+        """Return the file of each video, by its id or by its place in VidOR where the folder holds the map."""
+        files, path = MediaFiles(root), find_optional(root, "map_vid_vidorID.json")
+        places = {} if path is None else read_json(path)
+        return {video: files.find(video, *([places[video]] if video in places else [])) for video in videos}
+
+
+class NextQAMultipleChoice(NextQA):
     """Questions about home videos with five answers to choose from."""
 
     name = "nextqa_mc"
     info = INFO
 
-    def load(self, root: str | Path, split: str = "val") -> list[Row]:
-        """Return the videos of a split with their questions; `media` is where a video is or is expected."""
-        check_split(split, INFO.sizes)
-        path = find_annotations(root, [f"{split}.csv"], INFO)
-        videos: list[str] = []
-
-        def placed():
-            malformed = []
-            for place, line in read_table(path, COLUMNS):
-                options = tuple(line[name] for name in OPTIONS)
-                answer = options[int(line["answer"])] if line["answer"] in {*"01234"} else line["answer"]
-                if answer not in options:
-                    malformed.append(f"{place}: expected an answer from 0 to 4 or one of the five, found {answer!r}.")
-                elif line["type"] not in KINDS:
-                    malformed.append(f"{place}: expected a type out of {', '.join(KINDS)}, found {line['type']!r}.")
-                elif not all(option.strip() for option in options):
-                    malformed.append(f"{place}: expected five answers to choose from, found an empty one.")
-                else:
-                    videos.append(line["video"])
-                    name, text = f"{line['video']}_{line['qid']}", line["question"] if line["question"].strip() else ""
-                    yield place, Question(name, prompt(text, options), answer, line["type"], options=options)
-            refuse(path, malformed)
-
-        questions = check_questions(path, placed())
-        warn_if_other_size(INFO, split, len(questions), path)
-        return grouped_rows(zip(videos, questions, strict=True), find_videos(root, videos))
+    def read(self, path, root, split):
+        """Give the entries of the split's file."""
+        for place, line in read_table(path, COLUMNS):
+            options = tuple(line[name] for name in OPTIONS)
+            answer = options[int(line["answer"])] if line["answer"] in {*"01234"} else line["answer"]
+            name, text = f"{line['video']}_{line['qid']}", line["question"] if line["question"].strip() else ""
+            entry: Question | str = Question(name, prompt(text, options), answer, line["type"], options=options)
+            if answer not in options:
+                entry = f"expected an answer from 0 to 4 or one of the five, found {answer!r}."
+            elif line["type"] not in KINDS:
+                entry = f"expected a type out of {', '.join(KINDS)}, found {line['type']!r}."
+            elif not all(option.strip() for option in options):
+                entry = "expected five answers to choose from, found an empty one."
+            yield place, line["video"], entry
 
     def sample_questions(
         self, row: Row, rng: np.random.Generator, word_times=(), duration: float = 0.0
@@ -97,14 +85,6 @@ class NextQAMultipleChoice(Task):
         """Return `exact_match` (Acc) over all questions, by group (C, T, D) and by type."""
         kinds = [question.kind for question in questions]
         return accuracy(self.right(questions, predictions), kinds, groups=GROUPS, merged={"TP": "TN"})
-
-
-def find_videos(root: str | Path, videos: Sequence[str]) -> dict[str, Path]:
-    """Return the file of each video, by its id or by its place in VidOR where the folder holds the map."""
-    files = MediaFiles(root)
-    path = find_optional(root, "map_vid_vidorID.json")
-    places = {} if path is None else read_json(path)
-    return {video: files.find(video, *([places[video]] if video in places else [])) for video in videos}
 
 
 def prompt(question: str, options: Sequence[str]) -> str:

@@ -4,22 +4,11 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mirasol.tasks.annotations import (
-    check_questions,
-    check_split,
-    find_annotations,
-    find_optional,
-    grouped_rows,
-    read_json,
-    read_table,
-    refuse,
-    warn_if_other_size,
-    with_mark,
-)
-from mirasol.tasks.base import Question, Row, Task, TaskInfo
+from mirasol.tasks.annotations import find_optional, read_json, read_table, with_mark
+from mirasol.tasks.base import Question, Row, TaskInfo
 from mirasol.tasks.metrics.exact import accuracy
-from mirasol.tasks.metrics.wups import Wups, wups
-from mirasol.tasks.nextqa_mc import find_videos
+from mirasol.tasks.metrics.wups import GROUPS, MERGED, Wups, wups
+from mirasol.tasks.nextqa_mc import NextQA
 
 INFO = TaskInfo(
     title="NExT-OE, NExT-QA open-ended (Xiao et al., 2021), home videos of about 44 s",
@@ -40,50 +29,37 @@ INFO = TaskInfo(
 )
 SECOND_REFERENCES = "add_reference_answer_test.json"
 COLUMNS = ("video", "question", "answer", "qid", "type")
-GROUPS = {"C": ("CW", "CH"), "T": ("TN", "TP", "TC"), "D": ("DB", "DC", "DL", "DO")}
-KINDS = tuple(kind for kinds in GROUPS.values() for kind in kinds)
+KINDS = (*(kind for kinds in GROUPS.values() for kind in kinds), *MERGED)
 
 
-class NextQAOpenEnded(Task):
+class NextQAOpenEnded(NextQA):
     """Open-ended questions about home videos, scored by WUPS."""
 
     name = "nextqa_oe"
     info = INFO
     headline = "wups_0"
 
-    def load(self, root: str | Path, split: str = "val") -> list[Row]:
-        """Return the videos of a split with their questions; `media` is where a video is or is expected."""
-        check_split(split, INFO.sizes)
-        path = find_annotations(root, [f"{split}.csv"], INFO)
+    def read(self, path, root, split):
+        """Give the entries of the split's file."""
         second = second_references(root) if split == "test" else {}
-        videos: list[str] = []
         texts: dict[str, str] = {}
-
-        def placed():
-            malformed = []
-            for place, line in read_table(path, COLUMNS):
-                if line["type"] not in KINDS:
-                    malformed.append(f"{place}: expected a type out of {', '.join(KINDS)}, found {line['type']!r}.")
-                    continue
-                videos.append(line["video"])
-                name = f"{line['video']}_{line['qid']}"
-                if texts.setdefault(name, line["question"]) != line["question"]:
-                    name = f"{name}/2"  # another question with the number of an earlier one, as train has three
-                reference = second.get(line["video"], {}).get(line["qid"])
-                references = () if reference is None else (reference,)
-                text = with_mark(line["question"])
-                yield place, Question(name, text, line["answer"], line["type"], references=references)
-            refuse(path, malformed)
-
-        questions = check_questions(path, placed())
-        warn_if_other_size(INFO, split, len(questions), path)
-        return grouped_rows(zip(videos, questions, strict=True), find_videos(root, videos))
+        for place, line in read_table(path, COLUMNS):
+            if line["type"] not in KINDS:
+                yield place, "", f"expected a type out of {', '.join(KINDS)}, found {line['type']!r}."
+                continue
+            name = f"{line['video']}_{line['qid']}"
+            if texts.setdefault(name, line["question"]) != line["question"]:
+                name = f"{name}/2"  # another question with the number of an earlier one, as train has three
+            reference = second.get(line["video"], {}).get(line["qid"])
+            references = () if reference is None else (reference,)
+            text = with_mark(line["question"])
+            yield place, line["video"], Question(name, text, line["answer"], line["type"], references=references)
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
         """Return WUPS and `exact_match` over all questions, by group and by type; only the latter without WordNet."""
         right, kinds = self.right(questions, predictions), [question.kind for question in questions]
         scores: dict[str, float] = {}
-        for name, value in accuracy(right, kinds, GROUPS, {"TP": "TN"}).items():
+        for name, value in accuracy(right, kinds, GROUPS, MERGED).items():
             scores[f"exact_match_{name}" if name in GROUPS or name in KINDS else name] = value
         references = [(question.answer, *question.references) for question in questions]
         return scores | wups(predictions, references, kinds, scorer) if (scorer := self.find_scorer()) else scores

@@ -15,19 +15,13 @@ from statistics import NormalDist
 
 import numpy as np
 
-from mirasol.tasks.metrics.exact import mean
+from mirasol.tasks.metrics.exact import by_kind, mean
 
 
 def class_accuracy(right: Sequence[bool], classes: Sequence[str]) -> dict[str, float]:
     """Return the share of right class names (`exact_match`) and its mean over the classes that occur."""
-    by_class: dict[str, list[bool]] = {}
-    for is_right, name in zip(right, classes, strict=True):
-        by_class.setdefault(name, []).append(is_right)
-    return {
-        "num_questions": len(right),
-        "exact_match": mean(right),
-        "mean_class_accuracy": mean([mean(values) for values in by_class.values()]),
-    }
+    of_class = [*by_kind(right, classes, {}).values()]
+    return {"num_questions": len(right), "exact_match": mean(right), "mean_class_accuracy": mean(of_class)}
 
 
 def ranked_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -12,9 +12,9 @@ only in answers of several sentences one of which ends in an abbreviation or a l
 
 import re
 from collections.abc import Iterator
-from typing import Protocol
 
 from mirasol.tasks.metrics.porter import stem
+from mirasol.tasks.metrics.tagger import Tagger
 from mirasol.tasks.metrics.wordnet import WordNet
 
 PARTS = {"NN": "noun", "VB": "verb", "JJ": "adj", "RB": "adv"}
@@ -29,12 +29,6 @@ NLTK = {
     "closing": r"([»”’])",
 }
 CONTRACTIONS = ("can not", "d 'ye", "gim me", "gon na", "got ta", "lem me", "mor 'n", "wan na")
-
-
-class Tagger(Protocol):
-    """Gives one Penn Treebank tag a word."""
-
-    def tag(self, words: list[str]) -> list[str]: ...
 
 
 def lemmas(answer: str, wordnet: WordNet, tagger: Tagger) -> list[str]:

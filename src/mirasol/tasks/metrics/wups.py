@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from functools import cache
 
 from mirasol.tasks.metrics.exact import by_kind, mean
-from mirasol.tasks.metrics.lemmas import Tagger, lemmas, tokenise
-from mirasol.tasks.metrics.tagger import find_tagger
+from mirasol.tasks.metrics.lemmas import lemmas, tokenise
+from mirasol.tasks.metrics.tagger import Tagger, find_tagger
 from mirasol.tasks.metrics.wordnet import WordNet, find_wordnet
 
 # NExT-OE's stopwords.txt: NLTK's English list without what can be an answer (no, not, in, out, up, down, on, ...).
@@ -34,7 +34,7 @@ _LIST = (
 STOP_WORDS = frozenset(_LIST.split())
 EXACT = ("DB", "DC")  # yes/no and counting
 GROUPS = {"C": ("CW", "CH"), "T": ("TN", "TC"), "D": ("DB", "DC", "DL", "DO")}
-KINDS = {"TP": "TN"}  # "what happened before" counts as "what happened after"
+MERGED = {"TP": "TN"}  # "what happened before" counts as "what happened after"
 
 
 class Wups:
@@ -78,7 +78,7 @@ def wups(
     `answers` are the references of each question, one or two; `kinds` are NExT-OE's (CW CH TN TP TC DB DC DL DO).
     """
     scorer = scorer or Wups()
-    kinds = [KINDS.get(kind, kind) for kind in kinds]
+    kinds = [MERGED.get(kind, kind) for kind in kinds]
     metrics: dict[str, float] = {}
     for threshold, name in ((0.0, "wups_0"), (0.9, "wups_0.9")):
         scores = [
