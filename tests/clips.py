@@ -7,6 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mirasol.data.augment import AugmentConfig
+
 CODECS = {
     ".mp4": ("libx264", "aac"),
     ".mkv": ("libx264", "libopus"),
@@ -189,3 +191,11 @@ def cut_with_edit_list(source: Path, path: Path, start: float) -> Path:
                 packet.stream = copies[packet.stream_index]
                 target.mux(packet)
     return path
+
+UNVARIED = AugmentConfig(
+    shift_seconds=(0.0, 0.0), speed=(1.0, 1.0), chunk_phase_probability=0.0, freeze_probability=0.0,
+    flip_probability=0.0, margin=1.0, zoom=(1.0, 1.0), brightness=0.0, contrast=(1.0, 1.0), color_gain=(1.0, 1.0),
+    gain_db=(0.0, 0.0), noise_probability=0.0, num_time_masks=0, num_mel_masks=0, sound_only_probability=0.0,
+    picture_only_probability=0.0,
+)  # fmt: skip
+"""Augmentation that changes nothing."""

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from clips import UNVARIED
 
 from mirasol.data.augment import (
     AugmentConfig,
@@ -74,7 +75,7 @@ def test_frames_of_variable_rate_are_placed_by_their_seconds(clip):
     kept = np.sort(np.random.default_rng(0).choice(FRAMES, 41, replace=False))
     kept = np.union1d(kept, [0, round(FIRST * 25), round(LAST * 25)])
     sparse = dataclasses.replace(clip, frames=clip.frames[kept], frame_times=clip.frame_times[kept])
-    config = dataclasses.replace(AugmentConfig.off(), shift_seconds=(0.2, 0.2001))
+    config = dataclasses.replace(UNVARIED, shift_seconds=(0.2, 0.2001))
     moved, words = move_in_time(sparse, WORD_TIMES, config, generator(0, 0, "clip"), 25.0)
     np.testing.assert_allclose(seconds_of_flashes(moved), [words[0][0], words[-1][1]], atol=1e-6)
 
@@ -91,7 +92,7 @@ def test_shift_is_limited_by_the_words_and_absent_without_them(clip):
 
 def test_sound_that_starts_late_or_is_absent_stays_in_place(clip):
     late = dataclasses.replace(clip, waveform=clip.waveform[3200:], audio_start=0.2)
-    config = dataclasses.replace(AugmentConfig.off(), speed=(0.93, 0.93))
+    config = dataclasses.replace(UNVARIED, speed=(0.93, 0.93))
     moved, words = move_in_time(late, WORD_TIMES, config, generator(0, 0, "clip"), 25.0)
     np.testing.assert_allclose(seconds_of_clicks(moved), [words[0][0], words[-1][1]], atol=0.001)
     silent = dataclasses.replace(clip, waveform=None)
@@ -103,7 +104,7 @@ def test_sound_that_starts_late_or_is_absent_stays_in_place(clip):
 
 
 def test_off_changes_nothing(clip):
-    config, rng = AugmentConfig.off(), generator(0, 0, "clip")
+    config, rng = UNVARIED, generator(0, 0, "clip")
     moved, words = move_in_time(clip, WORD_TIMES, config, rng, 25.0)
     assert moved is clip and words is WORD_TIMES
     assert np.array_equal(vary_picture(clip.frames, SIZE, config, rng), clip.frames)
@@ -140,7 +141,7 @@ def test_every_frame_is_varied_alike():
 def test_colors_change_as_the_formula_says():
     frames = np.random.default_rng(0).integers(0, 256, (3, 7, 7, 3), np.uint8)
     for contrast, brightness in ((1.25, 0.0), (0.75, 0.0), (2.0, 0.0)):
-        config = dataclasses.replace(AugmentConfig.off(), contrast=(contrast, contrast), brightness=brightness)
+        config = dataclasses.replace(UNVARIED, contrast=(contrast, contrast), brightness=brightness)
         expected = np.clip((frames.astype(float) - 127.5) * contrast + 127.5, 0, 255)
         varied = vary_picture(frames, 7, config, generator(0, 0, "clip"))
         assert np.abs(varied - expected).max() <= 1  # whole levels, rounded down
@@ -160,20 +161,20 @@ def test_noise_has_exactly_the_asked_ratio(color, snr_db):
 
 def test_gain_is_decibels_of_amplitude():
     waveform = np.sin(np.arange(1_003) / 7).astype(np.float32)
-    config = dataclasses.replace(AugmentConfig.off(), gain_db=(6.0206, 6.0206))
+    config = dataclasses.replace(UNVARIED, gain_db=(6.0206, 6.0206))
     np.testing.assert_allclose(vary_sound(waveform, config, generator(0, 0, "clip")), 2 * waveform, rtol=1e-4)
 
 
 def test_a_flip_mirrors_left_and_right():
     frames = np.random.default_rng(0).integers(0, 256, (3, 7, 7, 3), np.uint8)
-    config = dataclasses.replace(AugmentConfig.off(), flip_probability=1.0)
+    config = dataclasses.replace(UNVARIED, flip_probability=1.0)
     assert np.array_equal(vary_picture(frames, 7, config, generator(0, 0, "clip")), frames[:, :, ::-1])
 
 
 def test_a_shift_turns_picture_and_sound_in_one_direction_around_the_ends(clip):
     clip = dataclasses.replace(clip, frames=clip.frames.copy())
     clip.frames[:, 0, 0, 0] = np.arange(FRAMES)
-    config = dataclasses.replace(AugmentConfig.off(), shift_seconds=(0.2, 0.2001))
+    config = dataclasses.replace(UNVARIED, shift_seconds=(0.2, 0.2001))
     moved, _ = move_in_time(clip, WORD_TIMES, config, generator(0, 0, "clip"), 25.0)
     assert np.array_equal(moved.frames[:, 0, 0, 0], np.roll(np.arange(FRAMES), 5))
     assert np.array_equal(moved.waveform, np.roll(clip.waveform, 3_200))

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from clips import write_clip
+from clips import UNVARIED, write_clip
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
@@ -84,7 +84,7 @@ def test_unvaried_item_is_what_the_processor_makes_of_the_file(make, rows, proce
 
 
 def test_strengths_of_zero_vary_nothing(make):
-    plain, off = make(), make(augment=AugmentConfig.off())
+    plain, off = make(), make(augment=UNVARIED)
     for index in range(len(plain)):
         for name in MEDIA_INPUTS:
             assert torch.equal(plain[index][name], off[index][name]), name
