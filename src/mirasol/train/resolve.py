@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -78,19 +79,20 @@ def has_bf16(device: str = "auto") -> bool:
 
 def sizes_of(processor: MirasolProcessor) -> ProcessorRecipe:
     """The processor's grid and sizes, as a recipe states them."""
-    image, tokenizer = processor.image_processor, processor.tokenizer
+    held = {name: getattr(owner, name) for owner, names in _owners(processor) for name in names}
+    crop_center, tokenizer = tuple(held.pop("crop_center")), processor.tokenizer
     return ProcessorRecipe(
-        frames_per_second=processor.frames_per_second,
-        num_frames_per_chunk=processor.num_frames_per_chunk,
-        num_mel_frames_per_chunk=processor.num_mel_frames_per_chunk,
-        num_mel_bins=processor.feature_extractor.num_mel_bins,
-        image_size=image.image_size,
-        crop_fraction=image.crop_fraction,
-        crop_center=(image.crop_center[0], image.crop_center[1]),
-        max_chunks=processor.max_chunks,
-        vocab_size=len(tokenizer),
-        model_max_length=tokenizer.model_max_length,
+        **held, crop_center=crop_center, vocab_size=len(tokenizer), model_max_length=tokenizer.model_max_length
     )
+
+
+def _owners(processor: MirasolProcessor) -> list[tuple[Any, tuple[str, ...]]]:
+    """Return the parts of a processor and the recipe's keys that each holds by the same name."""
+    return [
+        (processor, ("frames_per_second", "num_frames_per_chunk", "num_mel_frames_per_chunk", "max_chunks")),
+        (processor.image_processor, ("image_size", "crop_fraction", "crop_center")),
+        (processor.feature_extractor, ("num_mel_bins",)),
+    ]
 
 
 def saved_processor(checkpoint: str) -> MirasolProcessor:
@@ -109,10 +111,8 @@ def changed_processor(processor: MirasolProcessor, sizes: ProcessorRecipe) -> Mi
     What the model cannot follow is refused afterwards, by `check_model_config`.
     """
     check_crop(sizes.crop_fraction or 0.0, sizes.crop_center or ())
-    for name in ("frames_per_second", "num_frames_per_chunk", "num_mel_frames_per_chunk", "max_chunks"):
-        setattr(processor, name, getattr(sizes, name))
-    processor.image_processor.image_size = sizes.image_size
-    processor.image_processor.crop_fraction = sizes.crop_fraction
-    processor.image_processor.crop_center = list(sizes.crop_center or ())
-    processor.feature_extractor.num_mel_bins = sizes.num_mel_bins
+    for owner, names in _owners(processor):
+        for name in names:
+            value = getattr(sizes, name)
+            setattr(owner, name, list(value) if isinstance(value, tuple) else value)
     return processor
