@@ -1,7 +1,6 @@
 """Base of what commands and public functions return: typed, immutable, and JSON without words that JSON lacks."""
 
 import json
-import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -30,12 +29,3 @@ class Document(Result):
     """A result that stands alone; `schema_version` is that of docs/evaluation.md."""
 
     schema_version: int = SCHEMA_VERSION
-
-
-def finite(value: Any) -> Any:
-    """Return the value with None for infinite and undefined numbers, which JSON has no word for."""
-    if isinstance(value, dict):
-        return {key: finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import to_json
 from torch import nn
 
 from mirasol.files import whole_folder, write_whole
-from mirasol.results import finite
 from mirasol.train.adapt import merged_state_dict
 from mirasol.train.recipe import to_yaml
 from mirasol.train.recipe_schema import Recipe
@@ -38,8 +38,9 @@ def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, re
 
 def write_card(folder: Path, recipe: Recipe, record: dict[str, Any]) -> None:
     """Writes training.json and README.md (the model card) into an exported folder, each in one move."""
-    record = {**record, "recipe_sha256": recipe_hash(recipe), "validation": finite(record.get("validation", {}))}
-    write_whole(folder / "training.json", json.dumps(record, indent=2) + "\n")
+    text = to_json({**record, "recipe_sha256": recipe_hash(recipe)}, indent=2, inf_nan_mode="null").decode()
+    record = json.loads(text)
+    write_whole(folder / "training.json", text + "\n")
     write_whole(folder / "README.md", model_card(recipe, record))
 
 

@@ -4,7 +4,6 @@ the objective by phase, averaged weights, and checkpoints that are either whole 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import shutil
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import to_json
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler
@@ -22,7 +22,6 @@ from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 from mirasol.data.sampler import EpochSampler
 from mirasol.model.modeling_mirasol_losses import count_targets
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
-from mirasol.results import finite
 from mirasol.train.callbacks import MirasolCallback, QuietProgress
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 from mirasol.train.recipe_schema import Recipe
@@ -83,11 +82,8 @@ class MirasolTrainer(Seq2SeqTrainer):
         """AdamW as the Trainer makes it, or Muon for the layers' matrices beside it."""
         if self.recipe.optimizer.name == "adamw" or self.optimizer is not None:
             return super().create_optimizer(model)
-        recipe, names, decaying = (
-            self.recipe.optimizer,
-            layer_matrices(self.model),
-            self.get_decay_parameter_names(self.model),
-        )
+        recipe, names = self.recipe.optimizer, layer_matrices(self.model)
+        decaying = self.get_decay_parameter_names(self.model)
         trained = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         rest = [(name, parameter) for name, parameter in trained if name not in names]
         self.optimizer = MuonWithAdamW(
@@ -193,9 +189,8 @@ class MirasolTrainer(Seq2SeqTrainer):
 
     @torch.no_grad()
     def _collapse(self, encoded: Any) -> dict[str, float]:
-        statistics = collapse_statistics(
-            encoded.combined_features, encoded.chunk_mask, self.model.get_encoder().feature_mean
-        )
+        feature_mean = self.model.get_encoder().feature_mean
+        statistics = collapse_statistics(encoded.combined_features, encoded.chunk_mask, feature_mean)
         return {name: value.item() for name, value in statistics.items()}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -218,8 +213,9 @@ class MirasolTrainer(Seq2SeqTrainer):
         super().log(logs, start_time)
         if self.is_world_process_zero():
             minutes = (time.monotonic() - self.started) / 60
-            with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(finite({"step": self.state.global_step, "minutes": minutes, **logs})) + "\n")
+            line = to_json({"step": self.state.global_step, "minutes": minutes, **logs}, inf_nan_mode="null")
+            with (self.run_dir / "metrics.jsonl").open("ab") as lines:
+                lines.write(line + b"\n")
 
     def _restart_window(self) -> None:
         self._sums.clear()
