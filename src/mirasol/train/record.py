@@ -152,16 +152,12 @@ def environment() -> dict[str, Any]:
 
 def commit() -> str:
     """The git commit of this source, with "+changes" where tracked files differ, or "unknown" outside a checkout."""
+    folder = str(Path(__file__).resolve().parent)
+    git = ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
     try:
-        where = Path(__file__).resolve().parent
-        git = ["git", "-C", str(where)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return f"{head}+changes" if changed else head
 
 
 def hardware() -> str:
