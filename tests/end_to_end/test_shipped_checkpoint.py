@@ -63,6 +63,6 @@ def test_sounds_without_a_picture_and_pictures_without_sound_are_named(shipped, 
         "aerial objects, heard": 0.89,
         "aerial objects, seen": 0.8,
     }
-    assert list(found) == list(least) == [each.name for each in SETS]
+    assert list(found) == list(least) == list(SETS)
     for name, bound in least.items():
         assert found[name].right.value >= bound, name

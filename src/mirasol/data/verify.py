@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,30 +116,20 @@ def verify(
 
 def check_clip(row: Row) -> ClipState:
     """The state of one clip, whatever happens while it is read."""
-    known: dict[str, Any] = {
-        "id": row.id,
-        "media": str(row.media),
-        "questions": len(row.questions),
-        "segment": row.segment,
-    }
+    state = partial(ClipState, row.id, str(row.media), questions=len(row.questions), segment=row.segment)
     if not row.media.is_file():
-        return ClipState(status="missing", **known)
+        return state(status="missing")
     try:
         clip = read_clip(row.media, select=_three_moments, **segment_of(row))
     except Exception as error:  # one clip never ends the check of thousands
         reason = str(error) if isinstance(error, MediaError) else f"{type(error).__name__}: {error}"
-        return ClipState(status="undecodable", notes=(reason,), **known)
+        return state(status="undecodable", notes=(reason,))
     sound = "none"
     if clip.waveform is not None:
         sound = "heard" if np.abs(clip.waveform).max(initial=0.0) > SILENCE else "silent"
-    return ClipState(
-        status="present",
-        seconds=round(clip.duration, 3),
-        has_picture=clip.frames is not None and len(clip.frames) > 0,
-        sound=sound,
-        notes=tuple(clip.warnings),
-        **known,
-    )
+    has_picture = clip.frames is not None and len(clip.frames) > 0
+    seconds, notes = round(clip.duration, 3), tuple(clip.warnings)
+    return state(status="present", seconds=seconds, has_picture=has_picture, sound=sound, notes=notes)
 
 
 def _three_moments(info: MediaInfo) -> np.ndarray:

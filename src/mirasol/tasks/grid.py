@@ -167,15 +167,8 @@ def said_at_questions(row, word_times, rng: np.random.Generator, slots, duration
         ticks = choices[slot] or choices[possible[rng.integers(len(possible))]]
         time, word, seconds = ticks[rng.integers(len(ticks))]
         text = f"{time:.{decimals}f}"
-        questions.append(
-            Question(
-                f"{row.id}/said_at_{len(questions)}/{text}",
-                f"what is said at {text} seconds?",
-                word,
-                "said_at",
-                seconds,
-            )
-        )
+        name = f"{row.id}/said_at_{len(questions)}/{text}"
+        questions.append(Question(name, f"what is said at {text} seconds?", word, "said_at", seconds))
     return questions
 
 
