@@ -59,17 +59,17 @@ def info(path: str | Path) -> Info:
 def clip_info(path: str | Path) -> Info:
     """Tracks, seconds and rates of a file, and how it falls on the shipped checkpoint's time grid."""
     media = {name: round(v, 3) if isinstance(v, float) else v for name, v in dataclasses.asdict(probe(path)).items()}
-    shape = ["width", "height", "rotation", "frame_rate", "num_frames"]
-    audio_names = ["audio_codec", "audio_sampling_rate", "audio_channels", "audio_start", "audio_end"]
+
+    def track(kind: str, names: str) -> Any:
+        return {name: media[name] for name in names.split()} if media[f"has_{kind}"] else "not found"
+
     return Info(
         {
             "clip": str(path),
             "container": media["container"],
             "seconds": media["duration_seconds"],
-            "picture": {name: media[name] for name in ["video_codec", *shape, "video_start", "video_end"]}
-            if media["has_video"]
-            else "not found",
-            "sound": {name: media[name] for name in audio_names} if media["has_audio"] else "not found",
+            "picture": track("video", "video_codec width height rotation frame_rate num_frames video_start video_end"),
+            "sound": track("audio", "audio_codec audio_sampling_rate audio_channels audio_start audio_end"),
             "chunks": _chunks(media["duration_seconds"]),
         }
     )
