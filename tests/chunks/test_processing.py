@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from clips import write_clip
+from PIL import Image
 
 from mirasol.chunks import processing_mirasol
 from mirasol.chunks.sound import _first_samples
@@ -455,3 +456,25 @@ def test_replaced_sound_keeps_no_gap_and_no_length_of_the_old_one(make_clip):
         swapped = with_waveform(clip, np.zeros(16_000, np.float32), 16_000)
     assert (swapped.audio_start, swapped.audio_gaps, swapped.duration) == (0.0, [], 2.0)
     assert swapped.used_seconds(use_audio=False) == 2.0
+
+
+def test_clips_padded_to_a_number_of_chunks_are_the_same_clips(processor, make_clip):
+    clips = [make_clip(), make_clip(seconds=1.0, sound=(0.0, 1.0))]
+    padded, bare = processor(videos=clips, num_chunks=13), processor(videos=clips)
+    for name in CHUNK_INPUTS:
+        assert torch.equal(padded[name][:, :10], bare[name]) and not padded[name][:, 10:].any()
+        assert padded[name].shape[1] == 13
+    with pytest.raises(ValueError, match="num_chunks=9, but one has 10 chunks"):
+        processor(videos=clips, num_chunks=9)
+
+
+def test_an_array_of_clips_and_a_list_of_pictures_are_the_clips_that_they_hold(processor):
+    frames = np.random.default_rng(0).integers(0, 255, (2, 11, 17, 19, 3)).astype(np.uint8)
+    expected = processor(videos=list(frames), frame_rate=25.0)["pixel_values_videos"]
+    for videos in (frames, torch.from_numpy(frames)):
+        assert torch.equal(processor(videos=videos, frame_rate=25.0)["pixel_values_videos"], expected)
+    for pictures in (list(frames[0]), [Image.fromarray(each) for each in frames[0]]):
+        found = processor(videos=pictures, frame_rate=25.0)["pixel_values_videos"]
+        assert torch.equal(found, expected[:1])
+    with pytest.raises(ValueError, match="must have one size"):
+        processor(videos=[frames[0, 0], frames[0, 0, 1:]], frame_rate=25.0)

@@ -104,7 +104,7 @@ def test_long_clip_by_hand():
     assert snippets.times.round(9).tolist() == [[0.48, 0.8], [1.76, 2.08], [3.04, 3.36], [4.32, 4.64], [5.6, 5.92]]
     assert dense.times.shape == (20, 2)
     assert dense.times[[0, 19]].round(9).tolist() == [[0, 0.32], [6.08, 6.4]]
-    assert uniform.slot_times[1].round(9).tolist() == [1.28, 1.44, 1.6, 1.76, 1.92, 2.08, 2.24, 2.4]
+    assert uniform.shown_times[1].round(9).tolist() == [1.28, 1.44, 1.6, 1.76, 1.92, 2.08, 2.24, 2.4]
 
 
 def test_snippets_just_above_the_budget_do_not_overlap():
@@ -140,13 +140,13 @@ def test_wanted_times_decide_everything(policy, seconds):
 
 
 def test_plan_of_one_frame_slot_works():
-    assert ChunkPlan(np.array([0.0]), 0.04, 1).slot_times.tolist() == [[0.0]]
+    assert ChunkPlan(np.array([0.0]), 0.04, 1).shown_times.tolist() == [[0.0]]
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: TimeGrid(25.0, 8, 64), "25.0 a second last 0.32 s and 64 log-mel columns .* 0.64 s: set .* to 32"),
+        (lambda: TimeGrid(25.0, 8, 64), "25.0 a second last 0.32 s and 64 mel frames .* 0.64 s: set .* to 32"),
         (lambda: TimeGrid(num_frames_per_chunk=0), "num_frames_per_chunk must be above 0, but it is 0"),
         (lambda: GRID.plan(3.0, "all"), "one of uniform, snippets, dense, but it is 'all': use 'uniform'"),
         (lambda: GRID.plan(3.0, max_chunks=0), "max_chunks must be at least 1, but it is 0"),

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from clips import write_clip
 from huggingface_hub import CommitOperationAdd
 from transformers import (
     AutoModelForMultimodalLM,
@@ -79,6 +80,19 @@ def test_pipeline_answers_several_chats_in_one_batch(shipped, grid_root):
     alone = [pipe(each, **options)[0]["generated_text"] for each in chats]
     together = [answers[0]["generated_text"] for answers in pipe(chats, batch_size=3, **options)]
     assert together == alone and len(set(alone)) == 3
+
+
+def test_pipeline_answers_clips_of_unequal_length_in_one_batch(shipped, clip, tmp_path):
+    """transformers joins the results of single calls and cannot pad chunks: the processor does, by request."""
+    model, processor = shipped
+    pipe = pipeline("any-to-any", model=model, processor=processor)
+    short = write_clip(tmp_path / "short.mp4", seconds=0.9, size=(96, 96))
+    chats = [chat(clip), chat(str(short))]
+    options = {"max_new_tokens": 8, "return_full_text": False}
+    alone = [pipe(each, **options)[0]["generated_text"] for each in chats]
+    padded = {"processor_kwargs": {"num_chunks": processor.max_chunks}}
+    together = [answers[0]["generated_text"] for answers in pipe(chats, batch_size=2, **padded, **options)]
+    assert together == alone
 
 
 def test_pipeline_hears_a_file_of_sound(shipped, clip, expected):

@@ -140,3 +140,12 @@ def test_whatever_a_decoder_raises_is_a_media_error(tmp_path, monkeypatch, error
         read_clip(path)
     with pytest.raises(MediaError, match=type(error).__name__):
         probe(path)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_a_matroska_file_that_starts_late_is_whole(tmp_path, suffix):
+    """Its header states the last moment, 7 s, not a duration: nothing is missing from the 2 s."""
+    times = list(5 + np.arange(50) / 25)
+    path = write_clip(tmp_path / f"late{suffix}", frame_times=times, sound_start=5.0, sound_seconds=2.0, at=(5.5,))
+    clip = read_clip(path, select=lambda info: np.array([0.0]))
+    assert clip.warnings == [] and clip.duration == pytest.approx(2.0, abs=0.05)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -12,11 +13,30 @@ from mirasol.chunks.text import IGNORED_LABEL, pad_text
 CHUNK_INPUTS = ("pixel_values_videos", "input_features", "video_chunk_mask", "audio_chunk_mask", "chunk_times")
 
 
-def pad_chunks(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The chunk inputs of every clip, `[batch chunk ...]`; chunks that a shorter clip lacks are zeros and masked."""
+def pad_chunks(clips: Sequence[Mapping[str, Tensor]], num_chunks: int | None = None) -> dict[str, Tensor]:
+    """The chunk inputs of every clip, `[batch chunk ...]`; chunks that a shorter clip lacks are zeros and masked.
+
+    Args:
+        clips: What `MirasolProcessor.chunk_clip` gives for each.
+        num_chunks: Pad to so many instead of to the longest clip.
+    """
+    longest = max(len(clip["chunk_times"]) for clip in clips)
+    missing = 0 if num_chunks is None else num_chunks - longest
+    if missing < 0:
+        raise ValueError(
+            f"Clips must fit into num_chunks={num_chunks}, but one has {longest} chunks: raise num_chunks, or pass a "
+            "smaller max_chunks."
+        )
     if len(clips) == 1:
-        return {name: rearrange(clips[0][name], "... -> 1 ...") for name in CHUNK_INPUTS}
-    return {name: pad_sequence([clip[name] for clip in clips], batch_first=True) for name in CHUNK_INPUTS}
+        padded = {name: rearrange(clips[0][name], "... -> 1 ...") for name in CHUNK_INPUTS}
+    else:
+        padded = {name: pad_sequence([clip[name] for clip in clips], batch_first=True) for name in CHUNK_INPUTS}
+    if missing:
+        padded = {
+            name: torch.cat([value, value.new_zeros(len(value), missing, *value.shape[2:])], dim=1)
+            for name, value in padded.items()
+        }
+    return padded
 
 
 class MirasolCollator:

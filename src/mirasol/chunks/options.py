@@ -11,7 +11,7 @@ GROUPS = {
     "videos_kwargs": PIXELS,
     "audio_kwargs": ("sampling_rate",),
 }
-FLAT = (*CHUNK_OPTIONS, *(name for names in GROUPS.values() for name in names), "return_tensors")
+FLAT = (*CHUNK_OPTIONS, "num_chunks", *(name for names in GROUPS.values() for name in names), "return_tensors")
 
 
 def sort_options(kwargs: Mapping[str, Any], tokenizer_defaults: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""One clip on the grid: which frame each slot shows, which chunks are real, and what to tell the user about it."""
+"""One clip on the grid: which frames its chunks show, which chunks are real, and what to tell the user about it."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ class Placement:
     """Placement of a clip's frames and sound in the chunks of a plan. Masks: True = real."""
 
     plan: ChunkPlan
-    frame_index: Int[np.ndarray, "chunk slot"]
+    frame_index: Int[np.ndarray, "chunk frame"]
     video_chunk_mask: Bool[Tensor, " chunk"]
     audio_chunk_mask: Bool[Tensor, " chunk"]
 

@@ -47,8 +47,8 @@ class MirasolProcessor(ProcessorMixin):
         feature_extractor: A `MirasolFeatureExtractor`.
         tokenizer: The text decoder's; its `model_max_length` is the context.
         chat_template: Renders a conversation; by default to the prompt that `prompt_template` gives.
-        frames_per_second: Frame slots a second; this and the next three make the `TimeGrid`.
-        num_frames_per_chunk: Frame slots a chunk.
+        frames_per_second: Frames a second; this and the next three make the `TimeGrid`.
+        num_frames_per_chunk: Frames a chunk.
         num_mel_frames_per_chunk: Log-mel frames (10 ms) a chunk.
         max_chunks: Budget for long clips.
         sampling: What happens to a clip longer than the budget: `uniform`, `snippets` or `dense`.
@@ -130,11 +130,13 @@ class MirasolProcessor(ProcessorMixin):
             frame_rate: Frames a second instead of `frame_times`.
             **kwargs: Flat, or in `text_kwargs`, `images_kwargs`, `videos_kwargs`, `audio_kwargs`, `common_kwargs`:
                 `sampling` and `max_chunks` instead of the processor's own; `use_video`, `use_audio`: False masks it
-                (a clip that has sound then warns); `sampling_rate` of waveforms, 16,000; `padding` ("longest" or
+                (a clip that has sound then warns); `num_chunks` to pad every clip to, masked, for programs that join
+                the results of several calls; `sampling_rate` of waveforms, 16,000; `padding` ("longest" or
                 "max_length" with `max_length`) and `padding_side` of the text, by default left for prompts and right
                 with answers; `do_rescale`, `rescale_factor`, `do_normalize`, `image_mean`, `image_std`.
         """
         options = sort_options(kwargs, self.tokenizer.init_kwargs)
+        num_chunks = options["chunks"].pop("num_chunks", None)
         chosen, pixels = options["chunks"], options["videos_kwargs"] | options["images_kwargs"]
         if text is None and images is None and videos is None and audio is None:
             raise ValueError("Expected a question, videos or audio, but found none of them: pass at least one.")
@@ -158,7 +160,7 @@ class MirasolProcessor(ProcessorMixin):
                 for message in found.warnings:
                     if message not in clip.warnings:  # the reader has given its own
                         warnings.warn(message, stacklevel=2)
-            data = pad_chunks(items)
+            data = pad_chunks(items, num_chunks)
         if text is not None:
             questions = as_strings(text, "text", len(clips))
             if clips and len(questions) % len(clips):

@@ -102,6 +102,23 @@ def as_list(value: Any, items: tuple[type, ...]) -> list:
     )
 
 
+def _clips_of_arrays(videos: Any) -> Any:
+    """Return an array [clip, frame, ...] as a list of clips, and a list of pictures as the one clip that they make."""
+    if isinstance(videos, (np.ndarray, Tensor)) and videos.ndim == 5:
+        return list(videos)
+    first = videos[0] if isinstance(videos, (list, tuple)) and videos else None
+    is_picture = hasattr(first, "convert") or (isinstance(first, (np.ndarray, Tensor)) and first.ndim == 3)
+    if not is_picture:
+        return videos
+    pictures = [np.asarray(each.convert("RGB") if hasattr(each, "convert") else each) for each in videos]
+    if len(sizes := {picture.shape for picture in pictures}) > 1:
+        raise ValueError(
+            f"The pictures of a clip must have one size, but these have {sorted(sizes)}: pass them as images, if each "
+            "is a clip of its own."
+        )
+    return [np.stack(pictures)]
+
+
 def as_clips(
     videos: Any,
     audio: Any,
@@ -113,7 +130,7 @@ def as_clips(
     sampling_rate: int | None = None,
 ) -> list[Clip]:
     """One clip for each entry of `videos` and `audio`; `read(source, use_video=, use_audio=)` reads a file."""
-    video_list = None if videos is None else as_list(videos, (Clip, *FILES))
+    video_list = None if videos is None else as_list(_clips_of_arrays(videos), (Clip, *FILES))
     audio_list = None if audio is None else as_list(audio, FILES)
     count = len(video_list if video_list is not None else audio_list or [])
     video_list = video_list or [None] * count

@@ -27,31 +27,31 @@ class ChunkPlan:
         return np.stack([self.starts, self.starts + self.seconds_per_chunk], axis=1)
 
     @property
-    def slot_times(self) -> Float[np.ndarray, "chunk slot"]:
-        """The moment each frame slot shows, in seconds: slots divide the chunk evenly and show their own start."""
+    def shown_times(self) -> Float[np.ndarray, "chunk frame"]:
+        """The moment each frame of a chunk shows, in seconds: the start of its equal share of the chunk."""
         return self.starts[:, None] + np.arange(self.num_frames_per_chunk) * (
             self.seconds_per_chunk / self.num_frames_per_chunk
         )
 
     @property
     def wanted_times(self) -> Float[np.ndarray, " moment"]:
-        """Moments whose latest frames decide everything: those of the slots and each chunk's last (is it real?)."""
+        """Moments whose latest frames decide everything: those of the frames and each chunk's last (is it real?)."""
         last_moments = self.times[:, 1] - TOLERANCE_SECONDS - 1e-6
-        return np.unique(np.concatenate([(self.slot_times + TOLERANCE_SECONDS).ravel(), last_moments]).clip(min=0.0))
+        return np.unique(np.concatenate([(self.shown_times + TOLERANCE_SECONDS).ravel(), last_moments]).clip(min=0.0))
 
     def place_frames(
-        self, frame_times: Float[np.ndarray, " frame"]
-    ) -> tuple[Int[np.ndarray, "chunk slot"], Bool[np.ndarray, " chunk"]]:
+        self, frame_times: Float[np.ndarray, " time"]
+    ) -> tuple[Int[np.ndarray, "chunk frame"], Bool[np.ndarray, " chunk"]]:
         """Return the frame index of each frame position, and the mask of chunks that hold at least one frame.
 
-        A slot shows the latest frame at or before its moment, as a player would: a missing frame repeats the last one,
-        and slots before the clip's first frame show the first. Example, 3 slots of 0.1 s, frames at 0.15, 0.2, 0.4 s:
+        It shows the latest one at or before its moment, as a player would: a missing frame repeats the last one, and
+        frames before the clip's first show the first. Example, 3 a chunk of 0.1 s, the clip's at 0.15, 0.2, 0.4 s:
 
-            slot moment   0.0 0.1 0.2 | 0.3 0.4 0.5 | 0.6 0.7 0.8
-            frame           0   0   1 |   1   2   2 |   2   2   2
+            moment        0.0 0.1 0.2 | 0.3 0.4 0.5 | 0.6 0.7 0.8
+            clip's frame    0   0   1 |   1   2   2 |   2   2   2
             real                  yes |         yes |          no
         """
-        index = np.searchsorted(frame_times, self.slot_times + TOLERANCE_SECONDS, side="right") - 1
+        index = np.searchsorted(frame_times, self.shown_times + TOLERANCE_SECONDS, side="right") - 1
         frames_before = np.searchsorted(frame_times, self.times - TOLERANCE_SECONDS, side="left")
         return index.clip(min=0), frames_before[:, 1] > frames_before[:, 0]
 
@@ -61,8 +61,8 @@ class TimeGrid:
     """The unit of time that processor and model agree on.
 
     Args:
-        frames_per_second: Frame slots a second.
-        num_frames_per_chunk: Frame slots a chunk; with the rate they give `seconds_per_chunk`.
+        frames_per_second: Frames a second.
+        num_frames_per_chunk: Frames a chunk; with the rate they give `seconds_per_chunk`.
         num_mel_frames_per_chunk: Mel frames of 10 ms in a chunk; they must cover the same seconds.
         max_chunks: Budget of the policies that bound a long clip.
     """
@@ -81,7 +81,7 @@ class TimeGrid:
             raise ValueError(
                 f"Frames and sound of a chunk must cover the same seconds, but {self.num_frames_per_chunk} frames at "
                 f"{self.frames_per_second} a second last {self.seconds_per_chunk:g} s and "
-                f"{self.num_mel_frames_per_chunk} log-mel columns last {mel_seconds:g} s: "
+                f"{self.num_mel_frames_per_chunk} mel frames last {mel_seconds:g} s: "
                 f"set num_mel_frames_per_chunk to {100 * self.seconds_per_chunk:g}."
             )
 

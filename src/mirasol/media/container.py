@@ -315,4 +315,7 @@ def stated_end(container, streams) -> float | None:
         return max(ends)
     if container.duration is None or any(stream.type not in ("video", "audio") for stream in container.streams):
         return None  # a subtitle may be what lasts that long
-    return (container.duration + (container.start_time or 0)) / av.time_base
+    start = container.start_time or 0
+    # Matroska states the last moment itself, where others state how long it is from the first
+    is_end = "matroska" in container.format.name and container.duration > start
+    return (container.duration + (0 if is_end else start)) / av.time_base
