@@ -6,7 +6,7 @@ import pytest
 
 from mirasol.answer.ask import ask
 from mirasol.evaluate.attribution import measure_rests_on
-from mirasol.report.info import checkpoint_info, clip_info, info
+from mirasol.report.info import ClipInfo, PresetInfo, checkpoint_info, clip_info, info
 from mirasol.tasks import get_task
 
 
@@ -67,7 +67,17 @@ def test_info_of_a_clip_names_its_tracks(clip):
     assert facts["picture"]["video_codec"] == "h264"
     assert facts["sound"]["audio_sampling_rate"] == 16_000
     assert clip_info(str(clip)).as_dict() == {**facts, "clip": str(clip)}
-    assert "num_chunks" in str(info(clip))
+    assert facts["picture"]["pixel_aspect"] == 1.0
+    text = str(info(clip))
+    assert "num_chunks" in text and "pixel_aspect" in text and "schema_version" not in text
+
+
+def test_info_is_typed_and_says_what_is_not_found(repository):
+    described = info(repository / "data" / "clips" / "helicopter_noaudio.mp4")
+    assert isinstance(described, ClipInfo) and described.sound is None and described.picture.width > 0
+    assert "sound      not found" in str(described)
+    assert ClipInfo.model_validate_json(described.as_json()) == described
+    assert isinstance(info("nano"), PresetInfo)
 
 
 def test_info_of_a_checkpoint_counts_every_parameter_and_sees_every_frame(untrained, loaded):

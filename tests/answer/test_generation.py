@@ -145,6 +145,18 @@ def test_an_answer_may_fill_the_context_and_says_where_it_was_cut(babbler, grid_
     assert warnings == ["The answer was cut at 3 tokens, before the model had closed it."]
 
 
+def test_an_answer_cut_by_a_longer_question_of_its_batch_is_given_again_alone(babbler, grid_root):
+    clips = [row.media for row in get_task("grid").load(grid_root, "test")[:2]]
+    short, long = "what is said?", "what is said, and which color and which letter are named in it?"
+    watched = babbler.watch(*clips)
+    (first, _), (second,) = babbler.answer(watched, [[short, long], [short]])
+    ((alone,),) = babbler.answer(watched[0], [[short]])
+    ((other,),) = babbler.answer(watched[1], [[short]])
+    assert (first, second) == (alone, other)
+    few = Answerer(babbler.model, babbler.processor, max_new_tokens=3)
+    assert [len(given.token_ids) for (given, *_) in few.answer(watched, [[short, long], [short]])] == [3, 3]
+
+
 def test_an_answer_that_the_model_closed_is_not_cut(answerer, grid_root, monkeypatch):
     watched = answerer.watch(get_task("grid").load(grid_root, "test")[0].media)
     ((free,),) = answerer.answer(watched, [["what is said?"]])

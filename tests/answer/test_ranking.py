@@ -1,5 +1,6 @@
 """Ranking options: the score is the hand-computed sum of a plain forward, whatever the batch, its order and size."""
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -102,14 +103,19 @@ def test_a_question_without_options_is_refused(answerer):
         answerer.prompts(["what?"], [["x"]])
 
 
-def test_top_five_counts_the_answer_among_the_best_five():
+def test_top_five_counts_an_accepted_answer_among_the_best_five():
     def prediction(clip, answer, best):
         return Prediction(clip, clip, "class", "?", answer, best[0], answer == best[0], 0.5, ranked=best,
                           ranked_per_token=best[::-1])  # fmt: skip
 
     names = list("abcdefg")
     found = [prediction("1", "a", names[:5]), prediction("2", "E", names[:5]), prediction("3", "g", names[:5])]
-    scores = ranking_scores(found, get_task("grid").normalise)
+    asked = {p.clip: Question(p.clip, "?", p.answer, "class") for p in found}
+    task = get_task("jsonl")
+    scores = ranking_scores(found, task, asked)
     assert scores["sum"].top_1.value == pytest.approx(1 / 3)
     assert scores["sum"].top_5.value == scores["per_token"].top_5.value == pytest.approx(2 / 3)
     assert scores["per_token"].top_1.value == pytest.approx(1 / 3)  # the other clip
+    asked["3"] = dataclasses.replace(asked["3"], references=("D",))
+    scores = ranking_scores(found, task, asked)
+    assert scores["sum"].top_1.value == pytest.approx(1 / 3) and scores["sum"].top_5.value == 1

@@ -15,6 +15,7 @@ from model.tiny import enliven
 
 from mirasol.answer.answerer import Answerer
 from mirasol.answer.session import StreamSession, advance
+from mirasol.chunks.stream import ClosedChunk
 from mirasol.media import Clip
 from mirasol.media.resample import Resampler
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
@@ -204,6 +205,41 @@ def test_a_session_goes_on_in_another_process_with_the_same_bits(untrained, tmp_
     assert resumed.stream_cache.keys() == whole.stream_cache.keys()
     for name, value in whole.stream_cache.items():
         assert torch.equal(resumed.stream_cache[name], value), name
+
+
+def test_every_field_of_a_session_is_saved(windowed, tmp_path):
+    options = {"allowed_lateness": 1.5, "start_time": 3.0, "crop": (0.5, 0.25, 0.75)}
+    media, session = film(4.2), StreamSession(windowed, **options)
+    media["times"] += 3.0
+    session.push(frames=media["frames"][:50], frame_times=media["times"][:50])
+    session.push(waveform=media["sound"][:32_000], sampling_rate=16_000)
+    session.push(frames=media["frames"][50:], frame_times=media["times"][50:])
+    session.push(frames=media["frames"][:1], frame_times=media["times"][:1])  # late, hence counted
+    session.push(waveform=media["sound"][32_000:], sampling_rate=16_000, watch=False)
+    assert session.waiting and session.dropped and session._surprises[0]
+    loaded = StreamSession.load(session.save(tmp_path / "open"), windowed)
+    assert loaded._options == {**options, "crop": list(options["crop"])}
+    for name in ("is_closed", "_was_real", "_surprises", "results", "dropped"):
+        assert getattr(loaded, name) == getattr(session, name), name
+    assert [chunk.index for chunk in loaded.waiting] == [chunk.index for chunk in session.waiting]
+    assert loaded.chunks.allowed_lateness == 1.5 and loaded.chunks.video.last_time == session.chunks.video.last_time
+    assert loaded.close() == session.close()
+    assert StreamSession.load(session.save(tmp_path / "closed"), windowed).is_closed
+
+
+def test_a_surprise_is_set_against_those_before_it(windowed):
+    session, surprises = StreamSession(windowed), [0.3, 0.1, 0.4, 0.1, 0.5, 0.9, 0.2, 0.6, 0.5, 0.3]
+    masks = {name: torch.tensor([True]) for name in ("video_chunk_mask", "audio_chunk_mask")}
+    chunk = ClosedChunk(0, {"chunk_times": torch.tensor([[0.0, 0.32]]), **masks})
+    absent = ClosedChunk(0, {**chunk.inputs, **{name: ~mask for name, mask in masks.items()}})
+    first = session._record(chunk, 7.0)  # nothing predicted it
+    assert first.surprise is None and first.surprise_z is None
+    found = [session._record(chunk, value) for value in surprises]
+    assert [result.surprise for result in found] == surprises
+    expected = [(surprises[i] - np.mean(surprises[:i])) / np.std(surprises[:i], ddof=1) for i in (8, 9)]
+    assert [result.surprise_z for result in found[:8]] == [None] * 8
+    assert [result.surprise_z for result in found[8:]] == pytest.approx(expected)
+    assert session._record(absent, 7.0).surprise is None and session._record(chunk, 7.0).surprise is None
 
 
 def test_a_model_without_windows_gets_those_of_its_budget_and_keeps_its_own_config(loaded):

@@ -1,6 +1,7 @@
 """Items depend on (seed, epoch, id) alone, equal the processor's where nothing is varied, and join into batches."""
 
 import dataclasses
+import json
 import pickle
 import warnings
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mirasol.chunks import MirasolCollator, MirasolProcessor
 from mirasol.data import AugmentConfig, ClipDataset, ClipMixture
+from mirasol.data.dataset import MAX_QUESTIONS_PER_CLIP
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
 from mirasol.tasks import Row, get_task
 from mirasol.tasks.grid import GridRow, evaluation_questions
@@ -170,6 +172,25 @@ def test_own_clips_with_unequal_numbers_of_questions_share_a_batch(rows, process
     assert len(batch["labels"]) == 6
     answers = processor.decode_answer(batch["labels"])
     assert answers[:3] == ["a", "a", "a"] and sorted(answers[3:]) == ["a", "b", "c"]
+
+
+def test_a_file_of_very_many_questions_is_asked_some_of_them_each_epoch(rows, processor, tmp_path):
+    """32 a clip: all clips of a batch have equally many, and those of the other are repeated."""
+    manifest, names = tmp_path / "train.jsonl", [f"q{number}" for number in range(50)]
+    many = json.dumps({"media": str(rows[1].media), "questions": names, "answers": names})
+    manifest.write_text(f'{{"media": "{rows[0].media}", "question": "q", "answer": "a"}}\n{many}\n')
+    task = get_task("jsonl")
+    dataset = ClipDataset(
+        task.load(manifest), task, processor, tmp_path / "cache", augment=AugmentConfig(), progress=False
+    )
+    assert [len(dataset[index]["labels"]) for index in range(2)] == [MAX_QUESTIONS_PER_CLIP] * 2
+    drawn = []
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        asked = {tuple(row) for row in dataset[1]["decoder_input_ids"]}
+        assert len(asked) == MAX_QUESTIONS_PER_CLIP
+        drawn.append(asked)
+    assert drawn[0] != drawn[1]
 
 
 def test_shipped_clips_train_with_every_word_inside(grid_root, processor, tmp_path):

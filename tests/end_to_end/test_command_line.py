@@ -259,7 +259,7 @@ def test_evaluate_counts_a_bad_clip_and_goes_on(untrained, grid_root, tmp_path, 
 
 def test_info_describes_clip_and_checkpoint(untrained, repository, capsys):
     assert main(["info", str(repository / "data" / "clips" / "helicopter_noaudio.mp4"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["sound"] == "not found"
+    assert json.loads(capsys.readouterr().out)["sound"] is None
     assert main(["info", str(untrained), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["parameters"]["total"] > 1_000_000

@@ -119,11 +119,23 @@ def test_partners_of_clips_that_are_asked_different_things_have_other_answers():
         assert all(answers[j] != row.questions[0].answer for j in partners)
 
 
+def test_a_shown_clip_has_the_noise_of_its_condition_and_its_own_name(rows):
+    clip = read_clip(rows[0].media)
+
+    def heard(seed, name):
+        return Condition(noise_db=5.0, noise_seed=seed).apply(clip, name).waveform
+
+    np.testing.assert_array_equal(heard(3, "a"), add_noise(clip.waveform, 5.0, 3, "a"))
+    assert not np.array_equal(heard(3, "a"), heard(4, "a"))
+    assert not np.array_equal(heard(3, "a"), heard(3, "b"))
+
+
 def test_swapped_sound_keeps_the_second_at_which_it_starts(rows):
     clip, lender = (read_clip(row.media) for row in rows[:2])
-    late = dataclasses.replace(lender, audio_start=0.25)
+    late = dataclasses.replace(lender, audio_start=0.25, audio_gaps=[(0.5, 0.7)])
     shown = Condition("swapped").apply(clip, rows[0].id, late)
-    assert shown.audio_start == 0.25 and shown.waveform is late.waveform and shown.frames is clip.frames
+    assert shown.audio_start == 0.25 and shown.audio_gaps == [(0.5, 0.7)]
+    assert shown.waveform is late.waveform and shown.frames is clip.frames
 
 
 def test_sound_is_borrowed_from_the_first_clip_that_has_any(rows, repository):

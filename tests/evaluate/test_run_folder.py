@@ -16,7 +16,7 @@ from mirasol.cli import main
 from mirasol.evaluate import batches, runner
 from mirasol.evaluate.conditions import AUDIT, Condition
 from mirasol.evaluate.processes import Processes
-from mirasol.evaluate.run_folder import RunFolder
+from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, digest_of_weights
 from mirasol.evaluate.runner import evaluate, evaluate_rows
 from mirasol.tasks import get_task
 
@@ -114,6 +114,20 @@ def test_another_checkpoint_and_other_clips_are_refused(answerer, untrained, row
     (other / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="weights '"):
         run(answerer, rows, tmp_path / "run", checkpoint=other)
+
+
+def test_the_digests_follow_contents_and_not_places(rows, tmp_path):
+    def folder(name, weights):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+        return digest_of_weights(tmp_path / name)
+
+    assert folder("a", b"1") == folder("b", b"1") != folder("c", b"2")
+    row = rows[0]
+    changes = {"segment": (0.0, 1.0), "crop": (0.5, 0.5, 0.5), "questions": row.questions[:1]}
+    others = [digest_of_rows([replace(row, **{name: value})]) for name, value in changes.items()]
+    assert len({digest_of_rows([row]), *others}) == 4
+    assert digest_of_rows([replace(row, media=tmp_path / row.media.name)]) == digest_of_rows([row])
 
 
 def test_a_folder_with_other_files_is_left_alone(answerer, rows, tmp_path):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from mirasol.answer.answerer import Answerer
-from mirasol.evaluate.batches import Job, answer_batches, comparable
+from mirasol.answer.generation import GeneratedAnswer
+from mirasol.evaluate.batches import Job, _prediction, answer_batches, comparable
 from mirasol.evaluate.conditions import Condition
+from mirasol.evaluate.loader import Shown
 from mirasol.evaluate.results import Clips, Metrics, Prediction
 from mirasol.evaluate.runner import evaluate, evaluate_rows, load_rows, longest_answer, score, train_rows
 from mirasol.evaluate.summary import compare, coverage, follows, paired_difference, share, summarise
@@ -98,16 +100,19 @@ def test_joined_splits_are_asked_together(grid_root):
 
 def test_swapped_clips_are_asked_only_where_their_answers_differ(grid_root):
     row, partner = get_task("grid").load(grid_root, "test")[:2]
-    for question, sound_answer in comparable(row, partner):
-        assert question.answer != sound_answer
-    assert [question for question, _ in comparable(row, None)] == list(row.questions)
+    task = get_task("grid")
+    for question, other in comparable(row, partner, task):
+        assert other is None or question.answer != other.answer
+    assert [question for question, _ in comparable(row, None, task)] == list(row.questions)
     same = {a.text for a in row.questions for b in partner.questions if (a.text, a.answer) == (b.text, b.answer)}
-    assert same.isdisjoint({question.text for question, _ in comparable(row, partner)})
+    assert same.isdisjoint({question.text for question, _ in comparable(row, partner, task)})
 
 
 def prediction(clip, kind, answer, said, sound_answer=None):
-    right = said == answer
-    return Prediction(clip, f"{clip}/{kind}", kind, f"{kind}?", answer, said, right, 0.5, (1.0, 1.2), sound_answer)
+    right, heard = said == answer, sound_answer and said == sound_answer
+    return Prediction(
+        clip, f"{clip}/{kind}", kind, f"{kind}?", answer, said, right, 0.5, (1.0, 1.2), sound_answer, heard
+    )
 
 
 def test_follows_counts_picture_sound_and_neither():
@@ -115,9 +120,29 @@ def test_follows_counts_picture_sound_and_neither():
         prediction("a", "color", "red", "red", "blue"),
         prediction("a", "letter", "f", "g", "g"),
         prediction("b", "color", "red", "green", "blue"),
-        prediction("b", "letter", "f", "G.", "g"),
+        prediction("b", "letter", "f", "g", "g"),
     ]
-    shares = follows(found, ["color", "letter"], get_task("grid").normalise)
+    shares = follows(found, ["color", "letter"])
+    assert {part: entry.value for part, entry in shares} == {"picture": 0.25, "sound": 0.5, "neither": 0.25}
+
+
+def test_swapped_clips_are_judged_by_every_accepted_answer():
+    """A synonym counts for picture and sound, and a question that one answer is right for in both is left out."""
+    task = get_task("jsonl")
+
+    def asked(answer, *references, text="what?", **more):
+        return Question(f"{answer}/{text}", text, answer, "question", references=references, **more)
+
+    picture = Row("a", Path("a.mp4"), (asked("car", "auto"), asked("dog", "hound", text="who?"), asked("1", text="n")))
+    sound = Row("b", Path("b.mp4"), (asked("boat", "ship"), asked("wolf", "hound", text="who?"), asked("2", text="n")))
+    pairs = comparable(picture, sound, task)
+    assert [(mine.answer, other.answer) for mine, other in pairs] == [("car", "boat"), ("1", "2")]
+    shown = Shown({}, 1.0, True, sound)
+    found = [
+        _prediction(picture, *pairs[0], shown, GeneratedAnswer(said, -1.0, (3,)), task)
+        for said in ("Auto.", "ship", "boat", "plane")
+    ]
+    shares = follows(found, ["question"])
     assert {part: entry.value for part, entry in shares} == {"picture": 0.25, "sound": 0.5, "neither": 0.25}
 
 
@@ -242,6 +267,16 @@ def test_a_broken_train_split_is_an_error_and_an_absent_one_is_not(tmp_path):
     (tmp_path / "train.jsonl").write_text("no json\n")
     with pytest.raises(ValueError, match="train.jsonl:1"):
         train_rows("jsonl", tmp_path)
+
+
+def test_missing_media_of_the_train_split_are_not_reported(tmp_path, recwarn):
+    """Its answers alone are needed; the filters of warnings belong to the whole process and stay as they are."""
+    line = '{{"media": "{}.mp4", "question": "what?", "answer": "x"}}\n'
+    (tmp_path / "there.mp4").touch()
+    (tmp_path / "train.jsonl").write_text(line.format("there") + line.format("missing"))
+    assert len(train_rows("jsonl", tmp_path)) == 2 and not recwarn
+    with pytest.warns(UserWarning, match="1 of 2 files"):
+        load_rows("jsonl", tmp_path, "train")
 
 
 def test_validation_gives_answers_room_for_twice_the_longest_right_one(answerer, rows):

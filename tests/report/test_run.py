@@ -64,7 +64,7 @@ def prediction(clip, number, right, sound_used=True, kind="color", **fields):
 def test_the_audit_compares_the_same_questions_on_clips_with_sound():
     on = [prediction(str(c), 0, right=c < 4, sound_used=c != 5) for c in range(6)]
     off = [prediction(str(c), 0, right=c < 1) for c in range(5)]
-    swapped = [prediction(str(c), 0, right=False, sound_answer="blue") for c in range(2)]
+    swapped = [prediction(str(c), 0, right=False, sound_answer="blue", sound_right=False) for c in range(2)]
     shown = {Condition("both"): on, Condition("picture"): off, Condition("swapped"): swapped}
     found = {entry.condition: entry for entry in compare(shown, "jsonl")}
     assert {name: entry.questions for name, entry in found.items()} == {"both": 5, "picture": 5, "swapped": 2}
@@ -100,6 +100,8 @@ def test_the_most_common_answer_of_a_recurring_question_is_a_baseline():
     known = rows(*[("color?", "red")] * 3, *[("who?", "ann")] * 2, ("who?", "bob"))
     found = {name: scores["exact_match"] for name, scores in baselines(get_task("jsonl"), asked, known).items()}
     assert found == {"majority": 0.5, "majority_by_kind": 0.5, "majority_by_question": 0.75, "ceiling": 1.0}
+    tie = baselines(get_task("jsonl"), rows(("a?", "anna")), rows(("b?", "bo"), ("c?", "anna"), ("d?", "x")))
+    assert tie["majority"]["exact_match"] == 1.0  # of equally common answers the first in the alphabet
     once = baselines(get_task("jsonl"), asked, rows(("color?", "blue"), ("who?", "ann")))
     assert "majority_by_question" not in once, "a question asked once would be its own answer"
 

@@ -19,7 +19,7 @@ from mirasol.answer.attribution import (
     leave_one_out_weights,
 )
 from mirasol.answer.checkpoint import load_checkpoint
-from mirasol.answer.generation import GeneratedAnswer, generate_answers, of_clips, rounds, with_answers
+from mirasol.answer.generation import GeneratedAnswer, generate_answers, of_clips, rounds, token_limit, with_answers
 from mirasol.answer.ranking import Ranking, score_rows
 from mirasol.chunks import MirasolCollator
 from mirasol.chunks.text import IGNORED_LABEL, TokenRows, pad_text
@@ -128,7 +128,8 @@ class Answerer:
     ) -> list[list[GeneratedAnswer]]:
         """Return one greedy answer per question of each clip; clips may have different numbers of questions.
 
-        A transformers `streamer` is given the tokens of a single question as they come.
+        A transformers `streamer` is given the tokens of a single question as they come. An answer that was cut only
+        because a longer question shared its batch is given again alone.
         """
         prompts = [self._prompts(of_clip).rows["decoder_input_ids"] for of_clip in questions]
         answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
@@ -141,6 +142,14 @@ class Answerer:
             given = iter(answered)
             for clip in clips:
                 answers[clip] += list(islice(given, len(places)))[: len(prompts[clip]) - places.start]
+        for clip, rows in enumerate(prompts):
+            for place, row in enumerate(rows):
+                cut = answers[clip][place]
+                if cut.is_cut and len(cut.token_ids) < token_limit(self.model, len(row), self.max_new_tokens):
+                    outputs = of_clips(watched.encoder_outputs, [clip])
+                    (answers[clip][place],) = generate_answers(
+                        self.model, self.processor, outputs, self._pad([row]), self.max_new_tokens
+                    )
         return answers
 
     @torch.no_grad()

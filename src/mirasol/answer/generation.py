@@ -42,12 +42,11 @@ def generate_answers(
     the longest of these questions leaves.
     """
     width = text["decoder_input_ids"].shape[1]
-    room = max(1, model.config.text_config.max_position_embeddings - width)
     output = model.generate(
         decoder_input_ids=text["decoder_input_ids"],
         decoder_attention_mask=text["decoder_attention_mask"],
         encoder_outputs=encoder_outputs,
-        max_new_tokens=min(max_new_tokens or model.generation_config.max_new_tokens or room, room),
+        max_new_tokens=token_limit(model, width, max_new_tokens),
         do_sample=False,
         num_beams=1,
         return_dict_in_generate=True,
@@ -65,6 +64,12 @@ def generate_answers(
             new_ids, log_likelihoods.tolist(), counted, ends.any(1).tolist(), strict=True
         )
     ]
+
+
+def token_limit(model, prompt_length: int, max_new_tokens: int | None = None) -> int:
+    """Return how many tokens the answer to a prompt of this length may have."""
+    room = max(1, model.config.text_config.max_position_embeddings - prompt_length)
+    return min(max_new_tokens or model.generation_config.max_new_tokens or room, room)
 
 
 def with_answers(text: Mapping[str, Tensor], given: Sequence[GeneratedAnswer]) -> dict[str, Tensor]:

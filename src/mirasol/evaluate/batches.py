@@ -69,25 +69,32 @@ def answer_batches(
         yield batch, _answer_batch(answerer, job, rows, list(islice(loaded, len(indices))))
 
 
-def comparable(row: Row, lender: Row | None) -> list[tuple[Question, str | None]]:
-    """The row's questions, each with the answer in the clip that lends its sound, None where that is not known.
+def comparable(row: Row, lender: Row | None, task: Task) -> list[tuple[Question, Question | None]]:
+    """Return the row's questions, each with that of the clip that lends its sound, None where that is not asked.
 
     A question with the same answer in both is left out: it cannot tell which of the two was followed.
     """
-    theirs = {} if lender is None else {question.text: question.answer for question in lender.questions}
+    theirs = {} if lender is None else {question.text: question for question in lender.questions}
     pairs = [(question, theirs.get(question.text)) for question in row.questions]
-    return [(question, answer) for question, answer in pairs if answer != question.answer]
+    return [(mine, other) for mine, other in pairs if other is None or not share_an_answer(task, mine, other)]
+
+
+def share_an_answer(task: Task, first: Question, second: Question) -> bool:
+    """Return whether an accepted answer to one question is right for the other."""
+    return any(task.is_right(second, answer) for answer in (first.answer, *first.references)) or any(
+        task.is_right(first, answer) for answer in (second.answer, *second.references)
+    )
 
 
 def _answer_batch(answerer: Answerer, job: Job, rows, loaded: Sequence[LoadedClip]) -> list[AnsweredClip]:
     answered = [AnsweredClip(row.id, {}, item.error, item.warnings) for row, item in zip(rows, loaded, strict=True)]
     task = get_task(job.task)
     for condition in job.conditions:
-        asked: list[tuple[Row, AnsweredClip, Shown, list[tuple[Question, str | None]], Prompts]] = []
+        asked: list[tuple[Row, AnsweredClip, Shown, list[tuple[Question, Question | None]], Prompts]] = []
         for row, item, clip in zip(rows, loaded, answered, strict=True):
             if (shown := item.shown.get(condition.key)) is None:
                 continue
-            pairs = comparable(row, shown.lender)
+            pairs = comparable(row, shown.lender, task)
             try:
                 prompts = _prompts(answerer, [question for question, _ in pairs], job.rank)
             except ValueError as error:  # a question longer than the context
@@ -129,7 +136,10 @@ def refusal(given: Sequence[GeneratedAnswer] | Sequence[Ranking]) -> str | None:
     return None
 
 
-def _prediction(row: Row, question: Question, other: str | None, shown: Shown, given, task: Task) -> Prediction:
+def _prediction(
+    row: Row, question: Question, other: Question | None, shown: Shown, given, task: Task
+) -> Prediction:
+    text = given.text if isinstance(given, GeneratedAnswer) else given.best(1)[0]
     common: dict[str, Any] = {
         "clip": row.id,
         "file": str(row.media),
@@ -138,21 +148,22 @@ def _prediction(row: Row, question: Question, other: str | None, shown: Shown, g
         "question": question.text,
         "answer": question.answer,
         "seconds": question.seconds,
-        "sound_answer": other,
+        "generated": text,
+        "right": task.is_right(question, text),
+        "sound_answer": other and other.answer,
+        "sound_right": other and task.is_right(other, text),
         "seconds_covered": shown.seconds_covered,
         "sound_used": shown.sound_used,
     }
     if isinstance(given, GeneratedAnswer):
-        right = task.is_right(question, given.text)
         return Prediction(
-            **common, generated=given.text, right=right, confidence=round(given.confidence, 6),
+            **common, confidence=round(given.confidence, 6),
             log_likelihood=round(given.log_likelihood, 4), is_cut=given.is_cut,
         )  # fmt: skip
-    best = given.best(NUM_BEST)
-    place = given.options.index(best[0])
+    place = given.options.index(text)
     return Prediction(
-        **common, generated=best[0], right=task.is_right(question, best[0]),
-        confidence=round(math.exp(given.per_token[place]), 6), log_likelihood=round(given.log_probabilities[place], 4),
-        ranked=best, ranked_per_token=given.best(NUM_BEST, per_token=True),
+        **common, confidence=round(math.exp(given.per_token[place]), 6),
+        log_likelihood=round(given.log_probabilities[place], 4),
+        ranked=given.best(NUM_BEST), ranked_per_token=given.best(NUM_BEST, per_token=True),
         option_log_likelihoods=[round(value, 4) for value in given.log_probabilities],
     )  # fmt: skip

@@ -21,9 +21,10 @@ class Prediction:
     `generated` is the text that counts as the answer: written by the model or, with ranking, the likeliest option;
     then `ranked` and `ranked_per_token` are the best five by the sum of an option's token log-probabilities and by
     their mean, `option_log_likelihoods` those sums in the order of the question's options. `sound_answer` is the
-    answer of the clip whose sound was put under the picture, `file` the clip's file, `seconds` is where the answer is
-    heard or seen, `confidence` is exp of the mean log-probability of the answer's tokens, and `is_cut` tells that
-    the limit of tokens was reached before the model closed the answer.
+    answer of the clip whose sound was put under the picture, `sound_right` whether `generated` is right for it, `file`
+    the clip's file, `seconds` is where the answer is heard or seen, `confidence` is exp of the mean
+    log-probability of the answer's tokens, and `is_cut` tells that the limit of tokens was reached before the model
+    closed the answer.
     """
 
     clip: str
@@ -36,6 +37,7 @@ class Prediction:
     confidence: float
     seconds: tuple[float, float] | None = None
     sound_answer: str | None = None
+    sound_right: bool | None = None
     log_likelihood: float | None = None
     seconds_covered: float | None = None
     sound_used: bool | None = None

@@ -282,7 +282,6 @@ def train_rows(task: str, root: str | Path | None, split: str = "", classes: str
     """
     if root is None or "train" in split.split("+") or Path(root).is_file():
         return []
-    with contextlib.suppress(Absent), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # missing clips of the train split are not asked for
-        return load_rows(task, root, "train", classes)
+    with contextlib.suppress(Absent):
+        return get_task(task, classes).annotations(root, "train")
     return []

@@ -10,10 +10,8 @@ import numpy as np
 from mirasol.evaluate.bootstrap import Interval, bootstrap_ratio, bootstrap_statistic
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.results import Comparison, Coverage, Follows, Prediction, Tops
-from mirasol.tasks import Question, Row, get_task
+from mirasol.tasks import Question, Row, Task, get_task
 from mirasol.tasks.metrics.classes import ranked_metrics
-
-Normalise = Callable[[str], str]
 
 
 def summarise(
@@ -47,12 +45,12 @@ def summarise(
         "cut_answers": sum(p.is_cut for p in predictions),
     }
     if any(p.ranked for p in predictions):
-        result["ranking"] = ranking_scores(predictions, scored.normalise, seed)
+        result["ranking"] = ranking_scores(predictions, scored, asked, seed)
         result["class_ranking"] = class_ranking(predictions, asked)
     if known := [p for p in predictions if p.sound_answer is not None]:
         with_known = {p.kind for p in known}
         result["follows"] = {
-            name: follows(known, group, scored.normalise, seed)
+            name: follows(known, group, seed)
             for name, group in groups.items()
             if with_known & set(group)
         }
@@ -69,12 +67,14 @@ def coverage(predictions: Sequence[Prediction], task: str, split: str) -> Covera
     return Coverage(measured=measured, published=sum(sizes), unit=info.unit)
 
 
-def ranking_scores(predictions: Sequence[Prediction], normalise: Normalise, seed: int = 0) -> dict[str, Tops]:
+def ranking_scores(
+    predictions: Sequence[Prediction], task: Task, asked: Mapping[str, Question], seed: int = 0
+) -> dict[str, Tops]:
     """Return top-1 and top-5 accuracy of ranked options, by the sum of token log-probabilities and by their mean."""
     kinds = {p.kind for p in predictions}
 
     def among(p: Prediction, field: str, count: int) -> bool:
-        return normalise(p.answer) in {normalise(option) for option in getattr(p, field)[:count]}
+        return any(task.is_right(asked[p.question_id], option) for option in getattr(p, field)[:count])
 
     def top(field: str, count: int) -> Interval:
         return share(predictions, partial(among, field=field, count=count), kinds, seed)
@@ -120,7 +120,7 @@ def compare(
                 questions=sum(p.kind in headline for p in found),
                 right=share(found, lambda p: p.right, headline, seed),
                 minus_first=paired_difference([kept[c] for c in runs], against, headline, seed),
-                follows=follows(known, headline, scored.normalise, seed) if known else None,
+                follows=follows(known, headline, seed) if known else None,
             )
         )
     return entries
@@ -148,14 +148,11 @@ def share(
     return bootstrap_ratio(totals, counts, seed=seed)
 
 
-def follows(predictions: Sequence[Prediction], kinds: Collection[str], normalise: Normalise, seed: int = 0) -> Follows:
+def follows(predictions: Sequence[Prediction], kinds: Collection[str], seed: int = 0) -> Follows:
     """Return how often the answer is that of the picture's clip, that of the sound's clip, or neither."""
 
     def group_of(p: Prediction) -> str:
-        said = normalise(p.generated)
-        return (
-            "picture" if said == normalise(p.answer) else "sound" if said == normalise(p.sound_answer) else "neither"
-        )
+        return "picture" if p.right else "sound" if p.sound_right else "neither"
 
     def part(name: str) -> Interval:
         return share(predictions, lambda p: group_of(p) == name, kinds, seed)

@@ -1,37 +1,139 @@
 """`mirasol info`: what a clip, a checkpoint folder or a preset holds, before anything is computed with it."""
 
-import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mirasol import DEFAULT_CHECKPOINT
 from mirasol.answer.checkpoint import check_checkpoint
-from mirasol.media import probe
+from mirasol.media import MediaInfo, probe
+from mirasol.results import Document, Result
 
 
-@dataclass(frozen=True)
-class Info:
-    """Facts by name, in the order in which they are printed."""
-
-    facts: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The facts, for JSON."""
-        return self.facts
+class Info(Document):
+    """Facts, printed in the order of the fields."""
 
     def __str__(self) -> str:
-        return "\n".join(_lines(self.facts))
+        return "\n".join(_lines(self.model_dump(exclude={"schema_version"})))
 
 
-def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
+class Picture(Result):
+    """The picture track; sizes are those shown, with square pixels and upright, times are in seconds."""
+
+    video_codec: str | None
+    width: int | None
+    height: int | None
+    pixel_aspect: float
+    rotation: int
+    frame_rate: float | None
+    num_frames: int | None
+    video_start: float | None
+    video_end: float | None
+
+
+class Sound(Result):
+    """The sound track; times are in seconds."""
+
+    audio_codec: str | None
+    audio_sampling_rate: int | None
+    audio_channels: int | None
+    audio_start: float | None
+    audio_end: float | None
+
+
+class Chunks(Result):
+    """How a clip falls on a time grid."""
+
+    grid: str
+    num_chunks: int
+    seconds_per_chunk: float
+    seconds_per_chunk_native: float
+    max_chunks: int
+
+
+class ClipInfo(Info):
+    """A file; a track that is not found is None."""
+
+    clip: str
+    container: str
+    seconds: float
+    picture: Picture | None
+    sound: Sound | None
+    chunks: Chunks
+
+
+class Grid(Result):
+    """The time grid of a checkpoint."""
+
+    frames_per_second: float
+    seconds_per_chunk: float
+    frames_per_chunk: int
+    mel_columns_per_chunk: int
+    max_chunks: int
+
+
+class Look(Result):
+    """The square of the picture that a checkpoint sees, in parts of the frame."""
+
+    side: float
+    center_x: float
+    center_y: float
+
+
+class CheckpointInfo(Info):
+    """A checkpoint; `area_seen_per_frame` is the share of each frame that a video token sees."""
+
+    checkpoint: str
+    megabytes: float
+    parameters: dict[str, int]
+    grid: Grid
+    picture_size: int
+    looks_at: Look
+    tokens_per_chunk: dict[str, int]
+    area_seen_per_frame: list[str]
+    context_tokens: int
+    vocabulary: int
+
+
+class Parameters(Result):
+    """Numbers of parameters of a preset."""
+
+    total: int
+    total_without_audio: int
+    audio_video: int
+    text: int
+    parts: dict[str, int]
+
+
+class Memory(Result):
+    """Bytes in bf16; `cache` and `kept_for_backward` by the number of frames."""
+
+    weights: int
+    cache: dict[str, int]
+    kept_for_backward: dict[str, int]
+
+
+class PresetInfo(Info):
+    """A preset, see `mirasol.model.sizes.size_facts`."""
+
+    preset: str
+    parameters: Parameters
+    forward_flops: dict[str, int]
+    latents: dict[str, int]
+    tokens_per_chunk: dict[str, int]
+    area_seen_per_frame: list[float]
+    text_tokens: int
+    bytes_in_bf16: Memory
+
+
+def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
     width = max((len(name) for name in facts), default=0) + 2
     lines = []
     for name, value in facts.items():
         if isinstance(value, dict):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
         else:
-            text = _number(value) if isinstance(value, int) and not isinstance(value, bool) else value
+            text = _number(value) if isinstance(value, int) else "not found" if value is None else value
             text = ", ".join(map(str, value)) if isinstance(value, list) else text
             lines.append(f"{indent}{name:{width}s}{text}")
     return lines
@@ -43,8 +145,8 @@ def _number(value: int) -> str:
 
 
 def info(path: str | Path) -> Info:
-    """Facts about a checkpoint if `path` is a folder (or "default": the shipped one), about a preset if it is the name
-    of one, else about a clip."""
+    """Return facts about a checkpoint if `path` is a folder (or "default": the shipped one), about a preset if it is
+    the name of one, else about a clip."""
     from mirasol.model.presets import PRESETS
 
     if str(path) == "default":
@@ -52,47 +154,46 @@ def info(path: str | Path) -> Info:
     if str(path) in PRESETS and not Path(path).exists():
         from mirasol.model.sizes import size_facts
 
-        return Info(size_facts(str(path)))
+        return PresetInfo(**size_facts(str(path)))
     return checkpoint_info(Path(path)) if Path(path).is_dir() else clip_info(path)
 
 
-def clip_info(path: str | Path) -> Info:
-    """Tracks, seconds and rates of a file, and how it falls on the shipped checkpoint's time grid."""
-    media = {name: round(v, 3) if isinstance(v, float) else v for name, v in dataclasses.asdict(probe(path)).items()}
-
-    def track(kind: str, names: str) -> Any:
-        return {name: media[name] for name in names.split()} if media[f"has_{kind}"] else "not found"
-
-    return Info(
-        {
-            "clip": str(path),
-            "container": media["container"],
-            "seconds": media["duration_seconds"],
-            "picture": track("video", "video_codec width height rotation frame_rate num_frames video_start video_end"),
-            "sound": track("audio", "audio_codec audio_sampling_rate audio_channels audio_start audio_end"),
-            "chunks": _chunks(media["duration_seconds"]),
-        }
+def clip_info(path: str | Path) -> ClipInfo:
+    """Return tracks, seconds and rates of a file, and how it falls on the shipped checkpoint's time grid."""
+    media = probe(path)
+    return ClipInfo(
+        clip=str(path),
+        container=media.container,
+        seconds=round(media.duration_seconds, 3),
+        picture=Picture(**_fields_of(Picture, media)) if media.has_video else None,
+        sound=Sound(**_fields_of(Sound, media)) if media.has_audio else None,
+        chunks=_chunks(media.duration_seconds),
     )
 
 
-def _chunks(duration: float) -> dict[str, Any]:
+def _fields_of(kind: type[Result], media: MediaInfo) -> dict[str, Any]:
+    values = {name: getattr(media, name) for name in kind.model_fields}
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def _chunks(duration: float) -> Chunks:
     from mirasol import MirasolProcessor
     from mirasol.chunks.time_grid import TimeGrid
 
     shipped = (DEFAULT_CHECKPOINT / "config.json").is_file()
     grid = MirasolProcessor.from_pretrained(DEFAULT_CHECKPOINT).grid if shipped else TimeGrid()
     plan = grid.plan(duration)
-    return {
-        "grid": f"{'the shipped checkpoint' if shipped else 'default'}: {grid.frames_per_second:g} frames a second",
-        "num_chunks": len(plan.starts),
-        "seconds_per_chunk": round(plan.seconds_per_chunk, 4),
-        "seconds_per_chunk_native": round(grid.seconds_per_chunk, 4),
-        "max_chunks": grid.max_chunks,
-    }
+    return Chunks(
+        grid=f"{'the shipped checkpoint' if shipped else 'default'}: {grid.frames_per_second:g} frames a second",
+        num_chunks=len(plan.starts),
+        seconds_per_chunk=round(plan.seconds_per_chunk, 4),
+        seconds_per_chunk_native=round(grid.seconds_per_chunk, 4),
+        max_chunks=grid.max_chunks,
+    )
 
 
-def checkpoint_info(folder: Path) -> Info:
-    """Parameters by part, the time grid, tokens of a chunk and the share of every frame that a video token sees."""
+def checkpoint_info(folder: Path) -> CheckpointInfo:
+    """Return parameters by part, the time grid, tokens of a chunk and the share of every frame that a token sees."""
     from mirasol import MirasolConfig, MirasolProcessor
     from mirasol.model.modeling_mirasol_encoders import covered_area
     from mirasol.model.sizes import build, parameters_by_part, tokens_per_chunk
@@ -100,24 +201,22 @@ def checkpoint_info(folder: Path) -> Info:
     check_checkpoint(folder)
     config, processor = MirasolConfig.from_pretrained(folder), MirasolProcessor.from_pretrained(folder)
     grid = processor.grid
-    files = sorted(folder.glob("*.safetensors"))
-    return Info(
-        {
-            "checkpoint": str(folder),
-            "megabytes": round(sum(file.stat().st_size for file in files) / 1e6, 2),
-            "parameters": parameters_by_part(build(config)),
-            "grid": {
-                "frames_per_second": grid.frames_per_second,
-                "seconds_per_chunk": round(grid.seconds_per_chunk, 4),
-                "frames_per_chunk": grid.num_frames_per_chunk,
-                "mel_columns_per_chunk": grid.num_mel_frames_per_chunk,
-                "max_chunks": grid.max_chunks,
-            },
-            "picture_size": config.image_size,
-            "looks_at": dict(zip(("side", "center_x", "center_y"), processor.image_processor.crop, strict=True)),
-            "tokens_per_chunk": tokens_per_chunk(config),
-            "area_seen_per_frame": [f"{100 * share:.0f} %" for share in covered_area(config.video_config)],
-            "context_tokens": config.text_config.max_position_embeddings,
-            "vocabulary": config.text_config.vocab_size,
-        }
+    side, center_x, center_y = processor.image_processor.crop
+    return CheckpointInfo(
+        checkpoint=str(folder),
+        megabytes=round(sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6, 2),
+        parameters=parameters_by_part(build(config)),
+        grid=Grid(
+            frames_per_second=grid.frames_per_second,
+            seconds_per_chunk=round(grid.seconds_per_chunk, 4),
+            frames_per_chunk=grid.num_frames_per_chunk,
+            mel_columns_per_chunk=grid.num_mel_frames_per_chunk,
+            max_chunks=grid.max_chunks,
+        ),
+        picture_size=config.image_size,
+        looks_at=Look(side=side, center_x=center_x, center_y=center_y),
+        tokens_per_chunk=tokens_per_chunk(config),
+        area_seen_per_frame=[f"{100 * share:.0f} %" for share in covered_area(config.video_config)],
+        context_tokens=config.text_config.max_position_embeddings,
+        vocabulary=config.text_config.vocab_size,
     )

@@ -158,6 +158,10 @@ class Task:
         """Return the rows of a split with the questions asked in evaluation; missing media are kept."""
         raise NotImplementedError
 
+    def annotations(self, root: str | Path, split: str) -> list[Row]:
+        """Return the rows of a split for their answers alone: that media are missing is not reported."""
+        return self.load(root, split)
+
     def sample_questions(
         self, row: Row, rng: np.random.Generator, word_times: Sequence[tuple[float, float]] = (), duration: float = 0.0
     ) -> list[Question]:

@@ -68,36 +68,13 @@ class Jsonl(Task):
         Raises:
             ValueError: If there is no manifest or no clip, or a line is malformed; each is named by file and line.
         """
-        path = find_manifest(Path(root), split)
-        lines, malformed = [], []
-        first: dict[str, int] = {}
-        for number, text in enumerate(read_text(path).split("\n"), start=1):  # JSON text may hold U+2028 and U+0085
-            if not text.strip():
-                continue
-            try:
-                line = read_line(text, f"{path.stem}:{number}")
-                if first.setdefault(line.id, number) != number:
-                    raise ValueError(f"expected an id of its own, found {line.id!r} as in line {first[line.id]}.")
-                lines.append((number, line))
-            except ValueError as error:
-                malformed.append(f"{path}:{number}: {error}")
-        refuse(path, malformed)
+        path, lines = read_lines(root, split)
         warn_of_missing(path, lines)
-        clips: dict[Any, list[tuple[int, Line]]] = {}
-        for number, line in lines:
-            place = (path.parent / line.media).resolve(), line.segment, line.crop
-            clips.setdefault(place, []).append((number, line))
-        return [
-            Row(
-                same[0][1].id,
-                path.parent / same[0][1].media,
-                tuple(question for _, line in same for question in line.questions),
-                segment=segment,
-                crop=crop,
-                places=tuple(f"{path}:{number}" for number, line in same for _ in line.questions),
-            )
-            for (_, segment, crop), same in clips.items()
-        ]
+        return rows_of(path, lines)
+
+    def annotations(self, root: str | Path, split: str) -> list[Row]:
+        """Return the clips of a manifest for their answers alone: that media are missing is not reported."""
+        return rows_of(*read_lines(root, split))
 
     def is_right(self, question: Question, answer: str) -> bool:
         """Return whether the answer is one of the accepted ones by the question's metric."""
@@ -119,6 +96,44 @@ class Line:
     questions: tuple[Question, ...]
     segment: tuple[float, float] | None
     crop: tuple[float, float, float] | None
+
+
+def read_lines(root: str | Path, split: str) -> tuple[Path, list[tuple[int, Line]]]:
+    """Return the path of a manifest and its lines with their numbers; malformed ones are refused together."""
+    path = find_manifest(Path(root), split)
+    lines, malformed = [], []
+    first: dict[str, int] = {}
+    for number, text in enumerate(read_text(path).split("\n"), start=1):  # JSON text may hold U+2028 and U+0085
+        if not text.strip():
+            continue
+        try:
+            line = read_line(text, f"{path.stem}:{number}")
+            if first.setdefault(line.id, number) != number:
+                raise ValueError(f"expected an id of its own, found {line.id!r} as in line {first[line.id]}.")
+            lines.append((number, line))
+        except ValueError as error:
+            malformed.append(f"{path}:{number}: {error}")
+    refuse(path, malformed)
+    return path, lines
+
+
+def rows_of(path: Path, lines: list[tuple[int, Line]]) -> list[Row]:
+    """Return one row a clip, with the questions of all lines about it."""
+    clips: dict[Any, list[tuple[int, Line]]] = {}
+    for number, line in lines:
+        place = (path.parent / line.media).resolve(), line.segment, line.crop
+        clips.setdefault(place, []).append((number, line))
+    return [
+        Row(
+            same[0][1].id,
+            path.parent / same[0][1].media,
+            tuple(question for _, line in same for question in line.questions),
+            segment=segment,
+            crop=crop,
+            places=tuple(f"{path}:{number}" for number, line in same for _ in line.questions),
+        )
+        for (_, segment, crop), same in clips.items()
+    ]
 
 
 def find_manifest(root: Path, split: str) -> Path:
