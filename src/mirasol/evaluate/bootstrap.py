@@ -10,6 +10,7 @@ from jaxtyping import Float
 from mirasol.results import Number
 
 NUM_RESAMPLES = 2000
+QUANTILES = ((1 - 0.95) / 2, (1 + 0.95) / 2)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,6 @@ def bootstrap_ratio(
     counts: Float[np.ndarray, " clip"],
     *,
     seed: int = 0,
-    confidence: float = 0.95,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Interval:
     """Return the interval of sum(totals) / sum(counts), e.g. right answers over questions, clips resampled as a whole.
@@ -57,7 +57,7 @@ def bootstrap_ratio(
     picks = resample(len(totals), seed, num_resamples)
     sums, sizes = totals[picks].sum(axis=1), counts[picks].sum(axis=1)
     ratios = sums[sizes > 0] / sizes[sizes > 0]
-    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(ratios, QUANTILES)
     return _interval(totals.sum() / counts.sum(), low, high, len(totals))
 
 
@@ -66,7 +66,6 @@ def bootstrap_statistic(
     statistic: Callable[[np.ndarray], float] = np.median,
     *,
     seed: int = 0,
-    confidence: float = 0.95,
     num_resamples: int = 1000,
 ) -> Interval:
     """Return the interval of any statistic (median by default) of the pooled values, clips resampled as a whole."""
@@ -76,7 +75,7 @@ def bootstrap_statistic(
     picks = resample(len(clips), seed, num_resamples)
     draws = [statistic(np.concatenate([clips[i] for i in row])) for row in picks]
     # "nearest", because between a number and infinity (no time was named) there is nothing to interpolate.
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], method="nearest")
+    low, high = np.quantile(draws, QUANTILES, method="nearest")
     return _interval(statistic(np.concatenate(clips)), low, high, len(clips))
 
 
