@@ -5,6 +5,9 @@ import json
 import math
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -294,3 +297,119 @@ def test_questions_that_cannot_be_answered_say_why(windowed):
     session.close()
     with pytest.raises(ValueError, match="one that is closed"):
         session.push(waveform=film(0.4)["sound"], sampling_rate=16_000)
+
+
+def watched(answerer, seconds: float = 1.0, start: float = 0.0, **options) -> StreamSession:
+    session = StreamSession(answerer, use_video=False, start_time=start)
+    push(session, film(seconds), [32], **options)
+    return session
+
+
+@pytest.mark.parametrize("number", [10_000_000, 123_456_789])
+def test_a_chunk_far_from_the_start_is_watched_as_the_first(windowed, number):
+    near, far = (StreamSession(windowed, start_time=0.0) for _ in range(2))
+    far.chunks.load_state(far.chunks.state() | {"num_closed": number})
+    media = film(2.0)
+    for session, offset in ((near, 0.0), (far, number * 0.32)):
+        for second in range(2):
+            frames, samples = slice(25 * second, 25 * second + 25), slice(16_000 * second, 16_000 * second + 16_000)
+            session.push(media["frames"][frames], media["times"][frames] + offset, media["sound"][samples],
+                         second + offset, 16_000)  # fmt: skip
+    assert [result.index - number for result in far.results] == [result.index for result in near.results]
+    for name in ("latents", "projected", "prediction"):
+        assert torch.equal(far.stream_cache[name], near.stream_cache[name]), name
+    assert far.ask(QUESTION).answer == near.ask(QUESTION).answer
+
+
+def test_chunks_that_wait_are_saved_and_a_saved_session_may_be_moved(windowed, tmp_path):
+    media, session = film(2.5), StreamSession(windowed, start_time=np.float32(0), allowed_lateness=np.int64(2))
+    push(session, media, [45], end=0.9)
+    push(session, media, [45], 0.9, 1.8, watch=False)
+    loaded = StreamSession.load(session.save(tmp_path / "saved").rename(tmp_path / "moved"), windowed)
+    assert len(loaded.waiting) == len(session.waiting) > 1
+    for each in (session, loaded):
+        push(each, media, [45], 1.8)
+        each.flush()
+    assert list(loaded.results) == list(session.results)
+    assert all(torch.equal(value, loaded.stream_cache[name]) for name, value in session.stream_cache.items())
+
+
+def test_a_session_is_refused_by_the_same_weights_in_another_dtype_or_with_another_window(windowed, tmp_path):
+    half = Answerer(copy.deepcopy(windowed.model).bfloat16(), windowed.processor, max_new_tokens=3)
+    session = watched(half)
+    folder = session.save(tmp_path / "saved")
+    assert StreamSession.load(folder, half).ask(QUESTION) == session.ask(QUESTION)
+    single = Answerer(copy.deepcopy(half.model).float(), windowed.processor)
+    other = Answerer(copy.deepcopy(half.model), windowed.processor)
+    other.model.config.temporal_config.window_chunks += 1
+    for answerer in (single, other):
+        with pytest.raises(ValueError, match="session with the model"):
+            StreamSession.load(folder, answerer)
+
+
+def test_a_model_that_fails_loses_no_chunk(windowed, monkeypatch):
+    session = watched(windowed, watch=False)
+    waiting = list(session.waiting)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(windowed, "advance", lambda *_: (_ for _ in ()).throw(MemoryError))
+        advance([session])
+    assert list(session.waiting) == waiting
+    advance([session])
+    assert list(session.results) == list(watched(windowed).results)
+
+
+def test_sessions_of_other_models_do_not_advance_together(windowed):
+    other = Answerer(copy.deepcopy(windowed.model), windowed.processor)
+    one, two = (watched(answerer, watch=False) for answerer in (windowed, other))
+    for sessions in ([one, two], [one, one]):
+        with pytest.raises(ValueError, match="sessions of one answerer, each once"):
+            advance(sessions)
+    assert len(one.waiting) == len(two.waiting) == 3
+
+
+def test_other_threads_may_ask_while_one_pushes(windowed):
+    session, found, done = watched(windowed, 0.7), [], threading.Event()
+
+    def ask():
+        while not done.is_set():
+            answer = session.ask(QUESTION, attribute=False)
+            found.append(answer.seen[1] <= session.seconds)
+
+    with ThreadPoolExecutor(2) as threads:
+        asking = [threads.submit(ask) for _ in range(2)]
+        push(session, film(4.0), [10], 0.7)
+        done.set()
+        for thread in asking:
+            thread.result()
+    assert found and all(found)
+    assert [result.index for result in session.results] == list(range(12))
+
+
+KILLED = """
+import sys
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.session import StreamSession
+sys.path[:0] = [sys.argv[1]]
+from answer.test_session import film, push
+session = StreamSession(Answerer.load(sys.argv[2]), use_video=False, start_time=0.0)
+push(session, film(3.3), [33])
+print("saving", flush=True)
+while True:
+    session.save(sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+def test_a_session_killed_while_it_is_saved_is_whole_or_absent(untrained, tmp_path, repository):
+    answerer, found = Answerer.load(untrained), []
+    for turn in range(20):
+        folder = tmp_path / f"saved{turn}"
+        command = [sys.executable, "-c", KILLED, repository / "tests", untrained, folder]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            time.sleep(0.013 * (turn + 1))
+            process.kill()
+        found.append(folder.exists())
+        if folder.exists():
+            assert len(StreamSession.load(folder, answerer).results) == 10
+    assert any(found)

@@ -115,6 +115,41 @@ def test_chunks_of_a_stream_are_those_of_the_whole(
     assert not stream.dropped
 
 
+@pytest.mark.parametrize("start", [0.0, 1e6 + 1 / 3])
+def test_frames_stamped_in_milliseconds_are_placed_as_in_the_whole(processor, start):
+    """Many lie 1 ms beside a moment of the grid; hours on the source's clock round their floats otherwise."""
+    times = np.sort(np.random.default_rng(0).choice(2_000, 600, replace=False)) / 1_000
+    frames = pictures(600)
+    stream = ChunkStream(processor, use_audio=False, start_time=start)
+    chunks = stream.push(frames=frames, frame_times=times + start) + stream.flush()
+    assert_equal_chunks(joined(chunks), offline(processor, frames, times, None))
+
+
+def test_sound_that_comes_twice_is_counted(processor):
+    stream = ChunkStream(processor, use_video=False, start_time=0.0)
+    stream.push(waveform=noise(1.0), start_time=0.0, sampling_rate=16_000)
+    stream.push(waveform=noise(1.0), start_time=0.5)
+    assert dict(stream.dropped) == {"repeated_audio_seconds": 0.5}
+
+
+@pytest.mark.parametrize("media", [
+    {"waveform": noise(0.1), "sampling_rate": "16000"},
+    {"waveform": noise(0.1), "sampling_rate": 16_000, "start_time": "0"},
+    {"frames": 5, "frame_times": [0.0]},
+    {"frame_times": [0.0]},
+    {"start_time": 1.0},
+])  # fmt: skip
+def test_arguments_of_other_types_and_stamps_of_nothing_are_refused(processor, media):
+    with pytest.raises(ValueError, match="pass"):
+        ChunkStream(processor, start_time=0.0).push(**media)
+
+
+def test_tensors_of_any_float_are_sound(processor):
+    stream = ChunkStream(processor, use_video=False)
+    samples = torch.zeros(16_000, dtype=torch.bfloat16, requires_grad=True)
+    assert len(stream.push(waveform=samples, sampling_rate=16_000)) == 3
+
+
 def test_a_chunk_waits_for_the_slower_modality(processor):
     stream = ChunkStream(processor, start_time=0.0)
     assert stream.push(frames=pictures(20), frame_times=np.arange(20) / 25) == []

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from mirasol.chunks import ChunkPlan, TimeGrid
+from mirasol.chunks.time_grid import TOLERANCE_SECONDS
+from mirasol.media.frames import SAME_TIME_SECONDS
 
 GRID = TimeGrid(25.0, 8, 32, max_chunks=16)  # 0.32 s chunks
 
@@ -159,3 +161,17 @@ def test_plan_of_one_frame_slot_works():
 def test_impossible_grids_are_refused_with_a_remedy(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("seconds", [0.32, 0.64])
+def test_frames_one_millisecond_beside_a_moment_lie_on_one_side_of_it(seconds):
+    """Matroska stamps whole milliseconds; what a reader picks for the moments is then what the slots show."""
+    plan = ChunkPlan(np.arange(400) * seconds, seconds, 8)
+    times = np.sort(np.random.default_rng(0).choice(round(400 * seconds * 1_000), 20_000, replace=False)) / 1_000
+    picked = np.unique((np.searchsorted(times, plan.wanted_times + SAME_TIME_SECONDS, side="right") - 1).clip(min=0))
+    everything, real = plan.place_frames(times)
+    index, still_real = plan.place_frames(times[picked])
+    assert np.array_equal(times[picked][index], times[everything])
+    assert np.array_equal(real, still_real)
+    held = np.searchsorted(times, plan.times - TOLERANCE_SECONDS)
+    assert np.array_equal(held[1:, 0], held[:-1, 1]), "every frame belongs to one chunk"

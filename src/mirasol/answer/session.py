@@ -1,10 +1,12 @@
 """`StreamSession`: a live source watched as it comes, asked at any moment, in constant memory."""
 
+import json
 import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from mirasol.results import Document
 
 KEPT_RESULTS = 4_096
 CHUNKS_AT_ONCE = 16  # of one session in one call of the model, where many have closed
+INCIDENTAL = ("transformers_version", "architectures", "dtype", "_name_or_path", "auto_map")  # of a config
 MIN_SURPRISES = 8  # before a z-score means anything
 
 
@@ -58,6 +61,8 @@ class StreamSession:
     The latents equal those of `processor(sampling="dense")` and one forward of `answerer.streaming` on the same media.
     Time and memory a chunk are constant: the model looks back `window_chunks` chunks, or the processor's `max_chunks`
     where its config has no window.
+
+    Any thread may `ask` at any time. All else (push, flush, skip, save, reset, `advance`) is for one thread.
 
     Args:
         answerer: Model and processor; sessions may share it.
@@ -117,7 +122,7 @@ class StreamSession:
 
     @property
     def dropped(self) -> dict[str, float]:
-        """Counts of media not watched: late_frames, repeated_frames, late_audio_seconds, skipped_chunks."""
+        """What was not watched: late_ and repeated_frames, late_ and repeated_audio_seconds, skipped_chunks."""
         return {name: count for name, count in self.chunks.dropped.items() if count}
 
     @property
@@ -223,9 +228,14 @@ class StreamSession:
 def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> list[list[ChunkResult]]:
     """Watch the closed chunks that wait in each session, those of all sessions as one batch; the new results of each.
 
-    The sessions share one answerer. What one of them gives does not depend on the others. With `rounds`, at most so
-    many chunks of each are watched.
+    The sessions share one model. What one of them gives does not depend on the others. With `rounds`, at most so many
+    chunks of each are watched. Chunks wait until the model has watched them, whatever it raises.
     """
+    if len({id(session) for session in sessions}) < len(sessions) or len({id(s.answerer) for s in sessions}) > 1:
+        raise ValueError(
+            "Expected sessions of one answerer, each once, found others. Make them with the same Answerer, or advance "
+            "those of each answerer by themselves."
+        )
     found: list[list[ChunkResult]] = [[] for _ in sessions]
     while any(session.waiting for session in sessions) and (rounds is None or rounds > 0):
         # Streams that have begun have a state to be joined; those at their start have none.
@@ -235,7 +245,7 @@ def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> lis
                 continue
             count = max(min(min(len(sessions[i].waiting) for i in group), CHUNKS_AT_ONCE // len(group)), 1)
             count = count if rounds is None else min(count, rounds)
-            taken = [[sessions[i].waiting.popleft() for _ in range(count)] for i in group]
+            taken = [list(islice(sessions[i].waiting, count)) for i in group]
             inputs = [
                 {name: torch.cat([chunk.inputs[name] for chunk in chunks]) for name in chunks[0].inputs}
                 for chunks in taken
@@ -245,6 +255,8 @@ def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> lis
                 cache = MirasolStreamCache.cat([sessions[i].stream_cache for i in group])
             output = sessions[group[0]].answerer.advance(cache, inputs)
             for row, (i, chunks) in enumerate(zip(group, taken, strict=True)):
+                for _ in chunks:
+                    sessions[i].waiting.popleft()
                 sessions[i].stream_cache = output.stream_cache.rows([row]) if len(group) > 1 else output.stream_cache
                 values = output.surprise[row].tolist()
                 found[i] += [sessions[i]._record(chunk, value) for chunk, value in zip(chunks, values, strict=True)]
@@ -253,8 +265,15 @@ def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> lis
 
 
 def fingerprint(model: Any) -> str:
-    """A digest of the config's shape and of some values of every weight."""
-    digest = sha256()
+    """A digest of the config and of some values of every weight."""
+
+    def essence(values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {str(name): essence(value) for name, value in values.items() if name not in INCIDENTAL}
+
+    config = [essence(model.config.to_dict()), str(model.dtype)]
+    digest = sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, value in model.state_dict().items():
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())

@@ -59,7 +59,7 @@ def _to_json(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {key: _to_json(entry, tensors) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_to_json(entry, tensors) for entry in value]
-    return value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _from_json(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -130,7 +130,10 @@ def watch(
 
         try:
             for media in player:
-                session.push(**_later(media, offset), watch=False)
+                try:
+                    session.push(**_later(media, offset), watch=False)
+                except ValueError as error:  # a broken clock, samples that are no sound: what came before is kept
+                    raise MediaError(f"{source} broke off: {error}") from error
                 if player.waits:
                     if len(session.waiting) >= CHUNKS_AHEAD:
                         step(len(session.waiting))

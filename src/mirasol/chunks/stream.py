@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,13 @@ class ChunkStream:
         if not allowed_lateness >= 0:
             raise ValueError(f"allowed_lateness is in seconds, 0 or more, but it is {allowed_lateness}.")
         self.processor, self.grid = processor, processor.grid
+        allowed_lateness = float(allowed_lateness)
+        use_video, use_audio = bool(use_video), bool(use_audio)
         self.use_video, self.use_audio, self.allowed_lateness = use_video, use_audio, allowed_lateness
-        self.start_time = start_time
+        self.start_time = None if start_time is None else self._second(start_time, "t = 0")
         self.num_closed = 0
         self._open = self._plan(0)
-        self.dropped: Counter[str] = Counter()  # late_frames, repeated_frames, late_audio_seconds
+        self.dropped: Counter[str] = Counter()  # late_ and repeated_frames, late_ and repeated_audio_seconds
         self.video = FrameBuffer(processor, crop)
         self.audio = SoundBuffer(processor)
 
@@ -112,6 +115,8 @@ class ChunkStream:
         Raises:
             ValueError: The input cannot be right. Nothing of this call is taken, and the stream continues.
         """
+        if (frames is None and frame_times is not None) or (waveform is None and start_time is not None):
+            raise ValueError("Found frame_times without frames, or start_time without waveform: pass what they stamp.")
         pictures, times = self._check_frames(frames, frame_times)
         samples, rate = self._check_sound(waveform, start_time, sampling_rate)
         origin = self.start_time
@@ -130,8 +135,9 @@ class ChunkStream:
                 self.dropped["late_frames"] += 1
             else:
                 self.video.add(time, picture)
-        if samples is not None and (late := self.audio.add(begin, rate, samples, closed_until)):
-            self.dropped["late_audio_seconds"] += late  # type: ignore[assignment]
+        if samples is not None:
+            lost = self.audio.add(begin, rate, samples, closed_until)
+            self.dropped.update({name: seconds for name, seconds in lost.items() if seconds})  # type: ignore[arg-type]
         return self._close_ready()
 
     def flush(self) -> list[ClosedChunk]:
@@ -203,13 +209,25 @@ class ChunkStream:
 
     # ---- what may come in
 
+    @staticmethod
+    def _second(value: Any, name: str) -> float:
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(f"start_time is the second of {name}, but it is {value!r}: pass a finite number.")
+        return float(value)
+
     def _check_frames(self, frames: Any, frame_times: Any) -> tuple[list[UInt8[np.ndarray, "h w 3"]], list[float]]:
         if frames is None:
             return [], []
         if not self.use_video:
             raise ValueError("This stream has use_video=False, but frames were pushed: leave them out.")
-        pictures = [check_frames(np.asarray(frame)[None])[0] for frame in frames]
-        times = np.asarray([] if frame_times is None else frame_times, np.float64).reshape(-1)
+        try:
+            pictures = [check_frames(_array(frame)[None])[0] for frame in frames]
+            times = np.asarray([] if frame_times is None else frame_times, np.float64).reshape(-1)
+        except TypeError as error:
+            raise ValueError(
+                f"Frames are a sequence of RGB pictures and frame_times one of seconds, but they are {type(frames)} "
+                f"and {type(frame_times)}: pass lists or arrays, also for one frame."
+            ) from error
         if len(times) != len(pictures) or not np.isfinite(times).all():
             raise ValueError(
                 f"Every frame needs its second, but there are {len(pictures)} frames and {len(times)} frame_times, "
@@ -225,11 +243,11 @@ class ChunkStream:
         if not self.use_audio:
             raise ValueError("This stream has use_audio=False, but sound was pushed: leave it out.")
         rate = self.audio.rate if sampling_rate is None else sampling_rate
-        if rate is None or not 1_000 <= rate <= 384_000:
-            raise ValueError(f"Sound needs its sampling_rate in Hz, but it is {rate}: pass for example 48000.")
-        if start_time is not None and not math.isfinite(start_time):
-            raise ValueError(f"start_time is the second of the first sample, but it is {start_time}.")
-        samples = np.asarray(waveform)
+        if not isinstance(rate, Real) or not 1_000 <= rate <= 384_000:
+            raise ValueError(f"Sound needs its sampling_rate in Hz, but it is {rate!r}: pass for example 48000.")
+        if start_time is not None:
+            self._second(start_time, "the first sample")
+        samples = _array(waveform)
         if samples.size == 0:
             return None, 0
         if samples.dtype == np.int16:
@@ -248,3 +266,10 @@ class ChunkStream:
                     "stream's start_time is missing. Correct the times, or start a new stream."
                 )
             reached = max(reached, time)
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+    return np.asarray(value)

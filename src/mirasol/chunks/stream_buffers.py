@@ -11,7 +11,6 @@ from torch import Tensor
 from mirasol.chunks.time_grid import MIN_SOUND_SECONDS, TOLERANCE_SECONDS, ChunkPlan
 from mirasol.features.feature_extraction_mirasol import HOP_SAMPLES, LOOKBACK_SAMPLES, SAMPLING_RATE, mel_power
 from mirasol.media import Crop
-from mirasol.media.frames import SAME_TIME_SECONDS
 from mirasol.media.resample import Resampler
 from mirasol.media.sound import JITTER_SECONDS
 
@@ -75,8 +74,10 @@ class FrameBuffer:
         if next_time - time > self.seconds:
             return True
         starts = np.arange(int(time // self.seconds) - 1, int(time // self.seconds) + 3) * self.seconds
-        moments = ChunkPlan(starts, self.seconds, self.processor.num_frames_per_chunk).wanted_times
-        return bool(((moments >= time - SAME_TIME_SECONDS) & (moments < next_time - SAME_TIME_SECONDS)).any())
+        plan = ChunkPlan(starts, self.seconds, self.processor.num_frames_per_chunk)
+        shown, holds_frame = plan.place_frames(np.array([-math.inf, time, next_time]))
+        holds_next = plan.place_frames(np.array([next_time]))[1]
+        return bool((shown == 1).any() or (holds_frame & ~holds_next).any())
 
     def _pixels(self, place: int) -> UInt8[Tensor, "3 size size"]:
         picture = self.pictures[place]
@@ -105,12 +106,14 @@ class SoundBuffer:
 
     def add(
         self, begin: float | None, rate: int, samples: Float32[np.ndarray, " sample"], closed_until: float
-    ) -> float:
-        """Take the next piece, placed as `SoundTrack` places it. Return the seconds that came too late."""
+    ) -> dict[str, float]:
+        """Take the next piece, placed as `SoundTrack` places it. Return the seconds of it that are dropped."""
         if begin is None or (self.end is not None and abs(begin - self.end) <= JITTER_SECONDS):
             begin = self.end or 0.0
+        repeated = 0
         if self.end is not None and begin < self.end:  # the same seconds twice: the first ones stay
-            samples, begin = samples[round((self.end - begin) * rate) :], self.end
+            repeated = min(round((self.end - begin) * rate), len(samples))
+            samples, begin = samples[repeated:], self.end
         late = min(max(math.ceil((closed_until - begin) * rate - 1e-6), 0), len(samples))
         samples, begin = samples[late:], begin + late / rate
         if len(samples):
@@ -118,7 +121,7 @@ class SoundBuffer:
                 self._start_segment(begin, rate)
             self._append(self._resampler.push(samples))
             self.end = begin + len(samples) / rate
-        return late / rate
+        return {"repeated_audio_seconds": repeated / rate, "late_audio_seconds": late / rate}
 
     def finish(self) -> None:
         """End the segment: its resampler gives what it held back for want of later sound."""

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mirasol.media.frames import SAME_TIME_SECONDS
+
 SECONDS_PER_MEL_FRAME = 0.01
-TOLERANCE_SECONDS = 0.001  # containers round timestamps to 1 ms; a frame this near to a boundary lies on it
+# Containers round timestamps to 1 ms; a frame this near to a boundary lies on it. The microsecond more keeps a frame
+# stamped just 1 ms beside a boundary from lying on either side of it, as floats are rounded.
+TOLERANCE_SECONDS = 0.001 + SAME_TIME_SECONDS
 MIN_SOUND_SECONDS = 0.01  # a chunk with less sound than one mel frame has none
 MAX_CHUNKS = 1_000_000  # at native rate, 4 to 7 days: what claims to be longer is an error
 SAMPLING_POLICIES = ("uniform", "snippets", "dense")
@@ -35,9 +39,12 @@ class ChunkPlan:
 
     @property
     def wanted_times(self) -> Float[np.ndarray, " moment"]:
-        """Moments whose latest frames decide everything: those of the frames and each chunk's last (is it real?)."""
-        last_moments = self.times[:, 1] - TOLERANCE_SECONDS - 1e-6
-        return np.unique(np.concatenate([(self.shown_times + TOLERANCE_SECONDS).ravel(), last_moments]).clip(min=0.0))
+        """Moments whose latest frames decide everything: those of the frames and each chunk's last (is it real?).
+
+        Whoever reads a file takes a frame up to `SAME_TIME_SECONDS` after a moment, as `place_frames` does.
+        """
+        ends = np.concatenate([self.shown_times.ravel() + TOLERANCE_SECONDS, self.times[:, 1] - TOLERANCE_SECONDS])
+        return np.unique((ends - SAME_TIME_SECONDS).clip(min=0.0))
 
     def place_frames(
         self, frame_times: Float[np.ndarray, " time"]
