@@ -18,47 +18,51 @@ class Spool:
 
     def __init__(self) -> None:
         self.length = 0
-        self._blocks: list[np.ndarray] = []
+        # One buffer that doubles: small blocks between large frames would leave the heap full of holes.
+        self._memory = np.empty(0, np.uint8)
         self._num_bytes = 0
         self._file: BinaryIO | None = None
 
     def append(self, rows: np.ndarray) -> None:
         """Add a copy of these rows."""
         self._shape, self._dtype = rows.shape[1:], rows.dtype
-        self.length += len(rows)
-        self._num_bytes += rows.nbytes
-        if self._file is None:
-            self._blocks.append(rows.copy(order="C"))
-        if self._num_bytes <= IN_MEMORY_BYTES:
+        data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+        begin, end = self._num_bytes, self._num_bytes + len(data)
+        self.length, self._num_bytes = self.length + len(rows), end
+        if end <= IN_MEMORY_BYTES:
+            if end > len(self._memory):
+                larger = np.empty(max(end, 2 * begin), np.uint8)
+                larger[:begin] = self._memory[:begin]
+                self._memory = larger
+            self._memory[begin:end] = data
             return
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115
-                for block in self._blocks:
-                    self._write(self._file, block)
-                self._blocks = []
-            else:
-                self._write(self._file, np.ascontiguousarray(rows))
+                self._write(self._file, self._memory[:begin])
+                self._memory = self._memory[:0].copy()
+            self._write(self._file, data)
         except OSError as error:
             raise MediaError(
-                f"Expected room for {self._num_bytes / 2**20:.0f} MiB of a long clip in the folder for temporary "
-                f"files, found an error: {error}. Free space there, or set TMPDIR to a larger folder."
+                f"Expected room for {end / 2**20:.0f} MiB of a long clip in the folder for temporary files, found an "
+                f"error: {error}. Free space there, or set TMPDIR to a larger folder."
             ) from error
 
     def array(self) -> np.ndarray:
         """All rows; the array of a file is memory-mapped, writable, and gone with its last view."""
         if self._file is None:
-            return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
-        self._file.truncate(self._num_bytes)
-        mapped = mmap.mmap(self._file.fileno(), self._num_bytes)
-        return np.frombuffer(mapped, self._dtype).reshape(self.length, *self._shape)
+            data = self._memory[: self._num_bytes].view(self._dtype)
+        else:
+            self._file.truncate(self._num_bytes)
+            data = np.frombuffer(mmap.mmap(self._file.fileno(), self._num_bytes), self._dtype)
+        return data.reshape(self.length, *self._shape)
 
     @staticmethod
-    def _write(file: BinaryIO, rows: np.ndarray) -> None:
-        if rows.any():
-            file.write(rows.data)
+    def _write(file: BinaryIO, data: np.ndarray) -> None:
+        if data.any():
+            file.write(data.data)
         else:  # a gap of hours takes no room
-            file.seek(rows.nbytes, os.SEEK_CUR)
+            file.seek(data.nbytes, os.SEEK_CUR)
 
 
 def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
