@@ -1,5 +1,6 @@
 """The flat folder answers without this package, with the same numbers."""
 
+import ast
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import torch
 from transformers import AutoModelForMultimodalLM
 
 from mirasol import DEFAULT_CHECKPOINT, MirasolProcessor
-from mirasol.convert.flat_folder import write_flat_folder
+from mirasol.convert.flat_folder import _flat_import, write_flat_folder
 
 QUESTION = "which color is named?"
 WITHOUT_MIRASOL = """
@@ -120,3 +121,8 @@ def test_wrong_folders_are_refused(tmp_path):
         write_flat_folder(tmp_path, tmp_path / "flat")
     with pytest.raises(ValueError, match="Expected a new folder, found .* which exists"):
         write_flat_folder(None, tmp_path)
+
+
+def test_a_renamed_import_keeps_its_new_name():
+    (node,) = ast.parse("from mirasol.files import whole_folder as folder").body
+    assert _flat_import("mirasol.files", node)[0] == ["from .files import whole_folder as folder"]

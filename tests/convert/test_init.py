@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, ViTConfig, ViTModel
 from mirasol import MirasolForConditionalGeneration, MirasolProcessor
 from mirasol.cli import main
 from mirasol.convert import init
+from mirasol.convert.assemble import _divisors
 from tests.convert.parts import (
     GRID,
     IMAGE_SIZE,
@@ -264,3 +265,8 @@ def test_the_command_says_what_it_made(parts, tmp_path, capsys):
     assert printed["output"] == str(tmp_path / "out") and printed["seconds_per_chunk"] == 0.16
     assert main(["init", "--text", str(parts / "llama"), "-o", str(tmp_path / "other")]) == 2
     assert "at least one of vision and audio" in capsys.readouterr().err
+
+
+def test_small_pictures_to_predict_divide_the_large_ones():
+    """The largest divisor that is not above what was wanted: 12 by 5 is 4, not 1."""
+    assert _divisors((12, 7, 9), (5, 7, 2)) == (4, 7, 1)
