@@ -87,3 +87,15 @@ def test_plot_draws_every_line(repository, tmp_path):
     with Image.open(tmp_path / "new" / "plot.png") as image:
         colors = {color for _, color in image.convert("RGB").getcolors(100_000)}
     assert {(0x1F, 0x6F, 0xEB), (0xD1, 0x49, 0x5B)} <= colors
+
+
+@pytest.mark.slow
+def test_streaming_benchmark_gives_every_part(repository, untrained, monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(repository / "benchmarks")
+    clip = repository / "data" / "clips" / "bbb_10s_360p.mp4"
+    options = ["--chunks", "20", "--rounds", "1", "--minutes", "0.03", "0.1", "--figure", str(tmp_path / "plot.png")]
+    monkeypatch.setattr(sys, "argv", ["streaming.py", str(clip), "--checkpoint", str(untrained), *options])
+    benchmark(repository, "streaming").main()
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert rows == ["file", *["sessions"] * 3, *["questions"] * 2, *["stream"] * 3]
+    assert (tmp_path / "plot.png").is_file()
