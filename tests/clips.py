@@ -19,6 +19,7 @@ CODECS = {
     ".m4a": (None, "aac"),
     ".wav": (None, "pcm_s16le"),
     ".mp3": (None, "libmp3lame"),
+    ".nut": (None, "flac"),
 }
 BITS = 8  # a picture carries its number (mod 256) as 8 black or white columns in its left half
 
@@ -82,11 +83,12 @@ def write_clip(
     b_frames: int | None = None,
     rotation: int = 0,
     options: dict[str, str] | None = None,
+    codec_options: dict[str, str] | None = None,
 ) -> Path:
     """Writes a clip and gives its path back; the suffix chooses container and codecs.
 
     Args:
-        path: .mp4, .mkv, .webm, .avi, .mpg, .ts, .m4a, .wav or .mp3.
+        path: The name, with a suffix of `CODECS`.
         size: width and height of the stored picture.
         fps: frames per second, ignored with `frame_times`.
         seconds: length of the picture, and of the sound unless `sound_seconds` is given.
@@ -117,6 +119,7 @@ def write_clip(
                 video.options = {"crf": "18", "preset": "ultrafast", "bf": str(bf), "sc_threshold": "0"}
             elif b_frames:
                 video.codec_context.max_b_frames = b_frames
+            video.options = video.options | (codec_options or {})
         if sound and (audio_codec or default_audio):
             layout = {1: "mono", 2: "stereo"}[len(channel_gains)]
             audio = container.add_stream(audio_codec or default_audio, rate=rate, layout=layout)

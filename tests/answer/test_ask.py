@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from clips import write_clip
 
 from mirasol.answer.ask import ask
 from mirasol.evaluate.attribution import measure_rests_on
@@ -94,3 +95,10 @@ def test_resting_places_of_right_answers_are_counted(answerer, grid_root):
     assert [share.method for share in shares] == ["attention", "leave_one_out"]
     assert shares[0].num_answers == shares[1].num_answers
     assert "uniformly" in str(shares[0])
+
+
+def test_info_says_the_shape_of_pixels_and_what_cannot_be_believed(tmp_path):
+    part = write_clip(tmp_path / "part.ts", seconds=1.0)
+    part.write_bytes(part.read_bytes() * 2)
+    assert info(part).picture.pixel_aspect == 1.0
+    assert "clock restarts" in str(info(part))

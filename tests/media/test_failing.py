@@ -11,6 +11,8 @@ from clips import beep_times, picture_number, write_clip
 from mirasol.media import MediaError, MediaWarning, probe, read_clip
 from mirasol.media.clock import Clock
 from mirasol.media.container import open_container, shows_a_frame
+from mirasol.media.frames import FrameDecoder
+from mirasol.media.live import Source
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +205,66 @@ def test_a_title_in_another_encoding_is_no_error(tmp_path):
         container.mux(stream.encode(frame) + stream.encode(None))
     path.write_bytes(path.read_bytes().replace(b"cafe", b"caf\xe9"))
     assert len(read_clip(path).waveform) == 1600
+
+
+def test_frames_that_need_more_than_their_keyframe_are_decoded_from_the_beginning(tmp_path):
+    """Intra refresh flags recovery points as keyframes; after a seek the first frames there are never given."""
+    refresh = {"x264-params": "intra-refresh=1:keyint=20"}
+    path = write_clip(tmp_path / "a.mp4", seconds=3, size=(160, 96), gop=20, sound=False, codec_options=refresh)
+    with pytest.warns(MediaWarning, match="followed by frames that need more than them"):
+        few = read_clip(path, select=lambda info: np.array([1.3, 2.5]))
+    assert [picture_number(frame) for frame in few.frames] == [32, 62]
+    part = read_clip(path, start=1.2, end=2.4, warn=False)
+    assert [picture_number(frame) for frame in part.frames] == list(range(30, 60))
+
+
+def test_frames_that_do_not_come_out_are_reported(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mkv", seconds=0.4, sound=False)
+    timed = FrameDecoder.timed
+    monkeypatch.setattr(FrameDecoder, "timed", lambda self, frames: (x for x in timed(self, frames) if x[0] != 0.2))
+    with pytest.warns(MediaWarning, match="1 of the wanted frames could not be decoded"):
+        assert len(read_clip(path).frames) == 9
+
+
+def test_sound_whose_last_packet_gives_no_duration_is_as_long_as_its_samples(tmp_path):
+    path = write_clip(tmp_path / "a.nut", seconds=1.0)
+    assert probe(path).audio_end == pytest.approx(read_clip(path).audio_end, abs=1e-3)
+
+
+def test_a_frame_stamped_at_the_end_of_a_segment_is_outside_in_every_container(tmp_path):
+    for suffix in (".avi", ".mkv"):
+        clip = read_clip(write_clip(tmp_path / f"a{suffix}", seconds=1.6, sound=False), start=1.6 * 0.4, end=1.6 * 0.8)
+        assert [picture_number(frame) for frame in clip.frames] == list(range(16, 32))
+
+
+def test_less_than_one_sample_of_sound_is_none(tmp_path):
+    path = write_clip(tmp_path / "a.wav", seconds=1 / 48_000)
+    with pytest.raises(MediaError, match="at least one frame or one sample"):
+        read_clip(path)
+
+
+def test_recordings_joined_in_one_file_play_to_their_end(tmp_path):
+    path = write_clip(tmp_path / "a.ts", seconds=1.2)
+    path.write_bytes(path.read_bytes() * 2)
+    player = Source(str(path))
+    media = list(player)
+    assert sum("frames" in piece for piece in media) == 60
+    times = [piece["frame_times"][0] for piece in media if "frames" in piece]
+    assert times == pytest.approx(read_clip(path, warn=False).frame_times, abs=1e-6)
+    assert any("clock restarts" in warning for warning in player.warnings)
+
+
+def test_whatever_ends_the_decoding_of_a_source_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("mirasol.media.live.mono", lambda frame: 1 / 0)
+    with pytest.raises(MediaError, match="broke off .division by zero"):
+        list(Source(str(write_clip(tmp_path / "a.wav")), timeout=5.0))
+
+
+def test_packets_that_a_source_leaves_out_are_reported(tmp_path):
+    path = write_clip(tmp_path / "a.mp3", seconds=2.0)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 2000] = bytes(range(250)) * 8
+    path.write_bytes(data)
+    player = Source(str(path))
+    list(player)
+    assert player.warnings

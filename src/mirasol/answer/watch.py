@@ -29,11 +29,13 @@ class WatchSummary(Document):
     end: str
     answers: list[StreamAnswer] = []
     saved_to: str | None = None
+    warnings: list[str] = []
 
     def __str__(self) -> str:
         lost = ", ".join(f"{name.replace('_', ' ')} {count:g}" for name, count in self.dropped.items())
         lines = [f"{self.source}: {self.seconds:.2f} s watched in {self.num_chunks} chunks; {self.end}"]
         lines += [f"  dropped     {lost}"] if lost else []
+        lines += [f"  warning     {warning}" for warning in self.warnings]
         lines += [f"  {a.question}  {a.answer} ({100 * a.confidence:.0f} %)" for a in self.answers]
         return "\n".join(lines + ([f"  saved to    {self.saved_to}"] if self.saved_to else []))
 
@@ -152,7 +154,7 @@ def watch(
         answers = list(state.answers.values())
         summary = WatchSummary(
             source=source, seconds=session.seconds, num_chunks=session.chunks.num_closed, dropped=session.dropped,
-            end=end, answers=answers, saved_to=saved,
+            end=end, answers=answers, saved_to=saved, warnings=player.warnings,
         )  # fmt: skip
         write("end", summary.as_dict())
     return summary

@@ -213,6 +213,7 @@ class Scan:
     packets: PacketTable
     sound: SoundTrack
     sound_end: float | None  # seconds where the last packet of sound within the span ends, decoded or not
+    is_open_ended: bool = False  # that packet does not say how long it lasts
     warnings: list[str] = field(default_factory=list)
     begin: float | None = None
 
@@ -231,7 +232,7 @@ def scan(container, video, audio, span: tuple[float, float] = (-np.inf, np.inf),
     sound, rows, warnings, clock = SoundTrack(), [], [], Clock()
     passed = set()
     bad_packets = cut_packets = 0
-    time, sound_end = 0.0, None
+    time, sound_end, is_open_ended = 0.0, None, False
     streams = [stream for stream in (video, audio) if stream is not None]
     try:
         for packet in container.demux(streams) if streams else ():
@@ -248,10 +249,11 @@ def scan(container, video, audio, span: tuple[float, float] = (-np.inf, np.inf),
                 continue
             cut_packets += packet.is_corrupt
             if packet.stream is audio:
-                if begin is not None and end < span[0]:
+                if begin is not None and packet.duration and end < span[0]:
                     continue
                 if not np.isnan(end):
                     sound_end = end if sound_end is None else max(sound_end, end)
+                    is_open_ended = not packet.duration
                 bad_packets += decode_sound and not _add_sound(audio, packet, sound)
             else:
                 begin = np.nan if begin is None else begin
@@ -269,7 +271,8 @@ def scan(container, video, audio, span: tuple[float, float] = (-np.inf, np.inf),
         warnings.append(f"{sound.repeated:.2f} s of sound are stamped as seconds that came before and were left out.")
     if container.format.name in FORMATS_WITHOUT_PRESENTATION_TIMES:
         rows = [(np.nan, np.nan, *flags) for _, _, *flags in rows]
-    return Scan(PacketTable.from_rows(rows), sound, sound_end, warnings + clock.warnings() + sound.warnings)
+    notes = warnings + clock.warnings() + sound.warnings
+    return Scan(PacketTable.from_rows(rows), sound, sound_end, is_open_ended, notes)
 
 
 def shows_a_frame(packet) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 
 import av
 
-from mirasol.media.container import CONTAINERS, choose_stream, open_container, reason
+from mirasol.media.clock import Clock
+from mirasol.media.container import CONTAINERS, choose_stream, open_container, reason, sound_frames
 from mirasol.media.frames import FrameDecoder
 from mirasol.media.sound import mono
 from mirasol.media.types import MediaError
@@ -58,6 +59,7 @@ class Source:
         self.waits = not (self.is_live or realtime)  # for whoever takes its media
         self._media: queue.Queue = queue.Queue(PIECES_AHEAD if self.waits else 0)
         self._stopped = threading.Event()
+        self.warnings: list[str] = []  # what of the media could not be given, once they have ended
         self._clock: tuple[float, float] | None = None  # of a realtime source: its first second, and when that was
 
     def __iter__(self) -> Iterator[Media]:
@@ -100,27 +102,32 @@ class Source:
         """Put every frame and piece of sound into the queue with its seconds on the container's clock; then None."""
         end: MediaError | None = None
         decoder = FrameDecoder(container, streams["video"]) if "video" in streams else None
+        clock, bad_packets, has_sound = Clock(), 0, False
         try:
             for packet in container.demux(list(streams.values())):
                 if self._stopped.is_set():
                     return
+                if packet.size:
+                    clock.place_packet(packet)
                 if decoder is not None and packet.stream is decoder.stream:
                     for second, frame in decoder.timed(decoder.feed(packet if packet.size else None)):
                         self._put(second, {"frames": [decoder.to_image(frame)]})
-                else:
-                    self._put_sound(packet)
-        except (av.FFmpegError, OSError) as error:
+                    continue
+                try:
+                    pieces = sound_frames(packet.stream, packet)
+                except av.FFmpegError:  # one bad packet: its seconds are a gap
+                    bad_packets += 1
+                    continue
+                for second, frame in pieces:
+                    at = None if frame.pts is None and has_sound else second
+                    self._put(at, {"waveform": mono(frame), "sampling_rate": frame.sample_rate})
+                    has_sound = True
+        except Exception as error:  # whatever ends this thread, who takes its media must hear of it
             end = MediaError(f"{self.name} broke off ({reason(error)}): what came before is used.")
+        self.warnings += clock.warnings() + ([] if decoder is None else decoder.warnings())
+        if bad_packets:
+            self.warnings.append(f"{bad_packets} sound packets could not be decoded and were left out.")
         self._media.put((math.inf, end))
-
-    def _put_sound(self, packet) -> None:
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:  # one bad packet: its seconds are a gap
-            return
-        for frame in frames:
-            second = None if frame.pts is None else float(frame.pts * frame.time_base)
-            self._put(second, {"waveform": mono(frame), "sampling_rate": frame.sample_rate})
 
     def _put(self, second: float | None, media: Media) -> None:
         if self.realtime and second is not None:

@@ -16,7 +16,8 @@ from mirasol.media.survey import Survey, survey_file
 from mirasol.media.types import Clip, MediaError, MediaInfo, MediaWarning, Source
 
 FALSE_KEYFRAMES = (
-    "Packets that are flagged as keyframes are none: the file is decoded from its beginning, not from the nearest one."
+    "Packets that are flagged as keyframes are none, or are followed by frames that need more than them: the file is "
+    "decoded from its beginning, not from the nearest one."
 )
 DECODERS = ("pyav", "torchcodec")
 Select = Callable[[MediaInfo], Float64[np.ndarray, " time"]]
@@ -100,7 +101,8 @@ def read_clip(
     if use_audio and info.has_audio:
         with media_errors(source):
             waveform = cut_waveform(survey.scan.sound, survey.span)
-    elif frames is None and not info.has_video:
+        waveform = waveform if len(waveform) else None
+    if waveform is None and frames is None and not info.has_video:
         raise MediaError(
             f"Expected at least one frame or one sample of sound in {info.source}, found none. {' '.join(notes)} "
             "Export or record the file again."
@@ -154,8 +156,17 @@ def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None,
             picker.offer(time - survey.origin, partial(decoder.to_image, frame))
             if picker.is_done:
                 break
+    shown, missing = picker.result(), 0
+    if packets.shown_times() is not None:
+        promised = packets.shown_times() if wanted is None else packets.shown_at(wanted)
+        missing = len(np.setdiff1d((promised - survey.origin).round(3), shown[1].round(3)))
+    is_partial = survey.scan.begin is not None or (needed is not None and not needed[: needed.nonzero()[0][-1]].all())
+    if missing and is_partial:
+        raise FalseKeyframe
+    if missing:
+        survey.warnings.append(f"{missing} of the wanted frames could not be decoded: those before are shown instead.")
     survey.warnings += decoder.warnings()
-    return picker.result()
+    return shown
 
 
 def _read_frames_torchcodec(source: Source, survey: Survey, times, prepare: Prepare | None, is_straight: bool = False):

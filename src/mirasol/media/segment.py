@@ -8,7 +8,7 @@ from jaxtyping import Float32, Float64
 
 from mirasol.media.clock import Clock
 from mirasol.media.container import Scan, open_container, scan, seek, sound_frames
-from mirasol.media.frames import FORMATS_WITHOUT_PRESENTATION_TIMES
+from mirasol.media.frames import FORMATS_WITHOUT_PRESENTATION_TIMES, SAME_TIME_SECONDS
 from mirasol.media.sound import SAMPLING_RATE, SoundTrack
 from mirasol.media.types import Source
 
@@ -69,8 +69,8 @@ def cut_waveform(sound: SoundTrack, span: tuple[float, float]) -> Float32[np.nda
 
 def cut_frames(frames, times: Float64[np.ndarray, " frame"], duration: float):
     """The frames shown from 0 to `duration`, and their seconds; the one on show at 0 counts as shown from 0 on."""
-    first = max(int(np.searchsorted(times, 0.0, side="right")) - 1, 0)
-    last = int(np.searchsorted(times, duration))
+    first = max(int(np.searchsorted(times, SAME_TIME_SECONDS, side="right")) - 1, 0)
+    last = int(np.searchsorted(times, duration - SAME_TIME_SECONDS))
     return frames[first:last], times[first:last].clip(min=0.0)
 
 

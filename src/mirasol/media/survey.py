@@ -100,6 +100,10 @@ def survey_file(
         if decoder == "torchcodec" and use_audio and audio is not None:
             found.sound = torchcodec_backend.read_sound(source, audio.index)
         notes += found.warnings
+        if decoder is None and found.is_open_ended:  # only its samples tell how long the sound is
+            return survey_file(source, use_video, use_audio, "pyav", segment, audio_stream)
+        if first is not None:  # those before refer to what came before the file
+            found.packets.is_shown &= ~(found.packets.times < first["time"])
         if video is not None and first is None and use_video:
             notes.append("The picture track holds no frame that can be decoded: read as if there were none.")
         if audio is not None and sound_start is None and use_audio:
@@ -121,6 +125,7 @@ def survey_file(
             duration_seconds=max(ends),
             has_video=bool(video_facts),
             has_audio=bool(audio_facts),
+            warnings=notes,
             **video_facts | audio_facts,
         )
         streams = [

@@ -43,6 +43,7 @@ class MediaInfo:
     video_end: float | None = None  # seconds where the last frame stops being shown
     audio_start: float | None = None
     audio_end: float | None = None
+    warnings: list[str] = field(default_factory=list, compare=False)  # what of it cannot be read or believed
 
 
 @dataclass

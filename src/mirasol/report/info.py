@@ -60,6 +60,7 @@ class ClipInfo(Info):
     picture: Picture | None
     sound: Sound | None
     chunks: Chunks
+    warnings: list[str] = []
 
 
 class Grid(Result):
@@ -168,6 +169,7 @@ def clip_info(path: str | Path) -> ClipInfo:
         picture=Picture(**_fields_of(Picture, media)) if media.has_video else None,
         sound=Sound(**_fields_of(Sound, media)) if media.has_audio else None,
         chunks=_chunks(media.duration_seconds),
+        warnings=media.warnings,
     )
 
 
