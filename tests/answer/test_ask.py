@@ -97,6 +97,13 @@ def test_resting_places_of_right_answers_are_counted(answerer, grid_root):
     assert "uniformly" in str(shares[0])
 
 
+def test_another_sound_track_or_decoder_is_refused_by_name(answerer, untrained, clip):
+    with pytest.raises(ValueError, match="number or language of a sound track, found 'fr'"):
+        ask(clip, "what is said?", audio_stream="fr", answerer=answerer)
+    with pytest.raises(ValueError, match="decoder to be one of .*'opencv'"):
+        ask(clip, "what is said?", untrained, decoder="opencv")
+
+
 def test_info_says_the_shape_of_pixels_and_what_cannot_be_believed(tmp_path):
     part = write_clip(tmp_path / "part.ts", seconds=1.0)
     part.write_bytes(part.read_bytes() * 2)

@@ -455,7 +455,14 @@ def test_replaced_sound_keeps_no_gap_and_no_length_of_the_old_one(make_clip):
     with pytest.warns(UserWarning, match="replaces it"):
         swapped = with_waveform(clip, np.zeros(16_000, np.float32), 16_000)
     assert (swapped.audio_start, swapped.audio_gaps, swapped.duration) == (0.0, [], 2.0)
-    assert swapped.used_seconds(use_audio=False) == 2.0
+    assert swapped.video_end == 2.0
+
+
+@pytest.mark.filterwarnings("ignore:.*replaces it")
+@pytest.mark.parametrize("fact", [{"waveform": None}, {"video_end": None}])
+def test_a_picture_alone_lasts_as_long_as_its_clip_when_it_gets_sound(make_clip, fact):
+    picture = replace(make_clip(2.0), **{"video_end": 1.0, "duration": 1.5} | fact)
+    assert with_waveform(picture, np.zeros(1_600, np.float32), 16_000).video_end == 1.5
 
 
 def test_clips_padded_to_a_number_of_chunks_are_the_same_clips(processor, make_clip):

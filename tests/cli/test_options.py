@@ -17,10 +17,12 @@ from mirasol.cli.base import app
 # The command with all its options, the function that does the work, and what reaches it.
 WORK = {
     "ask": (
-        "clip.mp4 'what is said?' --no-audio --no-video --crop 0.5,0.4,0.3 --checkpoint mine --max-new-tokens 5",
+        "clip.mp4 'what is said?' --no-audio --no-video --crop 0.5,0.4,0.3 --checkpoint mine --max-new-tokens 5 "
+        "--audio-stream 1 --decoder torchcodec",
         "mirasol.answer.ask.ask",
         {"clip": "clip.mp4", "question": "what is said?", "use_audio": False, "use_video": False,
-         "crop": (0.5, 0.4, 0.3), "checkpoint": "mine", "max_new_tokens": 5},
+         "crop": (0.5, 0.4, 0.3), "checkpoint": "mine", "max_new_tokens": 5,
+         "audio_stream": 1, "decoder": "torchcodec"},
     ),
     "train": (
         "recipe.yaml seed=1 device=cpu",
@@ -35,13 +37,13 @@ WORK = {
     "evaluate": (
         "--checkpoint mine --task fsdd --root there --split val --condition sound,both --rank --audit "
         "--classes names.csv --noise-db -5,-10 --noise-seeds 2,3 --max-new-tokens 5 --max-clips 3 "
-        "--output results --batch-size 4 --workers 0",
+        "--output results --batch-size 4 --workers 0 --decoder pyav",
         "mirasol.evaluate.runner.evaluate",
         {"checkpoint": "mine", "task": "fsdd", "root": "there", "split": "val", "condition": ("sound", "both"),
          "rank": True,
          "audit": True, "classes": "names.csv", "noise_db": (-5.0, -10.0), "noise_seeds": (2, 3), "max_new_tokens": 5,
          "max_clips": 3,
-         "output": "results", "batch_size": 4, "workers": 0},
+         "output": "results", "batch_size": 4, "workers": 0, "decoder": "pyav"},
     ),
     "info": ("3b", "mirasol.report.info.info", {"path": "3b"}),
     "export": (

@@ -24,6 +24,7 @@ from mirasol.answer.ranking import Ranking, score_rows
 from mirasol.chunks import MirasolCollator
 from mirasol.chunks.text import IGNORED_LABEL, TokenRows, pad_text
 from mirasol.media import Clip
+from mirasol.media.reader import DECODERS
 
 Source = Clip | str | Path | bytes | Mapping[str, Tensor]  # a mapping: what `chunk_clip` gave for the clip
 
@@ -76,10 +77,19 @@ class Answerer:
 
     @classmethod
     def load(
-        cls, checkpoint: str | Path | None = None, device: Any = None, max_new_tokens: int | None = None
+        cls,
+        checkpoint: str | Path | None = None,
+        device: Any = None,
+        max_new_tokens: int | None = None,
+        decoder: str | None = None,
     ) -> "Answerer":
-        """Return the answerer of a checkpoint's folder, or of the shipped one."""
-        return cls(*load_checkpoint(checkpoint, device), max_new_tokens)
+        """Return the answerer of a checkpoint's folder, or of the shipped one; it decodes files with `decoder`, or as
+        the checkpoint's processor says."""
+        if decoder not in (None, *DECODERS):
+            raise ValueError(f"Expected decoder to be one of {DECODERS}, found {decoder!r}. Leave it out to use PyAV.")
+        model, processor = load_checkpoint(checkpoint, device)
+        processor.decoder = decoder or processor.decoder
+        return cls(model, processor, max_new_tokens)
 
     @torch.no_grad()
     def watch(self, *clips: Source, use_video: bool = True, use_audio: bool = True) -> Watched:

@@ -52,6 +52,8 @@ def ask(
     use_video: bool = True,
     rests_on_method: str = DEFAULT_METHOD,
     crop: Sequence[float] | None = None,
+    audio_stream: int | str | None = None,
+    decoder: str | None = None,
     max_new_tokens: int | None = None,
 ) -> Answer:
     """Return the greedy answer of a checkpoint, loaded here unless an `answerer` is given.
@@ -66,14 +68,16 @@ def ask(
         rests_on_method: How the answer is attributed to seconds, one of `METHODS`.
         crop: Square of the picture to look at instead of the checkpoint's own: its side as a part of the frame's
             shorter side and, if not the middle, x and y of its centre as parts of the frame.
+        audio_stream: Number, counted from 0, or language of the sound track, where there are several.
+        decoder: Of the file, see `Answerer.load`.
         max_new_tokens: Limit of the answer; by default what the context leaves.
     """
     if not question.strip():
         raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
-    answerer = answerer or Answerer.load(checkpoint, max_new_tokens=max_new_tokens)
+    answerer = answerer or Answerer.load(checkpoint, max_new_tokens=max_new_tokens, decoder=decoder)
     tracks = {"use_video": use_video, "use_audio": use_audio}
     prompts = answerer.prompts([question])  # refuses a question that is too long before anything is decoded
-    decoded = answerer.processor.read_clip(clip, warn=False, crop=square(crop), **tracks)
+    decoded = answerer.processor.read_clip(clip, warn=False, crop=square(crop), audio_stream=audio_stream, **tracks)
     chunks, report = answerer.processor.chunk_and_describe(decoded, **tracks)
     watched = answerer.watch(chunks)
     ((given,),) = answerer.answer(watched, [prompts])

@@ -83,7 +83,8 @@ def _replace_sound(clip: Clip | None, samples: np.ndarray) -> Clip:
     if clip.waveform is not None or (clip.info and clip.info.has_audio):
         source = clip.info.source if clip.info else "The clip"
         warnings.warn(f"{source} has sound of its own; the given audio replaces it.", stacklevel=4)
-    picture_seconds = 0.0 if clip.frames is None else clip.used_seconds(use_audio=False)
+    alone = clip.waveform is None or clip.video_end is None
+    picture_seconds = 0.0 if clip.frames is None else clip.duration if alone else clip.video_end
     return replace(
         clip, waveform=samples, audio_start=0.0, audio_gaps=[], duration=max(seconds, picture_seconds),
         video_end=picture_seconds,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, Checkpoint, MaxNewTokens, command, imports, listed, show
+from mirasol.cli.base import AsJson, Checkpoint, Decoder, MaxNewTokens, command, imports, listed, show
 
 
 @command('mirasol ask clip.mp4 "which color is named?"')
@@ -21,6 +21,10 @@ def ask(
             help="Square to look at: side as a part of the frame's shorter side, centre in parts of the frame.",
         ),
     ] = None,
+    audio_stream: Annotated[
+        str | None, typer.Option(metavar="N|LANG", help="Sound track by number, counted from 0, or by language.")
+    ] = None,
+    decoder: Decoder = None,
     max_new_tokens: MaxNewTokens = None,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
@@ -31,6 +35,7 @@ def ask(
 
     result = answer(
         clip, question, checkpoint, use_audio=not no_audio, use_video=not no_video, crop=crop,
-        max_new_tokens=max_new_tokens,
+        audio_stream=int(audio_stream) if audio_stream and audio_stream.isdecimal() else audio_stream,
+        decoder=decoder, max_new_tokens=max_new_tokens,
     )  # fmt: skip
     show(result, as_json)

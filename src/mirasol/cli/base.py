@@ -22,6 +22,9 @@ MaxNewTokens = Annotated[
 Classes = Annotated[
     str | None, typer.Option(metavar="FILE", help='Lines "number,name", for tasks whose labels are numbers.')
 ]
+Decoder = Annotated[
+    str | None, typer.Option(metavar="NAME", help="pyav or torchcodec; by default as the checkpoint says.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace a value.")]
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, Checkpoint, Classes, MaxNewTokens, command, imports, listed, show
+from mirasol.cli.base import AsJson, Checkpoint, Classes, Decoder, MaxNewTokens, command, imports, listed, show
 from mirasol.files import GRID_ROOT
 
 NAMES = ("both", "sound", "picture", "swapped", "silent")
@@ -44,6 +44,7 @@ def evaluate(
             help="Seeds of that noise; pooled where conditions are compared.",
         ),
     ] = "0",  # type: ignore[assignment]
+    decoder: Decoder = None,
     max_new_tokens: MaxNewTokens = None,
     max_clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N clips.")] = None,
     output: Annotated[
@@ -64,7 +65,7 @@ def evaluate(
     result = run(
         checkpoint=checkpoint, task=task, root=root, split=split, condition=condition, noise_db=noise_db,
         noise_seeds=noise_seeds, output=output, batch_size=batch_size, max_clips=max_clips, rank=rank, audit=audit,
-        classes=classes, workers=workers, max_new_tokens=max_new_tokens,
+        classes=classes, workers=workers, max_new_tokens=max_new_tokens, decoder=decoder,
     )  # fmt: skip
     if result is not None and output is not None:
         write_report(result)  # after the metrics, which are there whatever happens to a page

@@ -45,6 +45,7 @@ def evaluate(
     classes: str | Path | None = None,
     workers: int | None = None,
     max_new_tokens: int | None = None,
+    decoder: str | None = None,
 ) -> Evaluation | None:
     """Measure a checkpoint; with `output`, predictions and metrics are written there, and a stopped run is resumed.
 
@@ -67,6 +68,7 @@ def evaluate(
         classes: File of lines "number,name", for tasks whose published labels are numbers.
         workers: Processes that decode; by default one for each core.
         max_new_tokens: Limit of an answer; by default what the context leaves.
+        decoder: Of files, see `Answerer.load`.
     """
     names = [condition] if isinstance(condition, str) else list(condition)
     levels = [] if noise_db is None else list(np.atleast_1d(noise_db).tolist())
@@ -86,8 +88,8 @@ def evaluate(
                 "folder. Name one, or start a single process."
             )
         return evaluate_rows(
-            Answerer.load(folder, max_new_tokens=max_new_tokens), rows, *conditions, task=task, root=root,
-            batch_size=batch_size, output=output, about=about, rank=rank, classes=classes, workers=workers,
+            Answerer.load(folder, max_new_tokens=max_new_tokens, decoder=decoder), rows, *conditions, task=task,
+            root=root, batch_size=batch_size, output=output, about=about, rank=rank, classes=classes, workers=workers,
             processes=processes, checkpoint=folder,
         )  # fmt: skip
 
@@ -130,6 +132,7 @@ def evaluate_rows(
     if output is not None:
         whole = {"schema_version": SCHEMA_VERSION, "mirasol": __version__, "root": str(root), "batch_size": batch_size}
         whole |= {"conditions": [condition.key for condition in conditions], "max_new_tokens": answerer.max_new_tokens}
+        whole |= {"decoder": answerer.processor.decoder}
         whole |= {"weights": checkpoint and digest_of_weights(checkpoint), "clips_asked": len(rows)}
         whole |= {"clips_there": len(present), "clips_and_questions": digest_of_rows(present)}
         folder = RunFolder(output, shown | whole)

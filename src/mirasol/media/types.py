@@ -70,11 +70,3 @@ class Clip:
     def audio_end(self) -> float:
         """Seconds where the sound stops; equals `audio_start` when there is none."""
         return self.audio_start + (0 if self.waveform is None else len(self.waveform) / self.sampling_rate)
-
-    def used_seconds(self, use_video: bool = True, use_audio: bool = True) -> float:
-        """Seconds where the last used track ends: a masked track counts as little as one that is not there."""
-        if self.frames is None or self.waveform is None or use_video == use_audio:
-            return self.duration
-        if use_audio:
-            return self.audio_end
-        return self.duration if self.video_end is None else self.video_end
