@@ -268,3 +268,15 @@ def test_packets_that_a_source_leaves_out_are_reported(tmp_path):
     player = Source(str(path))
     list(player)
     assert player.warnings
+
+
+def test_slow_frames_stored_out_of_order_are_no_restart(tmp_path):
+    """Matroska gives the first packets no decoding time, and the second is shown 0.6 s after the first."""
+    clip = read_clip(write_clip(tmp_path / "a.mkv", frame_times=[0, 0.2, 0.4, 0.6, 0.8], sound=False))
+    assert clip.warnings == []
+    assert clip.frame_times == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+
+
+def test_the_last_frame_without_a_duration_is_shown_for_the_measured_interval(tmp_path):
+    info = probe(write_clip(tmp_path / "a.ts", frame_times=[0, 0.2, 0.4, 0.6, 0.8], sound=False))
+    assert info.video_end == pytest.approx(1.0) and info.frame_rate == pytest.approx(5.0)

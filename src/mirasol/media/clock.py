@@ -47,7 +47,7 @@ class Clock:
         if stamp is None:
             return None, None, float("nan")
         last, part = self._last.get(track), self._part.setdefault(track, 0)
-        is_restart = last is not None and stamp < last - RESTART_SECONDS
+        is_restart = dts is not None and last is not None and stamp < last - RESTART_SECONDS
         is_jump = self._end is not None and stamp + self.moves[part] > self._end + LONGEST_GAP_SECONDS
         if is_restart or is_jump:
             begin = stamp if pts is None else pts
@@ -61,7 +61,8 @@ class Clock:
                 part = len(self.moves) - 1
                 self.restarts, self.jumps = self.restarts + is_restart, self.jumps + (not is_restart)
             self._part[track] = part
-        self._last[track] = stamp
+        if dts is not None:  # presentation times run to and fro
+            self._last[track] = dts
         move = self.moves[part]
         begin = (stamp if pts is None else pts) + move
         end = begin + (duration if 0 < duration <= LONGEST_GAP_SECONDS else 0.0)
