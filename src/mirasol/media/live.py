@@ -118,9 +118,9 @@ class Source:
                 except av.FFmpegError:  # one bad packet: its seconds are a gap
                     bad_packets += 1
                     continue
-                for second, frame in pieces:
-                    at = None if frame.pts is None and has_sound else second
-                    self._put(at, {"waveform": mono(frame), "sampling_rate": frame.sample_rate})
+                for start, sound in pieces:
+                    at = None if sound.pts is None and has_sound else start
+                    self._put(at, {"waveform": mono(sound), "sampling_rate": sound.sample_rate})
                     has_sound = True
         except Exception as error:  # whatever ends this thread, who takes its media must hear of it
             end = MediaError(f"{self.name} broke off ({reason(error)}): what came before is used.")
