@@ -184,6 +184,24 @@ def test_a_source_that_stalls_or_is_not_there_is_reported(answerer, film, tmp_pa
         Source("udp://127.0.0.1:23573", timeout=0.3)
 
 
+def test_a_pipe_waits_for_a_slow_model(answerer, film, tmp_path, monkeypatch):
+    slow = answerer.streaming
+    real = slow.advance
+
+    def advance(cache, chunks):
+        time.sleep(0.1 * len(chunks[0]["chunk_times"]))
+        return real(cache, chunks)
+
+    monkeypatch.setattr(slow, "advance", advance)
+    pipe = tmp_path / "pipe"
+    subprocess.run(["mkfifo", pipe], check=True)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(film.read_bytes()))
+    writer.start()
+    summary = watch(str(pipe), answerer=slow, max_lag=0.4)
+    writer.join()
+    assert summary.num_chunks == 10 and not summary.dropped
+
+
 def _write_and_hold(pipe, data: bytes) -> None:
     with open(pipe, "wb") as file:
         file.write(data)

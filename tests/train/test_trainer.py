@@ -385,3 +385,17 @@ def test_two_processes_equal_one_large_batch(large_batch, tmp_path, repository):
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(losses(tmp_path), large_batch, rtol=1e-4, atol=1e-5)
     assert (tmp_path / "best" / "model.safetensors").is_file() and len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
+def test_the_objective_changes_at_the_first_epoch_of_finetuning():
+    chosen: list[str] = []
+    trainer = SimpleNamespace(
+        sampler=SimpleNamespace(set_epoch=lambda epoch: None),
+        train_dataset=[],
+        recipe=SimpleNamespace(schedule=ScheduleRecipe(pretrain_epochs=2, finetune_epochs=2, batch_size=1)),
+        model=SimpleNamespace(set_objective=chosen.append),
+        _restart_window=lambda: None,
+    )
+    for epoch in range(4):
+        MirasolCallback(trainer).on_epoch_begin(None, TrainerState(epoch=float(epoch)), TrainerControl())
+    assert chosen == ["pretrain", "pretrain", "finetune", "finetune"]

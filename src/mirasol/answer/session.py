@@ -146,7 +146,8 @@ class StreamSession:
         if not self.results:
             raise ValueError(
                 f"Expected at least one watched chunk ({self.chunks.grid.seconds_per_chunk:g} s), found none. Push "
-                "more media, or flush() what has arrived."
+                "more video and audio, which a chunk waits for, or flush() what has arrived; a source without one of "
+                "them needs a session with use_video=False or use_audio=False."
             )
         outputs = self.stream_cache.encoder_outputs()
         times, mask = outputs.chunk_times[0], outputs.chunk_mask[0]

@@ -16,7 +16,7 @@ from mirasol.media import MediaError
 from mirasol.media.live import Source
 from mirasol.results import Document
 
-CHUNKS_AHEAD = 8  # of a file, watched in one call
+CHUNKS_AHEAD = 8  # of a source that waits, watched in one call
 
 
 class WatchSummary(Document):
@@ -33,11 +33,17 @@ class WatchSummary(Document):
 
     def __str__(self) -> str:
         lost = ", ".join(f"{name.replace('_', ' ')} {count:g}" for name, count in self.dropped.items())
-        lines = [f"{self.source}: {self.seconds:.2f} s watched in {self.num_chunks} chunks; {self.end}"]
-        lines += [f"  dropped     {lost}"] if lost else []
+        lines = [f"{self.source}: {self.seconds:.2f} s in {self.num_chunks} chunks; {self.end}"]
+        lines += [f"  not watched {lost}"] if lost else []
         lines += [f"  warning     {warning}" for warning in self.warnings]
-        lines += [f"  {a.question}  {a.answer} ({100 * a.confidence:.0f} %)" for a in self.answers]
+        lines += [f"  at the end: {answer_line(answer)}" for answer in self.answers]
+        lines += [] if self.answers else ["  nothing was asked: --ask QUESTION"]
         return "\n".join(lines + ([f"  saved to    {self.saved_to}"] if self.saved_to else []))
+
+
+def answer_line(answer: StreamAnswer) -> str:
+    """Return question, answer and confidence as one line."""
+    return f"{answer.question}  {answer.answer} ({100 * answer.confidence:.0f} %)"
 
 
 @dataclass
@@ -137,7 +143,7 @@ def watch(
                 except ValueError as error:  # a broken clock, samples that are no sound: what came before is kept
                     raise MediaError(f"{source} broke off: {error}") from error
                 if player.waits:
-                    if len(session.waiting) >= CHUNKS_AHEAD:
+                    if len(session.waiting) >= CHUNKS_AHEAD or not player.waiting():
                         step(len(session.waiting))
                     continue
                 if len(session.waiting) * seconds_per_chunk > max_lag:

@@ -23,10 +23,13 @@ def watch(
     ],
     ask: Annotated[list[str] | None, typer.Option(metavar="QUESTION", help="May be given several times.")] = None,
     every: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Ask again as often, not only at the end.")
+        float | None, typer.Option(metavar="SECONDS", help="Ask after every so many seconds, not only at the end.")
     ] = None,
     save: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Save the session there; one that is there is continued.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Save the session there; one that is there is continued, its time goes on."
+        ),
     ] = None,
     jsonl: Annotated[str | None, typer.Option(metavar="FILE", help="Append each chunk and answer as a line.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at its own speed.")] = False,
@@ -46,7 +49,7 @@ def watch(
         from mirasol.answer.answerer import Answerer
         from mirasol.answer.watch import watch as watch_source
 
-    with _View(enabled=sys.stderr.isatty()) as view:
+    with _View(sys.stderr.isatty(), prints=not as_json) as view:
         summary = watch_source(
             source, ask or (), answerer=Answerer.load(checkpoint), every=every, use_video=not no_video,
             use_audio=not no_audio, realtime=realtime, timeout=timeout, max_lag=max_lag, save=save, jsonl=jsonl,
@@ -56,12 +59,13 @@ def watch(
 
 
 class _View:
-    """A few lines on the terminal, drawn again at most eight times a second."""
+    """A few lines on the terminal, drawn again at most eight times a second; elsewhere a line for each answer."""
 
-    def __init__(self, enabled: bool):
-        self.live = None
+    def __init__(self, is_terminal: bool, prints: bool):
+        self.live, self.prints = None, prints
         self.drawn = 0.0
-        if enabled:
+        self.told: list = []
+        if is_terminal:
             from rich.console import Console
             from rich.live import Live
 
@@ -77,8 +81,17 @@ class _View:
             self.live.stop()
 
     def update(self, state) -> None:
-        """Draw session time, lag, surprise and answers."""
-        if self.live is None or time.monotonic() - self.drawn < 0.125:
+        """Draw session time, lag, surprise and answers, or print the answers that are new."""
+        from mirasol.answer.watch import answer_line
+
+        answers = list(state.answers.values())
+        if self.live is None:
+            for answer in answers if self.prints else ():
+                if not any(answer is told for told in self.told):
+                    print(f"{state.session.seconds:8.2f} s  {answer_line(answer)}", flush=True)
+            self.told = answers
+            return
+        if time.monotonic() - self.drawn < 0.125:
             return
         self.drawn = time.monotonic()
         self.live.update(describe(state), refresh=True)

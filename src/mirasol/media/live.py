@@ -56,7 +56,8 @@ class Source:
         if not (self.has_video or self.has_audio):
             found = ", ".join(stream.type for container in self._containers for stream in container.streams) or "none"
             raise MediaError(f"Expected a {' or '.join(wanted)} track in {name}, found these tracks: {found}.")
-        self.waits = not (self.is_live or realtime)  # for whoever takes its media
+        # Whether it waits for whoever takes its media: a file does, and who writes into a pipe.
+        self.waits = not (realtime or name in DEVICES or name.startswith(SCHEMES))
         self._media: queue.Queue = queue.Queue(PIECES_AHEAD if self.waits else 0)
         self._stopped = threading.Event()
         self.warnings: list[str] = []  # what of the media could not be given, once they have ended

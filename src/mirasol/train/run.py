@@ -47,6 +47,8 @@ class TrainResult(Result):
         best = "no validation" if self.best_metric is None else f"best {self.metric} on val {self.best_metric:.4f}"
         bad = f"; {self.num_bad_clips} unreadable clip(s) left out" if self.num_bad_clips else ""
         where = f"checkpoint: {self.export}" if self.export else f"run: {self.output}"
+        if self.step < self.num_steps:
+            bad += "; stopped by schedule.time_limit_minutes: raise it, and the same command resumes"
         return f"trained {how_far}; {best}{bad}\n{where}"
 
 
