@@ -95,15 +95,15 @@ def test_motion_gain_multiplies_what_differs_from_the_mean_frame_of_the_chunk():
     torch.testing.assert_close(amplified(standing), plain(standing), atol=1e-4, rtol=1e-4)
 
 
-def test_windows_start_with_outputs_of_order_one_and_tables_small():
-    """A window sums up to thousands of values, so its weights start at one over the root of their number."""
+def test_windows_and_tables_start_with_the_spread_of_all_weights():
+    """As the shipped checkpoint was trained; also where positions are learned."""
     torch.manual_seed(0)
     model = MirasolForConditionalGeneration(
         tiny_config(video_config={"num_prefix_tokens": 2, "position_code": "learned", "hidden_size": 40})
     )
     embedding = model.model.encoder.video_encoder.embedding
-    for projection, size in zip(embedding.projections, (3 * 3 * 5 * 5, 3 * 4 * 4), strict=True):
-        assert abs(projection.weight.std().item() * size**0.5 - 1) < 0.05
+    for projection in embedding.projections:
+        assert abs(projection.weight.std().item() - 0.02) < 0.002
     for table in (embedding.prefix_tokens, embedding.position_embedding):
         assert abs(table.std().item() - 0.02) < 0.004
     assert abs(model.model.encoder.temporal_model.slot_embedding.std().item() - 0.02) < 0.004

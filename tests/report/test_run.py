@@ -64,7 +64,7 @@ def prediction(clip, number, right, sound_used=True, kind="color", **fields):
 def test_the_audit_compares_the_same_questions_on_clips_with_sound():
     on = [prediction(str(c), 0, right=c < 4, sound_used=c != 5) for c in range(6)]
     off = [prediction(str(c), 0, right=c < 1) for c in range(5)]
-    swapped = [prediction(str(c), 0, right=False, sound_answer="blue", sound_right=False) for c in range(2)]
+    swapped = [prediction(str(c), 0, right=False, sound_answer="blue", sound_right=True) for c in range(2)]
     shown = {Condition("both"): on, Condition("picture"): off, Condition("swapped"): swapped}
     found = {entry.condition: entry for entry in compare(shown, "jsonl")}
     assert {name: entry.questions for name, entry in found.items()} == {"both": 5, "picture": 5, "swapped": 2}
