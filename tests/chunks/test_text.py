@@ -45,6 +45,7 @@ def test_prompts_are_padded_on_the_left_and_answers_on_the_right(processor, make
 def test_answers_come_back_from_labels_and_from_generated_ids(processor):
     inputs = processor(text=QUESTIONS, answers=ANSWERS)
     assert processor.decode_answer(inputs["labels"]) == ANSWERS
+    assert processor.batch_decode(inputs["labels"].numpy(), skip_special_tokens=True) == ANSWERS
     prompts = processor(text=QUESTIONS)["decoder_input_ids"]
     generated = torch.cat(
         [prompts, torch.tensor(processor.tokenizer(["two</s>", "bin</s>"], padding=True)["input_ids"])], 1

@@ -290,6 +290,10 @@ class MirasolProcessor(ProcessorMixin):
         kept = rows[prompt_length:]
         return self.tokenizer.decode(kept[kept >= 0].tolist(), skip_special_tokens=True).strip()
 
+    def batch_decode(self, sequences: Any, **kwargs) -> list[str]:
+        """Decode as the tokenizer does, but leave out ignored places (-100), which predictions of a Trainer hold."""
+        return self.tokenizer.batch_decode([[int(i) for i in row if i >= 0] for row in sequences], **kwargs)
+
     def apply_chat_template(
         self,
         conversation: list,
