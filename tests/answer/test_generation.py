@@ -48,6 +48,24 @@ def test_rounds_hold_every_row_of_every_clip_once_and_stay_within_their_size():
     assert seen == {(clip, place) for clip, count in enumerate(counts) for place in range(count)}
 
 
+@torch.no_grad()
+def test_a_long_clip_is_encoded_in_blocks_as_it_is_whole(answerer, grid_root, monkeypatch):
+    """Blocks of four of ten chunks, beside a clip that ends in the second block and one without sound."""
+    clips = [answerer.processor.read_clip(row.media) for row in get_task("grid").load(grid_root, "test")[:3]]
+    clips[1].frames, clips[1].frame_times = clips[1].frames[:43], clips[1].frame_times[:43]
+    clips[1].waveform, clips[1].duration = clips[1].waveform[: 43 * 640], 43 / 25
+    clips[2].waveform = None
+    whole = answerer.watch(*clips).encoder_outputs
+    monkeypatch.setattr("mirasol.answer.answerer.CHUNKS_AT_ONCE", 4)
+    blocks = answerer.watch(*clips).encoder_outputs
+    assert whole.chunk_mask.sum(1).tolist() == [10, 6, 10]
+    for name in ("chunk_mask", "chunk_times", "surprise", "combined_features", "predicted_features"):
+        real = whole.chunk_mask
+        torch.testing.assert_close(blocks[name][real], whole[name][real], rtol=1e-4, atol=1e-5)
+    latents = [x.last_hidden_state.unflatten(1, (10, -1))[whole.chunk_mask] for x in (blocks, whole)]
+    torch.testing.assert_close(*latents, rtol=1e-4, atol=1e-5)
+
+
 def test_a_clip_alone_is_answered_as_in_a_batch(answerer, grid_root):
     rows = get_task("grid").load(grid_root, "test")[:2]
     clips = [row.media for row in rows]

@@ -25,7 +25,10 @@ from mirasol.chunks import MirasolCollator
 from mirasol.chunks.text import IGNORED_LABEL, TokenRows, pad_text
 from mirasol.media import Clip
 from mirasol.media.reader import DECODERS
+from mirasol.model.modeling_mirasol_outputs import MirasolEncoderOutput
+from mirasol.model.modeling_mirasol_stream import MirasolStreamCache
 
+CHUNKS_AT_ONCE = 256  # the attention mask over more grows with their square: 28 GB for an hour of 0.32 s
 Source = Clip | str | Path | bytes | Mapping[str, Tensor]  # a mapping: what `chunk_clip` gave for the clip
 
 
@@ -106,7 +109,21 @@ class Answerer:
         batch = MirasolCollator(self.processor.pad_token_id)([chunks(clip) for clip in clips])
         batch = {name: value.to(self.model.device) for name, value in batch.items()}
         media = {name: value for name, value in batch.items() if not name.endswith("_chunk_index")}
-        return Watched(self.model.get_encoder()(**batch), media)
+        encode = self.model.get_encoder() if batch["chunk_times"].shape[1] <= CHUNKS_AT_ONCE else self._encode_long
+        return Watched(encode(**batch), media)
+
+    def _encode_long(self, video_chunk_index, audio_chunk_index=None, **media: Tensor) -> MirasolEncoderOutput:
+        """Encode long clips as streams, a block of chunks after the other: the same latents, in bounded memory."""
+        outputs, cache = [], MirasolStreamCache()
+        for start in range(0, media["chunk_times"].shape[1], CHUNKS_AT_ONCE):
+            block = {name: value[:, start : start + CHUNKS_AT_ONCE] for name, value in media.items()}
+            for track in ("video", "audio"):
+                block[f"{track}_chunk_index"] = block[f"{track}_chunk_mask"].flatten().nonzero().flatten()
+            outputs.append(self.model.get_encoder()(**block, stream_cache=cache))
+            cache = outputs[-1].stream_cache
+        kept = [name for name, value in outputs[0].items() if name != "stream_cache" and value is not None]
+        whole: dict[str, Any] = {name: torch.cat([output[name] for output in outputs], dim=1) for name in kept}
+        return MirasolEncoderOutput(**whole)
 
     def prompts(self, questions: Sequence[str], options: Sequence[Sequence[str]] | None = None) -> Prompts:
         """Return questions, with the options of each if given, as rows of tokens.
