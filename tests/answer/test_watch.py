@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import av
 import numpy as np
@@ -19,7 +20,7 @@ from mirasol.answer.answerer import Answerer
 from mirasol.answer.session import StreamSession
 from mirasol.answer.watch import watch
 from mirasol.media import MediaError
-from mirasol.media.live import Source
+from mirasol.media.live import DEVICES, Source
 
 QUESTION = "which color is named?"
 
@@ -174,6 +175,52 @@ def test_http_on_loopback(film):
     finally:
         server.shutdown()
     assert sum("frames" in piece for piece in media) == 75
+
+
+RTSP_SERVER = """
+import sys, gi
+gi.require_version("Gst", "1.0"), gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+server = GstRtspServer.RTSPServer(address="127.0.0.1", service="0")
+film = GstRtspServer.RTSPMediaFactory()
+film.set_launch(
+    f'( filesrc location="{sys.argv[1]}" ! tsdemux name=d d. ! queue ! h264parse ! rtph264pay name=pay0 pt=96 '
+    'd. ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97 )'
+)
+server.get_mount_points().add_factory("/film", film)
+server.attach(None)
+print(server.get_bound_port(), flush=True)
+GLib.MainLoop().run()
+"""
+
+
+def test_rtsp_on_loopback(film):
+    """GStreamer's server plays the film: Debian's gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good and -bad."""
+    python = "/usr/bin/python3"  # Debian puts the bindings there
+    if not Path(python).exists():
+        pytest.skip(f"needs {python}")
+    server = subprocess.Popen(
+        [python, "-c", RTSP_SERVER, film], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        port = server.stdout.readline().strip()
+        if not port:
+            pytest.skip("needs GStreamer's RTSP server with its Python bindings")
+        media = list(Source(f"rtsp://127.0.0.1:{port}/film", timeout=5.0))
+    finally:
+        server.kill()
+        server.wait()
+    assert sum("frames" in piece for piece in media) >= 70
+    assert sum(len(piece.get("waveform", ())) for piece in media) / 48_000 == pytest.approx(3.0, abs=0.15)
+
+
+def test_camera_and_microphone_are_two_devices_on_one_clock(answerer, monkeypatch):
+    """FFmpeg's generated devices stand for the hardware: 2 s of picture and of sound."""
+    devices = [("testsrc=duration=2:rate=25:size=96x96", "lavfi"), ("sine=duration=2:sample_rate=48000", "lavfi")]
+    monkeypatch.setitem(DEVICES, "camera+microphone", devices)
+    session = chunks_of(answerer, "camera+microphone")
+    assert [(result.has_video, result.has_audio) for result in session.results] == [(True, True)] * 7
 
 
 def test_a_source_that_stalls_or_is_not_there_is_reported(answerer, film, tmp_path):
