@@ -1,5 +1,6 @@
 """Train, kill, resume equals uninterrupted; a kill leaves nothing half-written that a later run would believe."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from mirasol.tasks import Question, Row
 from mirasol.train.recipe_schema import ModelRecipe, ScheduleRecipe
 from mirasol.train.record import describe_rows, find_checkpoints, open_run
+from mirasol.train.stop import StopRequest
 from mirasol.train.tokenizer import build_tokenizer
 from tests.train.toy import toy_recipe, train_toy
 
@@ -82,19 +84,33 @@ def test_another_recipe_in_the_same_folder_is_refused(uninterrupted):
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_says_from_which_step_it_resumes(tmp_path, stop):
-    handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt, match="training stopped; the same command resumes from step 4"):
-        train_toy(tmp_path, kill_at_step=4, kill_by=stop)
-    assert signal.getsignal(signal.SIGTERM) is handler
-    state = json.loads((tmp_path / "checkpoints" / "checkpoint-4" / "trainer_state.json").read_text())
+@pytest.mark.parametrize("step", [1, 4, 6])  # before the first checkpoint was due, inside an epoch, at its end
+def test_a_stopped_run_saves_its_step_and_resumes_to_the_same_losses_and_validations(
+    uninterrupted, tmp_path, stop, step
+):
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    says = f"step {step} is saved, the same command resumes from there"
+    with pytest.raises(KeyboardInterrupt, match=says) if stop == signal.SIGINT else contextlib.nullcontext():
+        result = train_toy(tmp_path, kill_at_step=step, kill_by=stop)
+        assert f"stopped by SIGTERM and saved at step {step}" in str(result)
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    state = json.loads((tmp_path / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] is None, "resuming would warn that it does not exist any more"
     assert train_toy(tmp_path).step == NUM_STEPS
+    assert training_lines(tmp_path) == training_lines(uninterrupted)
+    assert validations(tmp_path) == validations(uninterrupted)
 
 
-def test_a_run_stopped_before_its_first_checkpoint_says_that_it_begins_anew(tmp_path):
-    with pytest.raises(KeyboardInterrupt, match="the same command begins anew"):
-        train_toy(tmp_path, kill_at_step=1, kill_by=signal.SIGTERM)
+def test_only_a_later_second_interrupt_ends_the_process_at_once():
+    request = StopRequest()
+    request(signal.SIGINT)
+    request(signal.SIGINT)  # torchrun passes on what the terminal sent already
+    request(signal.SIGTERM)
+    assert request.signal == signal.SIGINT
+    request._received -= 60
+    request(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="stopped at once"):
+        request(signal.SIGINT)
 
 
 def test_another_number_of_processes_is_refused_with_both_numbers(uninterrupted, monkeypatch):

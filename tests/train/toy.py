@@ -138,20 +138,21 @@ def train_toy(
 ) -> TrainResult:
     """Trains the toy, in epoch 1 with NaN for the clip `bad_index`.
 
-    With `kill_at_step`, the process ends itself by `kill_by` when that step's batch is asked for."""
+    With `kill_at_step`, the process sends itself `kill_by` in that step's forward."""
     recipe = toy_recipe(output, **changes)
     if "schedule" not in changes:
         recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"batch_size": batch_size})})
     torch.manual_seed(recipe.seed)
     model = ToyModel(ToyConfig(dropout=dropout))
-    asked = 0
+    steps = 0
 
-    def collate_or_die(samples):
-        nonlocal asked
-        asked += 1
-        if kill_at_step is not None and asked > kill_at_step + 1:  # the loader is one batch ahead
+    def kill(*_):
+        nonlocal steps
+        steps += 1
+        if steps == kill_at_step:
             os.kill(os.getpid(), kill_by)
-        return collate(samples)
+
+    model.register_forward_hook(kill)
 
     def validate(model) -> dict[str, float]:
         torch.rand(7)  # validation may draw random numbers; training must not notice
@@ -163,7 +164,7 @@ def train_toy(
         model=model,
         processor=build_tokenizer(["which color is named?"], vocab_size=300),
         train_dataset=ToyClips(bad_index),
-        collator=collate_or_die,
+        collator=collate,
         validate=validate,
         data=data,
     )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 
+from mirasol.train.stop import SIGNALS
+
 if TYPE_CHECKING:
     from mirasol.train.trainer import MirasolTrainer
 
@@ -21,6 +23,11 @@ class MirasolCallback(TrainerCallback):
     def on_train_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self.trainer.ema is not None:
             self.trainer.ema.to(args.device)
+        validated = any("eval_seconds" in line and line["step"] == state.global_step for line in state.log_history)
+        if state.global_step and float(state.epoch).is_integer() and self._is_due(state) and not validated:
+            # Stopped at the end of an epoch: saved without the validation that was due.
+            metrics = self.trainer.evaluate()
+            self.trainer._determine_best_metric(metrics, None)
 
     def on_epoch_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         # Set here, because accelerate reaches neither the sampler of a resumed run on several processes nor a dataset
@@ -38,21 +45,31 @@ class MirasolCallback(TrainerCallback):
             self.trainer.ema.update_parameters(self.trainer.model)
 
     def on_step_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        limit = self.trainer.recipe.schedule.time_limit_minutes
-        if limit is not None:
-            is_over = torch.tensor(time.monotonic() - self.trainer.started > limit * 60, device=args.device)
-            # All processes stop at the same step, or the remaining ones would wait for the others for ever.
-            if args.world_size > 1:
-                is_over = self.trainer.accelerator.reduce(is_over.float(), reduction="sum")
-            control.should_training_stop |= bool(is_over > 0)
+        trainer, limit = self.trainer, self.trainer.recipe.schedule.time_limit_minutes
+        is_over = limit is not None and time.monotonic() - trainer.started > limit * 60
+        wishes = torch.tensor([is_over, *(trainer.stop.signal == number for number in SIGNALS)], device=args.device)
+        # All processes stop at the same step, or the remaining ones would wait for the others for ever.
+        if args.world_size > 1:
+            wishes = trainer.accelerator.reduce(wishes.float(), reduction="sum")
+        is_over, *signals = (wishes > 0).tolist()
+        trainer.stopped_by = next((number for number, wished in zip(SIGNALS, signals, strict=True) if wished), None)
+        control.should_training_stop |= is_over or trainer.stopped_by is not None
+        control.should_save |= trainer.stopped_by is not None
 
     def on_epoch_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if self.trainer.stopped_by is not None:
+            return  # saved, and there may be no time to validate
         stops = control.should_training_stop or state.global_step >= state.max_steps
-        every = self.trainer.recipe.validation.every_epochs
-        if self.trainer.validate is not None and (stops or round(state.epoch) % every == 0):
+        if self._is_due(state) or (stops and self.trainer.validate is not None):
             control.should_evaluate = True
         if stops or control.should_evaluate:
             control.should_save = True
+
+    def _is_due(self, state: TrainerState) -> bool:
+        """True if validation belongs to the end of this epoch."""
+        is_last = state.global_step >= state.max_steps
+        is_due = is_last or round(state.epoch) % self.trainer.recipe.validation.every_epochs == 0
+        return self.trainer.validate is not None and is_due
 
 
 class QuietProgress(ProgressCallback):

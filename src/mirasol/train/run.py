@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from mirasol.train.export import export
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import LAUNCHES, check_data, check_run, find_checkpoints, open_run, step_of, written_bf16
+from mirasol.train.stop import SurvivingCollator
 from mirasol.train.trainer import MirasolTrainer, sampler_of
 
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -41,13 +40,16 @@ class TrainResult(Result):
     metric: str
     num_bad_clips: int
     minutes: float
+    stopped_by: str | None = None
 
     def __str__(self) -> str:
         how_far = f"{self.step} of {self.num_steps} steps in {self.minutes:.1f} minutes"
         best = "no validation" if self.best_metric is None else f"best {self.metric} on val {self.best_metric:.4f}"
         bad = f"; {self.num_bad_clips} unreadable clip(s) left out" if self.num_bad_clips else ""
         where = f"checkpoint: {self.export}" if self.export else f"run: {self.output}"
-        if self.step < self.num_steps:
+        if self.stopped_by:
+            bad += f"; stopped by {self.stopped_by} and saved at step {self.step}: the same command resumes from there"
+        elif self.step < self.num_steps:
             bad += "; stopped by schedule.time_limit_minutes: raise it, and the same command resumes"
         return f"trained {how_far}; {best}{bad}\n{where}"
 
@@ -114,13 +116,16 @@ def fit(
         model=model,
         args=training_arguments(recipe, folder),
         train_dataset=train_dataset,
-        data_collator=collator,
+        data_collator=SurvivingCollator(collator),
         callbacks=[TensorBoardCallback(writer)] if writer else [],
     )
     if resume_from is not None:
         trainer.load_averaged_weights(resume_from)
-    with _stopping_says_how_to_resume(folder):
+    with trainer.stop.listening():
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    if trainer.stopped_by == signal.SIGINT:
+        step = trainer.state.global_step
+        raise KeyboardInterrupt(f"training stopped; step {step} is saved, the same command resumes from there")
     best = folder / "best"
     return TrainResult(
         output=str(folder),
@@ -131,6 +136,7 @@ def fit(
         metric=recipe.validation.metric,
         num_bad_clips=num_bad_clips(train_dataset),
         minutes=(time.monotonic() - started) / 60,
+        stopped_by=trainer.stopped_by.name if trainer.stopped_by else None,
     )
 
 
@@ -182,22 +188,6 @@ def started_from(checkpoint: str | None) -> dict[str, Any] | None:
 def num_bad_clips(dataset: Any) -> int:
     """Return the number of clips of a `ClipDataset` or `ClipMixture` that could not be read."""
     return sum(len(part.cache.bad) for part in getattr(dataset, "parts", [dataset]))
-
-
-@contextlib.contextmanager
-def _stopping_says_how_to_resume(folder: Path) -> Iterator[None]:
-    """Turns Ctrl-C and SIGTERM into a KeyboardInterrupt that names the step from which the same command resumes."""
-    in_main_thread = threading.current_thread() is threading.main_thread()  # only there signals can be handled
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        steps = [step_of(checkpoint) for checkpoint in find_checkpoints(folder / "checkpoints")]
-        start = f"resumes from step {steps[-1]}" if steps else "begins anew, because no checkpoint was due yet"
-        raise KeyboardInterrupt(f"training stopped; the same command {start}") from None
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _forget_after(metrics: Path, step: int) -> float:

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from mirasol.train.callbacks import MirasolCallback, QuietProgress
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import CHECKPOINT_PREFIX, find_checkpoints, num_processes
+from mirasol.train.stop import StopRequest
 
 EMA_FILE = "ema.pt"
 MONITOR_EVERY = 20  # steps between two looks at whether the latents collapse, which cost one decomposition each
@@ -56,6 +58,8 @@ class MirasolTrainer(Seq2SeqTrainer):
         self._monitor: dict[str, float] = {}
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
         self._saving_to: Path | None = None
+        self.stop = StopRequest()
+        self.stopped_by: Signals | None = None  # by agreement of all processes
         super().__init__(callbacks=[MirasolCallback(self), *(callbacks or [])], **kwargs)
         self.remove_callback(ProgressCallback)
         self.add_callback(QuietProgress())
