@@ -106,6 +106,37 @@ def test_what_the_weights_cannot_follow_is_refused(recipe, override, message):
         build_parts(resolve(recipe(override)))
 
 
+def test_windows_of_a_checkpoint_can_be_changed_and_its_weights_stay(recipe):
+    windows = [f"model.overrides.{part}_config.window_chunks={size}" for part, size in (("temporal", 3), ("text", 5))]
+    changed, plain = (build_parts(resolve(recipe(*more)))["model"] for more in (windows, ()))
+    assert (changed.config.temporal_config.window_chunks, changed.config.text_config.window_chunks) == (3, 5)
+    assert plain.config.temporal_config.window_chunks is None
+    weights = plain.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in changed.state_dict().items())
+
+
+def test_another_combiner_is_new_and_counted_and_the_rest_is_the_checkpoints(recipe):
+    override = "model.overrides.combiner_config.combiner_type=ttm"
+    with pytest.warns(UserWarning, match=r"\d+ weights are new, because .*: model.encoder.combiner"):
+        changed = build_parts(resolve(recipe(override)))["model"]
+    weights = build_parts(resolve(recipe()))["model"].state_dict()
+    kept = {name: value for name, value in changed.state_dict().items() if ".combiner." not in name}
+    assert len(kept) > 100 and all(torch.equal(value, weights[name]) for name, value in kept.items())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.overrides.text_config.hidden_size=64", "leave the weights of .* their shape, found"),
+        ("model.overrides.temporal_config.window_chunk=3", "nearest valid key is .*window_chunks"),
+        ("model.overrides.temporal_config.window_chunks=0", "window_chunks"),
+    ],
+)
+def test_an_override_that_a_checkpoint_cannot_follow_is_refused(recipe, override, message):
+    with pytest.raises(ValueError, match=message):
+        build_parts(resolve(recipe(override)))
+
+
 def test_the_parts_of_an_exported_model_do_not_name_the_format_it_was_loaded_in(recipe, tmp_path):
     parts = build_parts(resolve(recipe()))
     export(parts["model"], parts["processor"], tmp_path / "best", recipe=recipe(), record={})

@@ -130,7 +130,6 @@ def test_overrides_reach_nested_keys_with_their_type(write):
         ("schedule.batch_size=0", r"schedule.batch_size must be at least 1, found 0"),
         ("optimizer.ema_decay=1.0", r"optimizer.ema_decay must be below 1, found 1.0"),
         ("model={checkpoint: a, preset: nano}", r"preset is 'nano', but .*checkpoint, a: .*model.preset=null"),
-        ("model={checkpoint: a, overrides: {use_audio: false}}", r"model.overrides is .*out \(model.overrides=\{\}"),
     ],
 )
 def test_a_wrong_override_is_refused_with_the_way_out(write, override, message):

@@ -21,8 +21,8 @@ from mirasol.chunks.time_grid import TOLERANCE_SECONDS
 from mirasol.features import MirasolVideoProcessor
 from mirasol.features.image_processing_mirasol import check_crop
 from mirasol.files import shared_folder
-from mirasol.media import WHOLE, Clip, Crop, MediaInfo, blocks, read_clip
-from mirasol.tasks import Row, segment_of
+from mirasol.media import WHOLE, Clip, Crop, MediaInfo, blocks, join_clips, read_clip
+from mirasol.tasks import Row, segment_of, single_rows
 
 FORMAT = 4  # raised whenever cached bytes would differ for the same inputs and settings
 
@@ -50,8 +50,9 @@ class ClipCache:
 
         Frames are what the row's crop or else the image processor shows, plus a border for random crops: `margin`
         times as wide as far as the picture reaches. With `frames_per_second`, only the frames that a time grid of that
-        rate shows are kept.
+        rate shows are kept. Of joined rows the parts are kept, each once.
         """
+        rows = single_rows(rows)
         squares = {
             row.id: _square(row.crop or image_processor.crop, image_processor.image_size, margin) for row in rows
         }
@@ -98,6 +99,16 @@ class ClipCache:
             list(entry["warnings"]), crop=WHOLE, video_end=entry["video_end"],
             audio_gaps=[(start, end) for start, end in entry["audio_gaps"]],
         )  # fmt: skip
+
+    def clip_of(self, row: Row) -> Clip:
+        """Return the row's clip: that of its id, or its parts' joined."""
+        if not row.parts:
+            return self[row.id]
+        return join_clips([self[part.id] for part in row.parts], row.part_seconds)
+
+    def holds(self, row: Row) -> bool:
+        """Return whether the row's clip, or each of its parts', could be read."""
+        return all(part.id in self for part in row.parts or (row,))
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_maps": None}  # a spawned worker opens the files, rather than get them by pickle

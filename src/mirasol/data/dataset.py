@@ -72,7 +72,7 @@ class ClipDataset(Dataset):
             decoder=processor.decoder,
             progress=progress,
         )
-        self.rows = [row for row in rows if row.id in self.cache]
+        self.rows = [row for row in rows if self.cache.holds(row)]
         self.task, self.processor, self.augment, self.seed = task, processor, augment, seed
         if questions_per_clip is None and len({len(row.questions) for row in self.rows}) > 1:
             questions_per_clip = min(max(len(row.questions) for row in self.rows), MAX_QUESTIONS_PER_CLIP)
@@ -96,7 +96,7 @@ class ClipDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row, number = self._row_and_round(index)
-        clip = self.cache[row.id]
+        clip = self.cache.clip_of(row)
         if self.augment is None:
             return self._item(clip, row.questions)
         rng = generator(self.seed, number, row.id)

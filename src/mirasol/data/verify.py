@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mirasol.files import write_whole
 from mirasol.media import MediaError, MediaInfo, MediaWarning, read_clip
-from mirasol.tasks import Row, get_task, segment_of
+from mirasol.tasks import Row, get_task, segment_of, single_rows
 
 SILENCE = 10 ** (-70 / 20)  # peak; digital silence after a lossy codec stays far below, the quietest room far above
 SHOWN = 3  # clips named in the table
@@ -103,7 +103,7 @@ def verify(
     """
     source = get_task(task, classes)
     split = split or source.reported_split
-    rows = source.load(root, split)
+    rows = single_rows(source.load(root, split))
     with warnings.catch_warnings(), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         warnings.simplefilter("ignore", MediaWarning)  # kept as notes
         checked = pool.map(check_clip, rows)  # threads, because decoding leaves Python alone

@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mirasol.evaluate.conditions import Condition, borrow_sound
-from mirasol.media import Clip
-from mirasol.tasks import Row
+from mirasol.media import Clip, join_clips
+from mirasol.tasks import Row, segment_of
 
 Read = Callable[[Row, Condition], Clip]
 MAX_WORKERS = 8
 CLIPS_AHEAD = 4  # decoded and waiting, for each worker
+PARTS_KEPT = 128  # decoded parts of joined clips, because other clips are joined of the same
 
 
 @dataclass
@@ -56,6 +57,7 @@ class ShownClips(Dataset):
         self.rows, self.processor, self.conditions, self.read = rows, processor, conditions, read
         self.reader = partial(processor.read_clip, warn=False)  # warnings are kept in the clip's report
         self.lenders = lenders or [()] * len(rows)
+        self._parts: dict[str, Clip] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,6 +69,9 @@ class ShownClips(Dataset):
             lender, sound = self._borrow(index, first)
             if self.read is not None:
                 clip = shown = self.read(row, first)
+            elif row.parts:
+                clip = self._joined(row)
+                shown = first.apply(clip, row.id, sound)
             elif others:  # from one decode of both tracks
                 clip = Condition().read(row, reader=partial(self.reader, crop=row.crop))
                 shown = first.apply(clip, row.id, sound)
@@ -81,6 +86,15 @@ class ShownClips(Dataset):
             known = isinstance(error, ValueError | OSError)
             loaded.error = str(error) if known else f"{type(error).__name__}: {error}"
         return loaded
+
+    def _joined(self, row: Row) -> Clip:
+        for part in row.parts:
+            if part.id not in self._parts:
+                if len(self._parts) >= PARTS_KEPT:
+                    self._parts.pop(next(iter(self._parts)))
+                crop = part.crop or row.crop
+                self._parts[part.id] = self.reader(part.media, sampling="dense", crop=crop, **segment_of(part))
+        return join_clips([self._parts[part.id] for part in row.parts], row.part_seconds)
 
     def _borrow(self, index: int, condition: Condition) -> tuple[Row | None, Clip | None]:
         if condition.name != "swapped":

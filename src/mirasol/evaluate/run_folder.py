@@ -139,6 +139,7 @@ def digest_of_rows(rows: Sequence[Row]) -> str:
     """A digest of the clips and their questions; not of where the files lie."""
     facts: list[tuple] = [(row.id, row.media.name, row.segment, [asdict(q) for q in row.questions]) for row in rows]
     facts += [(row.id, row.crop) for row in rows if row.crop is not None]
+    facts += [(row.id, [part.media.name for part in row.parts]) for row in rows if row.parts]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

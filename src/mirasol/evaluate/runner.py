@@ -23,7 +23,7 @@ from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, digest_of_wei
 from mirasol.evaluate.summary import compare, coverage, summarise
 from mirasol.files import GRID_ROOT
 from mirasol.results import SCHEMA_VERSION
-from mirasol.tasks import Absent, Row, get_task
+from mirasol.tasks import Absent, Row, get_task, single_rows
 
 BATCH_SIZE = 8  # clips; rows of text are this times the questions of a clip
 SHOWN = 5  # clips named one by one in a warning
@@ -107,7 +107,7 @@ def evaluate_rows(
     """
     start = time.perf_counter()
     conditions = conditions or (Condition(),)
-    missing = [row.id for row in rows if read is None and not row.media.is_file()]
+    missing = [] if read else [row.id for row in rows if not all(one.media.is_file() for one in single_rows([row]))]
     present = [row for row in rows if row.id not in set(missing)]
     if not present:
         raise ValueError(

@@ -1,6 +1,6 @@
 """One file per dataset or benchmark: rows, split, prompt, answer normalisation, metric."""
 
-from mirasol.tasks.base import Absent, PaperNumber, Question, Row, Task, TaskInfo, nearest, segment_of
+from mirasol.tasks.base import Absent, PaperNumber, Question, Row, Task, TaskInfo, nearest, segment_of, single_rows
 from mirasol.tasks.registry import TASKS, describe_task, get_task
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "get_task",
     "nearest",
     "segment_of",
+    "single_rows",
 ]

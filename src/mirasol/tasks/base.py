@@ -44,6 +44,8 @@ class Row:
         segment: The (start, end) in seconds of the file that the questions are about; None: the whole file.
         crop: The square of the picture that they are about: its side as a fraction of the frame's shorter side, and x
             and y of its centre as fractions of the frame; None: the crop of the checkpoint's processor.
+        parts: The rows whose clips, each cut or held to `part_seconds` and joined end to end, are this row's; empty:
+            the clip is `media`, which is the first part's otherwise.
     """
 
     id: str
@@ -53,6 +55,8 @@ class Row:
     segment: tuple[float, float] | None = None
     crop: tuple[float, float, float] | None = None
     places: tuple[str, ...] = ()  # file and line of each question, where an error should name them
+    parts: "tuple[Row, ...]" = ()
+    part_seconds: float = 0.0
 
 
 class Absent(ValueError):
@@ -62,6 +66,12 @@ class Absent(ValueError):
 def segment_of(row: Row) -> dict[str, Any]:
     """Return the options with which `read_clip` reads the row: none for a whole file."""
     return {} if row.segment is None else {"start": row.segment[0], "end": row.segment[1]}
+
+
+def single_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows whose files are decoded: every part of joined rows once, all other rows as they are."""
+    singles = [part for row in rows for part in row.parts or (row,)]
+    return list({part.id: part for part in singles}.values()) if any(row.parts for row in rows) else singles
 
 
 @dataclass(frozen=True)

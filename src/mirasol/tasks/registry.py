@@ -9,6 +9,7 @@ from mirasol.tasks.epic_sounds import EpicSounds
 from mirasol.tasks.esc10 import Esc10
 from mirasol.tasks.fsdd import Fsdd
 from mirasol.tasks.grid import Grid
+from mirasol.tasks.grid_films import GridFilms
 from mirasol.tasks.jsonl import Jsonl
 from mirasol.tasks.kinetics_sounds import KineticsSounds
 from mirasol.tasks.msrvtt_qa import MsrvttQA
@@ -20,7 +21,7 @@ LABELLED = (Grid, Esc10, Fsdd, Drone)  # small sets of labelled clips, to train 
 PUBLISHED = (
     MsrvttQA, ActivityNetQA, NextQAMultipleChoice, NextQAOpenEnded, KineticsSounds, VGGSound, EpicSounds,
 )  # fmt: skip
-TASKS: dict[str, type[Task]] = {task.name: task for task in (*LABELLED, Jsonl, *PUBLISHED)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (*LABELLED, GridFilms, Jsonl, *PUBLISHED)}
 BENCHMARKS = tuple(task.name for task in PUBLISHED)
 
 

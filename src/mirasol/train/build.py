@@ -22,6 +22,7 @@ from mirasol.settings import reject_unknown_fields, values_that_fit
 from mirasol.tasks import Question, Row, get_task
 from mirasol.tasks.annotations import SHOWN
 from mirasol.train.adapt import adapt
+from mirasol.train.changed import load_changed
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import PROCESSOR, describe_rows, is_begun
 from mirasol.train.resolve import changed_processor, saved_processor
@@ -53,9 +54,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         config._attn_implementation = recipe.model.attn_implementation
         model = MirasolForConditionalGeneration(config)
     else:
-        model = MirasolForConditionalGeneration.from_pretrained(
-            recipe.model.checkpoint, dtype="float32", attn_implementation=recipe.model.attn_implementation
-        )
+        model = load_changed(recipe.model.checkpoint, recipe.model)
     processor.check_model_config(model.config)
     for source in sources:
         check_texts(processor, train_rows[source], source.root)

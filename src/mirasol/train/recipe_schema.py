@@ -39,7 +39,7 @@ Part = Literal["video_encoder", "audio_encoder", "combiner", "temporal_model", "
 
 
 class ModelRecipe(Section):
-    """Initial weights, a preset with changed fields or a saved checkpoint, and the parts that are not trained."""
+    """Initial weights, a preset or a saved checkpoint, with changed fields, and the parts that are not trained."""
 
     preset: str | None = None  # None: nano, unless there is a checkpoint
     overrides: dict[str, Any] = {}
@@ -50,11 +50,10 @@ class ModelRecipe(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelRecipe:
-        if self.checkpoint is not None and (self.preset is not None or self.overrides):
-            name, empty = ("preset", "null") if self.preset is not None else ("overrides", "{}")
+        if self.checkpoint is not None and self.preset is not None:
             raise ValueError(
-                f"Recipe key model.{name} is {getattr(self, name)!r}, but the model is that of model.checkpoint, "
-                f"{self.checkpoint}: leave one of the two out (model.{name}={empty} or model.checkpoint=null)."
+                f"Recipe key model.preset is {self.preset!r}, but the model is that of model.checkpoint, "
+                f"{self.checkpoint}: leave one of the two out (model.preset=null or model.checkpoint=null)."
             )
         return self
 

@@ -72,7 +72,10 @@ def check_data(folder: Path, data: dict[str, Any]) -> None:
 
 def describe_rows(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the number of clips and questions, and a hash of all that training and validation read of them."""
-    texts = [[row.id, row.media.name, row.segment, [[q.text, q.answer] for q in row.questions]] for row in rows]
+    texts: list[list[Any]] = [
+        [row.id, row.media.name, row.segment, [[q.text, q.answer] for q in row.questions]] for row in rows
+    ]
+    texts += [[row.id, [part.media.name for part in row.parts]] for row in rows if row.parts]
     return {
         "clips": len(rows),
         "questions": sum(len(row.questions) for row in rows),

@@ -53,7 +53,7 @@ def build_validation(
         parts[source] = partial(
             runner.score,
             processor=processor,
-            rows=[row for row in rows if row.id in cache],
+            rows=[row for row in rows if cache.holds(row)],
             task=source.task,
             conditions=source.conditions,
             read=partial(_from_cache, cache),
@@ -80,4 +80,4 @@ def apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
 
 
 def _from_cache(cache: ClipCache, row: Row, condition: Condition) -> Clip:
-    return condition.apply(cache[row.id], row.id)
+    return condition.apply(cache.clip_of(row), row.id)

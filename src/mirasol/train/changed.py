@@ -1,0 +1,40 @@
+"""A checkpoint's model with changed settings: windows of attention, another Combiner."""
+
+from __future__ import annotations
+
+import warnings
+
+from mirasol.model.configuration_mirasol import MirasolConfig
+from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
+from mirasol.settings import reject_unknown_fields, values_that_fit
+from mirasol.train.recipe_schema import ModelRecipe
+
+
+def load_changed(checkpoint: str, recipe: ModelRecipe) -> MirasolForConditionalGeneration:
+    """Return the checkpoint's model with the recipe's `overrides`.
+
+    Weights that the checkpoint lacks, such as those of another kind of Combiner, are new; a warning counts them.
+
+    Raises:
+        ValueError: an override is not known, or changes the shape of weights that the checkpoint has.
+    """
+    reject_unknown_fields(recipe.overrides, "model.overrides.")
+    values = MirasolConfig.from_pretrained(checkpoint).to_dict()
+    for name, value in recipe.overrides.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    with values_that_fit():
+        config = MirasolConfig.from_dict(values)
+    model, loaded = MirasolForConditionalGeneration.from_pretrained(
+        checkpoint, config=config, dtype="float32", attn_implementation=recipe.attn_implementation,
+        output_loading_info=True, ignore_mismatched_sizes=True,
+    )  # fmt: skip
+    if resized := sorted(str(entry[0]) for entry in loaded["mismatched_keys"]):
+        raise ValueError(
+            f"Expected model.overrides that leave the weights of {checkpoint} their shape, found "
+            f"{len(resized)} of another, such as {resized[0]}: leave those keys out, or train from a preset."
+        )
+    if new := sorted(loaded["missing_keys"]):
+        warnings.warn(
+            f"{len(new)} weights are new, because {checkpoint} has none such: {new[0]}, ...", stacklevel=2
+        )
+    return model
