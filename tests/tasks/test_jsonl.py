@@ -133,7 +133,8 @@ def test_kinds_are_scored_apart(folder):
         )
     )
     scores = get_task("jsonl").score(rows[0].questions, ["ann", "in", "rain"])
-    assert scores == {"num_questions": 3, "exact_match": pytest.approx(2 / 3), "person": 1.0, "open": 0.5}
+    right = pytest.approx(2 / 3)
+    assert scores == {"num_questions": 3, "score": right, "exact_match": right, "person": 1.0, "open": 0.5}
 
 
 def test_a_question_may_have_several_accepted_answers(folder):
@@ -176,7 +177,10 @@ def test_yes_and_no_are_judged_by_the_first_word(folder):
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ({"metric": "bleu"}, "'metric' out of exact, number, yes_no, found 'bleu'"),
+        ({"metric": "captoin"}, "'metric' out of exact, .*, found 'captoin'. Did you mean 'caption'?"),
+        ({"metric": "caption", "options": ["a", "b"]}, "no 'options' beside the metric 'caption'"),
+        ({"metric": "labels", "answer": ["a, b", "c"]}, "labels without commas, which separate them, found 'a, b'"),
+        ({"metric": "labels", "answer": " , "}, "labels between commas as answer, found ' , '"),
         ({"metric": "number"}, "expected a number as answer, found 'a'"),
         ({"metric": "yes_no"}, "expected yes or no as answer, found 'a'"),
         ({"tolerance": 1}, '\'tolerance\' from 0 on beside "metric": "number", found 1'),
@@ -235,3 +239,54 @@ def test_score_is_exact_match_after_normalisation(folder):
     path = write(folder, {"media": "clips/a.mp4", "questions": ["q", "r"], "answers": ["A dog", "no"]})
     questions = get_task("jsonl").load(path)[0].questions
     assert get_task("jsonl").score(questions, ["a  dog.", "yes"])["exact_match"] == 0.5
+
+
+def test_labels_are_a_set_with_partial_credit(folder):
+    path = write(
+        folder,
+        {"media": "clips/a.mp4", "question": "heard?", "answer": ["dog", "rain"], "metric": "labels"},
+        {"media": "clips/b.mp4", "questions": ["seen?"], "answers": ["Car, bus"], "metric": "labels", "kind": "sight"},
+    )
+    jsonl, questions = get_task("jsonl"), [q for row in get_task("jsonl").load(path) for q in row.questions]
+    assert [question.answer for question in questions] == ["dog, rain", "Car, bus"]  # as training writes them
+    given = ["Rain, dog, rain", "car, tram, boat, bus"]
+    assert jsonl.right(questions, given) == [True, False]
+    assert list(map(jsonl.credit, questions, given)) == [1, pytest.approx(2 * 2 / (2 + 4))]
+    scores = jsonl.score(questions, given)
+    assert scores["score"] == pytest.approx(5 / 6) and scores["exact_match"] == 0.5
+    assert scores["sight"] == pytest.approx(2 / 3)
+    assert scores["label_sets"] == {"f1": pytest.approx(5 / 6), "exact_set": 0.5}
+    assert jsonl.credit(questions[0], "") == 0
+
+
+def test_captions_are_judged_by_rouge_l_and_cider(folder):
+    lines = [
+        {"media": "clips/a.mp4", "question": "describe it", "answers": ["a dog barks at a man", "a dog is loud"]},
+        {"media": "clips/b.mp4", "question": "describe it", "answer": "rain falls on a roof"},
+    ]
+    path = write(folder, *(line | {"metric": "caption"} for line in lines))
+    questions = [question for row in get_task("jsonl").load(path) for question in row.questions]
+    copied = get_task("jsonl").score(questions, ["a dog is loud", "rain falls on a roof"])
+    poor = get_task("jsonl").score(questions, ["a dog", "snow"])
+    assert copied["score"] == copied["captions"]["rouge_l"] == copied["exact_match"] == 1
+    assert copied["captions"]["cider"] > 5 > poor["captions"]["cider"] > 0
+    assert 0 < poor["score"] < 0.4 and poor["exact_match"] == 0
+
+
+def test_a_recipe_names_the_metric_where_a_line_does_not(folder):
+    path = write(
+        folder,
+        {"media": "clips/a.mp4", "question": "how many?", "answer": "3"},
+        {"media": "clips/a.mp4", "question": "who?", "answer": "ann 5", "metric": "exact"},
+    )
+    jsonl = get_task("jsonl")
+    (row,) = jsonl.with_metric(jsonl.load(path), "number")
+    assert jsonl.right(row.questions, ["about 3 dogs", "5"]) == [True, False]
+    assert jsonl.right(jsonl.load(path)[0].questions, ["about 3 dogs", "5"]) == [False, False]
+    with pytest.raises(ValueError, match="expected metric out of .* found 'numbr'. Did you mean 'number'?"):
+        jsonl.with_metric([row], "numbr")
+    path = write(folder, {"media": "clips/a.mp4", "question": "how many?", "answer": "three"})
+    with pytest.raises(ValueError, match=r"found 1 that it cannot:\n  .*train.jsonl:1: expected a number as answer"):
+        jsonl.with_metric(jsonl.load(path), "number")
+    with pytest.raises(ValueError, match="Task 'grid' is judged by its own metric, found metric='caption'"):
+        get_task("grid").with_metric([], "caption")

@@ -44,6 +44,10 @@ def evaluate(
             help="Seeds of that noise; pooled where conditions are compared.",
         ),
     ] = "0",  # type: ignore[assignment]
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Where own data names none: exact, number, yes_no, labels or caption."),
+    ] = None,
     decoder: Decoder = None,
     max_new_tokens: MaxNewTokens = None,
     max_clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N clips.")] = None,
@@ -66,6 +70,7 @@ def evaluate(
         checkpoint=checkpoint, task=task, root=root, split=split, condition=condition, noise_db=noise_db,
         noise_seeds=noise_seeds, output=output, batch_size=batch_size, max_clips=max_clips, rank=rank, audit=audit,
         classes=classes, workers=workers, max_new_tokens=max_new_tokens, decoder=decoder,
+        metric=metric,
     )  # fmt: skip
     if result is not None and output is not None:
         write_report(result)  # after the metrics, which are there whatever happens to a page

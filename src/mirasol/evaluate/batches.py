@@ -13,6 +13,7 @@ from mirasol.evaluate.conditions import Condition, swap_partners
 from mirasol.evaluate.loader import LoadedClip, Read, Shown, ShownClips, load_ahead
 from mirasol.evaluate.results import Prediction
 from mirasol.tasks import Question, Row, Task, get_task
+from mirasol.tasks.metrics.judged import GRADED
 
 NUM_BEST = 5
 
@@ -150,6 +151,7 @@ def _prediction(
         "seconds": question.seconds,
         "generated": text,
         "right": task.is_right(question, text),
+        "credit": round(task.credit(question, text), 6) if question.metric in GRADED else None,
         "sound_answer": other and other.answer,
         "sound_right": other and task.is_right(other, text),
         "seconds_covered": shown.seconds_covered,

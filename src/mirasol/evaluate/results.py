@@ -24,7 +24,7 @@ class Prediction:
     answer of the clip whose sound was put under the picture, `sound_right` whether `generated` is right for it, `file`
     the clip's file, `seconds` is where the answer is heard or seen, `confidence` is exp of the mean
     log-probability of the answer's tokens, and `is_cut` tells that the limit of tokens was reached before the model
-    closed the answer.
+    closed the answer. `credit` is how good an answer of a graded metric is, from 0 to 1.
     """
 
     clip: str
@@ -46,6 +46,12 @@ class Prediction:
     option_log_likelihoods: list[float] | None = None
     is_cut: bool = False
     file: str | None = None
+    credit: float | None = None
+
+    @property
+    def value(self) -> float:
+        """Credit of the answer: 1 or 0 where the metric is not graded."""
+        return float(self.right) if self.credit is None else self.credit
 
     @property
     def unit(self) -> str:
@@ -149,6 +155,9 @@ class Metrics(Document):
         took = "" if seconds is None else f" in {seconds:.0f} s"
         lines = [f"{self.label}: {clips.answered} of {clips.asked} clips answered{took}"]
         lines += [f"  {name:17s} {self._interval(task, name)}" for name in self.intervals_95 if self._measured(name)]
+        for name in ("numbers", "label_sets", "captions"):
+            if isinstance(more := self.scores.get(name), dict):
+                lines.append(f"  {name}: " + ", ".join(f"{part} {value:.3f}" for part, value in more.items()))
         there, all_asked = self.scores.get(task.headline), self.scores_missing_wrong.get(task.headline)
         if clips.answered < clips.asked and isinstance(there, float) and isinstance(all_asked, float):
             lines.append(

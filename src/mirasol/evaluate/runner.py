@@ -4,7 +4,7 @@ clips, and what is missing or cannot be read counted."""
 import contextlib
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, digest_of_wei
 from mirasol.evaluate.summary import compare, coverage, summarise
 from mirasol.files import GRID_ROOT
 from mirasol.results import SCHEMA_VERSION
-from mirasol.tasks import Absent, Row, get_task, single_rows
+from mirasol.tasks import Absent, Row, Task, get_task, single_rows
 
 BATCH_SIZE = 8  # clips; rows of text are this times the questions of a clip
 SHOWN = 5  # clips named one by one in a warning
@@ -46,6 +46,7 @@ def evaluate(
     workers: int | None = None,
     max_new_tokens: int | None = None,
     decoder: str | None = None,
+    metric: str | None = None,
 ) -> Evaluation | None:
     """Measure a checkpoint; with `output`, predictions and metrics are written there, and a stopped run is resumed.
 
@@ -69,6 +70,7 @@ def evaluate(
         workers: Processes that decode; by default one for each core.
         max_new_tokens: Limit of an answer; by default what the context leaves.
         decoder: Of files, see `Answerer.load`.
+        metric: How answers of own data are judged where a line of the manifest does not say.
     """
     names = [condition] if isinstance(condition, str) else list(condition)
     levels = [] if noise_db is None else list(np.atleast_1d(noise_db).tolist())
@@ -78,7 +80,7 @@ def evaluate(
             "Drop --audit or the rest."
         )
     conditions = all_conditions(AUDIT if audit else names, levels, list(noise_seeds))
-    rows = load_rows(task, root, split, classes)[:max_clips]
+    rows = load_rows(task, root, split, classes, metric)[:max_clips]
     folder = DEFAULT_CHECKPOINT if checkpoint is None else Path(checkpoint)
     about = {"checkpoint": str(checkpoint or "shipped"), "split": split}
     with started_processes() as processes:
@@ -237,7 +239,7 @@ def score(
 ) -> dict[str, float]:  # fmt: skip
     """Return flat metrics for validation in training: `slots_both`, `letter_both`, ..., one set per condition.
 
-    And `mean_slots`, or what the task's own main metric is: its mean over the conditions.
+    And means over the conditions: of the task's headline, such as `mean_slots`, and of `exact_match` if it has one.
 
     `read(row, condition)` may take decoded clips from a cache instead of the files. The model is left in the mode
     (training or not) it was in.
@@ -254,16 +256,28 @@ def score(
             clips = [clip for _, batch in answered for clip in batch]
             found = [p for clip in clips for p in clip.predictions.get(name, ())]
             scores = scored.score([asked[p.question_id] for p in found], [p.generated for p in found])
-            for key, value in scores.items():
-                if isinstance(value, dict):
-                    flat |= {f"{key}_{part}_{name}": float(number) for part, number in value.items()}
-                elif key != "num_questions":
-                    flat[f"{key}_{name}"] = float(value)
+            flat |= flat_scores(scores, name)
             flat[f"bad_clips_{name}"] = float(sum(clip.error is not None for clip in clips))
     finally:
         model.train(was_training)
-    values = [flat[f"{scored.headline}_{name}"] for name in conditions if f"{scored.headline}_{name}" in flat]
-    return flat | ({f"mean_{scored.headline}": float(np.mean(values))} if values else {})
+    return flat | mean_scores(flat, scored, conditions)
+
+
+def flat_scores(scores: Mapping[str, Any], condition: str) -> dict[str, float]:
+    """Return a task's scores as `slots_both`, `captions_cider_both`, ..., without the number of questions."""
+    flat: dict[str, float] = {}
+    for key, value in scores.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}_{part}_{condition}": float(number) for part, number in value.items()}
+        elif key != "num_questions":
+            flat[f"{key}_{condition}"] = float(value)
+    return flat
+
+
+def mean_scores(flat: Mapping[str, float], task: Task, conditions: Sequence[str]) -> dict[str, float]:
+    """Return `mean_...` over the conditions of the task's headline, and of `exact_match` where it has one."""
+    names = [name for name in (task.headline, "exact_match") if f"{name}_{conditions[0]}" in flat]
+    return {f"mean_{name}": float(np.mean([flat[f"{name}_{c}"] for c in conditions])) for name in names}
 
 
 def longest_answer(processor, rows: Sequence[Row]) -> int:
@@ -272,10 +286,16 @@ def longest_answer(processor, rows: Sequence[Row]) -> int:
     return 8 + 2 * max(map(len, processor.tokenizer(answers, add_special_tokens=False)["input_ids"]))
 
 
-def load_rows(task: str, root: str | Path, split: str, classes: str | Path | None = None) -> list[Row]:
-    """Return the rows of one split, or of several joined by "+"; `classes` is the task's class list, if any."""
+def load_rows(
+    task: str, root: str | Path, split: str, classes: str | Path | None = None, metric: str | None = None
+) -> list[Row]:
+    """Return the rows of one split, or of several joined by "+".
+
+    `classes` is the task's class list, if any, `metric` that of questions of own data that name none.
+    """
     source = get_task(task, classes)
-    return [row for part in split.split("+") for row in source.load(root, part)]
+    rows = [row for part in split.split("+") for row in source.load(root, part)]
+    return rows if metric is None else source.with_metric(rows, metric)
 
 
 def train_rows(task: str, root: str | Path | None, split: str = "", classes: str | Path | None = None) -> list[Row]:

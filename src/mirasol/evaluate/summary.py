@@ -29,7 +29,7 @@ def summarise(
     headline = scored.headline_among(kinds)
     groups = {scored.headline_group: headline} if headline else {}
     groups |= {kind: [kind] for kind in kinds if kind not in scored.time_kinds}
-    intervals = {name: share(predictions, lambda p: p.right, group, seed) for name, group in groups.items()}
+    intervals = {name: share(predictions, lambda p: p.value, group, seed) for name, group in groups.items()}
     for kind in kinds:
         if kind in scored.time_kinds:
             of_kind = [[p for p in clip if p.kind == kind] for clip in by_file(predictions)]
@@ -118,7 +118,7 @@ def compare(
                 noise_db=noise_db,
                 noise_seeds=[] if noise_db is None else [c.noise_seed for c in runs],
                 questions=sum(p.kind in headline for p in found),
-                right=share(found, lambda p: p.right, headline, seed),
+                right=share(found, lambda p: p.value, headline, seed),
                 minus_first=paired_difference([kept[c] for c in runs], against, headline, seed),
                 follows=follows(known, headline, seed) if known else None,
             )
@@ -140,9 +140,9 @@ def by_file(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
 
 
 def share(
-    predictions: Sequence[Prediction], holds: Callable[[Prediction], bool], kinds: Collection[str], seed: int = 0
+    predictions: Sequence[Prediction], holds: Callable[[Prediction], float], kinds: Collection[str], seed: int = 0
 ) -> Interval:
-    """Return how often something holds among the questions of these kinds, with its interval over clips."""
+    """Return how often something holds (or its mean) over questions of these kinds, with its interval over clips."""
     chosen = [[holds(p) for p in clip if p.kind in kinds] for clip in by_file(predictions)]
     totals, counts = (np.array([f(clip) for clip in chosen], dtype=np.float64) for f in (sum, len))
     return bootstrap_ratio(totals, counts, seed=seed)
@@ -170,11 +170,11 @@ def paired_difference(
     """
     if len(first) != len(second):
         raise ValueError(f"Expected as many runs on both sides, found {len(first)} and {len(second)}.")
-    differences: dict[str, list[int]] = {}
+    differences: dict[str, list[float]] = {}
     for sign, runs in ((1, first), (-1, second)):
         for prediction in (p for run in runs for p in run if p.kind in kinds):
             totals = differences.setdefault(prediction.unit, [0, 0])
-            totals[0] += sign * prediction.right
+            totals[0] += sign * prediction.value
             totals[1] += sign == 1
     sums, counts = np.array(list(differences.values()), dtype=np.float64).reshape(-1, 2).T
     return bootstrap_ratio(sums, counts, seed=seed)

@@ -20,7 +20,7 @@ class Question:
     Attributes:
         options: The answers to choose between, the right one among them; empty where the answer is free.
         references: Further right answers that the metric accepts beside `answer`.
-        metric: How a manifest's answer is judged, see `mirasol.tasks.jsonl`.
+        metric: How an answer of own data is judged, see `mirasol.tasks.metrics.judged`; empty: the task's own way.
         tolerance: Largest error of a number that counts as right.
     """
 
@@ -31,7 +31,7 @@ class Question:
     seconds: tuple[float, float] | None = None
     options: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
-    metric: str = "exact"
+    metric: str = ""
     tolerance: float = 0.0
 
 
@@ -192,6 +192,17 @@ class Task:
     def is_right(self, question: Question, answer: str) -> bool:
         """Return whether the answer counts as right."""
         return self.normalise(answer) == self.normalise(question.answer)
+
+    def credit(self, question: Question, answer: str) -> float:
+        """Return how good the answer is, from 0 to 1: between them only where the question's metric is graded."""
+        return float(self.is_right(question, answer))
+
+    def with_metric(self, rows: Sequence[Row], metric: str) -> list[Row]:
+        """Return the rows with this metric where a question names none."""
+        raise ValueError(
+            f"Task {self.name!r} is judged by its own metric, found metric={metric!r}. Leave it out; own data of task "
+            "'jsonl' has a choice."
+        )
 
     def right(self, questions: Sequence[Question], predictions: Sequence[str]) -> list[bool]:
         """Return whether each prediction is right."""

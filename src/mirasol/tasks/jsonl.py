@@ -10,8 +10,10 @@ is decoded once. One question may have several accepted answers; the first is th
 
 - `id`: name of the line, by default the manifest's name and the line number.
 - `kind`: kind of question, scored apart and with a baseline of its own ("open" by default).
-- `metric`: how an answer is judged. `exact` (default): equal after normalisation. `number`: its first number lies
-  within `tolerance` (0 by default). `yes_no`: its first word is the right one of yes and no.
+- `metric`: how an answer is judged; where a line names none, the recipe's `data.sources.N.metric` or `evaluate
+  --metric` does. `exact` (default): equal after normalisation. `number`: its first number lies within `tolerance` (0
+  by default). `yes_no`: its first word is the right one of yes and no. `labels`: the same labels in any order, written
+  as "answer": ["dog", "rain"] or "dog, rain"; its credit is F1. `caption`: free text, judged by ROUGE-L and CIDEr.
 - `options`: answers to choose between (`--rank`).
 - `seconds`: [start, end] in which the answer is heard or seen.
 - `segment`: [start, end] of the file that the line is about, in seconds.
@@ -20,20 +22,22 @@ is decoded once. One question may have several accepted answers; the first is th
 """
 
 import json
-import math
 import re
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mirasol.tasks.annotations import SHOWN, read_text, refuse
 from mirasol.tasks.base import Absent, Question, Row, Task, nearest
+from mirasol.tasks.metrics import judged
+from mirasol.tasks.metrics.exact import accuracy, mean
 
 KEYS = ("media", "question", "answer", "questions", "answers", "id", "kind", "metric", "tolerance", "options",
         "seconds", "segment", "crop")  # fmt: skip
-RESERVED = ("num_questions", "exact_match", "all")  # names of scores over all kinds
-METRICS = ("exact", "number", "yes_no")
+# Names of scores over all kinds.
+RESERVED = ("num_questions", "score", "exact_match", "all", "numbers", "label_sets", "captions")
 # Keys of other programs, by the key that means the same here.
 SYNONYMS = {
     "media": "video videos audio sound image file files filename file_name path clip video_path audio_path media_path "
@@ -59,6 +63,7 @@ class Jsonl(Task):
     """Own clips and questions, listed in a manifest."""
 
     name = "jsonl"
+    headline = "score"
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
         """Return the clips of a manifest: `root` itself if it is a file, else `root`/`split`.jsonl.
@@ -77,14 +82,42 @@ class Jsonl(Task):
         return rows_of(*read_lines(root, split))
 
     def is_right(self, question: Question, answer: str) -> bool:
-        """Return whether the answer is one of the accepted ones by the question's metric."""
-        accepted = (question.answer, *question.references)
-        if question.metric == "number":
-            given = first_number(answer)
-            return any(abs(given - first_number(one)) <= question.tolerance + 1e-9 for one in accepted)
-        if question.metric == "yes_no":
-            return first_word(answer) == first_word(question.answer)
-        return self.normalise(answer) in {self.normalise(one) for one in accepted}
+        """Return whether the answer is right by the question's metric."""
+        return judged.is_right(question, answer)
+
+    def credit(self, question: Question, answer: str) -> float:
+        """Return how good the answer is by the question's metric, from 0 to 1."""
+        return judged.credit(question, answer)
+
+    def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
+        """Return `score` (the mean credit), the same of each kind, `exact_match`, and more of graded metrics."""
+        credits = list(map(self.credit, questions, predictions))
+        scores = accuracy(credits, [question.kind for question in questions])
+        scores |= {"score": scores["exact_match"], "exact_match": mean(self.right(questions, predictions))}
+        return scores | judged.details(questions, predictions)
+
+    def with_metric(self, rows: Sequence[Row], metric: str) -> list[Row]:
+        """Return the rows with this metric where a question names none; answers that it cannot judge are refused."""
+        check_metric(metric, "metric")
+        wrong = []
+
+        def chosen(question: Question, place: str) -> Question:
+            if question.metric:
+                return question
+            if fault := judged.fault(metric, (question.answer, *question.references), question.options):
+                wrong.append(f"{place}: {fault}")
+            return replace(question, metric=metric)
+
+        def placed(row: Row) -> Iterable[tuple[Question, str]]:
+            return zip(row.questions, row.places or [question.id for question in row.questions], strict=True)
+
+        changed = [replace(row, questions=tuple(chosen(*pair) for pair in placed(row))) for row in rows]
+        if wrong:
+            raise ValueError(
+                f"Expected answers that metric {metric!r} can judge, found {len(wrong)} that it cannot:\n  "
+                + "\n  ".join(wrong[:SHOWN]) + '\nCorrect them, or give these lines a "metric" of their own.'
+            )  # fmt: skip
+        return changed
 
 
 @dataclass(frozen=True)
@@ -195,6 +228,8 @@ def read_questions(entry: dict[str, Any], line_id: str) -> tuple[Question, ...]:
     answers = entry.get("answers", [entry.get("answer")])
     if not is_texts(questions):
         raise ValueError(f"expected text for 'questions', found {questions!r}.")
+    if entry.get("metric") == "labels" and isinstance(answers, list):
+        answers = [joined(answer) for answer in answers]
     if "question" in entry:
         answers = [answers]  # several accepted answers to the one question
     if not isinstance(answers, list) or len(questions) != len(answers):
@@ -219,16 +254,32 @@ def read_questions(entry: dict[str, Any], line_id: str) -> tuple[Question, ...]:
 
 def read_metric(entry: dict[str, Any], answers: list[str]) -> tuple[str, float]:
     """Return how the answers of a line are judged, and the tolerance of numbers."""
-    metric, tolerance = entry.get("metric", "exact"), entry.get("tolerance", 0)
-    if metric not in METRICS:
-        raise ValueError(f"expected 'metric' out of {', '.join(METRICS)}, found {metric!r}.")
+    metric, tolerance = entry.get("metric", ""), entry.get("tolerance", 0)
+    if "metric" in entry:
+        check_metric(metric, "'metric'")
     if "tolerance" in entry and (metric != "number" or not is_number(tolerance) or tolerance < 0):
         raise ValueError(f'expected \'tolerance\' from 0 on beside "metric": "number", found {tolerance!r}.')
-    if metric == "number" and (wrong := [answer for answer in answers if math.isnan(first_number(answer))]):
-        raise ValueError(f"expected a number as answer, found {wrong[0]!r}.")
-    if metric == "yes_no" and (wrong := [answer for answer in answers if first_word(answer) not in ("yes", "no")]):
-        raise ValueError(f"expected yes or no as answer, found {wrong[0]!r}.")
+    if fault := judged.fault(metric, answers, entry.get("options", ())):
+        raise ValueError(fault)
     return metric, float(tolerance)
+
+
+def check_metric(metric: Any, name: str) -> None:
+    """Refuse a metric that does not exist, with the nearest one."""
+    if metric not in judged.METRICS:
+        close = nearest(str(metric), judged.METRICS)
+        raise ValueError(
+            f"expected {name} out of {', '.join(judged.METRICS)}, found {metric!r}. Did you mean {close!r}?"
+        )
+
+
+def joined(answer: Any) -> Any:
+    """Return a list of labels as the text that is trained on; anything else as it is."""
+    if not is_texts(answer):
+        return answer
+    if split := [label for label in answer if "," in label]:
+        raise ValueError(f"expected labels without commas, which separate them, found {split[0]!r}.")
+    return ", ".join(answer)
 
 
 def read_span(entry: dict[str, Any], key: str) -> tuple[float, float] | None:
@@ -275,14 +326,3 @@ def is_texts(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Return whether it is a finite number and no boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
-
-
-def first_number(text: str) -> float:
-    """Return the first number in the text ("about 1,200 m": 1200), nan where there is none."""
-    found = re.search(r"-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
-    return float(found.group()) if found else math.nan
-
-
-def first_word(text: str) -> str:
-    """Return the first word in lower case ("Yes, it is.": yes)."""
-    return next(iter(re.findall(r"\w+", text.lower())), "")

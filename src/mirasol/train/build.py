@@ -27,7 +27,7 @@ from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import PROCESSOR, describe_rows, is_begun
 from mirasol.train.resolve import changed_processor, saved_processor
 from mirasol.train.tokenizer import build_tokenizer
-from mirasol.train.validation import build_validation, check_validation
+from mirasol.train.validation import build_validation, check_metric, check_validation
 
 
 def build_parts(recipe: Recipe) -> dict[str, Any]:
@@ -36,10 +36,12 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
     sources = recipe.data.sources
     train_rows, val_rows = {}, {}
     for source in sources:
-        train_rows[source] = runner.load_rows(source.task, source.root, source.train_split)
+        train_rows[source] = runner.load_rows(source.task, source.root, source.train_split, metric=source.metric)
         train_rows[source] = train_rows[source][: recipe.data.max_train_clips]
-        val_rows[source] = runner.load_rows(source.task, source.root, source.val_split)[: recipe.validation.max_clips]
+        val_rows[source] = runner.load_rows(source.task, source.root, source.val_split, metric=source.metric)
+        val_rows[source] = val_rows[source][: recipe.validation.max_clips]
         _require_apart(train_rows[source], val_rows[source], source.root)
+    check_metric(recipe, val_rows)
     kept = Path(recipe.output) / PROCESSOR
     if is_begun(Path(recipe.output)) and kept.is_dir():
         processor = MirasolProcessor.from_pretrained(kept)

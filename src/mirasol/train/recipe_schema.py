@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from mirasol.data.augment import AugmentConfig
 from mirasol.files import GRID_ROOT
 from mirasol.tasks import get_task
+from mirasol.tasks.jsonl import check_metric
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -18,6 +19,11 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 def _known_task(name: str) -> str:
     get_task(name)
+    return name
+
+
+def _known_metric(name: str) -> str:
+    check_metric(name, "a metric")
     return name
 
 
@@ -80,6 +86,7 @@ class SourceRecipe(Section):
     root: str
     train_split: str = "train"
     val_split: str = "val"
+    metric: Annotated[str, AfterValidator(_known_metric)] | None = None  # of own data, where a line names none
     conditions: tuple[str, ...] | None = None  # of its validation; None: `validation.conditions`
     clips_per_epoch: AtLeastOne | None = None  # in turn, others each epoch; None: every clip once
     questions_per_clip: AtLeastOne | None = None  # None: all questions of the clip

@@ -13,7 +13,7 @@ from mirasol.data import ClipCache
 from mirasol.evaluate import runner
 from mirasol.evaluate.conditions import Condition
 from mirasol.media import Clip
-from mirasol.tasks import Row, get_task
+from mirasol.tasks import Row, get_task, nearest
 from mirasol.train.recipe_schema import Recipe, SourceRecipe
 
 MEAN_OF_TASKS = "mean_tasks"
@@ -24,7 +24,7 @@ def check_validation(recipe: Recipe) -> None:
     sources = recipe.data.sources
     metric, mean = recipe.validation.metric, f"mean_{get_task(sources[0].task).headline}"
     mean = MEAN_OF_TASKS if len(sources) > 1 else mean
-    if metric.startswith("mean_") and metric != mean:
+    if metric.startswith("mean_") and metric not in (mean, "mean_exact_match"):
         raise ValueError(
             f"Recipe key validation.metric is {metric!r}, but validation on "
             f"{', '.join(source.task for source in sources)} gives {mean!r}: set validation.metric={mean}."
@@ -35,6 +35,27 @@ def check_validation(recipe: Recipe) -> None:
                 "Expected validation.conditions that leave one answer right, found 'swapped': measure it afterwards, "
                 "with mirasol evaluate --condition swapped."
             )
+
+
+def check_metric(recipe: Recipe, val_rows: Mapping[SourceRecipe, Sequence[Row]]) -> None:
+    """Refuse a metric that validation will not give, with the nearest one that it will."""
+    known: list[str] = [MEAN_OF_TASKS] if len(val_rows) > 1 else []
+    for source, name in zip(val_rows, source_names([*val_rows]), strict=True):
+        task, questions = get_task(source.task), [question for row in val_rows[source] for question in row.questions]
+        scores = task.score(questions, [question.answer for question in questions])
+        flat = {key: value for c in source.conditions for key, value in runner.flat_scores(scores, c).items()}
+        flat |= runner.mean_scores(flat, task, source.conditions)
+        known += flat if len(val_rows) == 1 else [f"{name}_{key}" for key in flat]
+    if (metric := recipe.validation.metric) not in known:
+        raise ValueError(
+            f"Recipe key validation.metric is {metric!r}, but validation gives: {', '.join(sorted(known))}. "
+            f"Did you mean {nearest(metric, known)!r}?"
+        )
+
+
+def source_names(sources: Sequence[SourceRecipe]) -> list[str]:
+    """Return a name for each source: its task, with the split where a task comes twice."""
+    return apart([source.task for source in sources], [source.val_split for source in sources])
 
 
 def build_validation(
@@ -62,7 +83,7 @@ def build_validation(
     if len(parts) == 1:
         return next(iter(parts.values()))
 
-    names = dict(zip(parts, apart([s.task for s in parts], [s.val_split for s in parts]), strict=True))
+    names = dict(zip(parts, source_names([*parts]), strict=True))
 
     def validate(model: nn.Module) -> dict[str, float]:
         found = {source: score(model) for source, score in parts.items()}

@@ -26,7 +26,7 @@ def by_kind(
 
 
 def accuracy(
-    right: Sequence[bool],
+    right: Sequence[float],
     kinds: Sequence[str],
     groups: Mapping[str, Sequence[str]] | None = None,
     merged: Mapping[str, str] | None = None,
