@@ -29,6 +29,7 @@ WORK = {
         "mirasol.train.run.train",
         {"recipe_path": "recipe.yaml", "overrides": ["seed=1", "device=cpu"]},
     ),
+    "new": ("mine", "mirasol.train.starter.new", {"folder": "mine"}),
     "init": (
         "--vision v --audio a --text t -o new --max-chunks 3 use_audio=false",
         "mirasol.convert.init",

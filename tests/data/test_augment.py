@@ -8,6 +8,7 @@ import torch
 from clips import UNVARIED
 
 from mirasol.data.augment import (
+    PRESETS,
     AugmentConfig,
     draw_phase,
     draw_tracks,
@@ -227,3 +228,17 @@ def test_sound_comes_first_and_noise_grows():
     assert [e.noise_probability for e in epochs] == pytest.approx([0, 0, 0, 0, 0.2, 0.4, 0.4])
     assert [e.sound_only_probability for e in epochs] == [1, 1, *[config.sound_only_probability] * 5]
     assert [e.picture_only_probability for e in epochs] == [0, 0, *[config.picture_only_probability] * 5]
+
+
+def test_presets_are_none_at_all_harmless_to_left_right_and_when_or_as_strong_as_the_defaults(clip):
+    none, gentle = PRESETS["none"], PRESETS["gentle"]
+    for seed in range(20):
+        moved, words = move_in_time(clip, [(0.2, 0.5)], gentle, generator(seed, 0, "clip"), 25.0)
+        assert moved is clip and words == [(0.2, 0.5)], "an answer about time would become wrong"
+        rng = generator(seed, 0, "clip")
+        assert draw_tracks(none, rng, clip) == (True, True) and draw_phase(none, rng, 0.64) == 0
+        assert (vary_picture(clip.frames, clip.frames.shape[1], none, rng) == clip.frames).all()
+        assert (vary_sound(clip.waveform, none, rng) == clip.waveform).all()
+        features = torch.ones(2, 5, 7)
+        assert mask_spectrogram(features, none, rng) is features
+    assert gentle.flip_probability == 0 and gentle.noise_db[0] > 0 and PRESETS["strong"] == AugmentConfig()

@@ -1,9 +1,11 @@
 """Recipes: what is written is read back, overrides reach their key, and mistakes are named with a way out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mirasol.data.augment import PRESETS, AugmentConfig
 from mirasol.train.recipe import flatten, load_recipe, to_yaml
 from mirasol.train.recipe_schema import Recipe
 
@@ -123,6 +125,7 @@ def test_overrides_reach_nested_keys_with_their_type(write):
         ("data.sources.0.task=grit", r"Expected a task out of .* found 'grit'. Did you mean 'grid'"),
         ("data=grid", r"data expects a mapping of keys, found 'grid'"),
         ("data.augmentation=3", r"data.augmentation expects a mapping of keys, found 3"),
+        ("data.augmentation=gentel", r"a preset out of none, gentle, strong, .* 'gentel'. Did you mean 'gentle'"),
         ("model.lora=8", r"model.lora expects a mapping of keys, found 8"),
         ("seed.more=1", r'"seed.more=1" goes into seed, which holds 4'),
         ("seed", r'key=value, found "seed"'),
@@ -198,3 +201,16 @@ def test_a_missing_recipe_and_broken_yaml_are_named(tmp_path, write):
 def test_no_epoch_at_all_is_refused(write):
     with pytest.raises(ValueError, match="at least 1 epoch"):
         load_recipe(write("schedule: {pretrain_epochs: 0, finetune_epochs: 0}"))
+
+
+def test_augmentation_is_a_preset_by_name_a_changed_preset_or_keys_beside_the_strong_defaults(write):
+    gentle, key = PRESETS["gentle"], "data.augmentation"
+    sources = "sources: [{task: grid, root: a}, {task: esc10, root: b, augmentation: none}]"
+    recipe = load_recipe(write(f"data: {{augmentation: gentle, {sources}}}"), [f"{key}.flip_probability=0.5"])
+    assert recipe.data.augmentation == replace(gentle, flip_probability=0.5)
+    assert recipe.data.sources[1].augmentation == PRESETS["none"]
+    changed = load_recipe(write("seed: 1"), ["data.sources.0.augmentation={preset: gentle, brightness: 0.5}"])
+    assert changed.data.sources[0].augmentation == replace(gentle, brightness=0.5)
+    assert changed.data.augmentation == gentle, "by default"
+    alone = load_recipe(write("seed: 1"), [f"{key}={{brightness: 0.5}}"])
+    assert alone.data.augmentation == AugmentConfig(brightness=0.5)

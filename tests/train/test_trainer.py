@@ -270,8 +270,23 @@ def test_every_batch_is_of_one_task():
     assert all(len(task) == 1 for task in tasks)
     assert tasks[:10] != sorted(tasks[:10], key=min), "the tasks should take turns"
     assert len({index for batch in batches for index in batch}) == 53, "over epochs, every clip is met"
-    with pytest.raises(ValueError, match="one batch of 16 readable clips of each source .* found sources of 37, 5"):
-        EpochSampler([37, 5], 16, seed=0)
+
+
+def test_a_source_smaller_than_a_batch_fills_one_with_all_its_clips_about_equally_often():
+    sampler = EpochSampler([37, 5], 16, seed=0)
+    small = [index for index in sampler if index >= 37]
+    assert len(sampler) == len(list(sampler)) == 2 * 16 + 16
+    assert sorted(map(small.count, range(37, 42))) == [3, 3, 3, 3, 4]
+    assert "5 clips repeat to fill a batch of 16: schedule.batch_size=5" in sampler.uneven
+    assert list(EpochSampler([5], 16, seed=0))[:5] != list(EpochSampler([5], 16, seed=1))[:5]
+
+
+def test_clips_that_an_epoch_leaves_out_are_told_with_the_batch_that_takes_them():
+    assert EpochSampler([18], 16, seed=0).uneven == (
+        "2 of 18 clips, other ones each time, are left out of an epoch of whole batches of 16: schedule.batch_size=9 "
+        "leaves out 0"
+    )
+    assert not EpochSampler([32], 16, seed=0).uneven and not EpochSampler([161], 16, seed=0).uneven
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

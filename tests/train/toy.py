@@ -120,7 +120,7 @@ def toy_recipe(output: Path, **changes) -> Recipe:
         data=DataRecipe(num_workers=0),
         schedule=ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=4),
         optimizer=OptimizerRecipe(learning_rate=1e-2, ema_decay=0.9),
-        validation=ValidationRecipe(every_epochs=1),
+        validation=ValidationRecipe(every_epochs=1, metric="mean_slots"),
     )
     return recipe.model_copy(update=changes)
 

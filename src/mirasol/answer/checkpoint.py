@@ -6,7 +6,13 @@ from typing import Any
 
 from mirasol import DEFAULT_CHECKPOINT
 
+SHIPPED = "shipped"
 PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
+
+
+def folder_of(checkpoint: str | Path | None) -> Path:
+    """Return the folder of a checkpoint; None and "shipped" name the one that comes with mirasol."""
+    return DEFAULT_CHECKPOINT if checkpoint is None or str(checkpoint) == SHIPPED else Path(checkpoint)
 
 
 def load_checkpoint(checkpoint: str | Path | None = None, device: Any = None) -> tuple[Any, Any]:
@@ -20,7 +26,7 @@ def load_checkpoint(checkpoint: str | Path | None = None, device: Any = None) ->
 
     from mirasol import MirasolForConditionalGeneration, MirasolProcessor
 
-    folder = DEFAULT_CHECKPOINT if checkpoint is None else Path(checkpoint)
+    folder = folder_of(checkpoint)
     check_checkpoint(folder)
     transformers.utils.logging.disable_progress_bar()  # nano loads in a tenth of a second
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from mirasol.cli import ask, data, demo, evaluate, export, info, init, train, watch  # noqa: F401 (added to `app`)
+from mirasol.cli import ask, data, demo, evaluate, export, info, init, new, train, watch  # noqa: F401 (added to `app`)
 from mirasol.cli.base import RENAMED, app
 
 STDOUT = 1
@@ -54,8 +54,8 @@ def usage_message(error: typer.TyperException) -> str:
         found = repr(errors()[0]["input"])
         message += "" if found in message else f", found {found}"
     option = getattr(error, "option_name", "")
-    if new := RENAMED.get(option):
-        message = f"Expected {new}, found {option}, its old name: use {new}"
+    if name := RENAMED.get(option):
+        message = f"Expected {name}, found {option}, its old name: use {name}"
     context = getattr(error, "ctx", None)
     end = "" if message.endswith("?") else "."
     return f"{message}{end} See `{context.command_path if context else 'mirasol'} --help`."

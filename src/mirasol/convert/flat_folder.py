@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mirasol
+from mirasol.answer.checkpoint import folder_of
 
 SOURCE = Path(mirasol.__file__).parent
 CHECKPOINT_FILES = {".json", ".safetensors", ".jinja", ".md", ".yaml"}
@@ -57,7 +58,7 @@ def write_flat_folder(checkpoint: str | Path | None, output: str | Path) -> Flat
 
     Everything works from it as from the package, reading files included: nothing of the processor is left behind.
     """
-    checkpoint, output = Path(checkpoint or mirasol.DEFAULT_CHECKPOINT), Path(output)
+    checkpoint, output = folder_of(checkpoint), Path(output)
     for name in ("config.json", "processor_config.json"):
         if not (checkpoint / name).is_file():
             raise ValueError(

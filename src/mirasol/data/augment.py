@@ -37,7 +37,7 @@ WordTimes = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class AugmentConfig:
-    """Strength of every variation. Ranges are uniform."""
+    """Strength of every variation. Ranges are uniform; the defaults are those of the preset `strong`."""
 
     shift_seconds: Range = (-0.3, 0.6)  # of the whole clip, wrapped around; kept so that every known word stays inside
     speed: Range = (0.9, 1.1)
@@ -77,6 +77,24 @@ class AugmentConfig:
         if epoch < self.sound_first_epochs:
             config = dataclasses.replace(config, sound_only_probability=1.0, picture_only_probability=0.0)
         return config
+
+
+# By name; docs/own_clips.md says what each may do to an answer. Nothing in `gentle` changes what is left or right, or
+# when something happens and how long it lasts; its noise stays 10 dB below the sound.
+PRESETS = {
+    "none": AugmentConfig(
+        shift_seconds=(0, 0), speed=(1, 1), chunk_phase_probability=0, freeze_probability=0, flip_probability=0,
+        margin=1, zoom=(1, 1), brightness=0, contrast=(1, 1), color_gain=(1, 1), gain_db=(0, 0), noise_probability=0,
+        num_time_masks=0, num_mel_masks=0, sound_only_probability=0, picture_only_probability=0,
+    ),
+    "gentle": AugmentConfig(
+        shift_seconds=(0, 0), speed=(1, 1), freeze_probability=0, flip_probability=0, margin=1.05, zoom=(0.9, 1.05),
+        brightness=0.08, contrast=(0.85, 1.15), color_gain=(0.97, 1.03), gain_db=(-6, 6), noise_probability=0.2,
+        noise_db=(10, 30), num_time_masks=1, num_mel_masks=1, mel_mask_share=0.1, sound_only_probability=0.1,
+        picture_only_probability=0.1,
+    ),
+    "strong": AugmentConfig(),
+}  # fmt: skip
 
 
 def generator(seed: int, epoch: int, sample_id: str) -> np.random.Generator:

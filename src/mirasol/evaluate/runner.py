@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mirasol import DEFAULT_CHECKPOINT, __version__
+from mirasol import __version__
 from mirasol.answer.answerer import Answerer
+from mirasol.answer.checkpoint import folder_of
 from mirasol.evaluate.baselines import baselines
 from mirasol.evaluate.batches import AnsweredClip, Job, answer_batches
 from mirasol.evaluate.conditions import AUDIT, Condition, all_conditions
@@ -81,7 +82,7 @@ def evaluate(
         )
     conditions = all_conditions(AUDIT if audit else names, levels, list(noise_seeds))
     rows = load_rows(task, root, split, classes, metric)[:max_clips]
-    folder = DEFAULT_CHECKPOINT if checkpoint is None else Path(checkpoint)
+    folder = folder_of(checkpoint)
     about = {"checkpoint": str(checkpoint or "shipped"), "split": split}
     with started_processes() as processes:
         if processes.count > 1 and output is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol import DEFAULT_CHECKPOINT
-from mirasol.answer.checkpoint import check_checkpoint
+from mirasol.answer.checkpoint import SHIPPED, check_checkpoint
 from mirasol.media import MediaInfo, probe
 from mirasol.results import Document, Result
 
@@ -146,11 +146,11 @@ def _number(value: int) -> str:
 
 
 def info(path: str | Path) -> Info:
-    """Return facts about a checkpoint if `path` is a folder (or "default": the shipped one), about a preset if it is
+    """Return facts about a checkpoint if `path` is a folder (or "shipped"), about a preset if it is
     the name of one, else about a clip."""
     from mirasol.model.presets import PRESETS
 
-    if str(path) == "default":
+    if str(path) in ("default", SHIPPED):
         path = DEFAULT_CHECKPOINT
     if str(path) in PRESETS and not Path(path).exists():
         from mirasol.model.sizes import size_facts

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mirasol.answer.checkpoint import folder_of
 from mirasol.chunks import MirasolCollator, MirasolProcessor
 from mirasol.chunks.agreement import config_values
 from mirasol.data import ClipDataset, ClipMixture
@@ -56,7 +57,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         config._attn_implementation = recipe.model.attn_implementation
         model = MirasolForConditionalGeneration(config)
     else:
-        model = load_changed(recipe.model.checkpoint, recipe.model)
+        model = load_changed(str(folder_of(recipe.model.checkpoint)), recipe.model)
     processor.check_model_config(model.config)
     for source in sources:
         check_texts(processor, train_rows[source], source.root)

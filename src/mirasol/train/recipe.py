@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from mirasol.data.augment import PRESETS
 from mirasol.settings import Loader, apply_overrides, one_line, unknown_key
+from mirasol.tasks.base import nearest
 from mirasol.train.recipe_schema import DataRecipe, Recipe
 
 # Keys of `data` before it held a list of sources.
@@ -40,9 +43,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         _refuse_old(data, path)
         (default,) = DataRecipe().sources
         data.setdefault("sources", [{"task": default.task, "root": default.root}])
+        _expand_augmentation(data)
     apply_overrides(values, overrides)
     if isinstance(data, dict):
         _refuse_old(data, path)
+        _expand_augmentation(data)
     try:
         # As JSON, because there a list is a tuple even where types are strict.
         return Recipe.model_validate_json(json.dumps(values, default=str))
@@ -63,6 +68,23 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         return {prefix.rstrip("."): value}
     return {key: leaf for name, item in value.items() for key, leaf in flatten(item, f"{prefix}{name}.").items()}
+
+
+def _expand_augmentation(data: dict[str, Any]) -> None:
+    """Writes out, in place, the augmentation presets that `data` and its sources name."""
+    sources = data.get("sources")
+    for section in (data, *(sources if isinstance(sources, list) else ())):
+        given = section.get("augmentation") if isinstance(section, dict) else None
+        name = given.get("preset") if isinstance(given, dict) else given
+        if not isinstance(name, str):
+            continue
+        if name not in PRESETS:
+            raise ValueError(
+                f"Recipe key augmentation expects a preset out of {', '.join(PRESETS)}, or a mapping of keys, found "
+                f"{name!r}. Did you mean {nearest(name, PRESETS)!r}?"
+            )
+        changed = {key: value for key, value in given.items() if key != "preset"} if isinstance(given, dict) else {}
+        section["augmentation"] = json.loads(json.dumps(asdict(PRESETS[name]))) | changed
 
 
 def _refuse_old(data: dict[str, Any], path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mirasol.data.augment import AugmentConfig
+from mirasol.data.augment import PRESETS, AugmentConfig
 from mirasol.files import GRID_ROOT
 from mirasol.tasks import get_task
 from mirasol.tasks.jsonl import check_metric
@@ -49,7 +49,7 @@ class ModelRecipe(Section):
 
     preset: str | None = None  # None: nano, unless there is a checkpoint
     overrides: dict[str, Any] = {}
-    checkpoint: str | None = None
+    checkpoint: str | None = None  # a folder, a name on the Hub, or "shipped"
     attn_implementation: str = "eager"  # on CPU, faster than sdpa for sequences of a hundred tokens (docs/log.md)
     freeze: tuple[Part, ...] = ()
     lora: LoraRecipe | None = None
@@ -100,7 +100,7 @@ class DataRecipe(Section):
         SourceRecipe(task="grid", root=GRID_ROOT),
     )
     cache: str = "cache"
-    augmentation: AugmentConfig = AugmentConfig()
+    augmentation: AugmentConfig = PRESETS["gentle"]  # a recipe may name a preset, alone or as a mapping's `preset`
     max_train_clips: AtLeastOne | None = None  # of each source
     num_workers: Annotated[int, Field(ge=0)] = 1
     decoder: Literal["pyav", "torchcodec"] = "pyav"
@@ -146,7 +146,7 @@ class ValidationRecipe(Section):
     batch_size: AtLeastOne = 16
     max_clips: AtLeastOne | None = None  # of each source
     conditions: Annotated[tuple[str, ...], Field(min_length=1)] = ("both", "sound", "picture")
-    metric: str = "mean_slots"
+    metric: str | None = None  # None: the task's main one, or mean_tasks of several tasks
 
 
 class ExportRecipe(Section):

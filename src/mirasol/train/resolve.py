@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mirasol import MirasolProcessor  # from there, because only that registers its parts in the command
+from mirasol.answer.checkpoint import folder_of
 from mirasol.chunks.agreement import grid_of_chunk
 from mirasol.features.image_processing_mirasol import check_crop
 from mirasol.model.presets import preset
 from mirasol.train.recipe_schema import ProcessorRecipe, Recipe
+from mirasol.train.validation import main_metric
 
 DEFAULT_PRESET = "nano"
 NEW_PROCESSOR = ProcessorRecipe(
@@ -38,6 +39,9 @@ def resolve(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             "bf16": has_bf16(recipe.device) if recipe.bf16 is None else recipe.bf16,
+            "validation": recipe.validation.model_copy(
+                update={"metric": recipe.validation.metric or main_metric(recipe.data.sources)}
+            ),
             "model": recipe.model.model_copy(update={"preset": preset_name}),
             "processor": sizes.model_copy(update=chosen),
             "data": data.model_copy(update={"sources": tuple(sources)}),
@@ -96,13 +100,13 @@ def _owners(processor: MirasolProcessor) -> list[tuple[Any, tuple[str, ...]]]:
 
 
 def saved_processor(checkpoint: str) -> MirasolProcessor:
-    """The processor of a checkpoint: a folder, or a name on the Hub, which has at most one slash."""
-    if not Path(checkpoint).is_dir() and checkpoint.count("/") != 1:
+    """The processor of a checkpoint: a folder, "shipped", or a name on the Hub, which has at most one slash."""
+    if not folder_of(checkpoint).is_dir() and checkpoint.count("/") != 1:
         raise ValueError(
             f"Recipe key model.checkpoint expects a folder, found nothing at {checkpoint}: train or copy the "
-            "checkpoint there, or name another one."
+            "checkpoint there, or name another one (model.checkpoint=shipped is the one that comes with mirasol)."
         )
-    return MirasolProcessor.from_pretrained(checkpoint)
+    return MirasolProcessor.from_pretrained(folder_of(checkpoint))
 
 
 def changed_processor(processor: MirasolProcessor, sizes: ProcessorRecipe) -> MirasolProcessor:

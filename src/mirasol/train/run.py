@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import Seq2SeqTrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging
 
+from mirasol.answer.checkpoint import folder_of
 from mirasol.files import write_whole
 from mirasol.results import Result
 from mirasol.train.export import export
@@ -84,7 +86,9 @@ def fit(
     origin = started_from(recipe.model.checkpoint)  # now: another run may replace that folder
     folder = Path(recipe.output)
     check_data(folder, data or {})
-    sampler_of(train_dataset, recipe)  # before there is a run folder, because too few clips are refused
+    # Before there is a run folder, because too few clips are refused.
+    if uneven := sampler_of(train_dataset, recipe).uneven:
+        warnings.warn(uneven, stacklevel=2)
     if _is_main():
         open_run(recipe, processor, data)
     checkpoints = find_checkpoints(folder / "checkpoints")
@@ -133,7 +137,7 @@ def fit(
         step=trainer.state.global_step,
         num_steps=trainer.state.max_steps,
         best_metric=trainer.state.best_metric,
-        metric=recipe.validation.metric,
+        metric=str(recipe.validation.metric),
         num_bad_clips=num_bad_clips(train_dataset),
         minutes=(time.monotonic() - started) / 60,
         stopped_by=trainer.stopped_by.name if trainer.stopped_by else None,
@@ -178,7 +182,7 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
 
 def started_from(checkpoint: str | None) -> dict[str, Any] | None:
     """Return the origin of the checkpoint that a run started from, as far as the checkpoint states it."""
-    file = Path(checkpoint or "") / "training.json"
+    file = folder_of(checkpoint) / "training.json"
     if checkpoint is None or not file.is_file():
         return None
     told = json.loads(file.read_text(encoding="utf-8"))

@@ -19,11 +19,15 @@ from mirasol.train.recipe_schema import Recipe, SourceRecipe
 MEAN_OF_TASKS = "mean_tasks"
 
 
+def main_metric(sources: Sequence[SourceRecipe]) -> str:
+    """Return the name of the metric that stands for all validation: the mean over conditions, and over tasks."""
+    return MEAN_OF_TASKS if len(sources) > 1 else f"mean_{get_task(sources[0].task).headline}"
+
+
 def check_validation(recipe: Recipe) -> None:
     """Refuses, before anything is decoded or trained, what the first validation could not measure."""
     sources = recipe.data.sources
-    metric, mean = recipe.validation.metric, f"mean_{get_task(sources[0].task).headline}"
-    mean = MEAN_OF_TASKS if len(sources) > 1 else mean
+    metric, mean = recipe.validation.metric, main_metric(sources)
     if metric.startswith("mean_") and metric not in (mean, "mean_exact_match"):
         raise ValueError(
             f"Recipe key validation.metric is {metric!r}, but validation on "
