@@ -52,3 +52,26 @@ def test_chunks_are_combined_each_for_itself(combiner):
     assert torch.equal(found[:, [0, 1, 3]], changed[:, [0, 1, 3]])
     assert not torch.equal(found[:, 2], changed[:, 2])
     assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["perceiver", "learned_tokens"])
+@pytest.mark.parametrize(("has_video", "has_audio"), [(True, True), (True, False), (False, True)])
+def test_learned_vectors_read_what_is_there_as_if_nothing_else_existed(kind, has_video, has_audio):
+    """By hand, without masks: only slots of real modalities are tokens; learned tokens change them, queries do not."""
+    combiner = tiny_model(combiner_config={"combiner_type": kind}).model.encoder.combiner
+    video, audio = features()
+    with torch.no_grad():
+        found, _ = combiner(video, audio, torch.full((1, CHUNKS), has_video), torch.full((1, CHUNKS), has_audio))
+
+        slots = [combiner.video_projection(video)[0], combiner.audio_projection(audio)[0]]
+        embeddings = combiner.slot_embedding.split([VIDEO_TOKENS, AUDIO_TOKENS])
+        real = [slot + code for slot, code, has in zip(slots, embeddings, (has_video, has_audio), strict=True) if has]
+        tokens = torch.cat([*real, combiner.queries.expand(CHUNKS, -1, -1)], dim=1)
+        given = tokens[:, :-LATENTS]
+        for layer in combiner.layers:
+            tokens = layer(tokens)
+            if kind == "perceiver":
+                tokens = torch.cat([given, tokens[:, -LATENTS:]], dim=1)
+        expected = combiner.norm(tokens[:, -LATENTS:])
+
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=1e-5)  # other shapes sum in another order

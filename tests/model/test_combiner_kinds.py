@@ -31,6 +31,8 @@ KINDS: dict[str, dict] = {
     "token_learner": ttm("token_learner"),
     "multi_head": ttm("multi_head"),
     "add_erase": ttm("add_erase"),
+    "perceiver": {"combiner_type": "perceiver"},
+    "learned_tokens": {"combiner_type": "learned_tokens"},
     "mean_pool": {"combiner_type": "mean_pool"},
 }
 REMEMBERING = ["history", "token_learner", "multi_head", "add_erase"]

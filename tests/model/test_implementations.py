@@ -104,7 +104,8 @@ from tests.model.test_implementations import CLOSE, questions, ragged_clips, tin
 parts = ("video_config", "audio_config", "combiner_config", "temporal_config", "text_config")
 small = {part: {"num_hidden_layers": 1} for part in parts}
 inputs = {**ragged_clips(), "decoder_input_ids": questions()["decoder_input_ids"], "use_cache": False}
-others = ({"num_history_chunks": 2}, {"combiner_type": "ttm", "memory_size": 13}, {"combiner_type": "mean_pool"})
+others = ({"num_history_chunks": 2}, {"combiner_type": "ttm", "memory_size": 13})
+others += ({"combiner_type": "learned_tokens"}, {"combiner_type": "mean_pool"})
 for kind in ({}, *others):
     model = tiny_model(**{**small, "combiner_config": {"num_hidden_layers": 1, **kind}})
     with torch.no_grad():

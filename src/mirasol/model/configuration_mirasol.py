@@ -12,7 +12,7 @@ OBJECTIVES = {  # text, latent and video weight (paper: equal in pretraining, te
 }
 SECONDS_PER_MEL_FRAME = 0.01  # as in chunks/time_grid.py, which model/ may not import
 POSITION_CODES = ("sincos", "learned")
-COMBINER_TYPES = ("transformer", "ttm", "mean_pool")
+COMBINER_TYPES = ("transformer", "ttm", "perceiver", "learned_tokens", "mean_pool")
 SUMMARIZERS = ("token_learner", "multi_head", "add_erase")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # those that do not depend on the length of the text
 
@@ -178,7 +178,8 @@ class MirasolCombinerConfig(MirasolTransformerConfig):
     """Fusion of one chunk's video and audio tokens into `num_latents` (m) vectors.
 
     Args:
-        combiner_type: "transformer", "ttm" (Token Turing Machine) or "mean_pool" (the floor of the ablation).
+        combiner_type: "transformer", "ttm" (Token Turing Machine), or one of the ablation: "perceiver" (m learned
+            queries), "learned_tokens" (m learned tokens among the slots), "mean_pool" (the floor).
         num_history_chunks: transformer: how many chunks before the own one are read at every layer.
         rope_theta: transformer: base of the rotary distance to these chunks.
         memory_size: ttm: tokens of the memory.

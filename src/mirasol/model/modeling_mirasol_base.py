@@ -9,6 +9,7 @@ from .configuration_mirasol import MirasolConfig
 from .modeling_mirasol_combiner import MirasolMeanPoolCombiner, MirasolTransformerCombiner
 from .modeling_mirasol_decoder import MirasolDecoderLayer
 from .modeling_mirasol_encoders import MirasolWindowEmbedding
+from .modeling_mirasol_queries import MirasolPerceiverCombiner
 from .modeling_mirasol_temporal import MirasolTemporalModel
 from .modeling_mirasol_ttm import MirasolQuerySummary, MirasolSummaryLinear, MirasolTokenTuringUnit
 
@@ -16,6 +17,7 @@ from .modeling_mirasol_ttm import MirasolQuerySummary, MirasolSummaryLinear, Mir
 EMBEDDINGS = (
     MirasolTransformerCombiner,
     MirasolMeanPoolCombiner,
+    MirasolPerceiverCombiner,
     MirasolTokenTuringUnit,
     MirasolQuerySummary,
     MirasolWindowEmbedding,

@@ -11,6 +11,7 @@ from .modeling_mirasol_combiner import MirasolMeanPoolCombiner, MirasolTransform
 from .modeling_mirasol_encoders import MirasolAudioEncoder, MirasolVideoEncoder
 from .modeling_mirasol_layers import MirasolEncoderLayer, MirasolSelfAttention
 from .modeling_mirasol_outputs import MirasolEncoderOutput, OutputRecorder, capture_outputs
+from .modeling_mirasol_queries import MirasolLearnedTokensCombiner, MirasolPerceiverCombiner
 from .modeling_mirasol_stream import MirasolStreamCache
 from .modeling_mirasol_temporal import MirasolNextChunkHeads, MirasolTemporalModel, surprise
 from .modeling_mirasol_ttm import MirasolTokenTuringCombiner
@@ -18,6 +19,8 @@ from .modeling_mirasol_ttm import MirasolTokenTuringCombiner
 COMBINERS = {
     "transformer": MirasolTransformerCombiner,
     "ttm": MirasolTokenTuringCombiner,
+    "perceiver": MirasolPerceiverCombiner,
+    "learned_tokens": MirasolLearnedTokensCombiner,
     "mean_pool": MirasolMeanPoolCombiner,
 }
 
