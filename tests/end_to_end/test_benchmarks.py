@@ -1,5 +1,6 @@
 """The benchmarks fit the package as it is."""
 
+import json
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -27,6 +28,47 @@ def test_answer_benchmark_gives_every_stage(repository, untrained, monkeypatch, 
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[-7:]]
     assert [row[0] for row in rows] == ["loading", "decode", "features", "encode", "generate", "answer", "command"]
     assert float(rows[-1][2]) > float(rows[-2][2]), "the command imports, loads and answers"
+
+
+@pytest.mark.slow
+def test_gpu_benchmark_measures_a_preset(repository, tmp_path, monkeypatch):
+    options = [
+        "--device",
+        "cpu",
+        "--presets",
+        "nano",
+        "--frames",
+        "8",
+        "16",
+        "--batches",
+        "1",
+        "2",
+        "--no-compile",
+        "--minutes",
+        "5",
+    ]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--output", str(tmp_path), *options])
+    benchmark(repository, "gpu").main()
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert [name for name, found in results.items() if "error" in found] == [] == results["left_out"]
+    assert all(found[-1] == "ok" for name, found in results["correctness"].items() if name.startswith("cpu float32"))
+    rows = results["nano plain"]["rows"]
+    assert [row["batch"] for row in rows] == [1, 2]
+    assert rows[0]["utilisation"] > 0 and rows[0]["media_seconds_per_gpu_second"] > 0
+
+
+def test_gpu_benchmark_survives_a_step_that_fails_and_leaves_out_what_does_not_fit(repository, tmp_path):
+    run = benchmark(repository, "gpu").Run("cpu", 0.1, tmp_path, None)
+
+    def fails(found):
+        found["row"] = 7
+        raise torch.OutOfMemoryError("79 GiB")
+
+    run.step("fails", 1, fails)
+    run.step("long", 60, fails)
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["fails"]["row"] == 7 and "79 GiB" in results["fails"]["error"]
+    assert results["left_out"] == ["long"] and "row" not in results["long"]
 
 
 def test_training_benchmark_changes_keys_that_recipes_have(repository):

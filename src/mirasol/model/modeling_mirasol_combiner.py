@@ -125,7 +125,7 @@ class MirasolTransformerCombiner(MirasolCombiner):
         chunk_mask = video_mask | audio_mask
         batch, num_chunks = chunk_mask.shape
         slots = self.project(video_features, audio_features, video_mask, audio_mask, self.missing_embedding)
-        hidden_states = rearrange(slots + self.slot_embedding, "batch chunk slot dim -> (batch chunk) slot dim")
+        hidden_states = rearrange(slots, "batch chunk slot dim -> (batch chunk) slot dim") + self.slot_embedding
         mask = slot_mask(video_mask.flatten(), audio_mask.flatten(), self.sizes)
         rotation, history, past = None, self.config.num_history_chunks, []
         if history:

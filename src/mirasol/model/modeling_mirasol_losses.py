@@ -63,14 +63,15 @@ def spread_losses(
     A detached target alone lets all chunks become one vector, whose cosine is perfect. The variance term asks every
     dimension of every slot to vary over the real chunks of the batch; the covariance term, that dimensions differ.
     """
-    features = combined.float()[mask]  # real chunk, latent, dim
-    if features.shape[0] < 2:
-        return features.sum() * 0, features.sum() * 0
-    features = features - features.mean(dim=0)
-    variance = features.square().sum(dim=0) / (features.shape[0] - 1)
-    variance_loss = torch.relu(minimum_std - (variance + 1e-4).sqrt()).mean()
+    # Zeros in place of what is not real: to pick the real chunks, the host would have to wait for the device.
+    count, real = mask.sum(), mask[..., None, None]
+    features = torch.where(real, combined.float(), 0.0)
+    features = torch.where(real, features - features.sum(dim=(0, 1)) / count.clamp_min(1), 0.0)
+    features = rearrange(features, "batch chunk latent dim -> (batch chunk) latent dim")
+    variance = features.square().sum(dim=0) / (count - 1).clamp_min(1)
+    variance_loss = torch.relu(minimum_std - (variance + 1e-4).sqrt()).mean() * (count > 1)
     samples = rearrange(features, "chunk latent dim -> (chunk latent) dim")
-    covariance = samples.T @ samples / (samples.shape[0] - 1)
+    covariance = samples.T @ samples / (count * combined.shape[2] - 1).clamp_min(1)
     off_diagonal = covariance - torch.diag(covariance.diagonal())
     return variance_loss, off_diagonal.square().sum() / covariance.shape[0]
 

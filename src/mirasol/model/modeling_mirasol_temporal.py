@@ -62,9 +62,9 @@ class MirasolTemporalModel(nn.Module):
                 < self.config.combined_mask_probability
             )
             combined_features = torch.where(masked[..., None], self.mask_embedding, combined_features)
-        hidden_states = rearrange(
-            combined_features + self.slot_embedding, "batch chunk latent dim -> batch (chunk latent) dim"
-        )
+        # The sum last, because its result is no view: for a first layer that reads one, torch compiles it once more.
+        slots = repeat(self.slot_embedding, "latent dim -> (chunk latent) dim", chunk=num_chunks)
+        hidden_states = rearrange(combined_features, "batch chunk latent dim -> batch (chunk latent) dim") + slots
         num_past = 0
         if stream_cache:
             chunk_mask = torch.cat([stream_cache["temporal_mask"], chunk_mask], dim=1)
