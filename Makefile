@@ -1,5 +1,6 @@
 # Every target works from a bare clone: it first makes .venv with the pinned packages (python3.11 needed, about 2 minutes).
 #   make demo        evaluate the shipped checkpoint on real clips and write report.html
+#   make serve       a page and an API on http://127.0.0.1:8000
 #   make test        every property, in under 3 minutes on 2 free cores
 #   make test-all    also what starts processes, trains, or evaluates the checkpoint: under 10 minutes
 #   make test-transformers   transformers' own test suites on our classes (downloads its source once)
@@ -19,7 +20,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup demo test test-all test-transformers checks reproduce wheel clean
+.PHONY: setup demo serve test test-all test-transformers checks reproduce wheel clean
 .DEFAULT_GOAL := demo
 
 # The check is made every time, because a later `pip install` into .venv can bring such a package too.
@@ -35,11 +36,14 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -qq --constraint constraints.txt torch==2.13.0
 	$(PIP) install -qq --constraint constraints.txt hatchling editables
-	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable '.[train,demo,torchcodec,dev]'
+	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable '.[train,demo,torchcodec,serve,dev]'
 	@touch $@
 
 demo: setup
 	$(BIN)/mirasol demo
+
+serve: setup
+	$(BIN)/mirasol serve
 
 # A file's tests stay in one process, because they share what it trained or evaluated.
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mirasol.answer.attribution import (
     DEFAULT_METHOD,
@@ -53,6 +54,17 @@ class Watched:
 
     def __iter__(self):
         return (self[clip] for clip in range(len(self)))
+
+
+def join_watched(clips: Sequence[Watched]) -> Watched:
+    """Return clips, each watched alone, as one batch; chunks that a shorter one lacks stand behind it, masked."""
+    if len(clips) == 1:
+        return clips[0]
+    outputs = [clip.encoder_outputs for clip in clips]
+    names = ("last_hidden_state", "chunk_mask", "chunk_times", "projected")
+    present = [name for name in names if outputs[0].get(name) is not None]
+    rows = {name: [row for output in outputs for row in output[name]] for name in present}
+    return Watched(type(outputs[0])(**{name: pad_sequence(rows[name], batch_first=True) for name in present}))
 
 
 @dataclass(frozen=True)
@@ -229,6 +241,13 @@ class Answerer:
             else:
                 shares.append(leave_one_out_weights(self.model, clip.media, text))
         return shares
+
+    def attribute_together(
+        self, watched: Watched, questions: Sequence[Questions], given: Sequence[GeneratedAnswer]
+    ) -> Tensor:
+        """Return the share [clip chunk] of each chunk by cross-attention, for one question a clip, in one call."""
+        rows = [self._prompts(of_clip).rows["decoder_input_ids"][0] for of_clip in questions]
+        return attention_weights(self._twin, watched.encoder_outputs, with_answers(self._pad(rows), given))
 
     @cached_property
     def streaming(self) -> "Answerer":

@@ -143,17 +143,8 @@ class StreamSession:
         """
         if not question.strip():
             raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
-        if not self.results:
-            raise ValueError(
-                f"Expected at least one watched chunk ({self.chunks.grid.seconds_per_chunk:g} s), found none. Push "
-                "more video and audio, which a chunk waits for, or flush() what has arrived; a source without one of "
-                "them needs a session with use_video=False or use_audio=False."
-            )
-        outputs = self.stream_cache.encoder_outputs()
-        times, mask = outputs.chunk_times[0], outputs.chunk_mask[0]
-        if not mask.any():
-            raise ValueError("Expected video or audio in the retained chunks, found none. Push more media.")
-        watched, seen = Watched(outputs), (float(times[mask][0, 0]), float(times[mask][-1, 1]))
+        watched, seen = self.retained()
+        times, mask = watched.encoder_outputs.chunk_times[0], watched.encoder_outputs.chunk_mask[0]
         if options is not None:
             ((ranking,),) = self.answerer.rank(watched, [self.answerer.prompts([question], [options])])
             totals = list(ranking.log_probabilities)
@@ -172,6 +163,24 @@ class StreamSession:
             question=question, answer=given.text, confidence=given.confidence, seen=seen, attributed_to=evidence,
             is_cut=given.is_cut,
         )  # fmt: skip
+
+    def retained(self) -> tuple[Watched, tuple[float, float]]:
+        """Return the chunks that a question is about, a view that no later push changes, and their seconds.
+
+        Raises:
+            ValueError: No chunk was watched yet, or none of the retained ones holds media.
+        """
+        if not self.results:
+            raise ValueError(
+                f"Expected at least one watched chunk ({self.chunks.grid.seconds_per_chunk:g} s), found none. Push "
+                "more video and audio, which a chunk waits for, or flush() what has arrived; a source without one of "
+                "them needs a session with use_video=False or use_audio=False."
+            )
+        outputs = self.stream_cache.encoder_outputs()
+        times, mask = outputs.chunk_times[0], outputs.chunk_mask[0]
+        if not mask.any():
+            raise ValueError("Expected video or audio in the retained chunks, found none. Push more media.")
+        return Watched(outputs), (float(times[mask][0, 0]), float(times[mask][-1, 1]))
 
     # ---- saved and loaded
 

@@ -13,7 +13,19 @@ from typing import Any
 
 import typer
 
-from mirasol.cli import ask, data, demo, evaluate, export, info, init, new, train, watch  # noqa: F401 (added to `app`)
+from mirasol.cli import (  # noqa: F401 (added to `app`)
+    ask,
+    data,
+    demo,
+    evaluate,
+    export,
+    info,
+    init,
+    new,
+    serve,
+    train,
+    watch,
+)  # fmt: skip
 from mirasol.cli.base import RENAMED, app
 
 STDOUT = 1

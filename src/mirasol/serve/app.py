@@ -1,0 +1,95 @@
+"""`create_app`: the engine as a web application, for uvicorn on one machine or another host of ASGI."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+
+from mirasol.serve import chat, files, realtime
+from mirasol.serve.engine import Engine
+from mirasol.serve.errors import add_handlers
+from mirasol.serve.metrics import Metrics
+from mirasol.serve.middleware import BodyLimit, Measure
+from mirasol.serve.service import Service, service_of
+
+STATIC = Path(__file__).parent / "static"
+
+
+def create_app(engine: Engine, model: str = "mirasol", drain_seconds: float = 60.0) -> FastAPI:
+    """Return the application of an engine, which it starts and closes.
+
+    Args:
+        engine: Not started yet.
+        model: Name under which clients know it.
+        drain_seconds: That accepted work may take after the application is told to stop.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        await asyncio.to_thread(engine.close, drain_seconds)
+
+    app = FastAPI(title="mirasol", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
+    metrics = Metrics(engine)
+    app.state.service = Service(engine, model)
+    app.state.metrics = metrics
+    add_handlers(app)
+    app.add_middleware(BodyLimit, limit=engine.limits.request_bytes)
+    app.add_middleware(Measure, metrics=metrics)
+    for routes in (chat, files, realtime):
+        app.include_router(routes.router)
+    app.get("/v1/models")(list_models)
+    app.get("/v1/models/{id:path}")(one_model)
+    app.get("/health")(health)
+    app.get("/metrics")(show_metrics)
+    if STATIC.is_dir():
+        app.mount("/", StaticFiles(directory=STATIC, html=True))
+    return app
+
+
+async def list_models(request: Request) -> dict[str, Any]:
+    """List the one model that is loaded."""
+    return {"object": "list", "data": [_model(service_of(request))]}
+
+
+async def one_model(request: Request, id: str) -> dict[str, Any]:
+    """Describe the loaded model."""
+    service = service_of(request)
+    service.check_model(id)
+    return _model(service)
+
+
+async def health(request: Request) -> JSONResponse:
+    """Tell whether requests are accepted."""
+    engine = service_of(request).engine
+    state = "draining" if engine.is_draining else "ok" if engine.is_alive else "stopped"
+    return JSONResponse({"status": state, "live_sessions": len(engine.sessions)}, 200 if state == "ok" else 503)
+
+
+async def show_metrics(request: Request) -> Response:
+    """Give the metrics in Prometheus' format."""
+    text = await asyncio.to_thread(request.app.state.metrics.text)
+    return Response(text, media_type="text/plain; version=0.0.4")
+
+
+def _model(service: Service) -> dict[str, Any]:
+    processor, config = service.engine.answerer.processor, service.engine.answerer.model.config
+    grid = processor.grid
+    facts = {
+        "frames_per_second": grid.frames_per_second,
+        "seconds_per_chunk": grid.seconds_per_chunk,
+        "max_chunks": grid.max_chunks,
+        "sampling": processor.sampling,
+        "image_size": processor.image_processor.image_size,
+        "context_tokens": processor.tokenizer.model_max_length,
+        "hears": config.use_audio,
+    }
+    return {
+        "id": service.model, "object": "model", "created": service.created, "owned_by": "mirasol", "mirasol": facts
+    }  # fmt: skip

@@ -1,0 +1,165 @@
+"""Questions on many clips and sessions -> one call of the decoder, its tokens given out as they come."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from mirasol.answer.answerer import Answerer, Prompts, Watched, join_watched
+from mirasol.answer.attribution import Evidence, top_evidence
+from mirasol.results import Result
+
+OnText = Callable[[str], None]
+
+
+class Reply(Result):
+    """An answer about the seconds `seen` of a clip or session."""
+
+    text: str
+    confidence: float
+    seen: tuple[float, float]
+    attributed_to: list[Evidence] = []
+    is_cut: bool = False
+    log_probabilities: list[float] | None = None  # of the options, where there are any
+    num_prompt_tokens: int
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class View:
+    """What a question is about: latents of one clip, and the seconds that are real in it."""
+
+    watched: Watched
+    seen: tuple[float, float]
+    duration: float = math.inf  # no chunk ends later than the clip
+
+
+@dataclass
+class Question:
+    """A question that waits; `view` gives its latents at the moment it is answered."""
+
+    prompts: Prompts
+    view: Callable[[], View]
+    answerer: Answerer
+    is_live: bool = False
+    max_new_tokens: int | None = None
+    attribute: bool = False
+    on_text: OnText | None = None
+    is_ready: Callable[[], bool] = lambda: True
+    future: Future[Reply] = field(default_factory=Future)
+
+    @property
+    def kind(self) -> tuple:
+        """What questions must share to be answered in one call."""
+        return self.is_live, self.max_new_tokens, bool(self.prompts.options)
+
+
+def answer_together(questions: Sequence[Question]) -> list[Reply]:
+    """Return the replies to questions of one kind, as if each had been asked alone."""
+    first = questions[0]
+    views = [question.view() for question in questions]
+    watched = join_watched([view.watched for view in views])
+    prompts = [question.prompts for question in questions]
+    if first.prompts.options:
+        return _rank(first.answerer, watched, prompts, views)
+    answerer = Answerer(first.answerer.model, first.answerer.processor, first.max_new_tokens)
+    streamer = None
+    if any(question.on_text for question in questions):
+        streamer = TextSpreader(answerer.processor, [question.on_text for question in questions])
+    given = [answers[0] for answers in answerer.answer(watched, prompts, streamer=streamer)]
+    shares = _shares(first.answerer, questions, views, given)
+    replies = []
+    for number, (view, answer) in enumerate(zip(views, given, strict=True)):
+        if not math.isfinite(answer.log_likelihood):
+            raise ValueError(
+                f"Expected a probability of the answer, found {answer.log_likelihood}: the media or the weights hold "
+                "values that are not finite. Check the sound's samples and the checkpoint."
+            )
+        replies.append(
+            Reply(
+                text=answer.text, confidence=answer.confidence, seen=view.seen, is_cut=answer.is_cut,
+                attributed_to=_evidence(view, shares.get(number)), num_tokens=len(answer.token_ids),
+                num_prompt_tokens=len(prompts[number].rows["decoder_input_ids"][0]),
+            )
+        )  # fmt: skip
+    if streamer is not None:
+        streamer.finish([reply.text for reply in replies])
+    return replies
+
+
+def _shares(answerer: Answerer, questions: Sequence[Question], views, given) -> dict[int, Tensor]:
+    """Return the share of each chunk in the answers of those questions that want it."""
+    wanted = [number for number, question in enumerate(questions) if question.attribute]
+    if not wanted:
+        return {}
+    found = answerer.attribute_together(
+        join_watched([views[n].watched for n in wanted]), [questions[n].prompts for n in wanted],
+        [given[n] for n in wanted],
+    )  # fmt: skip
+    return dict(zip(wanted, found, strict=True))
+
+
+def _evidence(view: View, share: Tensor | None) -> list[Evidence]:
+    if share is None:
+        return []
+    outputs = view.watched.encoder_outputs
+    times = outputs.chunk_times[0].clamp(max=view.duration)
+    return top_evidence(share[: len(times)], times, outputs.chunk_mask[0])
+
+
+def _rank(answerer: Answerer, watched: Watched, prompts: Sequence[Prompts], views: Sequence[View]) -> list[Reply]:
+    replies = []
+    for view, asked, (ranking,) in zip(views, prompts, answerer.rank(watched, prompts), strict=True):
+        best = max(range(len(ranking.options)), key=ranking.log_probabilities.__getitem__)
+        lengths = [len(row) for row in asked.rows["decoder_input_ids"]]
+        replies.append(
+            Reply(
+                text=ranking.options[best], confidence=math.exp(ranking.per_token[best]), seen=view.seen,
+                log_probabilities=list(ranking.log_probabilities), num_tokens=ranking.num_tokens[best],
+                num_prompt_tokens=lengths[best] - ranking.num_tokens[best] + 1,
+            )
+        )  # fmt: skip
+    return replies
+
+
+class TextSpreader(BaseStreamer):
+    """Gives each row of a batch the text of its tokens as they come; one without a listener is left out."""
+
+    def __init__(self, processor: Any, listeners: Sequence[OnText | None]):
+        self.processor, self.listeners = processor, listeners
+        self.ids: list[list[int]] | None = None
+        self.told = ["" for _ in listeners]
+        self.is_over = [False for _ in listeners]
+
+    def put(self, value: Tensor) -> None:
+        """Take the next token of each row; the first call brings the prompts."""
+        if self.ids is None:
+            self.ids = [[] for _ in self.listeners]
+            return
+        ends = {self.processor.tokenizer.eos_token_id, self.processor.pad_token_id}
+        for row, token in enumerate(torch.as_tensor(value).flatten().tolist()[: len(self.ids)]):
+            self.is_over[row] |= token in ends
+            if self.listeners[row] is not None and not self.is_over[row]:
+                self.ids[row].append(token)
+                self._tell(row, str(self.processor.decode_answer(self.ids[row])))
+
+    def end(self) -> None:
+        """Nothing is left to do: `finish` gives what is missing."""
+
+    def finish(self, texts: Sequence[str]) -> None:
+        """Give what of the final texts was not given yet."""
+        for row, text in enumerate(texts):
+            self._tell(row, text)
+
+    def _tell(self, row: int, text: str) -> None:
+        listener = self.listeners[row]
+        if listener is None or text.endswith("\N{REPLACEMENT CHARACTER}"):  # half of a character
+            return
+        if text.startswith(self.told[row]) and len(text) > len(self.told[row]):
+            listener(text[len(self.told[row]) :])
+            self.told[row] = text

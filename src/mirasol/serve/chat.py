@@ -1,0 +1,210 @@
+"""`/v1/chat/completions`: a conversation with media -> an answer, whole or as server-sent events."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+
+from mirasol.serve.batches import Reply
+from mirasol.serve.engine import WatchedClip
+from mirasol.serve.errors import ApiError, as_api_error
+from mirasol.serve.parts import Asked, Reference, add_media, read_messages, read_reference
+from mirasol.serve.service import Service, client_of, json_object, service_of
+
+router = APIRouter()
+Tokens = Annotated[int, Field(ge=1, le=100_000)]
+READ = ("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "mirasol", "n", "user",
+        "use_audio_in_video", "mm_processor_kwargs", "videos", "audios", "metadata", "store")  # fmt: skip
+NEUTRAL: dict[str, tuple] = {
+    "temperature": (0, 0.0),
+    "n": (1,),
+    "tools": ([],),
+    "logprobs": (False,),
+    "seed": (),
+    "service_tier": (),
+}
+
+
+class Extras(BaseModel):
+    """Our own fields of a request, under `mirasol`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    clip: str | None = None
+    use_video: StrictBool | None = None
+    use_audio: StrictBool | None = None
+    attribute: StrictBool = False
+    options: list[str] | None = None
+
+
+class ChatRequest(BaseModel):
+    """The fields of a chat request that are read."""
+
+    model: str | None = None
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    stream: StrictBool = False
+    stream_options: dict[str, Any] | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    n: int | None = None
+    use_audio_in_video: StrictBool | None = None
+    mm_processor_kwargs: dict[str, Any] | None = None
+    videos: list[str] = []
+    audios: list[str] = []
+    mirasol: Extras | None = None
+
+
+@router.post("/v1/chat/completions")
+async def chat(request: Request) -> Any:
+    """Answer the last question of a conversation about its media."""
+    service, client = service_of(request), client_of(request)
+    body = await json_object(request)
+    asked, chat, use_audio = read_chat(body)
+    service.check_model(chat.model)
+    extras = chat.mirasol or Extras()
+    clip = await service.watch(asked.media, extras.use_video, use_audio, client)
+    chosen = {
+        "options": extras.options,
+        "max_new_tokens": chat.max_completion_tokens or chat.max_tokens,
+        "attribute": extras.attribute,
+    }
+    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": service.model}
+    if chat.stream:
+        wants_usage = bool((chat.stream_options or {}).get("include_usage"))
+        events = await _begin(service, clip, asked, client, chosen)
+        lines = _lines(events, head, clip, asked, wants_usage)
+        return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    reply = await service.ask(clip.id, asked.question, client, **chosen)
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": reply.text, "refusal": None},
+        "finish_reason": "length" if reply.is_cut else "stop",
+        "logprobs": None,
+    }
+    return {
+        **head, "object": "chat.completion", "choices": [choice], "usage": usage(reply),
+        "mirasol": about(clip, reply, asked.warnings),
+    }  # fmt: skip
+
+
+def read_chat(body: dict[str, Any]) -> tuple[Asked, ChatRequest, bool | None]:
+    """Return the question with its media, the checked request, and whether sound is wanted."""
+    try:
+        chat = ChatRequest.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place, found = ".".join(map(str, first["loc"])), repr(first["input"])[:80]
+        message = f"Expected another value of {place} ({first['msg']}), found {found}. Correct it."
+        raise ApiError(400, message, "invalid_value", place) from None
+    if chat.n not in (None, 1):
+        raise ApiError(400, f"Expected n to be 1, found {chat.n}: answers are greedy. Leave it out.", param="n")
+    if body.get("tools"):
+        raise ApiError(400, "Expected no tools, found some: this model calls none. Leave them out.", param="tools")
+    asked = read_messages(chat.messages)
+    for kind, values in (("video", chat.videos), ("audio", chat.audios)):
+        for value in values:
+            add_media(asked, kind, read_reference(value, f"{kind}s"))
+    if chat.mirasol is not None and chat.mirasol.clip is not None:
+        asked.media = {"video": Reference(id=chat.mirasol.clip)}
+    for name, value in body.items():
+        if name not in READ and value is not None and value not in NEUTRAL.get(name, ()) and name not in ("seed",):
+            asked.warnings.append(f"{name} is not used: answers are greedy, and the server sets rates and budgets.")
+    return asked, chat, _use_audio(chat, asked)
+
+
+def _use_audio(chat: ChatRequest, asked: Asked) -> bool | None:
+    """Return whether the sound of the video is wanted, from all places where clients say so."""
+    processor: dict[str, Any] = chat.mm_processor_kwargs or {}
+    asked.warnings += [f"mm_processor_kwargs.{name} is not used." for name in processor if name not in READ]
+    places = {
+        "use_audio_in_video": chat.use_audio_in_video,
+        "mm_processor_kwargs.use_audio_in_video": processor.get("use_audio_in_video"),
+        "mirasol.use_audio": None if chat.mirasol is None else chat.mirasol.use_audio,
+    }
+    said = {name: value for name, value in places.items() if value is not None}
+    for name, value in said.items():
+        if not isinstance(value, bool):
+            raise ApiError(400, f"Expected {name} to be true or false, found {value!r}. Correct it.", param=name)
+    if len(set(said.values())) > 1:
+        raise ApiError(400, f"Expected one choice about sound, found {said}. Send one of them.", "invalid_value")
+    wanted = next(iter(said.values()), None)
+    if wanted is False and "audio" in asked.media and "mirasol.use_audio" not in said:
+        return None  # "in video": sound that is sent beside it is used
+    return wanted
+
+
+async def _begin(
+    service: Service, clip: WatchedClip, asked: Asked, client: str, chosen: dict[str, Any]
+) -> AsyncIterator[str | Reply]:
+    """Ask now, so that a refusal has its status; return an iterator of texts and, at last, the reply."""
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
+
+    def put(value: Any) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, value)
+
+    def on_text(text: str) -> None:
+        put(text)
+
+    future = await asyncio.to_thread(
+        service.engine.ask, clip.id, asked.question, client=client, on_text=on_text, **chosen
+    )
+    future.add_done_callback(put)
+
+    async def iterate() -> AsyncIterator[str | Reply]:
+        try:
+            while isinstance(value := await queue.get(), str):
+                yield value
+            yield value.result()
+        finally:
+            future.cancel()  # the client has left
+
+    return iterate()
+
+
+async def _lines(
+    events: AsyncIterator[str | Reply], head: dict[str, Any], clip: WatchedClip, asked: Asked, wants_usage: bool
+) -> AsyncIterator[str]:
+    """Yield server-sent events: the role, pieces of text, the end with our extras, the usage if wanted."""
+    head = {**head, "object": "chat.completion.chunk"}
+
+    def line(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return f"data: {json.dumps({**head, 'choices': [choice], **more})}\n\n"
+
+    yield line({"role": "assistant", "content": ""})
+    try:
+        told = ""
+        async for event in events:
+            if isinstance(event, str):
+                told += event
+                yield line({"content": event})
+                continue
+            if event.text != told:  # an option that was chosen comes whole
+                yield line({"content": event.text[len(told) :] if event.text.startswith(told) else event.text})
+            end = "length" if event.is_cut else "stop"
+            yield line({}, end, mirasol=about(clip, event, asked.warnings))
+            if wants_usage:
+                yield f"data: {json.dumps({**head, 'choices': [], 'usage': usage(event)})}\n\n"
+    except Exception as error:
+        yield f"data: {json.dumps({'error': as_api_error(error).body})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def usage(reply: Reply) -> dict[str, int]:
+    """Return the text tokens of question and answer."""
+    total = reply.num_prompt_tokens + reply.num_tokens
+    return {"prompt_tokens": reply.num_prompt_tokens, "completion_tokens": reply.num_tokens, "total_tokens": total}
+
+
+def about(clip: WatchedClip, reply: Reply, warnings: list[str]) -> dict[str, Any]:
+    """Return our extras of an answer: the clip, what of it was seen and heard, and what the answer rests on."""
+    found = reply.as_dict()
+    names = ("confidence", "seen", "attributed_to", "log_probabilities")
+    facts = {**clip.facts, "warnings": [*warnings, *clip.facts["warnings"]]}
+    return {"clip": clip.id, **{name: found[name] for name in names}, **facts}

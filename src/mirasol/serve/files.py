@@ -1,0 +1,170 @@
+"""`/v1/files` and `/v1/clips`: files that are kept, and clips that are watched once and asked many times."""
+
+import mimetypes
+import shutil
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+
+from mirasol.serve.engine import UnknownIdError, WatchedClip
+from mirasol.serve.errors import ApiError
+from mirasol.serve.parts import read_reference
+from mirasol.serve.service import Service, client_of, service_of, too_large
+from mirasol.serve.store import Entry
+
+router = APIRouter()
+SHOWN = ("video/", "audio/", "image/jpeg", "image/png", "image/webp")  # by a browser, from our own address
+BLOCK = 2**20
+
+
+class ClipRequest(BaseModel):
+    """A clip to watch. Files are ids, data: URIs or addresses; `audio` replaces the sound of `video`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file_id: str | None = None  # the same as `video`
+    video: str | None = None
+    audio: str | None = None
+    image: str | None = None
+    use_video: StrictBool = True
+    use_audio: StrictBool = True
+
+
+class ClipQuestion(BaseModel):
+    """A question about a watched clip."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    question: str
+    options: list[str] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    attribute: StrictBool = False
+
+
+@router.post("/v1/files")
+async def upload(request: Request, file: UploadFile, purpose: Annotated[str, Form()] = "user_data") -> dict[str, Any]:
+    """Keep a file. The same bytes sent again have the same id."""
+    service, owner = service_of(request), getattr(request.state, "client", "")
+    return await run_in_threadpool(_keep, service, file, purpose[:40], owner)
+
+
+def _keep(service: Service, file: UploadFile, purpose: str, owner: str) -> dict[str, Any]:
+    limit, source = service.engine.limits.upload_bytes, file.file
+    digest, size = sha256(owner.encode() + b"\0"), 0
+    while block := source.read(BLOCK):
+        size += len(block)
+        if size > limit:
+            raise too_large(limit, "more")
+        digest.update(block)
+    if not size:
+        raise ApiError(
+            400, "Expected a file with bytes, found an empty one. Send the clip again.", "empty_file", "file"
+        )
+    source.seek(0)
+
+    def write(path: Path) -> None:
+        with path.open("wb") as target:
+            shutil.copyfileobj(source, target, BLOCK)
+
+    name = Path(file.filename or "file").name[-120:]
+    facts = {"filename": name, "purpose": purpose, "owner": owner}
+    return _file_object(service.engine.files.put(write, facts, digest.hexdigest()))
+
+
+@router.get("/v1/files")
+async def list_files(request: Request) -> dict[str, Any]:
+    """List the files of this API key."""
+    owner = getattr(request.state, "client", "")
+    if not owner:
+        raise ApiError(
+            403,
+            "Expected an API key, by which files are told apart, found a server without keys, where only who has an "
+            "id may use it. Start the server with --api-key-file.",
+            "no_api_keys",
+        )
+    entries = service_of(request).engine.files.entries(owner=owner)
+    return {"object": "list", "data": [_file_object(entry) for entry in entries], "has_more": False}
+
+
+@router.get("/v1/files/{id}")
+async def file_facts(request: Request, id: str) -> dict[str, Any]:
+    """Describe a file."""
+    return _file_object(_file(request, id))
+
+
+@router.get("/v1/files/{id}/content")
+async def content(request: Request, id: str) -> FileResponse:
+    """Give a file back, whole or in ranges, so that a player may seek."""
+    entry = _file(request, id)
+    name = entry.facts["filename"]
+    type = mimetypes.guess_type(name)[0] or ""
+    type = type if type.startswith(SHOWN) else "application/octet-stream"
+    safe = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox; default-src 'none'"}
+    return FileResponse(entry.path, media_type=type, filename=name, content_disposition_type="inline", headers=safe)
+
+
+@router.delete("/v1/files/{id}")
+async def remove_file(request: Request, id: str) -> dict[str, Any]:
+    """Remove a file; clips that were watched from it stay."""
+    service_of(request).engine.files.remove(_file(request, id).id)
+    return {"id": id, "object": "file", "deleted": True}
+
+
+@router.post("/v1/clips")
+async def watch(request: Request, body: ClipRequest) -> dict[str, Any]:
+    """Watch a clip, which then can be asked by its id."""
+    if body.file_id and body.video:
+        raise ApiError(400, "Expected file_id or video, found both. Send one of them.", "invalid_value")
+    named = {"video": body.video or body.file_id, "audio": body.audio, "image": body.image}
+    media = {kind: read_reference(value, kind) for kind, value in named.items() if value}
+    service = service_of(request)
+    clip = await service.watch(media, body.use_video, body.use_audio, client_of(request))
+    return clip_object(clip)
+
+
+@router.get("/v1/clips/{id}")
+async def clip_facts(request: Request, id: str) -> dict[str, Any]:
+    """Describe a watched clip: its chunks, their surprise, what was seen and heard."""
+    return clip_object(await run_in_threadpool(service_of(request).engine.clip, id))
+
+
+@router.post("/v1/clips/{id}/ask")
+async def ask(request: Request, id: str, body: ClipQuestion) -> dict[str, Any]:
+    """Answer a question about a watched clip."""
+    reply = await service_of(request).ask(
+        id, body.question, client_of(request), options=body.options, max_new_tokens=body.max_tokens,
+        attribute=body.attribute,
+    )  # fmt: skip
+    return {"object": "clip.answer", "clip": id, "question": body.question, **reply.as_dict()}
+
+
+@router.delete("/v1/clips/{id}")
+async def remove_clip(request: Request, id: str) -> dict[str, Any]:
+    """Forget a watched clip."""
+    service = service_of(request)
+    await run_in_threadpool(service.engine.forget, id)
+    return {"id": id, "object": "clip", "deleted": True}
+
+
+def clip_object(clip: WatchedClip) -> dict[str, Any]:
+    """Return a clip as JSON."""
+    return {"id": clip.id, "object": "clip", "created_at": int(clip.created), "mirasol": clip.facts}
+
+
+def _file(request: Request, id: str) -> Entry:
+    entry = service_of(request).engine.files.get(id) if id.startswith("file_") else None
+    if entry is None:
+        raise UnknownIdError("file", id)
+    return entry
+
+
+def _file_object(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id, "object": "file", "bytes": entry.num_bytes, "created_at": int(entry.created),
+        "filename": entry.facts["filename"], "purpose": entry.facts["purpose"], "status": "processed",
+    }  # fmt: skip

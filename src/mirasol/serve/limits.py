@@ -1,0 +1,43 @@
+"""Limits of a server. The operator sets them; a request never does."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MEBIBYTE = 2**20
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Limits(BaseModel):
+    """Bounds on what clients may send, on what waits, and on what is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    upload_bytes: Count = 256 * MEBIBYTE  # of one file, also as base64 inside a request
+    request_bytes: Count = 384 * MEBIBYTE  # of one HTTP request: a file of `upload_bytes` in base64
+    clip_seconds: Seconds = 4 * 3600.0
+    picture_pixels: Count = 4096 * 2304
+    picture_bytes: Count = 4 * MEBIBYTE
+    question_characters: Count = 20_000  # before it is tokenised; the context is far smaller
+    waiting_clips: Count = 64  # being decoded or encoded
+    waiting_questions: Count = 512
+    share_of_one_client: Annotated[float, Field(gt=0, le=1)] = 0.5  # of these two
+    clips_at_once: Count = 16  # in one call of the encoder
+    chunks_at_once: Count = 256
+    questions_at_once: Count = 64
+    decoders: Count = 2
+    sessions: Count = 64  # live at the same time
+    session_lag_seconds: Seconds = 5.0  # behind by more, chunks are skipped, oldest first
+    session_idle_seconds: Seconds = 900.0
+    message_bytes: Count = 16 * MEBIBYTE  # of a WebSocket
+    frames_at_once: Count = 64  # of one append
+    clip_store_bytes: Count = 1024 * MEBIBYTE
+    file_store_bytes: Count = 4096 * MEBIBYTE
+    session_store_bytes: Count = 512 * MEBIBYTE
+
+
+def default_folder() -> Path:
+    """Return the folder in which a server of this user keeps clips, files and sessions."""
+    return Path.home() / ".cache" / "mirasol" / "serve"

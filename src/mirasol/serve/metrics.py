@@ -1,0 +1,57 @@
+"""Metrics in Prometheus' format: requests, and the state of the engine when it is asked for."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from mirasol.serve.engine import Engine
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Metrics of one application; several in one process do not share them."""
+
+    def __init__(self, engine: Engine):
+        self.registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self._requests = Counter("mirasol_requests", "HTTP requests.", labels, registry=self.registry)
+        self._seconds = Histogram(
+            "mirasol_request_seconds", "Seconds of an HTTP request.", ("route",), buckets=SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.registry.register(_EngineState(engine))
+
+    def note_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        """Return all metrics."""
+        return generate_latest(self.registry)
+
+
+class _EngineState:
+    """Reads the engine's counts at the moment of a scrape."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counts."""
+        engine = self.engine
+        for name, value in engine.counts.items():
+            yield CounterMetricFamily(f"mirasol_{name}", f"{name.replace('_', ' ')} since the start.", value=value)
+        live = list(engine.sessions.values())
+        gauges = {
+            "live_sessions": len(live),
+            "waiting_questions": len(engine.questions),
+            "waiting_clips": engine.num_waiting_clips,
+            "largest_lag_seconds": max((each.lag_seconds for each in live), default=0.0),
+            "clip_store_bytes": engine.clips.num_bytes,
+            "file_store_bytes": engine.files.num_bytes,
+        }
+        for name, value in gauges.items():
+            yield GaugeMetricFamily(f"mirasol_{name}", f"{name.replace('_', ' ')} now.", value=value)

@@ -1,0 +1,83 @@
+"""Around every request: a bound on its bytes, and its place in the metrics. Plain ASGI: streams stay streams."""
+
+import json
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mirasol.serve.errors import ApiError
+from mirasol.serve.metrics import Metrics
+from mirasol.serve.service import too_large
+
+
+class BodyLimit:
+    """Answers 413 to a request that has more bytes than the limit, before it is read."""
+
+    def __init__(self, app: ASGIApp, limit: int):
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and stop it where it exceeds the limit."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > self.limit:
+            return await refuse(send, too_large(self.limit, declared.decode("latin-1")))
+        count, has_begun = 0, False
+
+        async def bounded() -> Message:
+            nonlocal count
+            message = await receive()
+            count += len(message.get("body", b""))
+            if count > self.limit:
+                raise too_large(self.limit, "more")
+            return message
+
+        async def note(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, bounded, note)
+        except ApiError as error:
+            if has_begun:
+                raise
+            await refuse(send, error)
+
+
+class Measure:
+    """Counts requests and their seconds by route and status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics):
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and note how it ended."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        begin, status = time.perf_counter(), 500
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note)
+        finally:
+            route: Any = scope.get("route")
+            path = getattr(route, "path", "other")  # ids and unknown paths make no series of their own
+            self.metrics.note_request(scope["method"], path, status, time.perf_counter() - begin)
+
+
+async def refuse(send: Send, error: ApiError) -> None:
+    """Send an error as the answer to a request."""
+    body = json.dumps({"error": error.body}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,138 @@
+"""Messages of a chat -> the question and the references to its media; the parts of all common servers."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from mimetypes import guess_type
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from mirasol.chunks.chat import KINDS, TEXTS
+from mirasol.serve.errors import ApiError
+
+KEYS = ("url", "image_url", "data", "file_data", "file_id", "base64", "file_url")
+BASE64 = ("data", "file_data", "base64")
+ID = re.compile(r"(file|clip)_[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A file of a request: its bytes, the id of one that is kept here, or an address to fetch."""
+
+    data: bytes | None = None
+    id: str | None = None
+    url: str | None = None
+
+
+@dataclass
+class Asked:
+    """A question and its media by kind: `video`, `audio` or `image`."""
+
+    question: str
+    media: dict[str, Reference] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_messages(messages: Sequence[Mapping[str, Any]]) -> Asked:
+    """Return the text of the last user message, and the last media of each kind in the conversation."""
+    asked = Asked("")
+    for number, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content")
+        if role not in ("user", "system", "developer", "assistant"):
+            raise _wrong(f"messages.{number}.role", "user, system, developer or assistant", role, "Change the role")
+        if role in ("system", "developer"):
+            asked.warnings.append(f"The {role} message is not used: the model reads the last question only.")
+        if content is not None and not isinstance(content, str | list):
+            raise _wrong(f"messages.{number}.content", "text or a list of parts", content, "Send one of these")
+        texts = [content] if isinstance(content, str) else []
+        for place, part in enumerate(content if isinstance(content, list) else ()):
+            where = f"messages.{number}.content.{place}"
+            if not isinstance(part, Mapping):
+                raise _wrong(where, "a part as an object with a type", part, "Send an object")
+            kind = part.get("type")
+            if kind in TEXTS:
+                if not isinstance(part.get("text"), str):
+                    raise _wrong(f"{where}.text", "a string", part.get("text"), "Send the question there")
+                texts.append(part["text"])
+            elif kind in KINDS:
+                add_media(asked, *read_part(part, where))
+            elif kind != "refusal":
+                known = ", ".join((*TEXTS, *KINDS))
+                raise _wrong(f"{where}.type", f"one of {known}", kind, "Send the media as one of these")
+        if role == "user":
+            asked.question = " ".join(texts)
+    return asked
+
+
+def add_media(asked: Asked, kind: str, reference: Reference) -> None:
+    """Add media to what is asked about; those of the same kind before them are replaced."""
+    if kind in asked.media:
+        asked.warnings.append(f"The conversation holds several parts of {kind}: only the last one is used.")
+    asked.media.pop(kind, None)
+    asked.media[kind] = reference
+
+
+def read_part(part: Mapping[str, Any], where: str) -> tuple[str, Reference]:
+    """Return the kind of media that a part brings, and where they are."""
+    type = str(part["type"])
+    inner = part.get(type)
+    values: Mapping[str, Any] = {"url": inner} if isinstance(inner, str) else inner or part
+    if not isinstance(values, Mapping):
+        raise _wrong(f"{where}.{type}", "an object or a string", inner, "Send the media there")
+    for key in KEYS:
+        value = values.get(key)
+        if isinstance(value, Mapping):  # {"image_url": {"url": ...}} inside a part of another type
+            value = value.get("url")
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise _wrong(f"{where}.{key}", "a string", value, "Send base64, a data: URI or the id of a file")
+        name = values.get("filename")
+        kind = KINDS[type]
+        if "file" in type and (_media_type(value, name) or "").startswith("image/"):
+            kind = "image"
+        reference = read_reference(value, f"{where}.{key}", is_base64=key in BASE64)
+        return kind, reference
+    raise _wrong(where, f"media under {type}, as {' or '.join(KEYS)}", sorted(values), "Send them there")
+
+
+def read_reference(value: str, where: str, is_base64: bool = False) -> Reference:
+    """Return what a string refers to: a data: URI, an id, an address, or base64 where that is expected."""
+    if ID.fullmatch(value):
+        return Reference(id=value)
+    head, separator, rest = value[:200].partition(":")
+    scheme = head.lower()
+    if separator and scheme == "data":
+        header, comma, data = value.partition(",")
+        if not comma:
+            raise _wrong(where, "a data: URI with a comma before its data", value, "Write data:video/mp4;base64,...")
+        return Reference(data=_base64(data, where) if header.endswith(";base64") else unquote_to_bytes(data))
+    if separator and scheme in ("http", "https") and rest.startswith("//"):
+        return Reference(url=value)
+    if is_base64:
+        return Reference(data=_base64(value, where))
+    raise _wrong(where, "a data: URI, or the id of a file that was sent to /v1/files", value, "Send one of these")
+
+
+def _base64(text: str, where: str) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _wrong(where, "base64", f"{len(text)} characters that are not ({error})", "Encode the bytes") from None
+    if not data:
+        raise _wrong(where, "the bytes of a file", "none", "Send the file")
+    return data
+
+
+def _media_type(value: str, name: Any) -> str | None:
+    if value.startswith("data:"):
+        return value[5:100].partition(";")[0].partition(",")[0]
+    return guess_type(name)[0] if isinstance(name, str) else None
+
+
+def _wrong(param: str, expected: str, found: Any, remedy: str) -> ApiError:
+    shown = found if isinstance(found, str) else repr(found)
+    shown = shown if len(shown) <= 80 else f"{shown[:80]}..."
+    return ApiError(400, f"Expected {param} to be {expected}, found {shown}. {remedy}.", "invalid_value", param)

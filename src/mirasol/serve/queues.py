@@ -1,0 +1,70 @@
+"""A bounded queue that serves its clients in turn."""
+
+import threading
+from collections import OrderedDict, deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class BusyError(RuntimeError):
+    """Too much waits already; `retry_after` seconds from now there may be room."""
+
+    def __init__(self, what: str, waiting: int, limit: int, retry_after: float):
+        self.retry_after = max(1.0, retry_after)
+        super().__init__(
+            f"Expected room for one more of the {what} that wait, found {waiting} of at most {limit}. Try again in "
+            f"{self.retry_after:.0f} s."
+        )
+
+
+class FairQueue(Generic[T]):
+    """Items of many clients; `take` gives one of each client in turn, each client's in its order.
+
+    Args:
+        what: Name of the items, for messages.
+        capacity: Items in all.
+        share: Part of the capacity that one client may fill.
+    """
+
+    def __init__(self, what: str, capacity: int, share: float = 1.0):
+        self.what, self.capacity, self.of_one = what, capacity, max(1, int(capacity * share))
+        self.seconds_each = 0.1  # of work, a running mean
+        self._items: OrderedDict[str, deque[T]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def put(self, client: str, item: T) -> None:
+        """Add an item.
+
+        Raises:
+            BusyError: The queue is full, or this client's share of it.
+        """
+        with self._lock:
+            own = self._items.get(client, ())
+            waiting, limit = (self._length, self.capacity) if len(own) < self.of_one else (len(own), self.of_one)
+            if waiting >= limit:
+                raise BusyError(self.what, waiting, limit, waiting * self.seconds_each)
+            self._items.setdefault(client, deque()).append(item)
+            self._length += 1
+
+    def take(self, count: int) -> list[T]:
+        """Return up to `count` items; who is served goes behind all others."""
+        found: list[T] = []
+        with self._lock:
+            while self._items and len(found) < count:
+                client, items = next(iter(self._items.items()))
+                found.append(items.popleft())
+                if items:
+                    self._items.move_to_end(client)
+                else:
+                    del self._items[client]
+            self._length -= len(found)
+        return found
+
+    def note(self, seconds: float, count: int) -> None:
+        """Note the seconds that `count` items took, from which waiting is estimated."""
+        self.seconds_each = 0.8 * self.seconds_each + 0.2 * seconds / max(count, 1)

@@ -1,0 +1,345 @@
+"""`RealtimeSession`: events of a client -> media and questions of a live session -> events of the server."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from fastapi.concurrency import run_in_threadpool
+
+from mirasol.answer.session import ChunkResult
+from mirasol.serve.batches import Reply
+from mirasol.serve.errors import ApiError, as_api_error
+from mirasol.serve.live import LiveSession
+from mirasol.serve.realtime_input import Settings, new_id, read_frames, read_item, read_sound
+from mirasol.serve.service import Service
+
+KEPT_ITEMS = 128
+POLL_SECONDS = 0.02
+Post = Callable[[dict[str, Any]], None]
+
+
+class RealtimeSession:
+    """One client's session: its settings, its conversation, and the response that is being given.
+
+    Args:
+        service: Engine and model.
+        post: Sends an event to the client.
+    """
+
+    new_id = staticmethod(new_id)
+
+    def __init__(self, service: Service, post: Post):
+        self.service, self.engine, self._post = service, service.engine, post
+        self.settings = Settings()
+        self.items: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.is_resumed = False
+        self._turn_ends = False  # media of a finished turn wait in a chunk that is still open
+        self._anchor: tuple[float, float] | None = None  # the clock here, and the session time then
+        self._response: asyncio.Task | None = None
+        self._loop = asyncio.get_running_loop()
+        self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+            "session.update": self._update,
+            "input_audio_buffer.append": self._append,
+            "input_audio_buffer.commit": self._commit,
+            "input_audio_buffer.clear": self._clear,
+            "conversation.item.create": self._create_item,
+            "conversation.item.delete": self._delete_item,
+            "conversation.item.retrieve": self._retrieve_item,
+            "conversation.item.truncate": self._truncate_item,
+            "response.create": self._create_response,
+            "response.cancel": self._cancel_response,
+            "output_audio_buffer.clear": self._nothing_to_clear,
+        }
+
+    # ---- from the connection
+
+    def open(self, id: str | None) -> None:
+        """Open a new session, or continue an earlier one."""
+        if id is None:
+            self.id = self.engine.open({"start_time": 0.0}, on_chunks=self._watched)
+        else:
+            self.id = self.engine.resume(id, on_chunks=self._watched).id
+            self.is_resumed = True
+
+    def greet(self) -> None:
+        """Tell the client its session."""
+        self.send("session.created", session=self._described())
+
+    async def handle(self, event: dict[str, Any]) -> None:
+        """Do what an event asks for."""
+        handler = self._handlers.get(event["type"])
+        if handler is None:
+            known = ", ".join(self._handlers)
+            message = f"Expected an event out of {known}, found {event['type'][:80]!r}. Correct its type."
+            raise ApiError(400, message, "unknown_event", "type")
+        await handler(event)
+
+    async def stop(self) -> None:
+        """End the response that is being given."""
+        if self._response is not None:
+            self._response.cancel()
+            await asyncio.gather(self._response, return_exceptions=True)
+
+    def close(self, save: bool) -> None:
+        """Close the session; with `save`, or if the client asked for it, it can be resumed."""
+        self.engine.close_session(self.id, save or self.settings.mirasol.keep, on_chunks=self._watched)
+
+    def send(self, type: str, **values: Any) -> None:
+        """Send an event."""
+        self._post({"type": type, "event_id": new_id("event"), **values})
+
+    # ---- media
+
+    async def _update(self, event: dict[str, Any]) -> None:
+        wanted = Settings.read(event.get("session"), self.settings)
+        changed = wanted.stream_options(self.settings)
+        if changed:
+            options = {"start_time": 0.0, **wanted.stream_options(Settings())}
+            await run_in_threadpool(self.engine.configure, self.id, options)
+        self.settings = wanted
+        self._live.may_skip = wanted.mirasol.when_behind == "skip"
+        self.send("session.updated", session=self._described())
+
+    async def _append(self, event: dict[str, Any]) -> None:
+        await self._push(event.get("audio"), event.get("video_frames") or [], event.get("timestamps"),
+                         event.get("audio_start"))  # fmt: skip
+
+    async def _push(self, audio: Any, frames: Any, timestamps: Any, audio_start: Any = None) -> None:
+        """Give media to the engine; wait while it is behind, unless it may skip."""
+        while not self._live.may_skip and self._live.lag_seconds > self.engine.limits.session_lag_seconds:
+            await asyncio.sleep(POLL_SECONDS)
+        await run_in_threadpool(self._push_now, audio, frames, timestamps, audio_start)
+
+    def _push_now(self, audio: Any, frames: Any, timestamps: Any, audio_start: Any) -> None:
+        rate, limits = self.settings.rate, self.engine.limits
+        samples = read_sound(audio) if audio is not None else None
+        pictures = read_frames(frames, limits)
+        media: dict[str, Any] = {}
+        seconds = 0.0
+        if samples is not None and len(samples):
+            seconds = len(samples) / rate
+            media = {"waveform": samples, "start_time": audio_start, "sampling_rate": rate}
+        if pictures:
+            if timestamps is None:
+                timestamps = self._times_of(len(pictures), seconds)
+            media |= {"frames": pictures, "frame_times": timestamps}
+        if not media:
+            if audio == "" or frames:
+                return
+            raise ApiError(
+                400, "Expected audio or video_frames to append, found neither. Send base64 of PCM16 or of pictures.",
+                "invalid_value", "audio",
+            )  # fmt: skip
+        self.engine.push(self.id, **media)
+        if seconds:
+            self._anchor = (time.monotonic(), self._live.session.chunks.audio.end or 0.0)
+
+    def _times_of(self, count: int, seconds: float) -> list[float]:
+        """Return seconds for frames that came without: spread over their sound, else by the clock of arrival."""
+        chunks = self._live.session.chunks
+        if seconds:
+            start = chunks.audio.end or 0.0
+            return [start + place * seconds / count for place in range(count)]
+        if self._anchor is None:
+            self._anchor = (time.monotonic(), self._live.reached)
+        now = self._anchor[1] + time.monotonic() - self._anchor[0]
+        last = chunks.video.last_time
+        now = now if last is None else max(now, last + 0.001)
+        return [now + place * 0.001 for place in range(count)]
+
+    async def _commit(self, event: dict[str, Any]) -> None:
+        """End a turn: the open chunk is watched before the next answer."""
+        if not self._live.has_media:
+            raise ApiError(400, "Expected media before commit, found none. Append audio first.", "empty_buffer")
+        self._turn_ends = True
+        id, before = new_id("item"), next(reversed(self.items), None)
+        item = {"id": id, "type": "message", "role": "user", "content": [{"type": "input_audio", "transcript": None}]}
+        self.send("input_audio_buffer.committed", item_id=id, previous_item_id=before)
+        self._keep(item, before)
+
+    async def _clear(self, event: dict[str, Any]) -> None:
+        """Acknowledge: media go to the model as they come, so that no buffer is left to be cleared."""
+        self.send("input_audio_buffer.cleared")
+
+    async def _nothing_to_clear(self, event: dict[str, Any]) -> None:
+        self.send("output_audio_buffer.cleared", response_id=None)
+
+    # ---- conversation
+
+    async def _create_item(self, event: dict[str, Any]) -> None:
+        item = read_item(event.get("item"))
+        for part in item["content"]:
+            if part["type"] == "input_audio":
+                await self._push(part.pop("audio"), [], None)
+            elif part["type"] == "input_image":
+                await self._push(None, [part.pop("image_url")], part.pop("timestamps", None))
+            self._turn_ends |= part["type"] != "input_text" and item["role"] == "user"
+        before = event.get("previous_item_id") or next(reversed(self.items), None)
+        self._keep(item, before)
+
+    def _keep(self, item: dict[str, Any], before: str | None) -> None:
+        item = {"object": "realtime.item", "status": "completed", **item}
+        self.items[item["id"]] = item
+        while len(self.items) > KEPT_ITEMS:
+            self.items.popitem(last=False)
+        for type in ("conversation.item.added", "conversation.item.done"):
+            self.send(type, item=item, previous_item_id=before)
+
+    def _item(self, event: dict[str, Any]) -> dict[str, Any]:
+        item = self.items.get(str(event.get("item_id")))
+        if item is None:
+            message = f"Expected the id of an item of this session, found {str(event.get('item_id'))[:80]!r}."
+            raise ApiError(404, f"{message} Only the last {KEPT_ITEMS} are kept.", "item_not_found", "item_id")
+        return item
+
+    async def _delete_item(self, event: dict[str, Any]) -> None:
+        del self.items[self._item(event)["id"]]
+        self.send("conversation.item.deleted", item_id=event["item_id"])
+
+    async def _retrieve_item(self, event: dict[str, Any]) -> None:
+        self.send("conversation.item.retrieved", item=self._item(event))
+
+    async def _truncate_item(self, event: dict[str, Any]) -> None:
+        item = self._item(event)
+        self.send(
+            "conversation.item.truncated", item_id=item["id"], content_index=0, audio_end_ms=event.get("audio_end_ms")
+        )  # fmt: skip
+
+    # ---- responses
+
+    async def _create_response(self, event: dict[str, Any]) -> None:
+        if self._response is not None and not self._response.done():
+            message = (
+                "Expected one response at a time, found one that is being given. Wait for response.done, or cancel."
+            )
+            raise ApiError(409, message, "conversation_already_has_active_response")
+        wanted = event.get("response") or {}
+        if not isinstance(wanted, dict):
+            raise ApiError(
+                400, f"Expected response to be an object, found {wanted!r:.80}.", "invalid_value", "response"
+            )
+        question = self._question(wanted)
+        limit = wanted.get("max_output_tokens")
+        if limit not in (None, "inf") and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise ApiError(
+                400, f"Expected max_output_tokens to be 1 or more, found {limit!r:.80}. Correct it.", "invalid_value"
+            )
+        if self._turn_ends or self._live.session.chunks.num_closed == 0:
+            self._turn_ends = False
+            await run_in_threadpool(self.engine.flush, self.id)
+        texts: asyncio.Queue[Any] = asyncio.Queue()
+
+        def put(value: Any) -> None:
+            self._loop.call_soon_threadsafe(texts.put_nowait, value)
+
+        future = await run_in_threadpool(
+            lambda: self.engine.ask(
+                self.id, question, max_new_tokens=None if limit == "inf" else limit, client=self.id, on_text=put,
+                attribute=self.settings.mirasol.attribute,
+            )
+        )  # fmt: skip
+        future.add_done_callback(put)
+        self._response = asyncio.create_task(self._respond(question, wanted.get("metadata"), texts, future))
+
+    async def _cancel_response(self, event: dict[str, Any]) -> None:
+        if self._response is None or self._response.done():
+            raise ApiError(400, "Expected a response to cancel, found none that is being given.", "no_response")
+        self._response.cancel()
+
+    def _question(self, wanted: dict[str, Any]) -> str:
+        """Return the question: of the response's own input, else of the last item that has text, else instructions."""
+        items = wanted.get("input") or []
+        if not isinstance(items, list):
+            message = f"Expected response.input as a list of items, found {items!r:.80}. Send a list."
+            raise ApiError(400, message, "invalid_value", "response.input")
+        own = [
+            read_item(item) for item in items if not (isinstance(item, dict) and item.get("type") == "item_reference")
+        ]
+        for item in [*reversed(own), *reversed(self.items.values())]:
+            texts = [part["text"] for part in item["content"] if part["type"] == "input_text"]
+            if item["role"] == "user" and texts:
+                return " ".join(texts)
+        for text in (wanted.get("instructions"), self.settings.instructions):
+            if isinstance(text, str) and text.strip():
+                return text
+        raise ApiError(
+            400,
+            "Expected a question, found none: speech is heard, but not taken as a question. Send an item with "
+            "input_text, or instructions.",
+            "no_question",
+        )
+
+    async def _respond(self, question: str, metadata: Any, texts: asyncio.Queue[Any], future: Any) -> None:
+        """Send the events of one response."""
+        response = {
+            "id": new_id("resp"), "object": "realtime.response", "status": "in_progress", "status_details": None,
+            "output": [], "output_modalities": ["text"], "metadata": metadata, "usage": None,
+        }  # fmt: skip
+        part: dict[str, Any] = {"type": "output_text", "text": ""}
+        item = {"id": new_id("item"), "object": "realtime.item", "type": "message", "role": "assistant"}
+        begun = {**item, "status": "in_progress", "content": []}
+        before = next(reversed(self.items), None)
+        at = {"response_id": response["id"], "output_index": 0}
+        in_item = {**at, "item_id": item["id"], "content_index": 0}
+        self.send("response.created", response=response)
+        self.send("response.output_item.added", **at, item=begun)
+        self.send("conversation.item.added", item=begun, previous_item_id=before)
+        self.send("response.content_part.added", **in_item, part=dict(part))
+        status, more = "completed", dict[str, Any]()
+        details: dict[str, Any] | None = None
+        try:
+            while isinstance(value := await texts.get(), str):
+                part["text"] += value
+                self.send("response.output_text.delta", **in_item, delta=value)
+            reply: Reply = value.result()
+            part["text"] = reply.text
+            if reply.is_cut:
+                status, details = "incomplete", {"type": "incomplete", "reason": "max_output_tokens"}
+            more = {"usage": _usage(reply), "mirasol": {"question": question, **_extras(reply)}}
+        except asyncio.CancelledError:
+            future.cancel()
+            status, details = "cancelled", {"type": "cancelled", "reason": "client_cancelled"}
+        except Exception as error:
+            status, details = "failed", {"type": "failed", "error": as_api_error(error).body}
+        done = {**item, "status": "completed" if status == "completed" else "incomplete", "content": [part]}
+        self.items[item["id"]] = done
+        self.send("response.output_text.done", **in_item, text=part["text"])
+        self.send("response.content_part.done", **in_item, part=part)
+        self.send("response.output_item.done", **at, item=done)
+        self.send("conversation.item.done", item=done, previous_item_id=before)
+        end = {**response, "status": status, "status_details": details, "output": [done], **more}
+        self.send("response.done", response=end)
+
+    # ---- what the engine tells
+
+    def _watched(self, results: Sequence[ChunkResult]) -> None:
+        """Send chunks to a client that asked for them; called by the engine's thread."""
+        if self.settings.mirasol.chunks:
+            live = self._live
+            lag, dropped = live.lag_seconds, live.session.dropped
+            events = [{**asdict(result), "lag_seconds": round(lag, 3), "dropped": dropped} for result in results]
+            for event in events:
+                self._loop.call_soon_threadsafe(partial(self.send, "mirasol.chunk", **event))
+
+    @property
+    def _live(self) -> LiveSession:
+        return self.engine.session(self.id)
+
+    def _described(self) -> dict[str, Any]:
+        live = self._live
+        about = {"resumed": self.is_resumed, "seconds": live.session.seconds, "dropped": live.session.dropped}
+        return self.settings.describe(self.id, self.service.model, about)
+
+
+def _usage(reply: Reply) -> dict[str, int]:
+    total = reply.num_prompt_tokens + reply.num_tokens
+    return {"total_tokens": total, "input_tokens": reply.num_prompt_tokens, "output_tokens": reply.num_tokens}
+
+
+def _extras(reply: Reply) -> dict[str, Any]:
+    found = reply.as_dict()
+    return {name: found[name] for name in ("confidence", "seen", "attributed_to")}

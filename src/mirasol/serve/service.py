@@ -1,0 +1,147 @@
+"""`Service`: what the routes share: references to media -> a watched clip, questions -> replies."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
+
+from mirasol.serve.batches import Reply
+from mirasol.serve.decode import Media, WatchOptions
+from mirasol.serve.engine import Engine, UnknownIdError, WatchedClip
+from mirasol.serve.errors import ApiError
+from mirasol.serve.parts import Reference
+
+Fetch = Callable[[str], Awaitable[bytes | Path]]
+MAX_OPTIONS = 64  # to choose an answer from
+
+
+async def refuse_to_fetch(url: str) -> bytes | Path:
+    """Refuse an address: this server fetches nothing."""
+    raise ApiError(
+        400,
+        f"Expected media as a data: URI or the id of a file, found the address {url[:80]}, and this server fetches "
+        "nothing. Download the file and send its bytes, or start the server with --allow-url-host.",
+        "url_not_allowed",
+    )
+
+
+@dataclass
+class Service:
+    """An engine under the name of its model.
+
+    Args:
+        engine: Does the work.
+        model: Name that clients send.
+        fetch: Gets the file of an address, or refuses it.
+    """
+
+    engine: Engine
+    model: str = "mirasol"
+    fetch: Fetch = refuse_to_fetch
+    connections: dict[str, Any] = field(default_factory=dict)  # of live sessions, by their ids
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def check_model(self, name: Any) -> None:
+        """Refuse a model that is not the loaded one."""
+        if name not in (None, "", self.model, "mirasol"):
+            message = (
+                f"Expected the model {self.model!r}, found {str(name)[:80]!r}. GET /v1/models lists what is here."
+            )
+            raise ApiError(404, message, "model_not_found", "model")
+
+    async def watch(
+        self, media: dict[str, Reference], use_video: bool | None, use_audio: bool | None, client: str
+    ) -> WatchedClip:
+        """Return the clip that these references make, watched now or before; None of a switch is the default."""
+        if not media:
+            raise ApiError(
+                400,
+                "Expected a clip to ask about, found text only. Send a video_url, input_video, audio_url, "
+                "input_audio, image_url or file part, or mirasol.clip with the id of a watched one.",
+                "no_media",
+            )
+        if "video" in media and "image" in media:
+            raise ApiError(400, "Expected a video or an image, found both. Send one of them.", "invalid_value")
+        ids = [reference.id for reference in media.values() if reference.id and reference.id.startswith("clip_")]
+        if ids:
+            if len(media) > 1:
+                message = f"Expected the watched clip {ids[0]} alone, found other media beside it. Send files instead."
+                raise ApiError(400, message, "invalid_value")
+            return self._same(await run_in_threadpool(self.engine.clip, ids[0]), use_video, use_audio)
+        options = WatchOptions(use_video is not False, use_audio is not False)
+        if not (options.use_video or options.use_audio):
+            raise ApiError(400, "Expected use_video or use_audio, found both false. Switch one on.", "invalid_value")
+        files = Media(**{kind: await self._file(reference) for kind, reference in media.items()})
+        future = await run_in_threadpool(self.engine.watch, files, options, client)
+        return await asyncio.shield(asyncio.wrap_future(future))  # others may wait for the same clip
+
+    async def ask(self, id: str, question: str, client: str, **chosen: Any) -> Reply:
+        """Return the reply to a question about a clip or session."""
+        options = chosen.get("options")
+        if options is not None and len(options) > MAX_OPTIONS:
+            raise ApiError(
+                400, f"Expected at most {MAX_OPTIONS} options, found {len(options)}. Send fewer.", "invalid_value"
+            )
+        future = await run_in_threadpool(self.engine.ask, id, question, client=client, **chosen)
+        return await asyncio.wrap_future(future)
+
+    def _same(self, clip: WatchedClip, use_video: bool | None, use_audio: bool | None) -> WatchedClip:
+        for name, wanted in (("use_video", use_video), ("use_audio", use_audio)):
+            if wanted is not None and wanted != clip.facts[name]:
+                raise ApiError(
+                    400,
+                    f"Expected {name} as the clip {clip.id} was watched ({clip.facts[name]}), found {wanted}. Watch "
+                    "its file again with the other value.",
+                    "invalid_value",
+                    name,
+                )
+        return clip
+
+    async def _file(self, reference: Reference) -> bytes | Path:
+        if reference.url is not None:
+            return await self.fetch(reference.url)
+        if reference.data is not None:
+            if len(reference.data) > self.engine.limits.upload_bytes:
+                raise too_large(self.engine.limits.upload_bytes, f"{len(reference.data)}")
+            return reference.data
+        entry = self.engine.files.get(reference.id or "")
+        if entry is None:
+            raise UnknownIdError("file", reference.id or "")
+        return entry.path
+
+
+def too_large(limit: int, found: str) -> ApiError:
+    """Return the refusal of a file that exceeds the limit."""
+    return ApiError(
+        413, f"Expected at most {limit} bytes, found {found}. Cut the clip, or encode it smaller.", "too_large"
+    )
+
+
+def service_of(connection: HTTPConnection) -> Service:
+    """Return the service of the application that a request or WebSocket came to."""
+    return connection.app.state.service
+
+
+def client_of(connection: HTTPConnection) -> str:
+    """Return who asks: the name of an API key, else the address."""
+    named = getattr(connection.state, "client", None)
+    return named or (connection.client.host if connection.client else "")
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """Return the JSON object that a request holds."""
+    try:
+        value = await request.json()
+    except (ValueError, RecursionError) as error:
+        message = f"Expected JSON, found a body that is none ({error}). Send one JSON object."
+        raise ApiError(400, message, "bad_json") from None
+    if not isinstance(value, dict):
+        message = f"Expected a JSON object, found a {type(value).__name__}. Send the fields inside of {{}}."
+        raise ApiError(400, message, "bad_json")
+    return value

@@ -1,0 +1,158 @@
+"""`Store`: files under unguessable ids, bounded on disk, found again by digest, also by other processes."""
+
+import json
+import secrets
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TABLE = """CREATE TABLE IF NOT EXISTS entries (
+  id TEXT PRIMARY KEY, digest TEXT UNIQUE, num_bytes INTEGER, created REAL, used REAL, facts TEXT)"""
+COLUMNS = "id, digest, num_bytes, created, facts"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored file or folder, and the facts kept about it."""
+
+    id: str
+    path: Path
+    num_bytes: int
+    created: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Store:
+    """Entries in a folder; when they exceed `max_bytes`, those unused for longest are removed.
+
+    Several processes may share the folder: SQLite holds the index, and an entry is written whole before it is listed.
+
+    Args:
+        folder: Made if it is absent.
+        max_bytes: Of all entries.
+        prefix: Of the ids.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, prefix: str):
+        self.folder, self.max_bytes, self.prefix = folder, max_bytes, prefix
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = threading.Lock()
+        self._index = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, timeout=30.0)
+        self._index.isolation_level = None  # each statement is its own transaction
+        self._index.execute("PRAGMA journal_mode=WAL")
+        self._index.execute("PRAGMA synchronous=NORMAL")
+        self._index.execute(TABLE)
+
+    def find(self, digest: str) -> Entry | None:
+        """Return the entry with this digest."""
+        return self._entry("digest", digest)
+
+    def get(self, id: str) -> Entry | None:
+        """Return the entry with this id, None if it never was or has been removed."""
+        return self._entry("id", id)
+
+    def put(
+        self, write: Callable[[Path], Any], facts: dict[str, Any], digest: str | None = None, id: str | None = None
+    ) -> Entry:
+        """Keep what `write` writes to the path it is given: a file or a folder.
+
+        Of two that have one digest the first stays. With the `id` of an entry that is there, that is replaced.
+        """
+        new = id or f"{self.prefix}_{secrets.token_hex(16)}"
+        path = self._path(new)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            write(partial)
+            _remove(path)
+            partial.rename(path)
+        finally:
+            _remove(partial)
+        now, num_bytes = time.time(), _num_bytes(path)
+        row = (new, digest, num_bytes, now, now, json.dumps(facts))
+        with self._lock:
+            if id is not None:
+                self._index.execute("DELETE FROM entries WHERE id = ?", (id,))
+            self._index.execute("INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
+        found = self._entry("id", new)
+        if found is None:  # another with this digest came first
+            _remove(path)
+            found = None if digest is None else self.find(digest)
+        self._make_room(new)
+        return found or Entry(new, path, num_bytes, now, facts)
+
+    def remove(self, id: str) -> bool:
+        """Remove an entry; False if there is none."""
+        with self._lock:
+            gone = self._index.execute("DELETE FROM entries WHERE id = ?", (id,)).rowcount > 0
+        if gone:
+            _remove(self._path(id))
+        return gone
+
+    def entries(self, **facts: Any) -> list[Entry]:
+        """Return all entries with these facts, newest first."""
+        with self._lock:
+            rows = self._index.execute(f"SELECT {COLUMNS} FROM entries ORDER BY created DESC").fetchall()
+        found = [self._of_row(row) for row in rows]
+        return [entry for entry in found if all(entry.facts.get(name) == value for name, value in facts.items())]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all entries."""
+        with self._lock:
+            return self._index.execute("SELECT COALESCE(SUM(num_bytes), 0) FROM entries").fetchone()[0]
+
+    def close(self) -> None:
+        """Close the index."""
+        with self._lock:
+            self._index.close()
+
+    def _entry(self, column: str, value: str) -> Entry | None:
+        with self._lock:
+            row = self._index.execute(f"SELECT {COLUMNS} FROM entries WHERE {column} = ?", (value,)).fetchone()
+            if row is None:
+                return None
+            self._index.execute("UPDATE entries SET used = ? WHERE id = ?", (time.time(), row[0]))
+        entry = self._of_row(row)
+        if entry.path.exists():
+            return entry
+        with self._lock:  # somebody emptied the folder
+            self._index.execute("DELETE FROM entries WHERE id = ?", (row[0],))
+        return None
+
+    def _of_row(self, row: tuple) -> Entry:
+        id, _, num_bytes, created, facts = row
+        return Entry(id, self._path(id), num_bytes, created, json.loads(facts))
+
+    def _path(self, id: str) -> Path:
+        if not id.replace("_", "").isalnum() or not id.isascii():
+            raise ValueError(f"Expected an id of letters and digits, found {id!r}. Send one that the server gave.")
+        return self.folder / id
+
+    def _make_room(self, kept: str) -> None:
+        excess = self.num_bytes - self.max_bytes
+        while excess > 0:
+            with self._lock:
+                row = self._index.execute(
+                    "SELECT id, num_bytes FROM entries WHERE id != ? ORDER BY used LIMIT 1", (kept,)
+                ).fetchone()
+            if row is None:
+                return
+            self.remove(row[0])
+            excess -= row[1]
+
+
+def _num_bytes(path: Path) -> int:
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(each.stat().st_size for each in files)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

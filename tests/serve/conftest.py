@@ -1,0 +1,66 @@
+"""A server in this process with the shipped checkpoint, and the clips that it is asked about."""
+
+import base64
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from mirasol.answer.answerer import Answerer
+
+pytest.importorskip("fastapi", reason="needs the extra serve: pip install 'mirasol[serve]'")
+
+import uvicorn
+
+from mirasol.serve.app import create_app
+from mirasol.serve.engine import Engine
+from mirasol.serve.limits import Limits
+from mirasol.serve.run import bind
+
+
+@dataclass
+class Server:
+    """A running server: its address, and the engine inside."""
+
+    address: str
+    engine: Engine
+
+
+def start(engine: Engine) -> Iterator[Server]:
+    """Serve an engine on a free port."""
+    listener = bind("127.0.0.1", 0)
+    config = uvicorn.Config(create_app(engine), log_level="warning", ws_max_size=engine.limits.message_bytes)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", engine)
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Answerer:
+    """The shipped checkpoint."""
+    return Answerer.load()
+
+
+@pytest.fixture(scope="module")
+def server(shipped, tmp_path_factory) -> Iterator[Server]:
+    yield from start(Engine(shipped, tmp_path_factory.mktemp("serve"), Limits()))
+
+
+@pytest.fixture(scope="session")
+def clip(grid_root) -> bytes:
+    """A clip in which "bin blue at f four please" is said and seen."""
+    return (grid_root / "clips" / "bbaf4p.mp4").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def data_uri(clip) -> str:
+    return f"data:video/mp4;base64,{base64.b64encode(clip).decode()}"

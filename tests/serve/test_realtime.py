@@ -1,0 +1,170 @@
+"""Live sessions: the official client is understood, broken connections are resumed, garbage ends nothing."""
+
+import asyncio
+import json
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.serve.live_media import live_media
+
+openai = pytest.importorskip("openai", reason="needs the package openai")
+
+QUESTION = "which color is named?"
+
+
+@pytest.fixture(scope="module")
+def media(clip):
+    return live_media(clip)
+
+
+class Live:
+    """A connection that sends and receives events."""
+
+    def __init__(self, server, query="?model=mirasol"):
+        self.socket = connect(f"{server.address.replace('http', 'ws')}/v1/realtime{query}", max_size=None)
+        self.events = [self.receive()]
+
+    def send(self, type, **values):
+        self.socket.send(json.dumps({"type": type, **values}))
+
+    def receive(self):
+        return json.loads(self.socket.recv(timeout=20))
+
+    def until(self, type):
+        """Receive up to the next event of this type."""
+        while True:
+            self.events.append(self.receive())
+            if self.events[-1]["type"] == type:
+                return self.events[-1]
+
+    def settings(self, **values):
+        self.send("session.update", session={"type": "realtime", **values})
+        return self.until("session.updated")["session"]
+
+    def ask(self, question=QUESTION):
+        self.send("conversation.item.create", item={
+            "type": "message", "role": "user", "content": [{"type": "input_text", "text": question}]})  # fmt: skip
+        self.send("response.create")
+        return self.until("response.done")["response"]
+
+    def text(self, question=QUESTION):
+        return self.ask(question)["output"][0]["content"][0]["text"]
+
+
+@pytest.fixture
+def live(server):
+    connections = []
+
+    def open(query="?model=mirasol"):
+        connections.append(Live(server, query))
+        return connections[-1]
+
+    yield open
+    for each in connections:
+        each.socket.close()
+
+
+def test_the_official_client_streams_a_clip_and_asks(server, media):
+    async def run():
+        client = openai.AsyncOpenAI(base_url=f"{server.address}/v1", api_key="none")
+        async with client.realtime.connect(model="mirasol") as connection:
+            created = await connection.recv()
+            assert created.type == "session.created" and created.session.model == "mirasol"
+            await connection.session.update(session={"type": "realtime", "audio": {
+                "input": {"format": {"type": "audio/pcm", "rate": 24_000}}}})  # fmt: skip
+            assert (await connection.recv()).session.audio.input.format.rate == 24_000
+            for piece in media.pieces():
+                await connection.send({"type": "input_audio_buffer.append", **piece})
+            await connection.input_audio_buffer.commit()
+            await connection.conversation.item.create(item={
+                "type": "message", "role": "user", "content": [{"type": "input_text", "text": QUESTION}]})  # fmt: skip
+            await connection.response.create()
+            deltas, types = [], []
+            async for event in connection:
+                types.append((event.type, type(event).__name__))
+                if event.type == "response.output_text.delta":
+                    deltas.append(event.delta)
+                elif event.type == "response.done":
+                    return deltas, event.response, types
+
+    deltas, response, types = asyncio.run(run())
+    assert "".join(deltas) == response.output[0].content[0].text == "blue"
+    assert response.status == "completed" and response.usage.total_tokens > 2
+    assert not any(name.startswith("mirasol.") for name, _ in types)  # nothing that was not asked for
+    misread = [name for name, kind in types if kind == "ConversationCreatedEvent"]
+    assert misread == []  # the client knows every event
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000])
+def test_chunks_are_told_after_they_are_asked_for(live, clip, rate):
+    media, connection = live_media(clip, rate), live()
+    format = {"type": "audio/pcm", "rate": rate}
+    assert connection.settings(audio={"input": {"format": format}}, mirasol={"chunks": True})["mirasol"]["chunks"]
+    for piece in media.pieces():
+        connection.send("input_audio_buffer.append", **piece)
+    connection.send("input_audio_buffer.commit")
+    assert connection.text() == "blue"
+    chunks = [event for event in connection.events if event["type"] == "mirasol.chunk"]
+    assert [chunk["index"] for chunk in chunks] == list(range(10))
+    assert all(chunk["has_video"] and chunk["has_audio"] and chunk["dropped"] == {} for chunk in chunks)
+    assert chunks[0]["surprise"] is None and chunks[1]["surprise"] > 0
+
+
+def test_a_session_goes_on_after_its_connection_broke(live, media, server):
+    pieces = media.pieces()
+    first = live()
+    id = first.events[0]["session"]["id"]
+    for piece in pieces[:4]:
+        first.send("input_audio_buffer.append", **piece)
+    first.ask()
+    first.socket.socket.close()  # no closing handshake
+    second = live(f"?model=mirasol&session={id}")
+    about = second.events[0]["session"]
+    assert about["id"] == id and about["mirasol"]["resumed"] and about["mirasol"]["seconds"] > 1
+    for piece in pieces[4:]:
+        second.send("input_audio_buffer.append", **piece)
+    second.send("input_audio_buffer.commit")
+    assert second.text("what is said?") == "bin blue at f four please"
+
+
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", "null", '{"type": 3}', '{"type": "no.such"}', "[" * 100_000,
+    '{"type": "session.update"}', '{"type": "session.update", "session": {"mirasol": {"fps": 3}}}',
+    '{"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 8000}}}}}',
+    '{"type": "input_audio_buffer.append"}', '{"type": "input_audio_buffer.append", "audio": "AA=="}',
+    '{"type": "input_audio_buffer.append", "audio": 7}', '{"type": "input_audio_buffer.append", "audio": "?"}',
+    '{"type": "input_audio_buffer.append", "video_frames": ["AAAA"]}',
+    '{"type": "input_audio_buffer.append", "audio": "AAAAAAAA", "audio_start": 1e9}',
+    '{"type": "input_audio_buffer.append", "audio": "AAAAAAAA", "audio_start": "soon"}',
+    '{"type": "input_audio_buffer.commit"}', '{"type": "response.create"}',
+    '{"type": "response.create", "response": 3}',
+    '{"type": "response.create", "response": {"input": 7, "instructions": 8}}',
+    '{"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [3]}}',
+    '{"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [{"type": "x"}]}}',
+    '{"type": "conversation.item.retrieve", "item_id": []}', '{"type": "response.cancel"}', b"\x00\xff",
+])  # fmt: skip
+def test_garbage_is_answered_with_an_error_and_the_session_goes_on(garbage_session, media, text):
+    garbage_session.socket.send(text)
+    error = garbage_session.receive()
+    assert error["type"] == "error", error
+    assert error["error"]["type"] == "invalid_request_error" and error["error"]["message"], error
+
+
+@pytest.fixture(scope="module")
+def garbage_session(server, media):
+    connection = Live(server)
+    yield connection
+    for piece in media.pieces():
+        connection.send("input_audio_buffer.append", **piece)
+    connection.send("input_audio_buffer.commit")
+    assert connection.text() == "blue"
+    connection.socket.close()
+
+
+def test_an_unknown_model_and_an_unknown_session_are_refused_with_an_error_event(server):
+    for query in ("?model=gpt-realtime", "?model=mirasol&session=sess_0", "?session=../../etc"):
+        connection = Live(server, query)
+        assert connection.events[0]["type"] == "error" and connection.events[0]["error"]["message"]
+        with pytest.raises(Exception, match="4004"):
+            connection.receive()
