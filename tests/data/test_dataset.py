@@ -127,7 +127,7 @@ def test_workers_make_the_same_batches_and_see_each_new_epoch(make, processor, p
 def test_a_spawned_worker_makes_the_same_items_without_a_copy_of_the_cache(make):
     dataset = make(augment=AugmentConfig())
     expected = [dataset[index] for index in range(len(dataset))]
-    assert len(pickle.dumps(dataset)) < sum(file.stat().st_size for file in dataset.cache.folder.iterdir()) / 3
+    assert len(pickle.dumps(dataset)) < sum(file.stat().st_size for file in dataset.cache.folder.glob("*/*")) / 3
     mixture = ClipMixture([dataset])
     loader = DataLoader(
         mixture, batch_size=None, num_workers=1, multiprocessing_context="spawn", persistent_workers=True
@@ -228,3 +228,71 @@ def test_clips_of_an_epoch_are_the_next_ones_of_rounds_over_all(make, rows, per_
 def test_a_clip_that_comes_twice_in_an_epoch_is_varied_anew(make, rows):
     twice = make(rows[:1], augment=AugmentConfig(), clips_per_epoch=2)
     assert not equal(twice[0], twice[1]) and equal(twice[1], twice[1])
+
+
+def test_clips_decoded_when_they_are_asked_for_give_the_items_of_cached_ones(make, rows, processor):
+    """In every epoch, also where augmentation leaves the picture out, which is then not decoded."""
+    augment = AugmentConfig(sound_only_probability=0.4)
+    cached = make(augment=augment)
+    direct = ClipDataset(rows, get_task("grid"), processor, None, augment=augment)
+    for epoch in range(4):
+        for dataset in (cached, direct):
+            dataset.set_epoch(epoch)
+        for index in range(len(rows)):
+            assert equal(cached[index], direct[index]), (epoch, index)
+
+
+def test_a_picture_that_is_left_out_is_not_decoded(rows, processor, monkeypatch):
+    from mirasol.features import MirasolVideoProcessor
+
+    seen = []
+    original = MirasolVideoProcessor.square_of
+    monkeypatch.setattr(
+        MirasolVideoProcessor, "square_of", lambda *args, **options: seen.append(1) or original(*args, **options)
+    )
+    augment = AugmentConfig(sound_only_probability=1.0, picture_only_probability=0.0)
+    direct = ClipDataset(rows, get_task("grid"), processor, None, augment=augment)
+    assert direct[0]["audio_chunk_mask"].any() and not direct[0]["video_chunk_mask"].any() and not seen
+    assert direct[4]["video_chunk_mask"].any() and seen, "the last clip has no sound"
+
+
+def test_of_a_long_clip_only_the_sampled_frames_are_decoded(processor, tmp_path):
+    """6 chunks of 8 frames, and the frame at each chunk's end; the clip has 500 frames."""
+    path = write_clip(tmp_path / "long.mp4", seconds=20.0)
+    row = GridRow("long", path, word_times=WORD_TIMES, words=WORDS, split="train")
+    row = dataclasses.replace(row, questions=tuple(evaluation_questions(row)))
+    direct = ClipDataset([row], get_task("grid"), processor, None)
+    assert len(direct._decode(row, None, 0).frames) <= 6 * 9
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs = processor(text=[q.text for q in row.questions], videos=row.media)
+    for name in MEDIA_INPUTS:
+        assert torch.equal(direct[0][name], inputs[name][0]), name
+    augmented = ClipDataset([row], get_task("grid"), processor, None, augment=AugmentConfig())
+    for epoch in range(3):
+        augmented.set_epoch(epoch)
+        assert augmented[0]["chunk_times"].shape == (6, 2)
+
+
+def test_an_undecodable_clip_is_a_blank_that_says_so_and_the_rest_of_the_batch_is_as_before(rows, processor, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(bytes(1000))
+    bad = [dataclasses.replace(rows[0], id=name, media=tmp_path / f"{name}.mp4") for name in ("bad", "gone")]
+    dataset = ClipDataset([rows[0], *bad], get_task("grid"), processor, None)
+    items = [dataset[0], dataset[1], dataset[2], dataset[-1]]
+    batch = MirasolCollator(processor.pad_token_id)(items)
+    assert [skip[:2] for skip in batch.pop("skipped")] == [("bad", "undecodable"), ("gone", "missing")]
+    alone = MirasolCollator(processor.pad_token_id)(items[:1])
+    for name, value in alone.items():
+        if name.endswith("_index"):
+            assert torch.equal(batch[name], value)
+        else:
+            width = value.shape[1]
+            assert torch.equal(batch[name][: len(value), :width], value), name
+    assert len(batch["labels"]) == 4 * len(alone["labels"]) and (batch["labels"][len(alone["labels"]) :] == -100).all()
+    assert not (batch["video_chunk_mask"] | batch["audio_chunk_mask"])[1:].any()
+
+
+def test_a_batch_of_blanks_alone_can_be_made(make, processor):
+    mixture = ClipMixture([make(), make()])
+    batch = MirasolCollator(processor.pad_token_id)([mixture[-1], mixture[-2]])
+    assert batch["labels"].tolist() == [[-100], [-100]] and len(batch["video_chunk_index"]) == 0

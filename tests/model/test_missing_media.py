@@ -191,3 +191,36 @@ def test_real_chunks_go_back_to_their_rows():
 
     torch.testing.assert_close(rows.flatten(0, 1)[index], every.flatten(0, 1)[index], **CLOSE)
     assert (rows.flatten(0, 1)[[0, 2, 4]] == 0).all()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_blank_clip_changes_no_loss_and_no_gradient(packed):
+    """A clip without a real chunk and without an answer fills up a batch; it may be all that a rank has."""
+    prepare = with_indices if packed else dict
+    model = tiny_model()
+    clips, text = media(batch=4, seed=5), questions(rows=4)
+    for mask in ("video_chunk_mask", "audio_chunk_mask"):
+        clips[mask][2:] = False
+    text["labels"][2:] = -100
+    alone = {key: value[:2] for key, value in clips.items()}
+    expected = model(**prepare(alone), **{key: value[:2] for key, value in text.items()})
+    expected.loss.backward()
+
+    def gradients() -> list[torch.Tensor]:
+        found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
+        model.zero_grad()
+        return found
+
+    without = gradients()
+    found = model(**prepare(clips), **text)
+    found.loss.backward()
+    for name in LOSSES:
+        torch.testing.assert_close(found[name], expected[name], **CLOSE)
+    for gradient, expected_gradient in zip(gradients(), without, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, **CLOSE)
+
+    only = {key: value[2:] for key, value in clips.items()}
+    empty = model(**prepare(only), **{key: value[2:] for key, value in text.items()})
+    empty.loss.backward()
+    assert empty.loss == 0
+    assert not any(gradient.any() for gradient in gradients())

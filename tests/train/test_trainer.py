@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from mirasol.data.sampler import EpochSampler
+from mirasol.data.skipped import Skipped
 from mirasol.train.callbacks import MirasolCallback
 from mirasol.train.optimizer import BatchedMuon
 from mirasol.train.recipe import load_recipe
@@ -246,49 +247,6 @@ def test_order_variations_and_objective_follow_the_epoch_of_a_resumed_run(traine
         assert trainer.model.weight == weight
 
 
-def test_the_order_of_clips_follows_seed_and_epoch_alone():
-    def order(seed, epoch):
-        sampler = EpochSampler([37], 16, seed)
-        sampler.set_epoch(epoch)
-        torch.rand(3)  # the global random state must not matter
-        return list(sampler)
-
-    assert sorted(order(0, 0)) == list(range(37))
-    assert order(0, 5) == order(0, 5)
-    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
-
-
-def test_every_batch_is_of_one_task():
-    sampler = EpochSampler([37, 5, 11], 5, seed=0)
-    batches = []
-    for epoch in range(4):
-        sampler.set_epoch(epoch)
-        taken = list(sampler)
-        assert len(taken) == len(sampler) == len(set(taken)) == 35 + 5 + 10
-        batches += [taken[start : start + 5] for start in range(0, 50, 5)]
-    tasks = [{0 if index < 37 else 1 if index < 42 else 2 for index in batch} for batch in batches]
-    assert all(len(task) == 1 for task in tasks)
-    assert tasks[:10] != sorted(tasks[:10], key=min), "the tasks should take turns"
-    assert len({index for batch in batches for index in batch}) == 53, "over epochs, every clip is met"
-
-
-def test_a_source_smaller_than_a_batch_fills_one_with_all_its_clips_about_equally_often():
-    sampler = EpochSampler([37, 5], 16, seed=0)
-    small = [index for index in sampler if index >= 37]
-    assert len(sampler) == len(list(sampler)) == 2 * 16 + 16
-    assert sorted(map(small.count, range(37, 42))) == [3, 3, 3, 3, 4]
-    assert "5 clips repeat to fill a batch of 16: schedule.batch_size=5" in sampler.uneven
-    assert list(EpochSampler([5], 16, seed=0))[:5] != list(EpochSampler([5], 16, seed=1))[:5]
-
-
-def test_clips_that_an_epoch_leaves_out_are_told_with_the_batch_that_takes_them():
-    assert EpochSampler([18], 16, seed=0).uneven == (
-        "2 of 18 clips, other ones each time, are left out of an epoch of whole batches of 16: schedule.batch_size=9 "
-        "leaves out 0"
-    )
-    assert not EpochSampler([32], 16, seed=0).uneven and not EpochSampler([161], 16, seed=0).uneven
-
-
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_clips(tmp_path, accumulation):
     schedule = ScheduleRecipe(
@@ -405,7 +363,8 @@ def test_two_processes_equal_one_large_batch(large_batch, tmp_path, repository):
 def test_the_objective_changes_at_the_first_epoch_of_finetuning():
     chosen: list[str] = []
     trainer = SimpleNamespace(
-        sampler=SimpleNamespace(set_epoch=lambda epoch: None),
+        sampler=SimpleNamespace(set_epoch=lambda epoch: None, num_clips=3),
+        skipped=Skipped(0.0),
         train_dataset=[],
         recipe=SimpleNamespace(schedule=ScheduleRecipe(pretrain_epochs=2, finetune_epochs=2, batch_size=1)),
         model=SimpleNamespace(set_objective=chosen.append),

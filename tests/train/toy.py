@@ -17,7 +17,7 @@ from mirasol.train.recipe_schema import DataRecipe, OptimizerRecipe, Recipe, Sch
 from mirasol.train.run import TrainResult, fit
 from mirasol.train.tokenizer import build_tokenizer
 
-NUM_CLIPS, NUM_QUESTIONS, NUM_FEATURES, NUM_WORDS = 14, 3, 5, 7
+NUM_CLIPS, NUM_QUESTIONS, NUM_FEATURES, NUM_WORDS = 12, 3, 5, 7
 
 
 class ToyConfig(PreTrainedConfig):
@@ -88,6 +88,8 @@ class ToyClips:
         return NUM_CLIPS
 
     def __getitem__(self, index: int):
+        if index < 0:  # a blank
+            return torch.zeros(NUM_FEATURES), None
         if index == self.bad_index and self.epoch == 1:
             return torch.full((NUM_FEATURES,), self.bad_value), index
         generator = torch.Generator().manual_seed(100 * self.epoch + index)
@@ -96,10 +98,10 @@ class ToyClips:
 
 def collate(samples):
     features = torch.stack([features for features, _ in samples])
-    answers = torch.tensor([index % NUM_WORDS for _, index in samples])
+    answers = torch.tensor([-100 if index is None else index % NUM_WORDS for _, index in samples])
     questions = torch.arange(NUM_QUESTIONS).repeat(len(samples))
     labels = answers.repeat_interleave(NUM_QUESTIONS)
-    lengths = torch.tensor([2 + index % 3 for _, index in samples])
+    lengths = torch.tensor([0 if index is None else 2 + index % 3 for _, index in samples])
     is_answered = questions < lengths.repeat_interleave(NUM_QUESTIONS) - 1  # clips ask and last unequally
     mask = torch.arange(4) < lengths[:, None]
     return {

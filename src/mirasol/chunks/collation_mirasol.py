@@ -43,9 +43,11 @@ class MirasolCollator:
     """Joins items of a data set into the inputs of one training step.
 
     An item is what `MirasolProcessor.chunk_clip` gives for one clip, plus what `MirasolProcessor.tokenize_questions`
-    gives for its questions; every item of a batch has equally many. The rows of text are grouped by clip, so that all
-    questions of a clip share one encoding. `video_chunk_index` and `audio_chunk_index` are the places of the real
-    chunks in the flattened (batch chunk) axis: the encoders compute these only.
+    gives for its questions; every item of a batch has equally many, or none: such a blank gets rows of text whose
+    labels are ignored. The rows of text are grouped by clip, so that all questions of a clip share one encoding.
+    `video_chunk_index` and `audio_chunk_index` are the places of the real chunks in the flattened (batch chunk) axis:
+    the encoders compute these only. `skipped` lists what items say of clips that could not be decoded; the trainer
+    takes it out.
 
     Args:
         pad_token_id: Fills the text of shorter questions: `MirasolProcessor.pad_token_id`.
@@ -57,25 +59,29 @@ class MirasolCollator:
         self.pad_token_id = pad_token_id
         self.prompts = prompts
 
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The padded batch with its packing indices."""
-        batch = pad_chunks(items)
+        batch: dict[str, Any] = pad_chunks(items)
+        if skipped := [item["skipped"] for item in items if "skipped" in item]:
+            batch["skipped"] = skipped
         for modality in ("video", "audio"):
             real = rearrange(batch[f"{modality}_chunk_mask"], "batch chunk -> (batch chunk)")
             batch[f"{modality}_chunk_index"] = rearrange(real.nonzero(), "index 1 -> index")
         if "decoder_input_ids" not in items[0]:
             return batch
-        counts = sorted({len(item["decoder_input_ids"]) for item in items})
+        counts = sorted({len(item["decoder_input_ids"]) for item in items} - {0}) or [1]
         if len(counts) > 1:
             raise ValueError(
                 f"Every clip of a batch must have equally many questions, but these have {counts}: "
                 "ask each clip the same number, or use a batch size of 1."
             )
         names = [name for name in ("decoder_input_ids", "labels") if name in items[0]]
-        rows = {name: [row for item in items for row in item[name]] for name in names}
+        blank = {"decoder_input_ids": [[self.pad_token_id]] * counts[0], "labels": [[IGNORED_LABEL]] * counts[0]}
+        rows = {name: [row for item in items for row in item[name] or blank[name]] for name in names}
         batch |= pad_text(rows, self.pad_token_id)
         if self.prompts and "labels" in rows:
-            answers = [sum(label != IGNORED_LABEL for label in labels) - 1 for labels in rows["labels"]]  # and the end
+            counted = [sum(label != IGNORED_LABEL for label in labels) for labels in rows["labels"]]
+            answers = [max(count - 1, 0) for count in counted]  # without the end
             ids = [row[: len(row) - count] for row, count in zip(rows["decoder_input_ids"], answers, strict=True)]
             for name, values in pad_text({"decoder_input_ids": ids}, self.pad_token_id).items():
                 batch[name.replace("decoder_input", "prompt").replace("decoder", "prompt")] = values

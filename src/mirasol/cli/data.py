@@ -6,9 +6,10 @@ import typer
 
 from mirasol.cli.base import AsJson, Classes, app, command, group, show
 
-data = group("Describe a benchmark or check its clips.")
+data = group("Describe a benchmark; check, convert and shard clips.")
 app.add_typer(data, name="data")
 
+Processes = Annotated[int | None, typer.Option(metavar="N", min=1, help="Processes; by default one a core.")]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Data set or benchmark.")]
 
 
@@ -38,3 +39,32 @@ def data_verify(
     from mirasol.data.verify import verify
 
     show(verify(task, root, split, classes, output, workers), as_json)
+
+
+@command("mirasol data shard clips/train.jsonl -o shards/train --height 256 --gop 25", among=data, name="shard")
+def data_shard(
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="File or folder of clips, docs/data.md.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the tars go.")],
+    clips_per_shard: Annotated[int, typer.Option(metavar="N", min=1, help="Files of each tar.")] = 256,
+    height: Annotated[
+        int | None, typer.Option(metavar="PIXELS", min=16, help="Encode anew, with this shorter side at most.")
+    ] = None,
+    gop: Annotated[int | None, typer.Option(metavar="FRAMES", min=1, help="From one keyframe to the next.")] = None,
+    processes: Processes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write clips and questions into tar shards, which training reads locally or over HTTP; resumes."""
+    from mirasol.data.shard import shard
+
+    show(shard(manifest, output, clips_per_shard, height, gop, processes), as_json)
+
+
+@command("mirasol data index shards/train", among=data, name="index")
+def data_index(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of WebDataset tars.")],
+    as_json: AsJson = False,
+) -> None:
+    """Index the tars of another program, or those that were changed, so that they can be read as shards."""
+    from mirasol.data.shard import index_folder
+
+    show(index_folder(folder), as_json)

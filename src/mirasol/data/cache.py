@@ -1,8 +1,9 @@
 """Clips decoded once: small uint8 frames and the 16 kHz waveform of every clip, memory-mapped.
 
 Decoding costs more than all the rest of a training sample. A cache is one folder, named by a hash of what
-it was made from (file contents and settings), written under a temporary name and moved when whole: a folder that
-exists is complete, whatever was killed.
+it was made from (file contents and settings), in parts of a few clips that processes make side by side. A part is
+written under a temporary name and moved when whole, the index of all comes last: what exists is complete, whatever was
+killed, and the next attempt decodes only the parts that are not there.
 """
 
 import functools
@@ -10,21 +11,26 @@ import gc
 import hashlib
 import json
 import math
+import multiprocessing
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from mirasol.chunks.time_grid import TOLERANCE_SECONDS
+from mirasol.data.read import ClipReader
 from mirasol.features import MirasolVideoProcessor
-from mirasol.features.image_processing_mirasol import check_crop
-from mirasol.files import shared_folder
-from mirasol.media import WHOLE, Clip, Crop, MediaInfo, blocks, join_clips, read_clip
-from mirasol.tasks import Row, segment_of, single_rows
+from mirasol.files import shared_folder, write_whole
+from mirasol.media import WHOLE, Clip, blocks, join_clips
+from mirasol.tasks import Row, single_rows
+from mirasol.tasks.tars import Damaged, Member
 
-FORMAT = 4  # raised whenever cached bytes would differ for the same inputs and settings
+FORMAT = 5  # raised whenever cached bytes would differ for the same inputs and settings
+CLIPS_PER_PART = 16
 
 
 class ClipCache:
@@ -33,7 +39,7 @@ class ClipCache:
     def __init__(self, folder: Path):
         index = json.loads((folder / "index.json").read_text())
         self.folder, self.clips, self.bad = folder, index["clips"], index["bad"]
-        self._maps: tuple | None = None
+        self._maps: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @classmethod
     def build(
@@ -45,27 +51,27 @@ class ClipCache:
         frames_per_second: float | None = None,
         decoder: str = "pyav",
         progress: bool = True,
+        processes: int | None = None,
     ) -> "ClipCache":
         """Return the cache of these rows under `root`, made now unless it is there already.
 
         Frames are what the row's crop or else the image processor shows, plus a border for random crops: `margin`
         times as wide as far as the picture reaches. With `frames_per_second`, only the frames that a time grid of that
-        rate shows are kept. Of joined rows the parts are kept, each once.
+        rate shows are kept. Of joined rows the parts are kept, each once. `processes` decode side by side, by default
+        one a core.
         """
         rows = single_rows(rows)
-        squares = {
-            row.id: _square(row.crop or image_processor.crop, image_processor.image_size, margin) for row in rows
+        reader = ClipReader(image_processor, margin, frames_per_second, decoder)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            contents = list(pool.map(_digest, [row.media for row in rows]))
+        digests = {
+            row.id: [content, row.segment, reader.square(row)] for row, content in zip(rows, contents, strict=True)
         }
-        digests = {row.id: [_digest(row.media), row.segment, squares[row.id]] for row in rows}
         settings = {"format": FORMAT, "rate": frames_per_second, "decoder": decoder}
         key = hashlib.sha256(json.dumps([settings, digests], sort_keys=True).encode()).hexdigest()[:16]
         folder = Path(root) / key
         if not (folder / "index.json").is_file():
-            with shared_folder(folder) as partial:
-                _write(partial, rows, image_processor, squares, frames_per_second, decoder, progress)
-                # Decoders hold threads until they are collected. A forked worker that collected one inherited from
-                # here would wait for ever for threads it does not have.
-                gc.collect()
+            _write(folder, rows, reader, progress, processes or os.cpu_count() or 1)
         cache = cls(folder)
         if cache.bad:
             listed = "; ".join(f"{row_id}: {reason}" for row_id, reason in list(cache.bad.items())[:5])
@@ -82,10 +88,12 @@ class ClipCache:
 
     def __getitem__(self, row_id: str) -> Clip:
         """Return the clip; its arrays are views of the cache: copy before you write into them."""
-        if self._maps is None:  # opened where it is used, because a worker must not share the parent's handles
-            self._maps = (_map(self.folder / "frames.bin", np.uint8), _map(self.folder / "sound.bin", np.float32))
-        frames_map, sound_map = self._maps
         entry = self.clips[row_id]
+        part = entry["part"]
+        if part not in self._maps:  # opened where it is used, because a worker must not share the parent's handles
+            files = self.folder / part
+            self._maps[part] = _map(files / "frames.bin", np.uint8), _map(files / "sound.bin", np.float32)
+        frames_map, sound_map = self._maps[part]
         frames = frame_times = waveform = None
         if entry["num_frames"]:
             shape = (entry["num_frames"], entry["size"], entry["size"], 3)
@@ -111,38 +119,57 @@ class ClipCache:
         return all(part.id in self for part in row.parts or (row,))
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_maps": None}  # a spawned worker opens the files, rather than get them by pickle
+        return self.__dict__ | {"_maps": {}}  # a spawned worker opens the files, rather than get them by pickle
 
     def __contains__(self, row_id: str) -> bool:
         return row_id in self.clips
 
 
-def _square(crop: Crop, image_size: int, margin: float) -> tuple[int, Crop]:
-    """Side in pixels, and place in the frame, of the square that is kept."""
-    fraction, x, y = crop
-    check_crop(fraction, (x, y))
-    size = round(image_size * min(margin, 1 / fraction))
-    return size, (min(fraction * size / image_size, 1.0), x, y)
+def _write(folder: Path, rows: Sequence[Row], reader: ClipReader, progress: bool, processes: int) -> None:
+    parts = {
+        f"{start // CLIPS_PER_PART:05d}": rows[start : start + CLIPS_PER_PART]
+        for start in range(0, len(rows), CLIPS_PER_PART)
+    }
+    waiting = {name: part for name, part in parts.items() if not (folder / name / "index.json").is_file()}
+    bar = tqdm(total=len(rows), desc="decoding clips once", unit="clip", disable=not progress)
+    bar.update(len(rows) - sum(map(len, waiting.values())))
+    with bar, ExitStack() as stack:
+        make = functools.partial(_write_part, folder, reader)
+        done: Iterable[int] = map(make, waiting, waiting.values())
+        if min(processes, len(waiting)) > 1:
+            context = multiprocessing.get_context("fork")  # as data loaders do; each would import torch otherwise
+            pool = stack.enter_context(ProcessPoolExecutor(min(processes, len(waiting)), context))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            done = pool.map(make, waiting, waiting.values())
+        for count in done:
+            bar.update(count)
+    clips: dict[str, dict] = {}
+    bad: dict[str, str] = {}
+    for name in parts:
+        index = json.loads((folder / name / "index.json").read_text())
+        clips |= {row_id: entry | {"part": name} for row_id, entry in index["clips"].items()}
+        bad |= index["bad"]
+    write_whole(folder / "bad_clips.json", json.dumps(bad, indent=1))
+    write_whole(folder / "index.json", json.dumps({"clips": clips, "bad": bad}))
 
 
-def _write(partial: Path, rows, image_processor, squares, frames_per_second, decoder, progress) -> None:
-    def grid_times(info: MediaInfo) -> np.ndarray:
-        times = np.arange(int(np.ceil(info.duration_seconds * frames_per_second))) / frames_per_second
-        return times + TOLERANCE_SECONDS  # as the chunks place frames: 1/15 s is stamped 67 ms in Matroska
-
+def _write_part(folder: Path, reader: ClipReader, name: str, rows: Sequence[Row]) -> int:
+    """Write the clips of a part; return their number."""
     clips: dict[str, dict] = {}
     bad: dict[str, str] = {}
     first_byte = first_sample = 0
-    select = None if frames_per_second is None else grid_times
-    with (partial / "frames.bin").open("wb") as frames_file, (partial / "sound.bin").open("wb") as sound_file:
-        for row in tqdm(rows, desc="decoding clips once", unit="clip", disable=not progress):
+    with (
+        shared_folder(folder / name) as partial,
+        (partial / "frames.bin").open("wb") as frames_file,
+        (partial / "sound.bin").open("wb") as sound_file,
+    ):
+        for row in rows:
             try:
-                size, crop = squares[row.id]
-                cut = functools.partial(image_processor.square_of, image_size=size, crop=crop)
-                clip = read_clip(row.media, select=select, prepare=cut, decoder=decoder, **segment_of(row))
+                clip = reader.read(row)
             except (ValueError, OSError) as error:  # all that the reader raises
                 bad[row.id] = str(error)
                 continue
+            size, _ = reader.square(row)
             num_frames = 0 if clip.frames is None else len(clip.frames)
             num_samples = 0 if clip.waveform is None else len(clip.waveform)
             for array, file in ((clip.frames, frames_file), (clip.waveform, sound_file)):
@@ -156,15 +183,18 @@ def _write(partial: Path, rows, image_processor, squares, frames_per_second, dec
                 "video_end": clip.video_end, "audio_gaps": clip.audio_gaps,
             }  # fmt: skip
             first_byte, first_sample = first_byte + num_frames * size * size * 3, first_sample + num_samples
-    (partial / "bad_clips.json").write_text(json.dumps(bad, indent=1))
-    (partial / "index.json").write_text(json.dumps({"clips": clips, "bad": bad}))
+        (partial / "index.json").write_text(json.dumps({"clips": clips, "bad": bad}))
+    # Decoders hold threads until they are collected. A forked worker that collected one inherited from here would wait
+    # for ever for threads it does not have.
+    gc.collect()
+    return len(rows)
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path | Member) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, Damaged):
         return "missing"
 
 

@@ -1,6 +1,7 @@
 """Rows of a task as the items of a batch: the chunks of one clip and its tokenised questions."""
 
 import bisect
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,14 +24,21 @@ from mirasol.data.augment import (
     vary_sound,
 )
 from mirasol.data.cache import ClipCache
-from mirasol.media import Clip
+from mirasol.data.read import ClipReader, cause_of
+from mirasol.media import Clip, MediaInfo, join_clips
 from mirasol.tasks import Question, Row, Task
 
 MAX_QUESTIONS_PER_CLIP = 32  # a manifest may ask one long file hundreds, which every other clip would repeat
 
 
 class ClipDataset(Dataset):
-    """One item per readable clip; an item depends on seed, epoch and clip id alone, whatever the worker and order.
+    """One item per clip; an item depends on seed, epoch and clip id alone, whatever the worker and order.
+
+    Clips come from a cache, in which they are decoded once, or are decoded whenever they are asked for: then only the
+    frames that the time grid needs, and no picture where augmentation leaves it out. Both give the same items.
+
+    An index below 0 is a blank: a masked chunk and no question, which counts in no loss. So is a clip that cannot be
+    decoded when it is asked for; that item says so in `skipped`: (id, cause, message).
 
     With `clips_per_epoch` the clips come in rounds, each in an order of its own, of which an epoch is the next so many
     clips; then variations follow the round, because a clip may come twice in an epoch.
@@ -39,10 +47,10 @@ class ClipDataset(Dataset):
     questions, of which every clip has equally many.
 
     Args:
-        rows: The task's rows; those whose clip cannot be read are left out, counted and reported.
+        rows: The task's rows. With a cache, those whose clip cannot be read are left out, counted and reported.
         task: The task, which samples the questions of training.
         processor: Its grid, picture size and tokenizer are used.
-        cache_root: Folder in which the decoded clips are kept.
+        cache_root: Folder in which the decoded clips are kept; None decodes them whenever they are asked for.
         augment: Augmentation of a clip in each epoch. None: none, and the row's own questions.
         seed: Seed of the augmentation and of the order of the clips.
         questions_per_clip: Questions of each item, drawn anew each epoch in training; a clip with fewer repeats some.
@@ -55,7 +63,7 @@ class ClipDataset(Dataset):
         rows: Sequence[Row],
         task: Task,
         processor: MirasolProcessor,
-        cache_root: str | Path,
+        cache_root: str | Path | None,
         *,
         augment: AugmentConfig | None = None,
         seed: int = 0,
@@ -63,16 +71,14 @@ class ClipDataset(Dataset):
         clips_per_epoch: int | None = None,
         progress: bool = True,
     ):
-        self.cache = ClipCache.build(
-            rows,
-            cache_root,
-            processor.image_processor,
-            margin=augment.margin if augment else 1.0,
-            frames_per_second=processor.grid.frames_per_second,
-            decoder=processor.decoder,
-            progress=progress,
-        )
-        self.rows = [row for row in rows if self.cache.holds(row)]
+        margin, rate = augment.margin if augment else 1.0, processor.grid.frames_per_second
+        self.reader = ClipReader(processor.image_processor, margin, rate, processor.decoder)
+        self.cache = None
+        if cache_root is not None:
+            self.cache = ClipCache.build(
+                rows, cache_root, processor.image_processor, margin, rate, processor.decoder, progress
+            )
+        self.rows = [row for row in rows if self.cache is None or self.cache.holds(row)]
         self.task, self.processor, self.augment, self.seed = task, processor, augment, seed
         if questions_per_clip is None and len({len(row.questions) for row in self.rows}) > 1:
             questions_per_clip = min(max(len(row.questions) for row in self.rows), MAX_QUESTIONS_PER_CLIP)
@@ -94,17 +100,69 @@ class ClipDataset(Dataset):
         """Choose the variations of this epoch from the next item on."""
         self._epoch.fill_(epoch)
 
+    @property
+    def shard_sizes(self) -> list[int]:
+        """Clips of each shard, between which the order of an epoch moves; files on their own are one shard."""
+        if self.clips_per_epoch is not None:
+            return [self.clips_per_epoch]
+        shards = [getattr(row.media, "archive", "") for row in self.rows]
+        return [len(list(same)) for _, same in itertools.groupby(shards)]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < 0:
+            return self.blank()
         row, number = self._row_and_round(index)
-        clip = self.cache.clip_of(row)
-        if self.augment is None:
-            return self._item(clip, row.questions)
+        augment = None if self.augment is None else self.augment.at_epoch(self.epoch)
         rng = generator(self.seed, number, row.id)
-        return self._training_item(row, clip, self.augment.at_epoch(self.epoch), rng)
+        try:
+            clip = self.cache.clip_of(row) if self.cache is not None else self._decode(row, augment, number)
+        except (ValueError, OSError) as error:  # all that reading raises
+            return {**self.blank(), "skipped": (row.id, cause_of(row, error), str(error))}
+        if augment is None:
+            return self._item(clip, row.questions)
+        return self._training_item(row, clip, augment, rng)
+
+    def blank(self) -> dict[str, Any]:
+        """Return the item that counts in no loss: one masked chunk, and no question."""
+        grid, size = self.processor.grid, self.processor.image_processor.image_size
+        num_mel_bins = self.processor.feature_extractor.num_mel_bins
+        return {
+            "pixel_values_videos": torch.zeros(1, grid.num_frames_per_chunk, 3, size, size),
+            "input_features": torch.zeros(1, grid.num_mel_frames_per_chunk, num_mel_bins),
+            "video_chunk_mask": torch.zeros(1, dtype=torch.bool),
+            "audio_chunk_mask": torch.zeros(1, dtype=torch.bool),
+            "chunk_times": torch.zeros(1, 2),
+            "decoder_input_ids": [],
+            "labels": [],
+        }
 
     def row_id(self, index: int) -> str:
         """Return the id of the clip that is item `index` of this epoch."""
         return self._row_and_round(index)[0].id
+
+    def _decode(self, row: Row, augment: AugmentConfig | None, number: int) -> Clip:
+        """Read the frames and sound that this round's item of a row needs."""
+        # The first draw, as `draw_tracks` will make it again.
+        draw = generator(self.seed, number, row.id).random()
+        sound_only = augment is not None and draw < augment.sound_only_probability
+
+        def select(info: MediaInfo) -> np.ndarray:
+            if sound_only and info.has_audio:
+                return np.empty(0)
+            if self._fits(info.duration_seconds):
+                return self.reader.grid_times(info)
+            return self.processor.grid.plan(info.duration_seconds, self.processor.sampling).wanted_times
+
+        if row.parts:
+            return join_clips([self.reader.read(part) for part in row.parts], row.part_seconds)
+        clip = self.reader.read(row, select)
+        if clip.frames is None and clip.waveform is None:  # a sound track that holds no sound
+            sound_only = False
+            clip = self.reader.read(row, select)
+        return clip
+
+    def _fits(self, duration: float) -> bool:
+        return duration <= self.processor.grid.max_chunks * self.processor.grid.seconds_per_chunk
 
     def _row_and_round(self, index: int) -> tuple[Row, int]:
         if self.clips_per_epoch is None:
@@ -117,9 +175,11 @@ class ClipDataset(Dataset):
     def _training_item(self, row: Row, clip: Clip, augment: AugmentConfig, rng: np.random.Generator) -> dict[str, Any]:
         grid = self.processor.grid
         use_video, use_audio = draw_tracks(augment, rng, clip)
-        fits = clip.duration <= grid.max_chunks * grid.seconds_per_chunk
-        clip, word_times = move_in_time(clip, row.word_times, augment, rng, grid.frames_per_second)
-        phase = draw_phase(augment, rng, grid.seconds_per_chunk)
+        fits, phase = self._fits(clip.duration), 0.0
+        word_times: Sequence[tuple[float, float]] = row.word_times
+        if fits:  # of a longer clip there are only the frames at which it is sampled
+            clip, word_times = move_in_time(clip, row.word_times, augment, rng, grid.frames_per_second)
+            phase = draw_phase(augment, rng, grid.seconds_per_chunk)
         # A generator each, so that dropping one track leaves the draws of the other and of the questions as they are.
         picture_rng, sound_rng, text_rng = rng.spawn(3)
         questions = self.task.sample_questions(row, text_rng, word_times, clip.duration)
@@ -162,6 +222,9 @@ class ClipMixture(ConcatDataset):
     def __init__(self, parts: Sequence[ClipDataset]):
         super().__init__(parts)
         self.parts = list(parts)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.parts[-1 - index][-1] if index < 0 else super().__getitem__(index)
 
     def row_id(self, index: int) -> str:
         """Return the id of the clip that is item `index` of this epoch."""

@@ -1,4 +1,4 @@
-"""Order of the rows in training: a function of (seed, epoch) alone."""
+"""Order of the clips in training: a function of (seed, epoch) alone, whatever the ranks and workers."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -6,66 +6,90 @@ from itertools import accumulate
 import torch
 from torch.utils.data import Sampler
 
+SHARDS_PER_GROUP = 8  # clips are shuffled over so many shards, so that as many files are read at a time
+
 
 class EpochSampler(Sampler[int]):
-    """Indices of the dataset in an order that depends on (seed, epoch) alone, so that a resumed run meets it again.
+    """Indices of an epoch's clips, in whole batches for every rank, in an order that depends on (seed, epoch) alone.
 
-    Every batch is of one task, because short clips would be padded to the longest of their batch, and because tasks
-    ask unequal numbers of questions: each gives whole batches, and these are shuffled.
+    Batch n of an epoch goes to rank n modulo `num_ranks`, as accelerate shares batches out. So the clips of a step do
+    not depend on the number of ranks, as long as ranks times accumulated batches stay the same; `start` resumes after
+    any number of clips on any number of ranks. Where clips do not fill the last batches, blanks do: indices below 0,
+    -1 - n of source n, which a data set answers with an item that is masked and counts in no loss. Every clip comes
+    once, and every rank has equally many batches.
+
+    Every batch is of one source, because short clips would be padded to the longest of their batch, and because tasks
+    ask unequal numbers of questions. The batches of several sources are shuffled.
 
     A task with fewer rows than a batch repeats some to fill one; of another one, what does not fill a batch is left
     out, other rows each epoch.
 
     Args:
-        sizes: Rows of each task; the tasks lie end to end.
-        batch_size: Rows that are taken together.
+        sources: Clips of each source, or clips of each of its shards; the sources lie end to end.
+        batch_size: Clips that are taken together.
+        seed: Seed of the order.
+        num_ranks: Processes that share the batches.
     """
 
-    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int) -> None:
-        self.sizes, self.batch_size, self.seed, self.epoch = list(sizes), batch_size, seed, 0
+    def __init__(
+        self, sources: Sequence[int | Sequence[int]], batch_size: int, seed: int, num_ranks: int = 1
+    ) -> None:
+        self.shards = [[source] if isinstance(source, int) else list(source) for source in sources]
+        self.sizes = [sum(shards) for shards in self.shards]
+        self.num_clips = sum(self.sizes)  # of an epoch, without blanks
+        if not all(self.sizes):
+            raise ValueError(f"Expected clips in every source, found {self.sizes} of them. Leave out what is empty.")
+        self.batch_size, self.seed, self.num_ranks = batch_size, seed, num_ranks
+        self.epoch = self.start = 0
 
-    @property
-    def uneven(self) -> str:
-        """A warning where a source fills no batch, or where epochs leave out more than a tenth of it; else empty."""
-        told = []
-        for size in dict.fromkeys(self.sizes):
-            rest = size % self.batch_size
-            better = min(range(self.batch_size, self.batch_size // 2, -1), key=lambda batch: size % batch)
-            if size < self.batch_size:
-                told.append(
-                    f"{size} clips repeat to fill a batch of {self.batch_size}: schedule.batch_size={size} is faster"
-                )
-            elif rest > 0.1 * size:
-                told.append(
-                    f"{rest} of {size} clips, other ones each time, are left out of an epoch of whole batches of "
-                    f"{self.batch_size}"
-                    + f": schedule.batch_size={better} leaves out {size % better}" * (better < self.batch_size)
-                )
-        return "; ".join(told)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch, and how many of its clips, a multiple of `batch_size`, were taken before."""
+        if start % self.batch_size:
+            raise ValueError(
+                f"Expected an epoch to resume after whole batches of {self.batch_size} clips, found {start} clips. "
+                "Resume with the batch_size that the run was begun with."
+            )
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        return sum(map(self._num_taken, self.sizes))
+        batches = sum(-(-size // self.batch_size) for size in self.sizes) - self.start // self.batch_size
+        return -(-batches // self.num_ranks) * self.num_ranks * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
+        order = self.order()
+        yield from order[self.start :]
+        yield from [-1] * (len(self) - len(order) + self.start)
+
+    def order(self) -> list[int]:
+        """Return the whole epoch's indices, with the blanks that fill each source's last batch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         batches: list[torch.Tensor] = []
-        for start, size in zip(accumulate(self.sizes, initial=0), self.sizes, strict=False):
-            order = torch.randperm(size, generator=generator)
-            taken = start + order.repeat(-(-self.batch_size // size))[: self._num_taken(size)]
-            batches += taken.split(self.batch_size)
+        for number, first in enumerate(accumulate([0, *self.sizes[:-1]])):
+            indices = first + shuffle(self.shards[number], generator)
+            blanks = indices.new_full((-len(indices) % self.batch_size,), -1 - number)
+            batches += torch.cat([indices, blanks]).split(self.batch_size)
         if len(self.sizes) > 1:
-            batches = [batches[index] for index in torch.randperm(len(batches), generator=generator)]
-        return iter(torch.cat(batches).tolist())
+            # Sources take turns at random, each in its own order: clips of one shard stay near each other.
+            sources = [number for number, size in enumerate(self.sizes) for _ in range(-(-size // self.batch_size))]
+            turns = torch.tensor(sources)[torch.randperm(len(sources), generator=generator)]
+            batches = [batches[place] for place in turns.argsort(stable=True).argsort().tolist()]
+        return torch.cat(batches).tolist()
 
     def rows_of(self, number: int) -> list[int]:
-        """Return the rows of one batch of this epoch, by its number."""
-        start = number * self.batch_size
-        return list(self)[start : start + self.batch_size]
+        """Return the indices of the clips of one batch of this epoch, by the batch's number; blanks are left out."""
+        first = number * self.batch_size
+        return [index for index in self.order()[first : first + self.batch_size] if index >= 0]
 
-    def _num_taken(self, size: int) -> int:
-        if size < self.batch_size:
-            return self.batch_size
-        return size if len(self.sizes) == 1 else size // self.batch_size * self.batch_size
+
+def shuffle(shards: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    """Return the indices of shards of these sizes: shards in random order, then clips shuffled within each group."""
+    if len(shards) == 1:
+        return torch.randperm(shards[0], generator=generator)
+    firsts = list(accumulate([0, *shards[:-1]]))
+    chosen = torch.randperm(len(shards), generator=generator).tolist()
+    shuffled = []
+    for start in range(0, len(chosen), SHARDS_PER_GROUP):
+        group = [torch.arange(firsts[n], firsts[n] + shards[n]) for n in chosen[start : start + SHARDS_PER_GROUP]]
+        indices = torch.cat(group)
+        shuffled.append(indices[torch.randperm(len(indices), generator=generator)])
+    return torch.cat(shuffled)

@@ -31,7 +31,12 @@ FORMAT_BYTES = 1 << 18
 
 def name_of(source: Source) -> str:
     """Return the name of a source for messages."""
-    return f"<{len(source)} bytes>" if isinstance(source, bytes) else str(source)
+    return getattr(source, "name", f"<{len(source)} bytes>") if isinstance(source, bytes) else str(source)
+
+
+def held(source: Source) -> str | Path | bytes:
+    """Return a path or bytes: what is stored inside another file is read, once for all that looks at it."""
+    return source if isinstance(source, str | Path | bytes) else source.read_bytes()
 
 
 def reason(error: BaseException) -> str:
@@ -55,7 +60,7 @@ def media_errors(source: Source) -> Iterator[None]:
 
 def open_container(source: Source) -> av.container.InputContainer:
     """An open PyAV container, or a `MediaError` that says what was found instead."""
-    name = name_of(source)
+    name, source = name_of(source), held(source)
     if isinstance(source, bytes):
         size, file = len(source), source
     else:
@@ -101,7 +106,7 @@ def _open(file: str | bytes, options: dict[str, str] | None = None) -> av.contai
     return av.open(opened, container_options=options, metadata_errors="replace")
 
 
-def _format_name(source: Source) -> str | None:
+def _format_name(source: str | Path | bytes) -> str | None:
     """FFmpeg's name of a file's format; no protocol is allowed, so nothing is followed."""
     try:
         head = source[:FORMAT_BYTES] if isinstance(source, bytes) else _head(Path(source))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from mirasol.media import torchcodec_backend
-from mirasol.media.container import media_errors, name_of, open_container, seek
+from mirasol.media.container import held, media_errors, name_of, open_container, seek
 from mirasol.media.frames import SAME_TIME_SECONDS, FalseKeyframe, FrameDecoder, FramePicker, Image, square_pixels
 from mirasol.media.segment import cut_frames, cut_waveform, gaps_within
 from mirasol.media.survey import Survey, survey_file
@@ -29,6 +29,7 @@ def probe(source: Source, *, start: float = 0.0, end: float | None = None) -> Me
 
     The sound ends with its last packet, up to one packet after its last sample.
     """
+    source = held(source)
     segment = _segment(source, start, end)
     with media_errors(source):
         return survey_file(source, decoder=None, segment=segment).info
@@ -73,6 +74,7 @@ def read_clip(
         raise ValueError(f'Expected decoder to be one of {DECODERS}, found "{decoder}". Leave it out to use PyAV.')
     if not (use_video or use_audio):
         raise ValueError("Expected use_video or use_audio, found both False: nothing would be read. Switch one on.")
+    source = held(source)
     segment = _segment(source, start, end)
     survey_it = partial(survey_file, source, use_video, use_audio, decoder, segment, audio_stream)
     with media_errors(source):

@@ -2,11 +2,20 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-Source = str | Path | bytes
+
+class Stored(Protocol):
+    """A file that is not on its own on disk, such as a member of a tar: its bytes are read when they are needed."""
+
+    def read_bytes(self) -> bytes:
+        """Return the bytes; their attribute `name`, if they have one, stands in messages."""
+
+
+Source = str | Path | bytes | Stored
 Crop = tuple[float, float, float]  # side of a square as a part of the shorter side, its centre as parts of both: x, y
 WHOLE: Crop = (1.0, 0.5, 0.5)  # the largest square
 SAMPLING_RATE = 16_000  # Hz of every waveform that is read, and of the log-mel

@@ -11,6 +11,7 @@ import numpy as np
 
 from mirasol.tasks.metrics.classes import class_accuracy
 from mirasol.tasks.metrics.exact import accuracy
+from mirasol.tasks.tars import Member
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Row:
     """One clip of a task.
 
     Attributes:
+        media: Its file, or a member of a tar.
         word_times: The (start, end) seconds that augmentation keeps inside the clip; empty: the clip is not shifted.
         segment: The (start, end) in seconds of the file that the questions are about; None: the whole file.
         crop: The square of the picture that they are about: its side as a fraction of the frame's shorter side, and x
@@ -49,7 +51,7 @@ class Row:
     """
 
     id: str
-    media: Path
+    media: Path | Member
     questions: tuple[Question, ...] = ()
     word_times: tuple[tuple[float, float], ...] = ()
     segment: tuple[float, float] | None = None

@@ -122,10 +122,10 @@ class Jsonl(Task):
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a manifest."""
+    """One line of a manifest. `media` is as written there, or a member of a tar."""
 
     id: str
-    media: str
+    media: Any
     questions: tuple[Question, ...]
     segment: tuple[float, float] | None
     crop: tuple[float, float, float] | None
@@ -152,18 +152,23 @@ def read_lines(root: str | Path, split: str) -> tuple[Path, list[tuple[int, Line
 
 def rows_of(path: Path, lines: list[tuple[int, Line]]) -> list[Row]:
     """Return one row a clip, with the questions of all lines about it."""
-    clips: dict[Any, list[tuple[int, Line]]] = {}
-    for number, line in lines:
-        place = (path.parent / line.media).resolve(), line.segment, line.crop
-        clips.setdefault(place, []).append((number, line))
+    return join_lines([(f"{path}:{number}", replace(line, media=path.parent / line.media)) for number, line in lines])
+
+
+def join_lines(lines: Sequence[tuple[str, Line]]) -> list[Row]:
+    """Return one row a clip, with the questions of all lines about it, each of which has its place."""
+    clips: dict[Any, list[tuple[str, Line]]] = {}
+    for place, line in lines:
+        media = line.media.resolve() if isinstance(line.media, Path) else line.media
+        clips.setdefault((media, line.segment, line.crop), []).append((place, line))
     return [
         Row(
             same[0][1].id,
-            path.parent / same[0][1].media,
+            same[0][1].media,
             tuple(question for _, line in same for question in line.questions),
             segment=segment,
             crop=crop,
-            places=tuple(f"{path}:{number}" for number, line in same for _ in line.questions),
+            places=tuple(place for place, line in same for _ in line.questions),
         )
         for (_, segment, crop), same in clips.items()
     ]
@@ -203,6 +208,11 @@ def read_line(text: str, default_id: str) -> Line:
         entry = json.loads(text, object_pairs_hook=unique_keys)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"expected a JSON object, found text that is not JSON ({error}).") from error
+    return read_entry(entry, default_id)
+
+
+def read_entry(entry: Any, default_id: str) -> Line:
+    """Return what an entry with the keys of a line says; raise ValueError where it is malformed."""
     if not isinstance(entry, dict):
         raise ValueError(f"expected a JSON object, found {type(entry).__name__}.")
     for key in entry:

@@ -114,7 +114,7 @@ def check_folders(rows: Sequence[Row], names: set[str], names_file: Path) -> Non
     """Refuse names that contradict the folders, where the clips lie in folders by class ("playing_piano/")."""
     wrong: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        folder, name = row.media.parent.name.replace("_", " "), row.questions[0].answer
+        folder, name = Path(str(row.media)).parent.name.replace("_", " "), row.questions[0].answer
         if folder in names and folder != name and row.media.is_file():
             wrong[name, folder] += 1
     if wrong:

@@ -15,13 +15,14 @@ from mirasol.tasks.kinetics_sounds import KineticsSounds
 from mirasol.tasks.msrvtt_qa import MsrvttQA
 from mirasol.tasks.nextqa_mc import NextQAMultipleChoice
 from mirasol.tasks.nextqa_oe import NextQAOpenEnded
+from mirasol.tasks.shards import Shards
 from mirasol.tasks.vggsound import VGGSound
 
 LABELLED = (Grid, Esc10, Fsdd, Drone)  # small sets of labelled clips, to train on
 PUBLISHED = (
     MsrvttQA, ActivityNetQA, NextQAMultipleChoice, NextQAOpenEnded, KineticsSounds, VGGSound, EpicSounds,
 )  # fmt: skip
-TASKS: dict[str, type[Task]] = {task.name: task for task in (*LABELLED, GridFilms, Jsonl, *PUBLISHED)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (*LABELLED, GridFilms, Jsonl, Shards, *PUBLISHED)}
 BENCHMARKS = tuple(task.name for task in PUBLISHED)
 
 

@@ -22,6 +22,7 @@ from mirasol.model.presets import preset
 from mirasol.settings import reject_unknown_fields, values_that_fit
 from mirasol.tasks import Question, Row, get_task
 from mirasol.tasks.annotations import SHOWN
+from mirasol.tasks.shards import Shards
 from mirasol.train.adapt import adapt
 from mirasol.train.changed import load_changed
 from mirasol.train.recipe_schema import Recipe
@@ -68,7 +69,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
             train_rows[source],
             get_task(source.task),
             processor,
-            recipe.data.cache,
+            None if source.task == Shards.name else recipe.data.cache,
             augment=source.augmentation,
             seed=recipe.seed,
             questions_per_clip=source.questions_per_clip,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,6 +39,7 @@ class MirasolCallback(TrainerCallback):
             self.trainer.train_dataset.set_epoch(epoch)
         pretraining = epoch < self.trainer.recipe.schedule.pretrain_epochs
         self.trainer.model.set_objective("pretrain" if pretraining else "finetune")
+        self.trainer.skipped.begin_epoch(self.trainer.sampler.num_clips)
         self.trainer._restart_window()
 
     def on_optimizer_step(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
@@ -57,6 +59,9 @@ class MirasolCallback(TrainerCallback):
         control.should_save |= trainer.stopped_by is not None
 
     def on_epoch_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if self.trainer.skipped.count:
+            self.trainer.log(self.trainer.skipped.as_logs())
+            warnings.warn(str(self.trainer.skipped), stacklevel=1)
         if self.trainer.stopped_by is not None:
             return  # saved, and there may be no time to validate
         stops = control.should_training_stop or state.global_step >= state.max_steps

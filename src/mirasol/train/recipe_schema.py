@@ -99,7 +99,8 @@ class DataRecipe(Section):
     sources: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)] = (
         SourceRecipe(task="grid", root=GRID_ROOT),
     )
-    cache: str = "cache"
+    cache: str | None = "cache"  # of decoded clips; None, and for shards always: decoded whenever they are needed
+    max_skipped_share: Share = 0.01  # of an epoch's clips that cannot be decoded; more end the run
     augmentation: AugmentConfig = PRESETS["gentle"]  # a recipe may name a preset, alone or as a mapping's `preset`
     max_train_clips: AtLeastOne | None = None  # of each source
     num_workers: Annotated[int, Field(ge=0)] = 1
@@ -181,11 +182,4 @@ class Recipe(Section):
                 f"Recipe key data.sources lists a task of the same root and splits twice, found {places}: "
                 "leave one out, and give the other more clips_per_epoch."
             )
-        for number, source in enumerate(self.data.sources):
-            if (source.clips_per_epoch or 0) % self.schedule.batch_size:
-                raise ValueError(
-                    f"Recipe key data.sources.{number}.clips_per_epoch must be a multiple of schedule.batch_size, "
-                    f"found {source.clips_per_epoch} and {self.schedule.batch_size}: the rest of a batch would be "
-                    "left out."
-                )
         return self

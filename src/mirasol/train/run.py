@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import LAUNCHES, check_data, check_run, find_checkpoints, open_run, step_of, written_bf16
 from mirasol.train.stop import SurvivingCollator
-from mirasol.train.trainer import MirasolTrainer, sampler_of
+from mirasol.train.trainer import MirasolTrainer
 
 Validate = Callable[[nn.Module], dict[str, float]]
 
@@ -86,9 +85,7 @@ def fit(
     origin = started_from(recipe.model.checkpoint)  # now: another run may replace that folder
     folder = Path(recipe.output)
     check_data(folder, data or {})
-    # Before there is a run folder, because too few clips are refused.
-    if uneven := sampler_of(train_dataset, recipe).uneven:
-        warnings.warn(uneven, stacklevel=2)
+    sampler_of(train_dataset, recipe)  # before there is a run folder, because a source without clips is refused
     if _is_main():
         open_run(recipe, processor, data)
     checkpoints = find_checkpoints(folder / "checkpoints")
@@ -191,7 +188,7 @@ def started_from(checkpoint: str | None) -> dict[str, Any] | None:
 
 def num_bad_clips(dataset: Any) -> int:
     """Return the number of clips of a `ClipDataset` or `ClipMixture` that could not be read."""
-    return sum(len(part.cache.bad) for part in getattr(dataset, "parts", [dataset]))
+    return sum(len(part.cache.bad) for part in getattr(dataset, "parts", [dataset]) if part.cache is not None)
 
 
 def _forget_after(metrics: Path, step: int) -> float:

@@ -21,6 +21,7 @@ from torch.utils.data import Sampler
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
 from mirasol.data.sampler import EpochSampler
+from mirasol.data.skipped import Skipped
 from mirasol.model.modeling_mirasol_losses import count_targets
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
 from mirasol.train.callbacks import MirasolCallback, QuietProgress
@@ -60,6 +61,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         self._saving_to: Path | None = None
         self.stop = StopRequest()
         self.stopped_by: Signals | None = None  # by agreement of all processes
+        self.skipped = Skipped(recipe.data.max_skipped_share)
         super().__init__(callbacks=[MirasolCallback(self), *(callbacks or [])], **kwargs)
         self.remove_callback(ProgressCallback)
         self.add_callback(QuietProgress())
@@ -107,13 +109,16 @@ class MirasolTrainer(Seq2SeqTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         self.sampler = sampler_of(self.train_dataset, self.recipe)
+        self.skipped.begin_epoch(self.sampler.num_clips)
         return self.sampler
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
         start = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._wait_seconds += time.perf_counter() - start
+        self.skipped.take(batches)
         num_items, self._num_pairs = self._count_targets(batches)
+        self.skipped.refuse_many()
         return batches, num_items
 
     def _count_targets(self, batches: list) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,9 +128,11 @@ class MirasolTrainer(Seq2SeqTrainer):
         """
         names = ("labels", "video_chunk_mask", "audio_chunk_mask")
         counts = sum(count_targets(*(batch[name] for name in names)) for batch in batches).to(self.args.device)
+        counts = torch.cat([counts, counts.new_tensor([self.skipped.unseen])])
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts, reduction="sum")
-        return counts[0], counts[1:]
+        self.skipped.add(int(counts[-1]))
+        return counts[0], counts[1:-1]
 
     # -- losses
 
@@ -304,15 +311,9 @@ class MirasolTrainer(Seq2SeqTrainer):
 
 
 def sampler_of(dataset: Any, recipe: Recipe) -> EpochSampler:
-    """The order of a dataset's clips; sources that cannot fill a batch of every process are refused."""
-    sizes = [len(part) for part in getattr(dataset, "parts", [dataset])]
-    sampler = EpochSampler(sizes, recipe.schedule.batch_size, recipe.seed)
-    if len(sampler) < recipe.schedule.batch_size * num_processes():
-        raise ValueError(
-            f"Expected a batch of {recipe.schedule.batch_size} clips for each of {num_processes()} processes, found "
-            f"{len(sampler)} clips in an epoch: lower schedule.batch_size, or start fewer processes."
-        )
-    return sampler
+    """Return the order of a dataset's clips."""
+    sources = [getattr(part, "shard_sizes", len(part)) for part in getattr(dataset, "parts", [dataset])]
+    return EpochSampler(sources, recipe.schedule.batch_size, recipe.seed, num_processes())
 
 
 def _warm_average(decay: float) -> Callable:

@@ -72,16 +72,18 @@ def build_validation(
     """
     parts = {}
     for source, rows in val_rows.items():
-        cache = ClipCache.build(
-            rows, recipe.data.cache, processor.image_processor, frames_per_second=processor.grid.frames_per_second
-        )
+        read = None
+        if recipe.data.cache is not None:
+            rate, decoder = processor.grid.frames_per_second, processor.decoder
+            cache = ClipCache.build(rows, recipe.data.cache, processor.image_processor, 1.0, rate, decoder)
+            rows, read = [row for row in rows if cache.holds(row)], partial(_from_cache, cache)
         parts[source] = partial(
             runner.score,
             processor=processor,
-            rows=[row for row in rows if cache.holds(row)],
+            rows=rows,
             task=source.task,
             conditions=source.conditions,
-            read=partial(_from_cache, cache),
+            read=read,
             batch_size=recipe.validation.batch_size,
         )
     if len(parts) == 1:

@@ -1,0 +1,317 @@
+"""`mirasol data shard`: a manifest -> WebDataset tars with a byte-offset index each; `index_folder` for other tars.
+
+A shard is one job of one process. Its tar appears whole, then its index, then, after the last one, `shards.json`: so
+what has an index is done, and the same command resumes.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import tarfile
+import time
+import warnings
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mirasol.files import write_whole
+from mirasol.media.encode import encode_small
+from mirasol.results import Result
+from mirasol.tasks import Row, get_task
+from mirasol.tasks.media_files import SUFFIXES
+from mirasol.tasks.shards import lines_of
+from mirasol.tasks.tars import FORMAT, LIST, Member, index_name
+
+CLIPS_PER_SHARD = 256
+SHOWN = 3
+
+
+class Sharded(Result):
+    """Result of writing shards: what they hold, and the files that were left out, with the reason."""
+
+    output: str
+    shards: int
+    files: int
+    questions: int
+    bytes: int
+    encoded: int
+    left_out: dict[str, str]
+    seconds: float
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.output}: {self.files:,} files with {self.questions:,} questions in {self.shards} shards, "
+            f"{self.bytes / 2**20:,.1f} MiB, in {self.seconds:.1f} s"
+        )
+        if self.encoded:
+            text += f"; {self.encoded:,} encoded anew, {self.files - self.encoded:,} kept as they are"
+        if self.left_out:
+            first = "; ".join(f"{name}: {reason}" for name, reason in list(self.left_out.items())[:SHOWN])
+            text += f"\n{len(self.left_out)} left out, all in {LIST}: {first}"
+        return text
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One file with everything that is asked about it."""
+
+    key: str
+    media: Path | Member
+    lines: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Encode pictures anew to a shorter side of `height` pixels with a keyframe every `gop` frames."""
+
+    height: int
+    gop: int
+
+
+def shard(
+    manifest: str | Path,
+    output: str | Path,
+    clips_per_shard: int = CLIPS_PER_SHARD,
+    height: int | None = None,
+    gop: int | None = None,
+    processes: int | None = None,
+    progress: bool = True,
+) -> Sharded:
+    """Write the clips of a manifest into `output`; clips are spread over the shards at random, always alike.
+
+    Raises:
+        ValueError: `output` holds shards of another manifest, of other files or other options.
+    """
+    if (height is None) != (gop is None):
+        raise ValueError(f"Expected height and gop together, found {height} and {gop}. Pass e.g. height 256, gop 25.")
+    begun = time.monotonic()
+    encoding = None if height is None or gop is None else Encoding(height, gop)
+    samples = samples_of(get_task("jsonl").load(manifest, "train"))
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = {
+        f"shard-{start // clips_per_shard:05d}.tar": samples[start : start + clips_per_shard]
+        for start in range(0, len(samples), clips_per_shard)
+    }
+    sources = {name: _fingerprint(part, encoding) for name, part in jobs.items()}
+    done = _already_there(folder, sources, str(manifest))
+    waiting = [name for name in jobs if name not in done]
+    with (
+        tqdm(total=len(samples), desc="writing shards", unit="clip", disable=not progress) as bar,
+        ExitStack() as stack,
+    ):
+        bar.update(len(samples) - sum(len(jobs[name]) for name in waiting))
+        write = functools.partial(write_shard, folder, encoding)
+        arguments = (waiting, [jobs[name] for name in waiting], [sources[name] for name in waiting])
+        counts: Iterable[int] = map(write, *arguments)
+        workers = min(processes or os.cpu_count() or 1, len(waiting))
+        if workers > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("fork")))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            counts = pool.map(write, *arguments)
+        for count in counts:
+            bar.update(count)
+    return _finish(folder, list(jobs), time.monotonic() - begun)
+
+
+def samples_of(rows: Sequence[Row]) -> list[Sample]:
+    """Return the files of these rows in random order, each with the lines of all rows about it."""
+    by_media: dict[Path | Member, list[Row]] = {}
+    for row in rows:
+        by_media.setdefault(row.media, []).append(row)
+    order = sorted(by_media, key=str)
+    random.Random(0).shuffle(order)
+    return [
+        Sample(f"{number:09d}", media, tuple(line for row in by_media[media] for line in lines_of(row)))
+        for number, media in enumerate(order)
+    ]
+
+
+def write_shard(
+    folder: Path, encoding: Encoding | None, name: str, samples: Sequence[Sample], source: str
+) -> int:
+    """Write one tar and its index; return the number of samples it was given."""
+    partial = folder / f"{name}.partial"
+    entries: list[dict[str, Any]] = []
+    left_out: dict[str, str] = {}
+    encoded = 0
+    with tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as tar:
+        for sample in samples:
+            try:
+                data, suffix = _contents(sample, encoding)
+            except (OSError, ValueError) as error:
+                left_out[str(sample.media)] = str(error)
+                continue
+            encoded += data is not None
+            entries.append(_add(tar, sample, data, suffix))
+    with partial.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    os.replace(partial, folder / name)
+    header = {
+        "format": FORMAT, "tar_bytes": (folder / name).stat().st_size, "sha256": digest, "clips": len(entries),
+        "source": source, "encoded": encoded, "left_out": left_out,
+    }  # fmt: skip
+    write_whole(folder / index_name(name), "".join(f"{json.dumps(line)}\n" for line in (header, *entries)))
+    return len(samples)
+
+
+def index_folder(folder: str | Path, progress: bool = True) -> Sharded:
+    """Write the index of every tar in a folder, whoever made it, and `shards.json`.
+
+    A clip is a media file with a `.json` of the same key, which holds a line of a manifest without `media`.
+    """
+    begun, folder = time.monotonic(), Path(folder)
+    names = sorted(path.name for path in folder.glob("*.tar"))
+    if not names:
+        raise ValueError(f"Expected tars in {folder}, found none. Name the folder that holds them.")
+    for name in tqdm(names, desc="indexing", unit="tar", disable=not progress):
+        entries, left_out = _read_tar(folder / name)
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        header = {
+            "format": FORMAT, "tar_bytes": (folder / name).stat().st_size, "sha256": digest, "clips": len(entries),
+            "encoded": 0, "left_out": left_out,
+        }  # fmt: skip
+        write_whole(folder / index_name(name), "".join(f"{json.dumps(line)}\n" for line in (header, *entries)))
+    return _finish(folder, names, time.monotonic() - begun)
+
+
+def _already_there(folder: Path, sources: dict[str, str], manifest: str) -> set[str]:
+    """Return the shards that are done; refuse those of anything else."""
+    done = set()
+    for index in sorted(folder.glob("*.index.jsonl")):
+        name = f"{index.name.removesuffix('.index.jsonl')}.tar"
+        with index.open(encoding="utf-8") as file:
+            found = json.loads(file.readline()).get("source")
+        if found != sources.get(name):
+            raise ValueError(
+                f"Expected {folder} to be empty or to hold shards of {manifest} with these options, found {name} made "
+                f"of {found} instead of {sources.get(name)}: the manifest, its files or an option changed. Choose a "
+                "new folder, or remove this one."
+            )
+        if (folder / name).is_file():
+            done.add(name)
+    return done
+
+
+def _fingerprint(samples: Sequence[Sample], encoding: Encoding | None) -> str:
+    """Return a hash of what a shard is made of: names, sizes and dates of its files, its lines and the options."""
+
+    def facts(media: Path | Member) -> Any:
+        if not isinstance(media, Path):
+            return [media.size, media.crc32]
+        return [media.stat().st_size, media.stat().st_mtime_ns] if media.is_file() else None
+
+    parts = [[str(sample.media), facts(sample.media), sample.lines] for sample in samples]
+    text = json.dumps([FORMAT, encoding and [encoding.height, encoding.gop], parts])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _contents(sample: Sample, encoding: Encoding | None) -> tuple[bytes | None, str]:
+    """Return the bytes of a clip encoded anew, None to keep them, and the suffix of its file."""
+    if not sample.media.is_file():
+        raise FileNotFoundError(f"expected a file at {sample.media}, found none. Check the path in the manifest.")
+    suffix = sample.media.suffix.lower()
+    if encoding is None:
+        return None, suffix
+    data = encode_small(sample.media, encoding.height, encoding.gop)
+    return data, suffix if data is None else ".mp4"
+
+
+def _add(tar: tarfile.TarFile, sample: Sample, data: bytes | None, suffix: str) -> dict[str, Any]:
+    """Add a clip and its texts; return its line of the index."""
+    with io.BytesIO(data) if data is not None else sample.media.open("rb") as file:
+        size = crc32 = 0
+        while block := file.read(1 << 20):
+            size, crc32 = size + len(block), zlib.crc32(block, crc32)
+        file.seek(0)
+        info = tarfile.TarInfo(f"{sample.key}{suffix}")
+        info.size = size
+        offset = tar.offset + tarfile.BLOCKSIZE
+        tar.addfile(info, file)
+    text = json.dumps(_texts(sample)).encode()
+    info = tarfile.TarInfo(f"{sample.key}.json")
+    info.size = len(text)
+    tar.addfile(info, io.BytesIO(text))
+    name = f"{sample.key}{suffix}"
+    return {
+        "key": sample.key, "name": name, "offset": offset, "size": size, "crc32": crc32, "lines": sample.lines
+    }  # fmt: skip
+
+
+def _texts(sample: Sample) -> dict[str, Any]:
+    """Return what `KEY.json` holds, with the same keys and types in every sample, because `datasets` wants a schema.
+
+    `lines` are all keys of the manifest as text, which reads back exactly.
+    """
+    questions = [question for line in sample.lines for question in line["questions"]]
+    answers = [answer for line in sample.lines for answer in line["answers"]]
+    return {
+        "id": sample.lines[0]["id"] if sample.lines else sample.key,
+        "file": sample.media.name,
+        "questions": questions,
+        "answers": [answer if isinstance(answer, str) else answer[0] for answer in answers],
+        "lines": json.dumps(sample.lines),
+    }
+
+
+def _read_tar(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the lines of the index of a tar, and the members that belong to no clip, with the reason."""
+    clips: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if not member.isfile():
+                    continue
+                stem, dot, suffix = Path(member.name).name.partition(".")
+                key = str(Path(member.name).with_name(stem))
+                file = tar.extractfile(member)
+                assert file is not None, "a regular file"
+                data = file.read()
+                clip = clips.setdefault(key, {"key": key})
+                if suffix == "json":
+                    entry = json.loads(data)
+                    clip["lines"] = json.loads(entry["lines"]) if isinstance(entry.get("lines"), str) else [entry]
+                elif f".{suffix}".lower() in SUFFIXES:
+                    place = {"name": member.name, "offset": member.offset_data, "size": member.size}
+                    clip |= place | {"crc32": zlib.crc32(data)}
+    except (tarfile.TarError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected a whole tar of clips in {path}, found {error}. Copy it again.") from error
+    for key in [key for key, clip in clips.items() if not {"name", "lines"} <= clip.keys()]:
+        left_out[key] = "no .json with its questions" if "name" in clips.pop(key) else "no media file"
+    return list(clips.values()), left_out
+
+
+def _finish(folder: Path, names: Sequence[str], seconds: float) -> Sharded:
+    """Write the list of all shards, which says that they are whole, and return what they hold."""
+    headers, questions = [], 0
+    for name in names:
+        header, *clips = map(json.loads, (folder / index_name(name)).read_text(encoding="utf-8").splitlines())
+        headers.append(header)
+        questions += sum(len(line.get("questions", [0])) for clip in clips for line in clip["lines"])
+    left_out = {name: reason for header in headers for name, reason in header["left_out"].items()}
+    if left_out:
+        warnings.warn(f"{len(left_out)} files could not be put into shards of {folder} and are left out", stacklevel=3)
+    listed = {
+        "format": FORMAT, "shards": list(names), "files": sum(header["clips"] for header in headers),
+        "sha256": {name: header["sha256"] for name, header in zip(names, headers, strict=True)},
+        "left_out": left_out,
+    }  # fmt: skip
+    write_whole(folder / LIST, json.dumps(listed, indent=1) + "\n")
+    return Sharded(
+        output=str(folder), shards=len(names), files=listed["files"], questions=questions,
+        bytes=sum(header["tar_bytes"] for header in headers), encoded=sum(header["encoded"] for header in headers),
+        left_out=left_out, seconds=round(seconds, 1),
+    )  # fmt: skip

@@ -1,0 +1,58 @@
+"""Clips that could not be decoded while training: counted by cause, reported each epoch, and too many refused."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class Skipped:
+    """Clips of the running epoch whose items were blanks because they could not be decoded.
+
+    Causes and messages are those of this rank; `count` is that of all ranks, which therefore stop at the same step.
+
+    Args:
+        max_share: Largest share of an epoch's clips that may be skipped.
+    """
+
+    def __init__(self, max_share: float) -> None:
+        self.max_share = max_share
+        self.begin_epoch(0)
+
+    def begin_epoch(self, num_clips: int) -> None:
+        """Forget the last epoch; this one has so many clips, over all ranks."""
+        self.num_clips, self.count, self.unseen = num_clips, 0, 0
+        self.causes: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+
+    def take(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Take out of each batch what it says of skipped clips, which is no input of the model."""
+        self.unseen = 0
+        for batch in batches:
+            for row_id, cause, message in batch.pop("skipped", ()):
+                self.unseen += 1
+                self.causes[cause] += 1
+                self.first.setdefault(cause, f"{row_id}: {message}")
+
+    def add(self, count: int) -> None:
+        """Count what all ranks took out of one step's batches."""
+        self.count += count
+
+    def refuse_many(self) -> None:
+        """Raise ValueError once more clips are skipped than an epoch may miss."""
+        if self.count > self.max_share * self.num_clips:
+            raise ValueError(
+                f"Expected at most {self.max_share:.2%} of the {self.num_clips} clips of an epoch to be unreadable "
+                f"(data.max_skipped_share), found {self.count} in this one. {self.listed()} Mend or remove them "
+                "(mirasol data check lists all), or raise the share."
+            )
+
+    def listed(self) -> str:
+        """Return the first clip of each cause, with its message."""
+        return " ".join(f"{cause} ({number}), first {self.first[cause]}" for cause, number in self.causes.items())
+
+    def as_logs(self) -> Mapping[str, float]:
+        """Return the counts for the log: of all ranks, and by cause of this one."""
+        return {"skipped_clips": self.count} | {f"skipped_{cause}": n for cause, n in self.causes.items()}
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.num_clips} clips were skipped in this epoch. {self.listed()}"

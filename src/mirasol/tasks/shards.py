@@ -1,0 +1,94 @@
+"""Own clips in tar shards, as `mirasol data shard` writes them: `root`/SPLIT, or `root` itself, also over HTTP."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mirasol.tasks.annotations import refuse
+from mirasol.tasks.base import Absent, Question, Row
+from mirasol.tasks.jsonl import Jsonl, Line, join_lines, read_entry
+from mirasol.tasks.tars import LIST, has_shards, is_address, read_all, read_shards
+
+
+class Shards(Jsonl):
+    """Own clips in tar shards; questions, answers and scores are those of a manifest."""
+
+    name = "shards"
+
+    def load(self, root: str | Path, split: str = "test") -> list[Row]:
+        """Return the clips of a split, those of each shard one after another.
+
+        Raises:
+            ValueError: The shards are incomplete, cut off or not those of their index, or hold no clip.
+        """
+        folder = find_shards(root, split)
+        lines: list[tuple[str, Line]] = []
+        malformed = []
+        for shard in read_shards(folder):
+            for clip in shard.clips:
+                place = f"{shard.archive}/{clip['key']}"
+                for number, entry in enumerate(clip["lines"]):
+                    try:
+                        line = read_entry({"media": clip["name"], **entry}, f"{clip['key']}:{number}")
+                        lines.append((place, replace(line, media=shard.member(clip))))
+                    except ValueError as error:
+                        malformed.append(f"{place}: {error}")
+        refuse(Path(folder), malformed)
+        if not lines:
+            raise Absent(f"Expected at least one clip in the shards of {folder}, found none. Shard one that has some.")
+        return join_lines(lines)
+
+    def annotations(self, root: str | Path, split: str) -> list[Row]:
+        """Return the clips of a split; nothing of their media is looked at in either case."""
+        return self.load(root, split)
+
+
+def find_shards(root: str | Path, split: str) -> str:
+    """Return the folder or address of a split's shards: `root`/`split` if it has shards, else `root`."""
+    inner = f"{str(root).rstrip('/')}/{split}"
+    if is_address(root):
+        try:
+            read_all(f"{inner}/{LIST}")
+            return inner
+        except FileNotFoundError:
+            return str(root)
+    for folder in (inner, str(root)):
+        if has_shards(folder):
+            return folder
+    raise Absent(
+        f"Expected tar shards in {inner} or {root}, found none. Write them: mirasol data shard MANIFEST -o {inner}"
+    )
+
+
+def lines_of(row: Row) -> list[dict[str, Any]]:
+    """Return the lines of a manifest, without `media`, that read back as this row: one for questions of one kind."""
+    lines: list[dict[str, Any]] = []
+    last: tuple | None = None
+    taken: set[str] = set()
+    for question in row.questions:
+        shared = _shared_keys(row, question)
+        name, _, _ = question.id.rpartition("/")
+        answers: Any = [question.answer, *question.references] if question.references else question.answer
+        if last == (name, shared):
+            lines[-1]["questions"].append(question.text)
+            lines[-1]["answers"].append(answers)
+            continue
+        last = (name, shared)
+        line_id = name if name and name not in taken else question.id
+        taken.add(line_id)
+        lines.append({"id": line_id, "questions": [question.text], "answers": [answers], **shared})
+    return lines
+
+
+def _shared_keys(row: Row, question: Question) -> dict[str, Any]:
+    """Return the keys of a line that hold for all its questions, where they differ from the default."""
+    keys: dict[str, Any] = {
+        "kind": None if question.kind == "open" else question.kind,
+        "metric": question.metric or None,
+        "tolerance": question.tolerance or None,
+        "options": list(question.options) or None,
+        "seconds": question.seconds and list(question.seconds),
+        "segment": row.segment and list(row.segment),
+        "crop": row.crop and list(row.crop),
+    }
+    return {name: value for name, value in keys.items() if value is not None}

@@ -1,0 +1,236 @@
+"""Tar shards read by byte offset: members as media, the index beside each tar, local or over HTTP.
+
+A folder of shards holds WebDataset tars (`KEY.mp4`, `KEY.json`), beside each `NAME.tar` its `NAME.index.jsonl`, and
+`shards.json`, which is written last and lists them. The first line of an index states the size of its tar; each
+further line is one clip: where its bytes lie, their checksum, and the manifest lines about it.
+"""
+
+import io
+import json
+import os
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+LIST = "shards.json"
+BLOCK = tarfile.BLOCKSIZE
+ATTEMPTS, TIMEOUT_SECONDS, FIRST_WAIT_SECONDS = 4, 30.0, 0.2  # of a request over HTTP
+CONNECTIONS = 16
+
+
+class Damaged(ValueError):
+    """Bytes of a tar that are absent, or not those that its index describes."""
+
+
+class NamedBytes(bytes):
+    """The bytes of a file, with the name that messages about it should give."""
+
+    name = ""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file inside a tar, by its place; stands where a path does. `archive` is a path or an address."""
+
+    archive: str
+    name: str
+    offset: int
+    size: int
+    crc32: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+    @property
+    def suffix(self) -> str:
+        """The end of the name, as that of a path."""
+        return Path(self.name).suffix
+
+    def is_file(self) -> bool:
+        """Return whether its tar is there; one over HTTP was asked for when its index was read."""
+        return is_address(self.archive) or Path(self.archive).is_file()
+
+    def read_bytes(self) -> NamedBytes:
+        """Return the file's bytes, checked against the index.
+
+        Raises:
+            Damaged: The tar holds fewer or other bytes than its index says.
+            OSError: The tar cannot be read.
+        """
+        data = NamedBytes(read_range(self.archive, self.offset, self.size))
+        data.name = str(self)
+        if len(data) != self.size or zlib.crc32(data) != self.crc32:
+            raise Damaged(
+                f"Expected the {self.size} bytes of {self} that its index describes (CRC {self.crc32:08x}), found "
+                f"{len(data)} bytes (CRC {zlib.crc32(data):08x}). Copy the tar again, or run: mirasol data index "
+                f"{parent(self.archive)}"
+            )
+        return data
+
+    def open(self, mode: str = "rb") -> io.BytesIO:
+        """Return the file as an open one."""
+        return io.BytesIO(self.read_bytes())
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar and what its index says: `clips` are lines of it, `header` is its first."""
+
+    archive: str
+    header: dict[str, Any]
+    clips: Sequence[dict[str, Any]]
+
+    def member(self, clip: dict[str, Any]) -> Member:
+        """Return the media of a clip of this shard."""
+        return Member(self.archive, clip["name"], clip["offset"], clip["size"], clip["crc32"])
+
+
+def is_address(root: str | Path) -> bool:
+    """Return whether a root is an address of HTTP."""
+    return str(root).startswith(("http://", "https://"))
+
+
+def parent(archive: str) -> str:
+    """Return the folder of a tar."""
+    return archive.rpartition("/")[0] or "."
+
+
+def index_name(tar: str) -> str:
+    """Return the name of the index of a tar."""
+    return f"{tar.removesuffix('.tar')}.index.jsonl"
+
+
+def has_shards(root: str | Path) -> bool:
+    """Return whether a local folder, or whatever lies at an address, is meant as a folder of shards."""
+    return is_address(root) or (Path(root) / LIST).is_file() or (Path(root).is_dir() and any(Path(root).glob("*.tar")))
+
+
+def read_shards(root: str | Path) -> list[Shard]:
+    """Return the shards of a folder or address, each with its index, in the order of their names.
+
+    Raises:
+        ValueError: The folder is incomplete, a tar is absent or cut off, or an index is not of its tar.
+    """
+    root = str(root).rstrip("/")
+    try:
+        listed = json.loads(read_all(f"{root}/{LIST}"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"Expected {LIST} in {root}, which is written when all shards are whole, found none. Run the same mirasol "
+            f"data shard command again, or, for tars of other programs: mirasol data index {root}"
+        ) from None
+    with ThreadPoolExecutor(CONNECTIONS if is_address(root) else 1) as pool:
+        return list(pool.map(lambda name: _read_shard(root, name), listed["shards"]))
+
+
+def _read_shard(root: str, name: str) -> Shard:
+    archive, index = f"{root}/{name}", f"{root}/{index_name(name)}"
+    remedy = f"Copy it again, or index what is there: mirasol data index {root}"
+    try:
+        text = read_all(index).decode()
+        header, *clips = map(json.loads, text.splitlines())
+        size = size_of(archive)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"Expected {archive} with its index {index}, not both are ({error}). {remedy}") from error
+    if header.get("format") != FORMAT or len(clips) != header["clips"]:
+        raise ValueError(
+            f"Expected an index of format {FORMAT} with {header.get('clips')} clips in {index}, found format "
+            f"{header.get('format')} with {len(clips)}. {remedy}"
+        )
+    if size != header["tar_bytes"]:
+        what = "cut off" if size < header["tar_bytes"] else "younger than its index"
+        raise ValueError(
+            f"Expected {archive} to have the {header['tar_bytes']} bytes that its index describes, found {size}: it "
+            f"is {what}. {remedy}"
+        )
+    shard = Shard(archive, header, clips)
+    if not is_address(root) and os.path.getmtime(archive) > os.path.getmtime(index):
+        _require_same_members(shard, index, remedy)
+    return shard
+
+
+def _require_same_members(shard: Shard, index: str, remedy: str) -> None:
+    """Refuse a tar younger than its index that holds other members; a copy of the same ones is only younger."""
+    with open(shard.archive, "rb") as file:
+        for clip in shard.clips:
+            file.seek(clip["offset"] - BLOCK)
+            try:
+                found = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "surrogateescape")
+            except tarfile.HeaderError:
+                found = tarfile.TarInfo("no file")
+            if (found.name, found.size) != (clip["name"], clip["size"]):
+                dates = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.path.getmtime(path)))
+                         for path in (index, shard.archive)]  # fmt: skip
+                raise ValueError(
+                    f"Expected {shard.archive} to hold {clip['name']} of {clip['size']} bytes at {clip['offset']}, as "
+                    f"its index of {dates[0]} says, found {found.name} of {found.size} bytes: the tar is of "
+                    f"{dates[1]}, younger than its index. {remedy}"
+                )
+
+
+def read_range(archive: str, offset: int, size: int) -> bytes:
+    """Return some bytes of a local file or an address; fewer where it ends before."""
+    if is_address(archive):
+        span = {"Range": f"bytes={offset}-{offset + size - 1}"}
+        return _request(archive, span, lambda answer: _ranged(answer, size))
+    with open(archive, "rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def read_all(path: str) -> bytes:
+    """Return a whole file or answer."""
+    return _request(path, {}, lambda answer: answer.read()) if is_address(path) else Path(path).read_bytes()
+
+
+def size_of(archive: str) -> int:
+    """Return the size of a local file, or of what lies at an address, in bytes."""
+    if not is_address(archive):
+        return os.path.getsize(archive)
+    first = {"Range": "bytes=0-0"}
+    span = _request(archive, first, lambda answer: _ranged(answer, 1) and answer.headers["Content-Range"])
+    return int(span.rpartition("/")[2])
+
+
+def _ranged(answer: Any, size: int) -> bytes:
+    if answer.status != 206:
+        raise ValueError(
+            f"Expected {answer.url} to answer a range request with status 206, found {answer.status}. Serve the "
+            "shards from a server with range requests, or copy them to a local folder."
+        )
+    return answer.read(size)
+
+
+def _request(address: str, headers: dict[str, str], take: Callable[[Any], Any]) -> Any:
+    """Return what `take` makes of the answer; tries again a few times where the network or the server fails."""
+    for attempt in range(ATTEMPTS):
+        try:
+            request = urllib.request.Request(address, headers=headers)
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+                data = take(answer)
+                length = answer.headers["Content-Length"]
+                if isinstance(data, bytes) and length is not None and len(data) < int(length):
+                    raise ConnectionError(f"{len(data)} of {length} bytes arrived")
+                return data
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                raise FileNotFoundError(f"{address} answers 404: no such file") from error
+            if error.code < 500 and error.code != 429:
+                raise OSError(f"Expected access to {address}, found status {error.code}. Check it.") from error
+            failure: Exception = error
+        except OSError as error:  # URLError, timeouts, lost connections
+            failure = error
+        if attempt < ATTEMPTS - 1:
+            time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
+    raise OSError(
+        f"Expected {address} to answer within {ATTEMPTS} attempts, found {failure}. Check the network and the server; "
+        "the same command resumes."
+    ) from failure
