@@ -25,7 +25,7 @@ from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import LAUNCHES, check_data, check_run, find_checkpoints, open_run, step_of, written_bf16
 from mirasol.train.stop import SurvivingCollator
-from mirasol.train.trainer import MirasolTrainer
+from mirasol.train.trainer import MirasolTrainer, sampler_of
 
 Validate = Callable[[nn.Module], dict[str, float]]
 
