@@ -38,13 +38,21 @@ WORK = {
     "evaluate": (
         "--checkpoint mine --task fsdd --root there --split val --condition sound,both --rank --audit "
         "--classes names.csv --noise-db -5,-10 --noise-seeds 2,3 --max-new-tokens 5 --max-clips 3 "
-        "--output results --batch-size 4 --workers 0 --decoder pyav",
+        "--output results --batch-size 4 --workers 0 --decoder pyav --metric number --abstain-below 0.5",
         "mirasol.evaluate.runner.evaluate",
         {"checkpoint": "mine", "task": "fsdd", "root": "there", "split": "val", "condition": ("sound", "both"),
          "rank": True,
          "audit": True, "classes": "names.csv", "noise_db": (-5.0, -10.0), "noise_seeds": (2, 3), "max_new_tokens": 5,
          "max_clips": 3,
-         "output": "results", "batch_size": 4, "workers": 0, "decoder": "pyav"},
+         "output": "results", "batch_size": 4, "workers": 0, "decoder": "pyav", "metric": "number",
+         "abstain_below": 0.5},
+    ),
+    "calibrate": (
+        "mine --task grid,fsdd --root there,here --split val,test --condition sound,both --noise-db -5,0 "
+        "--max-clips 3 --output results",
+        "mirasol.evaluate.temperature.calibrate_checkpoint",
+        {"checkpoint": "mine", "tasks": ("grid", "fsdd"), "roots": ("there", "here"), "splits": ("val", "test"),
+         "condition": ("sound", "both"), "noise_db": (-5.0, 0.0), "max_clips": 3, "output": "results"},
     ),
     "info": ("3b", "mirasol.report.info.info", {"path": "3b"}),
     "export": (
@@ -154,9 +162,10 @@ def test_options_that_are_not_given_have_the_defaults_of_the_work(command, recei
     module, _, name = work.rpartition(".")
     defaults = inspect.signature(getattr(importlib.import_module(module), name)).parameters
     notes = received(work)
-    assert main([*command.split(), *(word for word in shlex.split(line.partition("--")[0]) if "=" not in word)]) == 0
+    given = [word for word in shlex.split(line.partition("--")[0]) if "=" not in word]
+    assert main([*command.split(), *given]) == 0
     for name, value in notes.items():
-        if defaults[name].default is not inspect.Parameter.empty and name != "overrides":
+        if defaults[name].default is not inspect.Parameter.empty and name != "overrides" and value not in given:
             default = defaults[name].default
             assert value in (default, (default,)), name
 
@@ -204,3 +213,8 @@ def test_torch_is_told_not_to_spin_while_it_waits(monkeypatch, received):
     received("mirasol.report.info.info")
     assert main(["info", "3b"]) == 0
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_a_wrong_name_among_several_is_the_one_that_is_named(capsys):
+    assert main(["evaluate", "--condition", "both,sond"]) == 2
+    assert "found 'sond'. Did you mean 'sound'?" in capsys.readouterr().err

@@ -19,8 +19,16 @@ from mirasol.answer.attribution import (
     eager_twin,
     leave_one_out_weights,
 )
-from mirasol.answer.checkpoint import load_checkpoint
-from mirasol.answer.generation import GeneratedAnswer, generate_answers, of_clips, rounds, token_limit, with_answers
+from mirasol.answer.checkpoint import folder_of, load_checkpoint, load_temperature
+from mirasol.answer.generation import (
+    GeneratedAnswer,
+    generate_answers,
+    label_log_probabilities,
+    of_clips,
+    rounds,
+    token_limit,
+    with_answers,
+)
 from mirasol.answer.ranking import Ranking, score_rows
 from mirasol.chunks import MirasolCollator
 from mirasol.chunks.text import IGNORED_LABEL, TokenRows, pad_text
@@ -85,10 +93,12 @@ class Answerer:
         model: A `MirasolForConditionalGeneration` in evaluation mode.
         processor: Its `MirasolProcessor`.
         max_new_tokens: Limit of an answer; by default the checkpoint's own, else what the context leaves.
+        temperature: Divides the logits for the confidence of generated answers; the answers do not depend on it.
     """
 
-    def __init__(self, model, processor, max_new_tokens: int | None = None):
+    def __init__(self, model, processor, max_new_tokens: int | None = None, temperature: float = 1.0):
         self.model, self.processor, self.max_new_tokens = model, processor, max_new_tokens
+        self.temperature = temperature
 
     @classmethod
     def load(
@@ -104,7 +114,8 @@ class Answerer:
             raise ValueError(f"Expected decoder to be one of {DECODERS}, found {decoder!r}. Leave it out to use PyAV.")
         model, processor = load_checkpoint(checkpoint, device)
         processor.decoder = decoder or processor.decoder
-        return cls(model, processor, max_new_tokens)
+        temperature = load_temperature(folder_of(checkpoint))
+        return cls(model, processor, max_new_tokens, temperature)
 
     @torch.no_grad()
     def watch(self, *clips: Source, use_video: bool = True, use_audio: bool = True) -> Watched:
@@ -176,7 +187,7 @@ class Answerer:
             picked = [prompts[clip][min(place, len(prompts[clip]) - 1)] for clip in clips for place in places]
             outputs = of_clips(watched.encoder_outputs, clips)
             answered = generate_answers(
-                self.model, self.processor, outputs, self._pad(picked), self.max_new_tokens, streamer
+                self.model, self.processor, outputs, self._pad(picked), self.max_new_tokens, streamer, self.temperature
             )
             given = iter(answered)
             for clip in clips:
@@ -187,9 +198,21 @@ class Answerer:
                 if cut.is_cut and len(cut.token_ids) < token_limit(self.model, len(row), self.max_new_tokens):
                     outputs = of_clips(watched.encoder_outputs, [clip])
                     (answers[clip][place],) = generate_answers(
-                        self.model, self.processor, outputs, self._pad([row]), self.max_new_tokens
+                        self.model, self.processor, outputs, self._pad([row]), self.max_new_tokens,
+                        temperature=self.temperature,
                     )
         return answers
+
+    @torch.no_grad()
+    def confidences(
+        self, watched: Watched, questions: Questions, given: Sequence[GeneratedAnswer], temperatures: Sequence[float]
+    ) -> list[list[float]]:
+        """Return the confidence of each answer about one clip under each temperature, as `answer` gave them."""
+        text = with_answers(self._pad(self._prompts(questions).rows["decoder_input_ids"]), given)
+        labels = text.pop("labels")
+        logits = self.model(encoder_outputs=watched.encoder_outputs, **text, use_cache=False).logits
+        sums = torch.stack([label_log_probabilities(logits / value, labels).sum(1) for value in temperatures], dim=1)
+        return (sums / (labels != IGNORED_LABEL).sum(1, keepdim=True)).exp().tolist()
 
     @torch.no_grad()
     def rank(self, watched: Watched, prompts: Sequence[Prompts]) -> list[list[Ranking]]:
@@ -262,7 +285,7 @@ class Answerer:
         model = copy.deepcopy(self.model, {id(part): part for part in shared})
         for part in (model.config.temporal_config, model.config.text_config):
             part.window_chunks = part.window_chunks or self.processor.max_chunks
-        return Answerer(model, self.processor, self.max_new_tokens)
+        return Answerer(model, self.processor, self.max_new_tokens, self.temperature)
 
     @cached_property
     def _twin(self):

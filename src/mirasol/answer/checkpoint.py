@@ -7,6 +7,7 @@ from typing import Any
 from mirasol import DEFAULT_CHECKPOINT
 
 SHIPPED = "shipped"
+CALIBRATION = "calibration.json"  # written by `mirasol calibrate`
 PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 
 
@@ -49,6 +50,22 @@ def load_checkpoint(checkpoint: str | Path | None = None, device: Any = None) ->
     processor = MirasolProcessor.from_pretrained(folder)
     processor.check_model_config(model.config)
     return model.to(device).eval(), processor
+
+
+def load_temperature(folder: Path) -> float:
+    """Return the temperature of the confidence that `mirasol calibrate` stored with a checkpoint, 1 without one."""
+    file = folder / CALIBRATION
+    if not file.is_file():
+        return 1.0
+    try:
+        temperature = float(json.loads(file.read_text(encoding="utf-8"))["temperature"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"Expected a temperature in {file}, found none ({error!r}). Run `mirasol calibrate` again, or delete it."
+        ) from error
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"Expected a positive temperature in {file}, found {temperature}. Delete the file.")
+    return temperature
 
 
 def check_checkpoint(folder: Path) -> dict:

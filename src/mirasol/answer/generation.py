@@ -18,23 +18,26 @@ ROWS_AT_ONCE = 256  # of text, whatever the clips of a batch ask: bounds the mem
 class GeneratedAnswer:
     """One greedy answer with the log-probability of its tokens, the closing one included.
 
-    `is_cut`: the limit of new tokens was reached before the model closed the answer.
+    `is_cut`: the limit of new tokens was reached before the model closed the answer. `calibrated`: the same
+    log-probability under the checkpoint's temperature, where it has one.
     """
 
     text: str
     log_likelihood: float
     token_ids: tuple[int, ...]
     is_cut: bool = False
+    calibrated: float | None = None
 
     @property
     def confidence(self) -> float:
-        """exp of the mean log-probability of the tokens: 1 is certain."""
-        return math.exp(self.log_likelihood / len(self.token_ids))
+        """exp of the mean log-probability of the tokens, calibrated where it can be: 1 is certain."""
+        total = self.log_likelihood if self.calibrated is None else self.calibrated
+        return math.exp(total / len(self.token_ids))
 
 
 def generate_answers(
     model, processor, encoder_outputs, text: Mapping[str, Tensor], max_new_tokens: int | None = None,
-    streamer: Any = None,
+    streamer: Any = None, temperature: float = 1.0,
 ) -> list[GeneratedAnswer]:
     """Return one greedy answer per row of questions about clips that are encoded already.
 
@@ -57,12 +60,15 @@ def generate_answers(
     ends = end_tokens(new_ids, model.config.eos_token_id)
     counted = ends.cumsum(1) - ends.long() == 0  # up to and including the first end token
     labels = new_ids.masked_fill(~counted, IGNORED_LABEL)
-    log_likelihoods = label_log_probabilities(torch.stack(output.logits, dim=1), labels).sum(1)
+    logits = torch.stack(output.logits, dim=1)
+    log_likelihoods = label_log_probabilities(logits, labels).sum(1).tolist()
+    calibrated: list[Any] = [None] * len(log_likelihoods)
+    if temperature != 1:
+        calibrated = label_log_probabilities(logits / temperature, labels).sum(1).tolist()
+    rows = zip(new_ids, log_likelihoods, counted, ends.any(1).tolist(), calibrated, strict=True)
     return [
-        GeneratedAnswer(processor.decode_answer(ids), value, tuple(ids[is_counted].tolist()), not has_end)
-        for ids, value, is_counted, has_end in zip(
-            new_ids, log_likelihoods.tolist(), counted, ends.any(1).tolist(), strict=True
-        )
+        GeneratedAnswer(processor.decode_answer(ids), value, tuple(ids[is_counted].tolist()), not has_end, scaled)
+        for ids, value, is_counted, has_end, scaled in rows
     ]
 
 

@@ -15,6 +15,7 @@ import typer
 
 from mirasol.cli import (  # noqa: F401 (added to `app`)
     ask,
+    calibrate,
     data,
     demo,
     evaluate,

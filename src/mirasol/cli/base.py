@@ -3,7 +3,7 @@
 import difflib
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -19,6 +19,10 @@ Checkpoint = Annotated[
 MaxNewTokens = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Tokens of an answer; by default what the context leaves.")
 ]
+AbstainBelow = Annotated[
+    float | None,
+    typer.Option(metavar="P", min=0, max=1, help="Withhold answers whose confidence is below P, from 0 to 1."),
+]
 Classes = Annotated[
     str | None, typer.Option(metavar="FILE", help='Lines "number,name", for tasks whose labels are numbers.')
 ]
@@ -28,14 +32,30 @@ Decoder = Annotated[
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace a value.")]
 
 
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """Return a parser of one of these names, whose error names the nearest one."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            close = difflib.get_close_matches(text, names, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{text!r}. Did you mean {close!r}?")
+        return text
+
+    return parse
+
+
 def listed(convert: Callable[[str], Any], expected: str) -> Callable[[str], tuple]:
     """Return a parser of values between commas; `expected` describes them where they are something else."""
 
     def parse(text: str) -> tuple:
-        try:
-            return tuple(convert(part.strip()) for part in text.split(","))
-        except (ValueError, KeyError):
-            raise typer.BadParameter(f"expected {expected}, found {text!r}") from None
+        values = []
+        for part in map(str.strip, text.split(",")):
+            try:
+                values.append(convert(part))
+            except ValueError as error:
+                found = str(error) if "Did you mean" in str(error) else repr(part)
+                raise typer.BadParameter(f"expected {expected}, found {found}") from None
+        return tuple(values)
 
     return parse
 

@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from mirasol.cli.base import AsJson, Checkpoint, Classes, Decoder, MaxNewTokens, command, imports, listed, show
+from mirasol.cli.base import (
+    AbstainBelow,
+    AsJson,
+    Checkpoint,
+    Classes,
+    Decoder,
+    MaxNewTokens,
+    command,
+    imports,
+    listed,
+    one_of,
+    show,
+)
 from mirasol.files import GRID_ROOT
 
 NAMES = ("both", "sound", "picture", "swapped", "silent")
@@ -19,7 +31,7 @@ def evaluate(
     condition: Annotated[
         tuple,
         typer.Option(
-            parser=listed({name: name for name in NAMES}.__getitem__, f"names out of {NAMES}"),
+            parser=listed(one_of(NAMES), f"names out of {', '.join(NAMES)}"),
             metavar="NAME,...",
             help="How clips are shown: both, sound, picture, swapped, silent. Of several between commas, the first is "
             "measured and the others are compared with it.",
@@ -48,6 +60,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME", help="Where own data names none: exact, number, yes_no, labels or caption."),
     ] = None,
+    abstain_below: AbstainBelow = None,
     decoder: Decoder = None,
     max_new_tokens: MaxNewTokens = None,
     max_clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N clips.")] = None,
@@ -70,7 +83,7 @@ def evaluate(
         checkpoint=checkpoint, task=task, root=root, split=split, condition=condition, noise_db=noise_db,
         noise_seeds=noise_seeds, output=output, batch_size=batch_size, max_clips=max_clips, rank=rank, audit=audit,
         classes=classes, workers=workers, max_new_tokens=max_new_tokens, decoder=decoder,
-        metric=metric,
+        metric=metric, abstain_below=abstain_below,
     )  # fmt: skip
     if result is not None and output is not None:
         write_report(result)  # after the metrics, which are there whatever happens to a page

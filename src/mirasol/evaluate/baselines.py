@@ -43,7 +43,8 @@ def baselines(task: Task, rows: Sequence[Row], train: Sequence[Row]) -> dict[str
         found["ceiling"] = [q.answer if task.normalise(q.answer) in most_common else "" for q in asked]
     scores = {name: task.score(asked, answers, train) for name, answers in found.items()}
     if has_options:
-        scores["chance"] = {task.headline: sum(1 / len(question.options) for question in asked) / len(asked)}
+        chance = sum(1 / len(question.options) for question in asked) / len(asked)
+        scores["chance"] = dict.fromkeys((task.headline, "exact_match"), chance)
     return scores
 
 

@@ -1,5 +1,6 @@
 """Typed results of an evaluation, from which metrics.json, the text of the command and the report are made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,10 +8,12 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 
 from mirasol.evaluate.bootstrap import Interval
-from mirasol.evaluate.conditions import Condition
+from mirasol.evaluate.calibration import Abstention, Calibration
+from mirasol.evaluate.conditions import CONDITIONS, Condition
 from mirasol.results import Document, Number, Result
 from mirasol.tasks import Task, get_task
 
+SHOWN_QUESTIONS, LOWEST = 12, 5  # in a terminal: all, or of more than this the lowest
 Score = int | Number | dict[str, Number]
 
 
@@ -112,6 +115,39 @@ class Comparison(Result):
         return Condition(self.condition, self.noise_db).described(self.noise_seeds)
 
 
+class Confusion(Result):
+    """A right answer and what was said instead, with the number of times."""
+
+    answer: str
+    generated: str
+    count: int
+
+
+class Group(Result):
+    """One question that recurs, or all questions of a kind.
+
+    Attributes:
+        name: Text of the question, or the kind.
+        questions: How many of its questions were answered.
+        right: Share right, or the mean credit of a graded metric.
+        baseline: The same of `baseline_answer`, the most common one in train, else in what is measured.
+        comparisons: As in `Metrics`, where several conditions were measured.
+        confusions: Most frequent wrong answers.
+    """
+
+    name: str
+    kind: str
+    questions: int
+    right: Interval
+    baseline: float
+    baseline_answer: str
+    comparisons: list[Comparison] = []
+    confusions: list[Confusion] = []
+
+    def __str__(self) -> str:
+        return f"{self.right} of {self.questions}; always {self.baseline_answer!r}: {100 * self.baseline:.1f} %"
+
+
 class Tops(Result):
     """Accuracy of the best and of the best five ranked options."""
 
@@ -140,6 +176,10 @@ class Metrics(Document):
     follows: dict[str, Follows] = {}
     comparisons: list[Comparison] = []
     baselines: dict[str, dict[str, Score]] = {}
+    kinds: list[Group] = []
+    questions: list[Group] = []
+    calibration: Calibration | None = None
+    abstention: Abstention | None = None
 
     @property
     def label(self) -> str:
@@ -166,8 +206,13 @@ class Metrics(Document):
             )
         if self.coverage is not None and self.coverage.measured < self.coverage.published:
             lines.append(f"  measured on {self.coverage}")
+        lines += question_lines(self.questions) if len(self.questions) > 1 else []
+        if self.calibration is not None:
+            lines.append(f"  {self.calibration}")
+        if self.abstention is not None:
+            lines.append(f"  {self.abstention}")
         if self.cut_answers:
-            lines.append(f"  {self.cut_answers} answers reached the limit of tokens and were cut: --max-new-tokens")
+            lines.append(f"  {cut_sentence(self.cut_answers)}: raise --max-new-tokens")
         for way, tops in self.ranking.items():
             how = "sum" if way == "sum" else "mean"
             lines.append(f"  ranked by {how} of token log-probabilities: top-1 {tops.top_1}, top-5 {tops.top_5}")
@@ -177,10 +222,7 @@ class Metrics(Document):
         for name, parts in self.follows.items():
             shares = ", ".join(f"{part} {100 * interval.value:.1f} %" for part, interval in parts)
             lines.append(f"  follows, {name}: {shares}")
-        for entry in self.comparisons:
-            gain = "" if entry is self.comparisons[0] else f", {entry.minus_first.points} points against the first"
-            lines.append(f"  {entry.label:21s} {entry.right} of {entry.questions} questions{gain}")
-        return lines
+        return lines + comparison_lines(self.comparisons)
 
     def _measured(self, name: str) -> bool:
         return not np.isnan(self.intervals_95[name].value)
@@ -195,6 +237,38 @@ class Metrics(Document):
         )  # fmt: skip
         within = 100 * entry["within_0.1_seconds"]
         return f"median error {interval.value:.3f} s, {within:.0f} % within 0.1 s{beside}"
+
+
+def cut_sentence(count: int) -> str:
+    """Say that answers were cut."""
+    return f"{count:,} answer{'s' * (count > 1)} reached the limit of tokens and {'were' if count > 1 else 'was'} cut"
+
+
+def question_lines(questions: Sequence[Group]) -> list[str]:
+    """Return a line for each recurring question, or for the lowest where there are many."""
+    head = "  by question:"
+    if len(questions) > SHOWN_QUESTIONS:
+        head = f"  the lowest of {len(questions)} recurring questions:"
+        questions = sorted(questions, key=lambda group: group.right.value)[:LOWEST]
+    return [head, *(f"    {group.name[:40]:40s} {group}" for group in questions)]
+
+
+def comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return conditions beside each other for a terminal, or why there is nothing to compare."""
+    if not comparisons:
+        return []
+    if not any(entry.questions for entry in comparisons[1:]):
+        return ["  conditions compared: nothing to measure, because no answered clip has both picture and sound"]
+    first = comparisons[0]
+    pooled = " with all noise seeds" if len(first.noise_seeds) > 1 else ""
+    lines = [f"  conditions compared, on the clips that have sound{pooled}:"]
+    for entry in comparisons:
+        if not entry.questions:
+            lines.append(f"    {entry.label:21s} nothing to measure: no clip with sound can be shown so")
+            continue
+        gain = "" if entry is first else f", {entry.minus_first.points} points to {CONDITIONS[first.condition]}"
+        lines.append(f"    {entry.label:21s} {entry.right} of {entry.questions} questions{gain}")
+    return lines
 
 
 class Evaluation(Result):

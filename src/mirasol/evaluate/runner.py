@@ -16,12 +16,13 @@ from mirasol.answer.answerer import Answerer
 from mirasol.answer.checkpoint import folder_of
 from mirasol.evaluate.baselines import baselines
 from mirasol.evaluate.batches import AnsweredClip, Job, answer_batches
+from mirasol.evaluate.by_question import by_kind, by_question
 from mirasol.evaluate.conditions import AUDIT, Condition, all_conditions
 from mirasol.evaluate.loader import Read
 from mirasol.evaluate.processes import Processes, started_processes
 from mirasol.evaluate.results import Clips, Evaluation, Metrics
 from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, digest_of_weights
-from mirasol.evaluate.summary import compare, coverage, summarise
+from mirasol.evaluate.summary import abstention, calibration, compare, coverage, summarise
 from mirasol.files import GRID_ROOT
 from mirasol.results import SCHEMA_VERSION
 from mirasol.tasks import Absent, Row, Task, get_task, single_rows
@@ -48,6 +49,7 @@ def evaluate(
     max_new_tokens: int | None = None,
     decoder: str | None = None,
     metric: str | None = None,
+    abstain_below: float | None = None,
 ) -> Evaluation | None:
     """Measure a checkpoint; with `output`, predictions and metrics are written there, and a stopped run is resumed.
 
@@ -72,6 +74,7 @@ def evaluate(
         max_new_tokens: Limit of an answer; by default what the context leaves.
         decoder: Of files, see `Answerer.load`.
         metric: How answers of own data are judged where a line of the manifest does not say.
+        abstain_below: Also report the score without the answers whose confidence is below this, from 0 to 1.
     """
     names = [condition] if isinstance(condition, str) else list(condition)
     levels = [] if noise_db is None else list(np.atleast_1d(noise_db).tolist())
@@ -93,7 +96,7 @@ def evaluate(
         return evaluate_rows(
             Answerer.load(folder, max_new_tokens=max_new_tokens, decoder=decoder), rows, *conditions, task=task,
             root=root, batch_size=batch_size, output=output, about=about, rank=rank, classes=classes, workers=workers,
-            processes=processes, checkpoint=folder,
+            processes=processes, checkpoint=folder, abstain_below=abstain_below,
         )  # fmt: skip
 
 
@@ -102,7 +105,7 @@ def evaluate_rows(
     root: str | Path | None = None, batch_size: int = BATCH_SIZE, output: str | Path | None = None,
     about: dict[str, Any] | None = None, rank: bool = False, classes: str | Path | None = None,
     workers: int | None = None, read: Read | None = None, processes: Processes | None = None,
-    checkpoint: Path | None = None, progress: bool = True,
+    checkpoint: Path | None = None, progress: bool = True, abstain_below: float | None = None,
 ) -> Evaluation | None:  # fmt: skip
     """Measure loaded rows; `root` gives the train split's best constants for time questions.
 
@@ -141,6 +144,8 @@ def evaluate_rows(
         folder = RunFolder(output, shown | whole)
         if folder.is_finished:
             metrics, predictions = folder.results()
+            withheld = abstention(predictions, get_task(task), abstain_below)
+            metrics = metrics.model_copy(update={"abstention": withheld})
             return Evaluation(metrics=metrics, predictions=predictions, rows=present, output=str(output))
     with folder.locked() if folder is not None and processes.is_first else contextlib.nullcontext():
         clips = answer_all(answerer, job, folder, processes, workers, read, progress)
@@ -162,6 +167,10 @@ def evaluate_rows(
             coverage=coverage(predictions, task, split),
             comparisons=compare(found, task) if len(conditions) > 1 else [],
             baselines=baselines(get_task(task), rows, train),
+            kinds=by_kind(get_task(task), found, rows, train),
+            questions=by_question(get_task(task), found, rows, train),
+            calibration=calibration(predictions, get_task(task), answerer.temperature),
+            abstention=abstention(predictions, get_task(task), abstain_below),
             **summarise(predictions, rows, task, lost={*missing, *bad}, train=train),
         )
         if folder is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mirasol.evaluate.bootstrap import Interval, bootstrap_ratio, bootstrap_statistic
+from mirasol.evaluate.calibration import Abstention, Calibration, calibrate
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.results import Comparison, Coverage, Follows, Prediction, Tops
 from mirasol.tasks import Question, Row, Task, get_task
@@ -55,6 +56,27 @@ def summarise(
             if with_known & set(group)
         }
     return result
+
+
+def calibration(predictions: Sequence[Prediction], task: Task, temperature: float = 1.0) -> Calibration | None:
+    """Return the calibration over the questions whose answer is right or wrong; seconds and captions are left out."""
+    judged = matched(predictions, task)
+    return calibrate([p.confidence for p in judged], [p.right for p in judged], temperature)
+
+
+def abstention(predictions: Sequence[Prediction], task: Task, below: float | None) -> Abstention | None:
+    """Return what is left when answers of a confidence below this are withheld."""
+    if below is None:
+        return None
+    judged = matched(predictions, task)
+    given = [p for p in judged if p.confidence >= below]
+    right = share(given, lambda p: p.right, {p.kind for p in given})
+    return Abstention(below=below, given=len(given), abstained=len(judged) - len(given), right=right)
+
+
+def matched(predictions: Sequence[Prediction], task: Task) -> list[Prediction]:
+    """Return the predictions that are either right or wrong."""
+    return [p for p in predictions if p.kind not in task.time_kinds and p.credit is None]
 
 
 def coverage(predictions: Sequence[Prediction], task: str, split: str) -> Coverage | None:

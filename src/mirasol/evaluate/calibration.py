@@ -1,0 +1,139 @@
+"""How far the confidence of answers can be trusted: calibration, accuracy against coverage, and abstention."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mirasol.evaluate.bootstrap import Interval
+from mirasol.results import Number, Result
+
+NUM_BINS = 10  # of equal width
+NUM_POINTS = 20  # of the curve of accuracy against coverage
+
+
+class Bin(Result):
+    """Answers with a confidence from `low` to `high`: their number, mean confidence and share right."""
+
+    low: float
+    high: float
+    count: int
+    confidence: Number
+    accuracy: Number
+
+
+class Covered(Result):
+    """The surest `coverage` of all answers, which are those of at least `confidence`, and their share right."""
+
+    coverage: float
+    confidence: float
+    accuracy: float
+
+
+class Calibration(Result):
+    """Confidence against being right, over questions that are right or wrong.
+
+    Attributes:
+        ece: Expected calibration error: mean distance of confidence and share right over the bins, by their counts.
+        overconfidence: Mean confidence minus share right.
+        auroc: How often a right answer is surer than a wrong one; ties count half.
+        mean_accuracy: Accuracy averaged over all coverages, with the answers in the order of their confidence.
+        temperature: Of the checkpoint, see `mirasol calibrate`; 1 where it has none.
+    """
+
+    questions: int
+    ece: Number
+    overconfidence: Number
+    auroc: Number
+    mean_accuracy: Number
+    temperature: float = 1.0
+    bins: list[Bin] = []
+    curve: list[Covered] = []
+
+    def __str__(self) -> str:
+        return (
+            f"calibration error {100 * self.ece:.1f} %, mean confidence minus share right "
+            f"{100 * self.overconfidence:+.1f} %, AUROC of confidence {self.auroc:.3f}"
+        )
+
+
+class Abstention(Result):
+    """What becomes of the score when answers below a confidence are withheld: `right` is over those given."""
+
+    below: float
+    given: int
+    abstained: int
+    right: Interval
+
+    def __str__(self) -> str:
+        total = self.given + self.abstained
+        return (
+            f"abstained on {self.abstained} of {total} answers, whose confidence is below {100 * self.below:g} %; "
+            f"right among the others {self.right}"
+        )
+
+
+def calibrate(confidence: Sequence[float], right: Sequence[bool], temperature: float = 1.0) -> Calibration | None:
+    """Return the calibration of answers; None where there are none."""
+    sure, hit = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    if not len(sure):
+        return None
+    order = np.argsort(-sure, kind="stable")
+    return Calibration(
+        questions=len(sure),
+        ece=round(expected_error(sure, hit), 6),
+        overconfidence=round(float(sure.mean() - hit.mean()), 6),
+        auroc=round(auroc(sure[hit == 1], sure[hit == 0]), 6),
+        mean_accuracy=round(float(np.mean(np.cumsum(hit[order]) / np.arange(1, len(sure) + 1))), 6),
+        temperature=temperature,
+        bins=bins(sure, hit),
+        curve=curve(sure[order], hit[order]),
+    )
+
+
+def bins(sure: np.ndarray, hit: np.ndarray) -> list[Bin]:
+    """Return the answers in bins of equal width; a confidence of 1 is in the last one."""
+    place = np.minimum((sure * NUM_BINS).astype(int), NUM_BINS - 1)
+    found = []
+    for number in range(NUM_BINS):
+        inside = place == number
+        mean_sure, mean_hit = (
+            round(float(values[inside].mean()), 6) if inside.any() else np.nan for values in (sure, hit)
+        )
+        low, high = number / NUM_BINS, (number + 1) / NUM_BINS
+        found.append(Bin(low=low, high=high, count=int(inside.sum()), confidence=mean_sure, accuracy=mean_hit))
+    return found
+
+
+def expected_error(sure: np.ndarray, hit: np.ndarray) -> float:
+    """Return the expected calibration error."""
+    place = np.minimum((sure * NUM_BINS).astype(int), NUM_BINS - 1)
+    gaps = np.bincount(place, weights=sure - hit, minlength=NUM_BINS)
+    return float(np.abs(gaps).sum() / len(sure))
+
+
+def curve(sure: np.ndarray, hit: np.ndarray) -> list[Covered]:
+    """Return accuracy against coverage of answers that are sorted by confidence, surest first.
+
+    A point never splits answers of equal confidence, because no threshold could.
+    """
+    last = np.flatnonzero(np.append(np.diff(sure) != 0, True)) + 1  # counts at which a threshold can cut
+    wanted = np.ceil(np.linspace(1 / NUM_POINTS, 1, NUM_POINTS) * len(sure))
+    counts = np.unique(last[np.searchsorted(last, wanted)])
+    right = np.cumsum(hit)
+    return [
+        Covered(
+            coverage=round(float(count / len(sure)), 6),
+            confidence=round(float(sure[count - 1]), 6),
+            accuracy=round(float(right[count - 1] / count), 6),
+        )
+        for count in counts.tolist()
+    ]
+
+
+def auroc(high: np.ndarray, low: np.ndarray) -> float:
+    """Return how often a value of `high` exceeds one of `low`, equal ones counted half; nan of nothing."""
+    if not len(high) or not len(low):
+        return float("nan")
+    others = np.sort(low)
+    below, not_above = np.searchsorted(others, high, "left"), np.searchsorted(others, high, "right")
+    return float((below + not_above).sum() / 2 / len(high) / len(low))

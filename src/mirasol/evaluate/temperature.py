@@ -1,0 +1,145 @@
+"""`mirasol calibrate`: the temperature under which a checkpoint's confidence says how often it is right on val.
+
+The confidence of an answer is exp of the mean log-probability of its tokens, the closing one included, under
+softmax(logits / temperature). Greedy answers do not depend on it. One temperature is fitted to whether the answers are
+right, by the likelihood, over all sets with equal weight.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.checkpoint import CALIBRATION, folder_of
+from mirasol.evaluate.calibration import expected_error
+from mirasol.evaluate.conditions import Condition, all_conditions
+from mirasol.evaluate.loader import ShownClips, load_ahead
+from mirasol.evaluate.runner import load_rows
+from mirasol.files import GRID_ROOT, write_whole
+from mirasol.results import Document
+from mirasol.tasks import Row, Task, get_task
+from mirasol.tasks.metrics.judged import GRADED
+
+TEMPERATURES = np.geomspace(0.25, 10, 75)  # 5 % apart
+FEWEST = 10  # right and wrong answers, to fit one number to
+EPSILON = 1e-6
+
+
+class Temperature(Document):
+    """What calibration.json holds: the temperature, on what it was fitted, and the error before and after there."""
+
+    temperature: float
+    checkpoint: str
+    fitted_on: list[str]
+    questions: int
+    right: float
+    ece_before: float
+    ece_after: float
+    file: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"temperature {self.temperature:.3f}, fitted on {self.questions} answers, {100 * self.right:.1f} % right, "
+            f"about {', '.join(self.fitted_on)}\n  calibration error there {100 * self.ece_before:.1f} % before, "
+            f"{100 * self.ece_after:.1f} % after"
+            + (f"\nwritten to {self.file}" if self.file else "")
+        )
+
+
+def calibrate_checkpoint(
+    checkpoint: str | Path | None = None, tasks: Sequence[str] = ("grid",), roots: Sequence[str] = (GRID_ROOT,),
+    splits: Sequence[str] = ("val",), condition: Sequence[str] = ("both",), noise_db: Sequence[float] | None = None,
+    max_clips: int | None = None, output: str | Path | None = None,
+) -> Temperature:  # fmt: skip
+    """Fit the temperature of a checkpoint and write it as calibration.json into `output`, by default its folder.
+
+    Args:
+        checkpoint: Its folder; by default the shipped one.
+        tasks: Sets to fit on.
+        roots: Folder of each set.
+        splits: Split of each set, or one for all. Not the one that is reported.
+        condition: How clips are shown, each in turn.
+        noise_db: White noise in the sound at these signal-to-noise ratios, each in turn.
+        max_clips: Only the first clips of each set.
+        output: Folder that gets the file.
+    """
+    splits = list(splits) * (len(tasks) if len(splits) == 1 else 1)
+    if not len(tasks) == len(roots) == len(splits):
+        raise ValueError(
+            f"Expected a task, a root and a split for each set, found {len(tasks)}, {len(roots)} and {len(splits)}. "
+            "Separate them by commas, in the same order."
+        )
+    for task, split in zip(tasks, splits, strict=True):
+        if split == get_task(task).reported_split:
+            warnings.warn(
+                f"Split {split!r} of {task} is the one that is reported: fitted on it, its calibration error means "
+                "nothing. Fit on val.",
+                stacklevel=2,
+            )
+    conditions = all_conditions(condition, noise_db or ())
+    folder = folder_of(checkpoint)
+    answerer = Answerer.load(folder)
+    found = []
+    for task, root, split in zip(tasks, roots, splits, strict=True):
+        rows = load_rows(task, root, split)[:max_clips]
+        answers = [entry for condition in conditions for entry in answer(answerer, get_task(task), rows, condition)]
+        found.append((np.array([sure for sure, _ in answers]), np.array([right for _, right in answers], dtype=float)))
+    sure, right = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    if min(right.sum(), (1 - right).sum()) < FEWEST:
+        raise ValueError(
+            f"Expected at least {FEWEST} right and {FEWEST} wrong answers to fit a temperature to, found "
+            f"{int(right.sum())} and {int((1 - right).sum())}. Take more clips, or show them under noise (--noise-db)."
+        )
+    place = int(np.argmin(np.mean([losses(*part) for part in found], axis=0)))
+    if place in (0, len(TEMPERATURES) - 1):
+        warnings.warn(
+            f"The best temperature is the {'lowest' if place == 0 else 'highest'} that is tried "
+            f"({TEMPERATURES[place]:g}): the confidence says little about being right.",
+            stacklevel=2,
+        )
+    one = int(np.argmin(np.abs(np.log(TEMPERATURES))))
+    written = Path(output or folder) / CALIBRATION
+    result = Temperature(
+        temperature=round(float(TEMPERATURES[place]), 4),
+        checkpoint=str(checkpoint or "shipped"),
+        fitted_on=[f"{task} {split}" for task, split in zip(tasks, splits, strict=True)],
+        questions=len(right),
+        right=round(float(right.mean()), 6),
+        ece_before=round(expected_error(sure[:, one], right), 6),
+        ece_after=round(expected_error(sure[:, place], right), 6),
+    )
+    write_whole(written, result.as_json(indent=2) + "\n")
+    return result.model_copy(update={"file": str(written)})
+
+
+def losses(sure: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the mean negative log-likelihood of being right or wrong under each temperature."""
+    sure, right = sure.clip(EPSILON, 1 - EPSILON), right[:, None]
+    return -(right * np.log(sure) + (1 - right) * np.log(1 - sure)).mean(axis=0)
+
+
+@torch.no_grad()
+def answer(
+    answerer: Answerer, task: Task, rows: Sequence[Row], condition: Condition
+) -> Iterator[tuple[list[float], bool]]:
+    """Give the confidence of each answer under every temperature, and whether it is right."""
+    clips = load_ahead(ShownClips(rows, answerer.processor, [condition]), range(len(rows)))
+    errors = []
+    label = f"{task.name}, {condition.label}"
+    for row, clip in zip(rows, tqdm(clips, label, len(rows), unit="clip", disable=None), strict=True):
+        asked = [q for q in row.questions if q.kind not in task.time_kinds and q.metric not in GRADED]
+        if clip.error or not asked:
+            errors += [clip.error] if clip.error else []
+            continue
+        watched = answerer.watch(clip.shown[condition.key].media)
+        prompts = answerer.prompts([question.text for question in asked])
+        (given,) = answerer.answer(watched, [prompts])
+        confidences = answerer.confidences(watched, prompts, given, TEMPERATURES.tolist())
+        for question, one, sure in zip(asked, given, confidences, strict=True):
+            yield sure, task.is_right(question, one.text)
+    if errors:
+        warnings.warn(f"{len(errors)} of {len(rows)} clips of {task.name} are left out: {errors[0]}", stacklevel=2)
