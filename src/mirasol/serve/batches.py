@@ -51,6 +51,7 @@ class Question:
     attribute: bool = False
     on_text: OnText | None = None
     is_ready: Callable[[], bool] = lambda: True
+    told: str = ""  # of the answer, to `on_text`
     future: Future[Reply] = field(default_factory=Future)
 
     @property
@@ -70,7 +71,7 @@ def answer_together(questions: Sequence[Question]) -> list[Reply]:
     answerer = Answerer(first.answerer.model, first.answerer.processor, first.max_new_tokens)
     streamer = None
     if any(question.on_text for question in questions):
-        streamer = TextSpreader(answerer.processor, [question.on_text for question in questions])
+        streamer = TextSpreader(answerer.processor, questions)
     given = [answers[0] for answers in answerer.answer(watched, prompts, streamer=streamer)]
     shares = _shares(first.answerer, questions, views, given)
     replies = []
@@ -87,8 +88,8 @@ def answer_together(questions: Sequence[Question]) -> list[Reply]:
                 num_prompt_tokens=len(prompts[number].rows["decoder_input_ids"][0]),
             )
         )  # fmt: skip
-    if streamer is not None:
-        streamer.finish([reply.text for reply in replies])
+    for question, reply in zip(questions, replies, strict=True):
+        tell(question, reply.text)
     return replies
 
 
@@ -128,38 +129,33 @@ def _rank(answerer: Answerer, watched: Watched, prompts: Sequence[Prompts], view
 
 
 class TextSpreader(BaseStreamer):
-    """Gives each row of a batch the text of its tokens as they come; one without a listener is left out."""
+    """Gives the listener of each question the text of its tokens as they come."""
 
-    def __init__(self, processor: Any, listeners: Sequence[OnText | None]):
-        self.processor, self.listeners = processor, listeners
+    def __init__(self, processor: Any, questions: Sequence[Question]):
+        self.processor, self.questions = processor, questions
         self.ids: list[list[int]] | None = None
-        self.told = ["" for _ in listeners]
-        self.is_over = [False for _ in listeners]
+        self.is_over = [question.on_text is None for question in questions]
 
     def put(self, value: Tensor) -> None:
         """Take the next token of each row; the first call brings the prompts."""
         if self.ids is None:
-            self.ids = [[] for _ in self.listeners]
+            self.ids = [[] for _ in self.questions]
             return
         ends = {self.processor.tokenizer.eos_token_id, self.processor.pad_token_id}
         for row, token in enumerate(torch.as_tensor(value).flatten().tolist()[: len(self.ids)]):
             self.is_over[row] |= token in ends
-            if self.listeners[row] is not None and not self.is_over[row]:
+            if not self.is_over[row]:
                 self.ids[row].append(token)
-                self._tell(row, str(self.processor.decode_answer(self.ids[row])))
+                tell(self.questions[row], str(self.processor.decode_answer(self.ids[row])))
 
     def end(self) -> None:
-        """Nothing is left to do: `finish` gives what is missing."""
+        """Nothing is left to do: the reply holds what is missing."""
 
-    def finish(self, texts: Sequence[str]) -> None:
-        """Give what of the final texts was not given yet."""
-        for row, text in enumerate(texts):
-            self._tell(row, text)
 
-    def _tell(self, row: int, text: str) -> None:
-        listener = self.listeners[row]
-        if listener is None or text.endswith("\N{REPLACEMENT CHARACTER}"):  # half of a character
-            return
-        if text.startswith(self.told[row]) and len(text) > len(self.told[row]):
-            listener(text[len(self.told[row]) :])
-            self.told[row] = text
+def tell(question: Question, text: str) -> None:
+    """Give the listener what of the text it was not given yet, unless it ends in half of a character."""
+    if question.on_text is None or text == question.told or not text.startswith(question.told):
+        return
+    if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+        question.on_text(text[len(question.told) :])
+        question.told = text

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from mirasol.serve.batches import Reply
-from mirasol.serve.engine import WatchedClip
+from mirasol.serve.clips import WatchedClip
 from mirasol.serve.errors import ApiError, as_api_error
 from mirasol.serve.parts import Asked, Reference, add_media, read_messages, read_reference
 from mirasol.serve.service import Service, client_of, json_object, service_of

@@ -1,70 +1,28 @@
 """`Engine`: clips, questions and live sessions of many clients, batched by one thread that owns the model."""
 
+import logging
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
-from mirasol.answer.answerer import Answerer, Watched
-from mirasol.answer.session import CHUNKS_AT_ONCE, StreamSession, advance, fingerprint
-from mirasol.model.modeling_mirasol_outputs import MirasolEncoderOutput
-from mirasol.serve import decode as decoding
-from mirasol.serve.batches import OnText, Question, Reply, View, answer_together
-from mirasol.serve.decode import Decoded, Media, WatchOptions
+from mirasol.answer.answerer import Answerer
+from mirasol.answer.session import CHUNKS_AT_ONCE, ChunkResult, StreamSession, advance, fingerprint
+from mirasol.serve.batches import OnText, Question, Reply, answer_together
+from mirasol.serve.clips import Clips, Decode, WatchedClip
+from mirasol.serve.decode import Media, WatchOptions, decode
 from mirasol.serve.limits import Limits
 from mirasol.serve.live import LiveSession, OnChunks
-from mirasol.serve.queues import BusyError, FairQueue
-from mirasol.serve.store import Entry, Store
+from mirasol.serve.queues import BusyError, FairQueue, UnknownIdError
+from mirasol.serve.store import Store
 
-KEPT_CLIPS = 256  # latents in memory; the others are read from disk
+log = logging.getLogger("mirasol.serve")
 IDLE_SECONDS = 0.2
-Decode = Callable[[Media, WatchOptions, Any, Limits], Decoded]
-
-
-class UnknownIdError(ValueError):
-    """No clip, file or session has this id, or it was removed to make room."""
-
-    def __init__(self, what: str, id: str):
-        super().__init__(
-            f"Expected the id of a {what} that is kept here, found {id[:80]!r}, which is unknown or was removed to "
-            f"make room for newer ones. Send the {what} again."
-        )
-
-
-@dataclass(frozen=True)
-class WatchedClip:
-    """A clip that was watched: its id, the facts about it, and its latents."""
-
-    id: str
-    created: float
-    facts: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-    def view(self) -> View:
-        """Return the latents as a batch of one."""
-        mask, times = self.tensors["chunk_mask"], self.tensors["chunk_times"]
-        batch: dict[str, Any] = {name: value[None] for name, value in self.tensors.items()}
-        outputs = MirasolEncoderOutput(**batch)
-        duration = self.facts["seconds"]
-        seen = float(times[mask][0, 0]), min(float(times[mask][-1, 1]), duration)
-        return View(Watched(outputs), seen, duration)
-
-
-@dataclass
-class _Clip:
-    """A clip that waits for the encoder."""
-
-    digest: str
-    decoded: Decoded
-    future: Future[WatchedClip]
+T = TypeVar("T")
 
 
 class Engine:
@@ -80,32 +38,28 @@ class Engine:
         decode: Turns files into chunks, in `limits.decoders` threads.
     """
 
-    def __init__(
-        self, answerer: Answerer, folder: Path, limits: Limits | None = None, decode: Decode = decoding.decode
-    ):
-        self.answerer, self.limits, self.decode = answerer, limits or Limits(), decode
-        self.fingerprint = fingerprint(answerer.model)
-        bounds = self.limits
-        self.clips = Store(folder / "clips" / self.fingerprint, bounds.clip_store_bytes, "clip")
+    def __init__(self, answerer: Answerer, folder: Path, limits: Limits | None = None, decode: Decode = decode):
+        self.answerer, self.limits = answerer, limits or Limits()
+        bounds, made_of = self.limits, fingerprint(answerer.model)
         self.files = Store(folder / "files", bounds.file_store_bytes, "file")
-        self.saved = Store(folder / "sessions" / self.fingerprint, bounds.session_store_bytes, "sess")
+        self.saved = Store(folder / "sessions" / made_of, bounds.session_store_bytes, "sess")
+        self._work = threading.Event()
+        store = Store(folder / "clips" / made_of, bounds.clip_store_bytes, "clip")
+        self.clips = Clips(answerer, store, bounds, decode, self._work.set)
         self.sessions: dict[str, LiveSession] = {}
         self.questions: FairQueue[Question] = FairQueue(
             "questions", bounds.waiting_questions, bounds.share_of_one_client
         )
-        self.encoding: FairQueue[_Clip] = FairQueue("clips", bounds.waiting_clips * 2)
         self.counts: dict[str, float] = dict.fromkeys(
-            ("clips", "clips_found", "questions", "question_batches", "chunks", "skipped_chunks", "failures"), 0
+            ("questions", "question_batches", "chunks", "skipped_chunks", "failures"), 0
         )
         self._held: list[Question] = []  # about chunks that are not watched yet
-        self._watching: dict[str, Future[WatchedClip]] = {}
-        self._recent: OrderedDict[str, WatchedClip] = OrderedDict()
-        self._pool = ThreadPoolExecutor(bounds.decoders, "mirasol-decode")
-        self._lock, self._stepping, self._work = threading.Lock(), threading.RLock(), threading.Event()
+        self._calls: deque[tuple[Callable[[], Any], Future]] = deque()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stops = self.is_draining = False
 
-    # ---- clips
+    # ---- clips and questions
 
     def watch(self, media: Media, options: WatchOptions | None = None, client: str = "") -> "Future[WatchedClip]":
         """Return a future of the watched clip; one with the same bytes and options is watched once.
@@ -113,42 +67,8 @@ class Engine:
         Raises:
             BusyError: Too many clips wait.
         """
-        options = options or WatchOptions()
-        digest = decoding.digest(media, options)
-        if (found := self.clips.find(digest)) is not None:
-            self.counts["clips_found"] += 1
-            done: Future[WatchedClip] = Future()
-            done.set_result(self._load(found))
-            return done
-        with self._lock:
-            if digest in self._watching:
-                return self._watching[digest]
-            self._check_open()
-            if len(self._watching) >= self.limits.waiting_clips:
-                seconds = len(self._watching) * self.encoding.seconds_each
-                raise BusyError("clips", len(self._watching), self.limits.waiting_clips, seconds)
-            future = self._watching[digest] = Future()
-        future.add_done_callback(lambda _: self._watching.pop(digest, None))
-        self._pool.submit(self._decode, media, options, digest, client, future)
-        return future
-
-    def clip(self, id: str) -> WatchedClip:
-        """Return a clip by its id.
-
-        Raises:
-            UnknownIdError: There is none.
-        """
-        entry = self.clips.get(id) if id.startswith("clip_") else None
-        if entry is None:
-            raise UnknownIdError("clip", id)
-        return self._load(entry)
-
-    def forget(self, id: str) -> None:
-        """Remove a watched clip."""
-        self.clip(id)
-        self.clips.remove(id)
-        with self._lock:
-            self._recent.pop(id, None)
+        self._check_open()
+        return self.clips.watch(media, options or WatchOptions(), client)
 
     def ask(
         self,
@@ -189,14 +109,13 @@ class Engine:
         chosen: dict[str, Any] = {
             "max_new_tokens": max_new_tokens, "attribute": attribute and options is None, "on_text": on_text,
         }  # fmt: skip
-        if (live := self.sessions.get(id)) is not None:
+        if id.startswith("sess_"):
+            live = self.session(id)
             needed = live.session.chunks.num_closed
             ready = lambda: live.is_closed or live.is_watched(needed)  # noqa: E731
             asked = Question(prompts, live.view, live.session.answerer, True, is_ready=ready, **chosen)
-        elif id.startswith("sess_"):
-            raise UnknownIdError("session", id)
         else:
-            asked = Question(prompts, self.clip(id).view, self.answerer, **chosen)
+            asked = Question(prompts, self.clips.get(id).view, self.answerer, **chosen)
         self.questions.put(client, asked)
         self._work.set()
         return asked.future
@@ -211,7 +130,9 @@ class Engine:
         Raises:
             BusyError: Too many sessions are open.
         """
-        return self._add(f"sess_{secrets.token_hex(16)}", options or {}, may_skip, on_chunks).id
+        id = f"sess_{secrets.token_hex(16)}"
+        self._add(LiveSession(id, StreamSession(self.answerer, **(options or {})), may_skip, on_chunks))
+        return id
 
     def resume(self, id: str, may_skip: bool = False, on_chunks: OnChunks | None = None) -> LiveSession:
         """Return a session that is open, or open one again that was saved when it was closed.
@@ -220,7 +141,8 @@ class Engine:
             UnknownIdError: There is none.
             BusyError: Too many sessions are open.
         """
-        with self._stepping:  # it may just be closed and saved
+
+        def find() -> LiveSession:
             if (live := self.sessions.get(id)) is not None:
                 live.on_chunks, live.may_skip = on_chunks, may_skip
                 return live
@@ -228,9 +150,9 @@ class Engine:
             if entry is None:
                 raise UnknownIdError("session", id)
             session = StreamSession.load(entry.path, self.answerer)
-            live = self._add(id, {}, may_skip, on_chunks)
-            live.session = session
-            return live
+            return self._add(LiveSession(id, session, may_skip, on_chunks))
+
+        return self._in_turn(find)
 
     def session(self, id: str) -> LiveSession:
         """Return an open session.
@@ -268,16 +190,18 @@ class Engine:
 
         With `on_chunks` only if it still is that listener's: another may have resumed it.
         """
-        with self._stepping:  # nothing of it is in the model now
+
+        def close() -> None:
             live = self.sessions.get(id)
             if live is None or on_chunks not in (None, live.on_chunks):
                 return
-            del self.sessions[id]
             live.is_closed = True
             if save and live.has_media:
                 live.collect(self.limits.session_lag_seconds)
                 self.saved.put(live.session.save, {}, id=id)
-        self._work.set()
+            del self.sessions[id]
+
+        self._in_turn(close)
 
     # ---- the model's thread
 
@@ -287,47 +211,60 @@ class Engine:
         self._thread.start()
         return self
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the model's thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
     def close(self, timeout: float = 60.0) -> None:
         """Accept nothing more, finish what was accepted, save the sessions, and stop."""
         self.is_draining = True
         limit = time.monotonic() + timeout
-        while self._has_work() and self._thread is not None and time.monotonic() < limit:
+        while self.is_alive and self._has_work() and time.monotonic() < limit:
             time.sleep(0.01)
-        for id in list(self.sessions):
-            self.close_session(id, save=True)
-        self._stops = True
+        with self._lock:
+            self._stops = True
         self._work.set()
         if self._thread is not None:
             self._thread.join()
-        self._pool.shutdown(cancel_futures=True)
-        for store in (self.clips, self.files, self.saved):
+        self._make_calls()
+        for id in list(self.sessions):
+            self.close_session(id, save=True)
+        for question in [*self._held, *self.questions.take(len(self.questions))]:
+            if question.future.set_running_or_notify_cancel():
+                question.future.set_exception(BusyError("questions", 1, 0, 10.0))
+        self.clips.close()
+        for store in (self.clips.store, self.files, self.saved):
             store.close()
 
     def step(self) -> bool:
         """Do a bounded piece of each kind of work that waits; False if nothing waited."""
-        with self._stepping:
-            found = [self._advance_sessions(), self._answer_questions(), self._encode_clips()]
+        self._make_calls()
+        found = [self._advance_sessions(), self._answer_questions(), self.clips.encode()]
         return any(found)
 
     def _run(self) -> None:
         while not self._stops:
             self._work.clear()
-            if not self.step():
-                self._work.wait(IDLE_SECONDS)
+            try:
+                if self.step():
+                    continue
+            except Exception:  # no client's data may end the thread that serves all of them
+                self.counts["failures"] += 1
+                log.exception("a step failed")
+            self._work.wait(IDLE_SECONDS)
 
     def _advance_sessions(self) -> bool:
         live = list(self.sessions.values())
         for each in live:
-            before = each.session.dropped.get("skipped_chunks", 0)
-            each.collect(self.limits.session_lag_seconds)
-            self.counts["skipped_chunks"] += each.session.dropped.get("skipped_chunks", 0) - before
+            self.counts["skipped_chunks"] += each.collect(self.limits.session_lag_seconds)
         waiting = [each for each in live if each.session.waiting]
         if not waiting:
             return False
         rounds = max(1, CHUNKS_AT_ONCE // len(waiting))
         try:
             found = advance([each.session for each in waiting], rounds)
-        except Exception:
+        except Exception:  # one of them must not spoil the others
             found = [self._advance_alone(each) for each in waiting]
         for each, results in zip(waiting, found, strict=True):
             self.counts["chunks"] += len(results)
@@ -335,14 +272,17 @@ class Engine:
                 each.on_chunks(results)
         return True
 
-    def _advance_alone(self, live: LiveSession) -> list:
-        """Watch the chunks of one session; those that the model cannot take are emptied."""
+    def _advance_alone(self, live: LiveSession) -> list[ChunkResult]:
+        """Watch the next chunk of one session; a session whose chunk the model cannot take is closed."""
         try:
             return advance([live.session], 1)[0]
         except Exception:
             self.counts["failures"] += 1
-            live.session.skip(1)
-            return advance([live.session], 1)[0]
+            log.exception("a chunk of a session failed")
+            live.is_closed = True
+            live.session.waiting.clear()
+            self.sessions.pop(live.id, None)
+            return []
 
     def _answer_questions(self) -> bool:
         asked = self._held + self.questions.take(self.limits.questions_at_once)
@@ -363,7 +303,7 @@ class Engine:
         try:
             replies = answer_together(group)
         except Exception as error:
-            if len(group) > 1:  # one of them must not spoil the others
+            if len(group) > 1:
                 for question in group:
                     self._answer([question])
                 return
@@ -375,100 +315,34 @@ class Engine:
         for question, reply in zip(group, replies, strict=True):
             question.future.set_result(reply)
 
-    def _encode_clips(self) -> bool:
-        clips = self.encoding.take(self.limits.clips_at_once)
-        begin, count = time.monotonic(), len(clips)
-        while clips:
-            group = [clips.pop(0)]
-            while clips and sum(len(c.decoded.chunks["chunk_times"]) for c in [*group, clips[0]]) <= (
-                self.limits.chunks_at_once
-            ):
-                group.append(clips.pop(0))
-            self._encode(group)
-        if count:
-            self.encoding.note(time.monotonic() - begin, count)
-        return count > 0
-
-    def _encode(self, group: Sequence[_Clip]) -> None:
-        try:
-            outputs = self.answerer.watch(*(clip.decoded.chunks for clip in group)).encoder_outputs
-        except Exception as error:
-            if len(group) > 1:
-                for clip in group:
-                    self._encode([clip])
-                return
-            self.counts["failures"] += not isinstance(error, ValueError)
-            group[0].future.set_exception(error)
-            return
-        self.counts["clips"] += len(group)
-        for row, clip in enumerate(group):
-            clip.future.set_result(self._keep(clip, outputs, row))
-
-    def _keep(self, clip: _Clip, outputs: Any, row: int) -> WatchedClip:
-        count = len(clip.decoded.chunks["chunk_times"])
-        num_latents = outputs.last_hidden_state.shape[1] // outputs.chunk_mask.shape[1]
-        tensors = {
-            "last_hidden_state": outputs.last_hidden_state[row, : count * num_latents],
-            "chunk_mask": outputs.chunk_mask[row, :count],
-            "chunk_times": outputs.chunk_times[row, :count],
-        }
-        tensors = {name: value.clone() for name, value in tensors.items()}
-        mask, values = tensors["chunk_mask"].tolist(), outputs.surprise[row, :count].tolist()
-        was_real = [False, *mask[:-1]]
-        surprise = [v if real and was else None for v, real, was in zip(values, mask, was_real, strict=True)]
-        facts = {**clip.decoded.facts, "surprise": surprise, "chunk_times": tensors["chunk_times"].tolist()}
-        on_disk = {name: value.cpu() for name, value in tensors.items()}
-        entry = self.clips.put(lambda path: save_file(on_disk, path), facts, clip.digest)
-        return self._remember(WatchedClip(entry.id, entry.created, facts, tensors))
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the model's thread runs."""
-        return self._thread is not None and self._thread.is_alive()
-
-    @property
-    def num_waiting_clips(self) -> int:
-        """Clips that are being decoded or encoded."""
-        return len(self._watching)
-
     # ---- parts
 
-    def _decode(
-        self, media: Media, options: WatchOptions, digest: str, client: str, future: "Future[WatchedClip]"
-    ) -> None:
-        try:
-            decoded = self.decode(media, options, self.answerer.processor, self.limits)
-            kept = {name: value.name for name, value in media.parts() if isinstance(value, Path)}
-            decoded.facts["files"] = {name: id for name, id in kept.items() if id.startswith("file_")}
-            self.encoding.put(client, _Clip(digest, decoded, future))
-        except BaseException as error:
-            future.set_exception(error)
+    def _in_turn(self, call: Callable[[], T]) -> T:
+        """Return what a call gives that changes a session, made between two steps."""
+        with self._lock:
+            waits = self.is_alive and not self._stops and threading.current_thread() is not self._thread
+            if waits:
+                future: Future[T] = Future()
+                self._calls.append((call, future))
+        if not waits:
+            return call()
         self._work.set()
+        return future.result()
 
-    def _load(self, entry: Entry) -> WatchedClip:
-        with self._lock:
-            if entry.id in self._recent:
-                self._recent.move_to_end(entry.id)
-                return self._recent[entry.id]
-        try:
-            tensors = load_file(entry.path, device=str(self.answerer.model.device))
-        except OSError as error:
-            raise UnknownIdError("clip", entry.id) from error
-        return self._remember(WatchedClip(entry.id, entry.created, entry.facts, tensors))
+    def _make_calls(self) -> None:
+        while self._calls:
+            call, future = self._calls.popleft()
+            try:
+                future.set_result(call())
+            except Exception as error:
+                future.set_exception(error)
 
-    def _remember(self, clip: WatchedClip) -> WatchedClip:
-        with self._lock:
-            self._recent[clip.id] = clip
-            while len(self._recent) > KEPT_CLIPS:
-                self._recent.popitem(last=False)
-        return clip
-
-    def _add(self, id: str, options: dict[str, Any], may_skip: bool, on_chunks: OnChunks | None) -> LiveSession:
+    def _add(self, live: LiveSession) -> LiveSession:
         with self._lock:
             self._check_open()
             if len(self.sessions) >= self.limits.sessions:
                 raise BusyError("live sessions", len(self.sessions), self.limits.sessions, 10.0)
-            live = self.sessions[id] = LiveSession(id, self.answerer, options, may_skip, on_chunks)
+            self.sessions[live.id] = live
         return live
 
     def _check_open(self) -> None:
@@ -477,4 +351,4 @@ class Engine:
 
     def _has_work(self) -> bool:
         waiting = [each for each in list(self.sessions.values()) if each.num_waiting]
-        return bool(self._watching or len(self.questions) or self._held or waiting)
+        return bool(self.clips.num_waiting or len(self.questions) or self._held or self._calls or waiting)

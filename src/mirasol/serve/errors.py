@@ -8,8 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from mirasol.serve.engine import UnknownIdError
-from mirasol.serve.queues import BusyError
+from mirasol.serve.queues import BusyError, UnknownIdError
 
 log = logging.getLogger("mirasol.serve")
 INVALID = "invalid_request_error"

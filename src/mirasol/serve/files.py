@@ -11,9 +11,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from mirasol.serve.engine import UnknownIdError, WatchedClip
+from mirasol.serve.clips import WatchedClip
 from mirasol.serve.errors import ApiError
 from mirasol.serve.parts import read_reference
+from mirasol.serve.queues import UnknownIdError
 from mirasol.serve.service import Service, client_of, service_of, too_large
 from mirasol.serve.store import Entry
 
@@ -130,7 +131,7 @@ async def watch(request: Request, body: ClipRequest) -> dict[str, Any]:
 @router.get("/v1/clips/{id}")
 async def clip_facts(request: Request, id: str) -> dict[str, Any]:
     """Describe a watched clip: its chunks, their surprise, what was seen and heard."""
-    return clip_object(await run_in_threadpool(service_of(request).engine.clip, id))
+    return clip_object(await run_in_threadpool(service_of(request).engine.clips.get, id))
 
 
 @router.post("/v1/clips/{id}/ask")
@@ -147,7 +148,7 @@ async def ask(request: Request, id: str, body: ClipQuestion) -> dict[str, Any]:
 async def remove_clip(request: Request, id: str) -> dict[str, Any]:
     """Forget a watched clip."""
     service = service_of(request)
-    await run_in_threadpool(service.engine.forget, id)
+    await run_in_threadpool(service.engine.clips.forget, id)
     return {"id": id, "object": "clip", "deleted": True}
 
 

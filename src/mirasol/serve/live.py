@@ -1,12 +1,10 @@
 """`LiveSession`: a `StreamSession` whose media are cut by callers' threads and watched by the engine's."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mirasol.answer.answerer import Answerer
 from mirasol.answer.session import ChunkResult, StreamSession
 from mirasol.chunks.stream import ClosedChunk
 from mirasol.serve.batches import View
@@ -20,19 +18,13 @@ class LiveSession:
 
     Args:
         id: Its unguessable name.
-        answerer: Of all sessions.
-        options: Of `StreamSession`.
+        session: Whose chunks the engine watches.
         may_skip: Whether chunks are skipped when the model is behind.
         on_chunks: Called by the engine's thread with the results of chunks that were watched.
     """
 
-    def __init__(
-        self, id: str, answerer: Answerer, options: dict[str, Any], may_skip: bool = False,
-        on_chunks: OnChunks | None = None,
-    ):  # fmt: skip
-        self.id, self.may_skip, self.on_chunks = id, may_skip, on_chunks
-        self.session = StreamSession(answerer, **options)
-        self.used = time.monotonic()
+    def __init__(self, id: str, session: StreamSession, may_skip: bool = False, on_chunks: OnChunks | None = None):
+        self.id, self.session, self.may_skip, self.on_chunks = id, session, may_skip, on_chunks
         self.is_closed = False
         self._cutting = threading.Lock()
         self._inbox: deque[ClosedChunk] = deque()
@@ -67,7 +59,6 @@ class LiveSession:
     def push(self, **media: Any) -> None:
         """Cut media into chunks, which wait for the engine; arguments of `ChunkStream.push`."""
         with self._cutting:
-            self.used = time.monotonic()
             if self.is_closed:
                 raise ValueError("Expected an open session, found one that is closed. Open a new one.")
             self._inbox += self.session.chunks.push(**media)
@@ -82,14 +73,16 @@ class LiveSession:
         results = self.session.results
         return bool(results) and results[-1].index + 1 >= num_chunks or num_chunks == 0
 
-    def collect(self, max_lag_seconds: float) -> None:
-        """Move cut chunks to those that the model takes next; skip the oldest of too many."""
+    def collect(self, max_lag_seconds: float) -> int:
+        """Move cut chunks to those that the model takes next; skip the oldest of too many, and return how many."""
+        waiting = self.session.waiting
         while self._inbox:
-            self.session.waiting.append(self._inbox.popleft())
-        excess = len(self.session.waiting) * self.seconds_per_chunk - max_lag_seconds
-        if self.may_skip and excess > 0:
-            kept = int(max_lag_seconds * KEPT_PART / self.seconds_per_chunk)
-            self.session.skip(len(self.session.waiting) - kept)
+            waiting.append(self._inbox.popleft())
+        if not self.may_skip or len(waiting) * self.seconds_per_chunk <= max_lag_seconds:
+            return 0
+        count = len(waiting) - int(max_lag_seconds * KEPT_PART / self.seconds_per_chunk)
+        self.session.skip(count)
+        return count
 
     def view(self) -> View:
         """Return the chunks that a question is about now."""

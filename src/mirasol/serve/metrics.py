@@ -42,15 +42,15 @@ class _EngineState:
     def collect(self) -> Iterator[Metric]:
         """Yield the counts."""
         engine = self.engine
-        for name, value in engine.counts.items():
+        for name, value in {**engine.clips.counts, **engine.counts}.items():
             yield CounterMetricFamily(f"mirasol_{name}", f"{name.replace('_', ' ')} since the start.", value=value)
         live = list(engine.sessions.values())
         gauges = {
             "live_sessions": len(live),
             "waiting_questions": len(engine.questions),
-            "waiting_clips": engine.num_waiting_clips,
+            "waiting_clips": engine.clips.num_waiting,
             "largest_lag_seconds": max((each.lag_seconds for each in live), default=0.0),
-            "clip_store_bytes": engine.clips.num_bytes,
+            "clip_store_bytes": engine.clips.store.num_bytes,
             "file_store_bytes": engine.files.num_bytes,
         }
         for name, value in gauges.items():

@@ -1,4 +1,4 @@
-"""A bounded queue that serves its clients in turn."""
+"""A bounded queue that serves its clients in turn, and the two refusals of the engine."""
 
 import threading
 from collections import OrderedDict, deque
@@ -15,6 +15,16 @@ class BusyError(RuntimeError):
         super().__init__(
             f"Expected room for one more of the {what} that wait, found {waiting} of at most {limit}. Try again in "
             f"{self.retry_after:.0f} s."
+        )
+
+
+class UnknownIdError(ValueError):
+    """No clip, file or session has this id, or it was removed to make room."""
+
+    def __init__(self, what: str, id: str):
+        super().__init__(
+            f"Expected the id of a {what} that is kept here, found {id[:80]!r}, which is unknown or was removed to "
+            f"make room for newer ones. Send the {what} again."
         )
 
 

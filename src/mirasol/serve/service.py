@@ -12,10 +12,12 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
 from mirasol.serve.batches import Reply
+from mirasol.serve.clips import WatchedClip
 from mirasol.serve.decode import Media, WatchOptions
-from mirasol.serve.engine import Engine, UnknownIdError, WatchedClip
+from mirasol.serve.engine import Engine
 from mirasol.serve.errors import ApiError
 from mirasol.serve.parts import Reference
+from mirasol.serve.queues import UnknownIdError
 
 Fetch = Callable[[str], Awaitable[bytes | Path]]
 MAX_OPTIONS = 64  # to choose an answer from
@@ -73,7 +75,7 @@ class Service:
             if len(media) > 1:
                 message = f"Expected the watched clip {ids[0]} alone, found other media beside it. Send files instead."
                 raise ApiError(400, message, "invalid_value")
-            return self._same(await run_in_threadpool(self.engine.clip, ids[0]), use_video, use_audio)
+            return self._same(await run_in_threadpool(self.engine.clips.get, ids[0]), use_video, use_audio)
         options = WatchOptions(use_video is not False, use_audio is not False)
         if not (options.use_video or options.use_audio):
             raise ApiError(400, "Expected use_video or use_audio, found both false. Switch one on.", "invalid_value")

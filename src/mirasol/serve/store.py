@@ -85,6 +85,11 @@ class Store:
         self._make_room(new)
         return found or Entry(new, path, num_bytes, now, facts)
 
+    def set_facts(self, id: str, facts: dict[str, Any]) -> None:
+        """Replace the facts about an entry."""
+        with self._lock:
+            self._index.execute("UPDATE entries SET facts = ? WHERE id = ?", (json.dumps(facts), id))
+
     def remove(self, id: str) -> bool:
         """Remove an entry; False if there is none."""
         with self._lock:

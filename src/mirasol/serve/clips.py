@@ -1,0 +1,222 @@
+"""`Clips`: files -> decoded in worker threads -> encoded together -> latents, kept on disk and found by digest."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mirasol.answer.answerer import Answerer, Watched
+from mirasol.model.modeling_mirasol_outputs import MirasolEncoderOutput
+from mirasol.serve.batches import View
+from mirasol.serve.decode import Decoded, Media, WatchOptions, digest
+from mirasol.serve.limits import Limits
+from mirasol.serve.queues import BusyError, FairQueue, UnknownIdError
+from mirasol.serve.store import Entry, Store
+
+KEPT_CLIPS = 256  # latents in memory; the others are read from disk
+Decode = Callable[[Media, WatchOptions, Any, Limits], Decoded]
+
+
+@dataclass(frozen=True)
+class WatchedClip:
+    """A clip that was watched: its id, the facts about it, and its latents."""
+
+    id: str
+    created: float
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def view(self) -> View:
+        """Return the latents as a batch of one."""
+        mask, times = self.tensors["chunk_mask"], self.tensors["chunk_times"]
+        batch: dict[str, Any] = {name: value[None] for name, value in self.tensors.items()}
+        duration = self.facts["seconds"]
+        seen = float(times[mask][0, 0]), min(float(times[mask][-1, 1]), duration)
+        return View(Watched(MirasolEncoderOutput(**batch)), seen, duration)
+
+
+@dataclass
+class _Clip:
+    """A clip that is on its way."""
+
+    media: Media
+    options: WatchOptions
+    digest: str
+    future: Future[WatchedClip]
+    decoded: Decoded | None = None
+
+    @property
+    def num_chunks(self) -> int:
+        return len(self.decoded.chunks["chunk_times"]) if self.decoded else 0
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Ids of the files of `/v1/files` that the clip is made of."""
+        names = {kind: value.name for kind, value in self.media.parts() if isinstance(value, Path)}
+        return {kind: name for kind, name in names.items() if name.startswith("file_")}
+
+
+class Clips:
+    """Watches clips for any thread; `encode` is for the one that owns the model.
+
+    Args:
+        answerer: Model and processor.
+        store: Keeps the latents.
+        limits: Of waiting clips and batches.
+        decode: Turns files into chunks; clients are served in turn.
+        wake: Called when `encode` has work.
+    """
+
+    def __init__(self, answerer: Answerer, store: Store, limits: Limits, decode: Decode, wake: Callable[[], None]):
+        self.answerer, self.store, self.limits, self._decode, self._wake = answerer, store, limits, decode, wake
+        self.counts: dict[str, float] = dict.fromkeys(("clips", "clips_found", "clip_failures"), 0)
+        self._waiting: FairQueue[_Clip] = FairQueue("clips", limits.waiting_clips, limits.share_of_one_client)
+        self._decoded: list[_Clip] = []
+        self._under_way: dict[str, Future[WatchedClip]] = {}
+        self._recent: OrderedDict[str, WatchedClip] = OrderedDict()
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(limits.decoders, "mirasol-decode")
+
+    @property
+    def num_waiting(self) -> int:
+        """Clips that are being decoded or encoded."""
+        return len(self._under_way)
+
+    def watch(self, media: Media, options: WatchOptions, client: str) -> "Future[WatchedClip]":
+        """Return a future of the watched clip; one with the same bytes and options is watched once.
+
+        Raises:
+            BusyError: Too many clips wait.
+        """
+        clip = _Clip(media, options, digest(media, options), Future())
+        if (found := self.store.find(clip.digest)) is not None:
+            self.counts["clips_found"] += 1
+            if clip.files and not found.facts["files"]:
+                self.store.set_facts(found.id, {**found.facts, "files": clip.files})
+                self._recent.pop(found.id, None)
+                found = self.store.get(found.id) or found
+            clip.future.set_result(self._load(found))
+            return clip.future
+        with self._lock:
+            if clip.digest in self._under_way:
+                return self._under_way[clip.digest]
+            if self.num_waiting >= self.limits.waiting_clips:
+                seconds = self.num_waiting * self._waiting.seconds_each
+                raise BusyError("clips", self.num_waiting, self.limits.waiting_clips, seconds)
+            self._waiting.put(client, clip)
+            self._under_way[clip.digest] = clip.future
+        clip.future.add_done_callback(lambda _: self._under_way.pop(clip.digest, None))
+        self._pool.submit(self._decode_next)
+        return clip.future
+
+    def get(self, id: str) -> WatchedClip:
+        """Return a clip by its id.
+
+        Raises:
+            UnknownIdError: There is none.
+        """
+        entry = self.store.get(id) if id.startswith("clip_") else None
+        if entry is None:
+            raise UnknownIdError("clip", id)
+        return self._load(entry)
+
+    def forget(self, id: str) -> None:
+        """Remove a clip."""
+        self.get(id)
+        self.store.remove(id)
+        with self._lock:
+            self._recent.pop(id, None)
+
+    def encode(self) -> bool:
+        """Encode decoded clips together, within the limits of a batch; False if there are none."""
+        with self._lock:
+            count, num_chunks = 0, 0
+            for clip in self._decoded[: self.limits.clips_at_once]:
+                num_chunks += clip.num_chunks
+                if count and num_chunks > self.limits.chunks_at_once:
+                    break
+                count += 1
+            group, self._decoded = self._decoded[:count], self._decoded[count:]
+        if group:
+            self._encode(group)
+        return bool(group)
+
+    def close(self) -> None:
+        """Stop decoding; who still waits is refused."""
+        self._pool.shutdown(cancel_futures=True)
+        for future in list(self._under_way.values()):
+            if not future.done():
+                future.set_exception(BusyError("clips", 1, 0, 10.0))
+
+    def _decode_next(self) -> None:
+        (clip,) = self._waiting.take(1)
+        begin = time.monotonic()
+        try:
+            clip.decoded = self._decode(clip.media, clip.options, self.answerer.processor, self.limits)
+        except BaseException as error:
+            clip.future.set_exception(error)
+            return
+        self._waiting.note(time.monotonic() - begin, 1)
+        with self._lock:
+            self._decoded.append(clip)
+        self._wake()
+
+    def _encode(self, group: Sequence[_Clip]) -> None:
+        try:
+            outputs = self.answerer.watch(*(clip.decoded.chunks for clip in group if clip.decoded)).encoder_outputs
+            kept = [self._keep(clip, outputs, row) for row, clip in enumerate(group)]
+        except Exception as error:
+            if len(group) > 1:  # one of them must not spoil the others
+                for clip in group:
+                    self._encode([clip])
+                return
+            self.counts["clip_failures"] += 1
+            group[0].future.set_exception(error)
+            return
+        self.counts["clips"] += len(group)
+        for clip, watched in zip(group, kept, strict=True):
+            clip.future.set_result(watched)
+
+    def _keep(self, clip: _Clip, outputs: Any, row: int) -> WatchedClip:
+        """Store the latents of one row of a batch, without the chunks that only longer clips have."""
+        count, decoded = clip.num_chunks, clip.decoded
+        assert decoded is not None, "a clip is decoded before it is encoded"
+        num_latents = outputs.last_hidden_state.shape[1] // outputs.chunk_mask.shape[1]
+        tensors = {
+            "last_hidden_state": outputs.last_hidden_state[row, : count * num_latents].clone(),
+            "chunk_mask": outputs.chunk_mask[row, :count].clone(),
+            "chunk_times": outputs.chunk_times[row, :count].clone(),
+        }
+        mask, values = tensors["chunk_mask"].tolist(), outputs.surprise[row, :count].tolist()
+        was_real = [False, *mask[:-1]]
+        surprise = [v if real and was else None for v, real, was in zip(values, mask, was_real, strict=True)]
+        times = tensors["chunk_times"].tolist()
+        facts = {**decoded.facts, "files": clip.files, "surprise": surprise, "chunk_times": times}
+        on_disk = {name: value.cpu() for name, value in tensors.items()}
+        entry = self.store.put(lambda path: save_file(on_disk, path), facts, clip.digest)
+        return self._remember(WatchedClip(entry.id, entry.created, facts, tensors))
+
+    def _load(self, entry: Entry) -> WatchedClip:
+        with self._lock:
+            if entry.id in self._recent:
+                self._recent.move_to_end(entry.id)
+                return self._recent[entry.id]
+        try:
+            tensors = load_file(entry.path, device=str(self.answerer.model.device))
+        except OSError as error:
+            raise UnknownIdError("clip", entry.id) from error
+        return self._remember(WatchedClip(entry.id, entry.created, entry.facts, tensors))
+
+    def _remember(self, clip: WatchedClip) -> WatchedClip:
+        with self._lock:
+            self._recent[clip.id] = clip
+            while len(self._recent) > KEPT_CLIPS:
+                self._recent.popitem(last=False)
+        return clip
