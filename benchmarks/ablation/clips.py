@@ -40,7 +40,7 @@ def compress_sound(sound: np.ndarray) -> np.ndarray:
     """Return mu-law in 63 steps, differences in time, xz."""
     loud = np.sign(sound) * np.log1p(255 * np.abs(sound).clip(max=1)) / np.log(256)
     steps = np.round(loud * LEVELS).astype(np.int8)
-    return np.frombuffer(lzma.compress(np.diff(steps, axis=1, prepend=0).tobytes(), preset=9), np.uint8)
+    return np.frombuffer(lzma.compress(np.diff(steps, axis=1, prepend=np.int8(0)).tobytes()), np.uint8)
 
 
 def expand_sound(packed: np.ndarray, num_clips: int) -> np.ndarray:

@@ -54,10 +54,24 @@ class Item:
 
 
 def draw(
-    name: str, sets: dict[str, Clips], rng: np.random.Generator, is_val: bool, index: int, limit: int = 0
+    name: str,
+    sets: dict[str, Clips],
+    rng: np.random.Generator,
+    is_val: bool,
+    index: int,
+    limit: int = 0,
+    segments: int | None = None,
 ) -> Item:
-    """Return one random item; `index` numbers it; `limit` leaves only the first so many training clips."""
-    return DRAW[name](sets, rng, is_val, index, limit)
+    """Return one random item.
+
+    Args:
+        name: Of the task.
+        sets, rng, is_val: Clips, randomness, and whether val clips are drawn or those of training.
+        index: Number of the item.
+        limit: Leaves only the first so many training clips; 0 is all.
+        segments: Fewer than the task's, for a curriculum.
+    """
+    return DRAW[name](sets, rng, is_val, index, limit, segments or TASKS[name].segments)
 
 
 def vocabulary(sets: dict[str, Clips]) -> list[str]:
@@ -88,29 +102,29 @@ def _pool(clips: Clips, is_val: bool, limit: int = 0) -> np.ndarray:
     return pool[:limit] if limit and not is_val else pool
 
 
-def _words(sets, rng, is_val, index, limit):
+def _words(sets, rng, is_val, index, limit, segments):
     pool = _pool(sets["grid"], is_val, limit)
     clip = int(pool[index % len(pool)] if is_val else rng.choice(pool))
     labels = sets["grid"].labels[clip]
     return Item(clip, [clip], [clip], [(s, f"which {s} is named ?", w) for s, w in zip(SLOTS, labels, strict=True)])
 
 
-def _films(sets, rng, is_val, index, limit):
+def _films(sets, rng, is_val, index, limit, segments):
     grid = sets["grid"]
     pool, chosen, letters = _pool(grid, is_val, limit), [], set()
     for clip in rng.permutation(pool):
         if grid.labels[clip, 3] not in letters:  # each letter once, so that it names its sentence
             letters.add(grid.labels[clip, 3])
             chosen.append(int(clip))
-        if len(chosen) == TASKS["films"].segments:
+        if len(chosen) == segments:
             break
     item, said = Item(index, chosen, chosen), grid.labels[chosen]
-    for _ in range(4):
+    for _ in range(12):
         slot, k = int(rng.choice((1, 2, 3, 4))), int(rng.integers(len(chosen)))
         item.questions.append(("nth", f"which {SLOTS[slot]} in {NUMBERS[k]} sentence ?", said[k, slot]))
-    for k in rng.permutation(len(chosen))[:4]:
+    for k in rng.integers(len(chosen), size=6):
         item.questions.append(("after", f"which digit after letter {said[k, 3]} ?", said[k, 4]))
-    for k in rng.permutation(len(chosen) - 1)[:4]:
+    for k in rng.integers(len(chosen) - 1, size=6):
         question = f"which color in sentence after sentence with letter {said[k, 3]} ?"
         item.questions.append(("next", question, said[k + 1, 1]))
     return item
@@ -123,22 +137,21 @@ def _different(clips: Clips, rng, is_val, count: int) -> list[int]:
     return [int(rng.choice(pool[clips.labels[pool, 0] == name])) for name in classes]
 
 
-def _order(sets, rng, is_val, index, limit):
-    count = TASKS["order"].segments
-    item = Item(index, _different(sets["drone"], rng, is_val, count), _different(sets["esc10"], rng, is_val, count))
+def _order(sets, rng, is_val, index, limit, segments):
+    item = Item(index, *(_different(sets[name], rng, is_val, segments) for name in ("drone", "esc10")))
     names = {"seen": sets["drone"].labels[item.seen, 0], "heard": sets["esc10"].labels[item.heard, 0]}
     for kind, labels in names.items():
         for _ in range(3):
-            pair = rng.permutation(count)[:2]
+            pair = rng.permutation(segments)[:2]
             a, b = labels[pair]
             item.questions.append((kind, f"which is {kind} first|{a}|or|{b}|?", labels[pair.min()]))
-    for k in rng.permutation(count)[:2]:
+    for k in rng.permutation(segments)[:2]:
         item.questions.append(("together", f"what is seen while|{names['heard'][k]}|heard ?", names["seen"][k]))
         item.questions.append(("together", f"what is heard while|{names['seen'][k]}|seen ?", names["heard"][k]))
     return item
 
 
-def _agree(sets, rng, is_val, index, limit):
+def _agree(sets, rng, is_val, index, limit, segments):
     grid = sets["grid"]
     pool = _pool(grid, is_val, limit)
     voice = int(pool[index % len(pool)] if is_val else rng.choice(pool))

@@ -118,6 +118,7 @@ def main() -> None:
 
     context = multiprocessing.get_context("spawn")
     todo, results = context.Queue(), context.Queue()
+    todo.cancel_join_thread()  # so that a failure ends the program at once
     jobs = min(arguments.jobs, len(runs))
     barrier = context.Barrier(jobs)
     first_runs = list({run.task: run for run in reversed(runs)}.values())
@@ -158,13 +159,16 @@ def main() -> None:
             todo.put(replace(run, steps=steps))
         for _ in workers:
             todo.put(None)
-        finished = count = 0
+        finished = count = failed = 0
         while finished < jobs:
             line = receive(float("inf"))
             if "done" in line:
                 finished += 1
             elif "failed" in line:
                 print(f"FAILED {line['failed']} seed {line['seed']}\n{line['error']}", flush=True)
+                failed += 1
+                if failed == jobs and not count:
+                    raise SystemExit(f"The first {failed} runs failed: see above.")
             elif "right" in line:
                 count += 1
                 write(line)

@@ -37,8 +37,9 @@ class Row:
         return [run["mean"] if kind is None else run["accuracy"][kind] for run in self.runs.values()]
 
     def cost(self, key: str) -> float:
-        """Median over seeds of a number of the run; nan where it was not measured."""
-        return float(np.median([np.nan if run[key] is None else run[key] for run in self.runs.values()]))
+        """Median over the seeds for which a number was measured; nan if it was for none."""
+        values = [run[key] for run in self.runs.values() if run[key] is not None]
+        return float(np.median(values)) if values else float("nan")
 
 
 def read(path: Path) -> dict[str, Row]:

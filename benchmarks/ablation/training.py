@@ -50,6 +50,7 @@ from mirasol.model.presets import preset  # noqa: E402
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices  # noqa: E402
 
 RATE, FRAME_RATE = 16_000, 25
+CURRICULUM = {"films": ((0.35, 3), (0.6, 5))}  # until this share of the steps, films of so many sentences
 
 
 @dataclass
@@ -114,10 +115,10 @@ class Bank:
     ) -> dict[str, Tensor]:
         """Return the media inputs of the items."""
         task, per_chunk, device = TASKS[run.task], run.frames_per_chunk, self.device
-        seconds = per_chunk / FRAME_RATE
-        whole = task.segments * task.seconds
+        seconds, segments = per_chunk / FRAME_RATE, len(items[0].seen)
+        whole = segments * task.seconds
         fitting = int(whole / seconds + 1e-6)
-        num_chunks = run.num_chunks or fitting
+        num_chunks = max(1, round(run.num_chunks * segments / task.segments)) if run.num_chunks else fitting
         spare = (whole - num_chunks * seconds) / num_chunks
         starts = (
             np.arange(num_chunks) * (seconds + spare) + spare / 2
@@ -128,7 +129,7 @@ class Bank:
         picture, sound = self.sets[task.picture], self.sets[task.sound]
         inside = max(0.0, picture.frames.shape[1] / picture.frame_rate - task.seconds) / 2  # cut from both ends
         times = (starts[:, None] + np.arange(per_chunk) / FRAME_RATE).flatten() + 1e-6
-        segment = np.minimum((times / task.seconds).astype(int), task.segments - 1)
+        segment = np.minimum((times / task.seconds).astype(int), segments - 1)
         local = np.minimum(
             ((times - segment * task.seconds + inside) * picture.frame_rate).astype(int), picture.frames.shape[1] - 1
         )
@@ -244,9 +245,10 @@ def fit(run: Run, model, bank: Bank, steps: int, captions: bool, deadline: float
             (step + 1) / (0.05 * steps + 1), 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * step / steps))
         )
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = float(rate)
         limit = 0 if captions else run.train_clips
-        items = [draw(run.task, bank.sets, rng, False, i, limit) for i in range(run.batch_size)]
+        short = next((count for share, count in CURRICULUM.get(run.task, ()) if step < share * steps), None)
+        items = [draw(run.task, bank.sets, rng, False, i, limit, short) for i in range(run.batch_size)]
         noise = None
         if task.noise_db is not None:
             low, high = task.noise_db
@@ -335,6 +337,7 @@ def execute(run: Run, bank: Bank, checkpoint, deadline: float = float("inf")) ->
     """Train and evaluate one run."""
     start, on_gpu = time.time(), bank.device.type == "cuda"
     if on_gpu:
+        torch.cuda.empty_cache()  # other processes share the card
         torch.cuda.reset_peak_memory_stats()
     torch.manual_seed(run.seed)
     model = build(run, bank, checkpoint)
@@ -355,7 +358,7 @@ def execute(run: Run, bank: Bank, checkpoint, deadline: float = float("inf")) ->
         "steps": run.steps,
         "loss": loss,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "flops": forward_flops(run, model.config),
+        "flops": forward_flops(run, model.config) if run.seed == 0 else None,
         "seconds": round(time.time() - start, 1),
         "peak_mib": round(peak / 2**20),
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
