@@ -78,7 +78,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
         held[_place(last, held, override) if isinstance(held, list) else last] = value
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return the error's text without its line breaks."""
     return " ".join(str(error).split())
 

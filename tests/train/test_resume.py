@@ -114,8 +114,9 @@ def test_only_a_later_second_interrupt_ends_the_process_at_once():
 
 
 def test_another_number_of_processes_is_refused_with_both_numbers(uninterrupted, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"a run of 1 process\(es\), found 2 now: a step would take 8 clips .* of 4"):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    expected = r"share the 4 clips of a step evenly, found 3: the run began with 1 .* Start one of 1, 2, 4 "
+    with pytest.raises(ValueError, match=expected):
         train_toy(uninterrupted)
 
 

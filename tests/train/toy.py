@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import torch
 from torch import nn
+from torch.distributed import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from mirasol.model.modeling_mirasol_losses import next_chunk_pairs
+from mirasol.train.checkpoint import STATE
 from mirasol.train.recipe_schema import DataRecipe, OptimizerRecipe, Recipe, ScheduleRecipe, ValidationRecipe
 from mirasol.train.run import TrainResult, fit
 from mirasol.train.tokenizer import build_tokenizer
@@ -170,6 +172,16 @@ def train_toy(
         validate=validate,
         data=data,
     )
+
+
+def saved_state(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint by its key, whole."""
+    state = {
+        key: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for key, entry in checkpoint.FileSystemReader(folder / STATE).read_metadata().state_dict_metadata.items()
+    }
+    checkpoint.load(state, checkpoint_id=folder / STATE)
+    return state
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class MirasolTemporalModel(nn.Module):
         Positions count from the oldest chunk at hand, so that no stream is too long.
         """
         num_chunks, num_latents = combined_features.shape[1:3]
-        if self.training and self.config.combined_mask_probability > 0:
+        if self.training:  # at probability 0 too, because a weight without a gradient stops training by DDP
             masked = (
                 torch.rand(combined_features.shape[:3], device=combined_features.device)
                 < self.config.combined_mask_probability

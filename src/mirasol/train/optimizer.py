@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mirasol.train.parallel import any_of_shards, apart_by_layout, is_sharded, local, on_whole_matrices
+
 
 class BatchedMuon(torch.optim.Muon):
     """`torch.optim.Muon`, its rate always "match_rms_adamw", that takes all matrices of one shape at once, on CPU in
@@ -16,6 +18,8 @@ class BatchedMuon(torch.optim.Muon):
 
     torch takes them one by one and in bfloat16, which a CPU without instructions for it computes 20 times slower than
     float32: there the optimizer took longer than forward and backward (docs/log.md).
+
+    Of sharded matrices each process orthogonalises its share.
 
     A matrix whose gradient is all zeros stays as it is, as one without a gradient does. It belongs to a tower that saw
     nothing real in this batch; momentum of batches long ago, made orthonormal, would move it a whole step each time.
@@ -25,21 +29,24 @@ class BatchedMuon(torch.optim.Muon):
     def step(self, closure: Callable | None = None) -> Any:
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            by_shape: dict[Any, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    by_shape[parameter.shape].append(parameter)
-            for shape, parameters in by_shape.items():
-                gradients = torch.stack([parameter.grad for parameter in parameters])
-                is_used = gradients.flatten(1).any(dim=1)[:, None, None]  # a factor, because asking it would wait
-                buffers = [self._momentum_buffer(parameter) for parameter in parameters]
+                    by_shape[parameter.shape, is_sharded(parameter)].append(parameter)
+            for (shape, _), parameters in by_shape.items():
+                gradients = torch.stack([local(parameter.grad) for parameter in parameters])
+                is_used = gradients.flatten(1).any(dim=1).to(gradients.dtype)  # a factor: asking it would wait
+                is_used = any_of_shards(is_used, parameters[0])[:, None, None]
+                buffers = [local(self._momentum_buffer(parameter)) for parameter in parameters]
                 momentum = torch.stack(buffers).lerp_(gradients, (1 - group["momentum"]) * is_used)
                 torch._foreach_copy_(buffers, list(momentum.unbind()))
                 update = gradients.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+                update = on_whole_matrices(lambda whole: orthogonalised(whole, group), update, parameters[0])  # noqa: B023
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5  # the update's root mean square is AdamW's
                 kept = 1 - group["lr"] * group["weight_decay"] * is_used
-                torch._foreach_mul_(parameters, list(kept.unbind()))
-                torch._foreach_sub_(parameters, list((rate * is_used * orthogonalised(update, group)).unbind()))
+                weights = [local(parameter) for parameter in parameters]
+                torch._foreach_mul_(weights, list(kept.unbind()))
+                torch._foreach_sub_(weights, list((rate * is_used * update).unbind()))
         return loss
 
     def _momentum_buffer(self, parameter: nn.Parameter) -> Tensor:
@@ -81,7 +88,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         super().__init__([{"params": matrices}, *({"params": group["params"]} for group in others)], {})
         self.parts = {
             "muon": BatchedMuon(matrices, lr=lr, weight_decay=weight_decay),
-            "adamw": torch.optim.AdamW(others, lr=lr, betas=betas, eps=eps),
+            "adamw": torch.optim.AdamW(apart_by_layout(others), lr=lr, betas=betas, eps=eps),
         }
         self._share_groups()
 

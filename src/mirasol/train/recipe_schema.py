@@ -126,7 +126,7 @@ class ScheduleRecipe(Section):
 
     pretrain_epochs: Annotated[int, Field(ge=0)] = 4
     finetune_epochs: Annotated[int, Field(ge=0)] = 60
-    batch_size: AtLeastOne = 16  # clips of each process
+    batch_size: AtLeastOne = 16  # clips of each process; resumed by more or fewer, a step keeps its clips
     gradient_accumulation_steps: AtLeastOne = 1
     time_limit_minutes: Annotated[float, Field(ge=0)] | None = None
 
@@ -157,6 +157,13 @@ class ExportRecipe(Section):
     license: str | None = None  # the Hub's identifier, such as apache-2.0; None: the card names no licence
 
 
+class ParallelRecipe(Section):
+    """Replicas of the model and shards of each; their product is the number of processes. None: chosen by memory."""
+
+    data: AtLeastOne | None = None
+    shard: AtLeastOne | None = None
+
+
 class Recipe(Section):
     """One training run, complete: the same recipe, commit and data give the same checkpoint on the same hardware."""
 
@@ -171,6 +178,7 @@ class Recipe(Section):
     data: DataRecipe = DataRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
+    parallel: ParallelRecipe = ParallelRecipe()
     validation: ValidationRecipe = ValidationRecipe()
     export: ExportRecipe = ExportRecipe()
 

@@ -20,6 +20,7 @@ import torch
 
 from mirasol.files import write_whole
 from mirasol.tasks import Row
+from mirasol.train.parallel import Layout, num_processes, share_of_step
 from mirasol.train.recipe import flatten, load_recipe, to_yaml
 from mirasol.train.recipe_schema import Recipe
 
@@ -30,24 +31,28 @@ PROCESSOR = "processor"
 # These keys change how a run is carried out, not what it computes: a resumed run may have other values.
 FREE_TO_CHANGE = {
     "output", "device", "logging_steps", "save_steps", "schedule.time_limit_minutes", "data.cache", "data.num_workers",
+    "parallel.data", "parallel.shard",
     "export.dtype", "export.license",
 }  # fmt: skip
 
 
 def check_run(recipe: Recipe) -> None:
-    """Refuses a run folder of another recipe, or one that another number of processes has to resume."""
+    """Refuses a run folder of another recipe, or one whose steps these processes cannot share evenly."""
     folder = Path(recipe.output)
     if (folder / "recipe.yaml").is_file():
         _require_same(recipe, folder / "recipe.yaml")
-    if is_begun(folder) and (launches := _launches(folder)):
-        then, now = launches[-1]["num_processes"], num_processes()
-        if then != now:
-            raise ValueError(
-                f"{folder} holds a run of {then} process(es), found {now} now: a step would take "
-                f"{now * recipe.schedule.batch_size} clips instead of {then * recipe.schedule.batch_size}, and the "
-                f"epochs would shift. Start it with {then} process(es) (torchrun --nproc-per-node {then}), or begin a "
-                f"new run from it with output=NEW_FOLDER model.checkpoint={folder / 'best'}."
-            )
+    begun = begun_with(folder)
+    if begun != num_processes():
+        share_of_step(recipe.schedule.batch_size, recipe.schedule.gradient_accumulation_steps, begun, num_processes())
+
+
+def begun_with(folder: Path) -> int:
+    """Return the number of processes that a step of this run is shared among in the recipe's words.
+
+    It is the number that the run began with, because each of these took `schedule.batch_size` clips.
+    """
+    launches = _launches(folder) if is_begun(folder) else []
+    return launches[-1].get("begun_with", launches[-1]["num_processes"]) if launches else num_processes()
 
 
 def check_data(folder: Path, data: dict[str, Any]) -> None:
@@ -88,18 +93,15 @@ def is_begun(folder: Path) -> bool:
     return bool(find_checkpoints(folder / "checkpoints"))
 
 
-def num_processes() -> int:
-    """Return the number of processes of this launch, as torchrun says it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def written_bf16(recipe: Recipe) -> bool | None:
     """True if the run in the recipe's folder computes in bfloat16; None where there is no run."""
     written = Path(recipe.output) / "recipe.yaml"
     return load_recipe(written).bf16 if written.is_file() else None
 
 
-def open_run(recipe: Recipe, processor: Any = None, data: dict[str, Any] | None = None) -> Path:
+def open_run(
+    recipe: Recipe, processor: Any = None, data: dict[str, Any] | None = None, layout: Layout | None = None
+) -> Path:
     """The run folder with recipe, environment, rows (data.json) and processor; an existing one must be of the same.
 
     The processor is kept from the start on, because a resumed run must have the same tokens.
@@ -110,7 +112,8 @@ def open_run(recipe: Recipe, processor: Any = None, data: dict[str, Any] | None 
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "checkpoints.partial", ignore_errors=True)
     write_whole(written, to_yaml(recipe))
-    write_whole(folder / LAUNCHES, json.dumps([*_launches(folder), environment()], indent=2) + "\n")
+    launch = environment() | {"begun_with": begun_with(folder), "layout": str(layout or "one process")}
+    write_whole(folder / LAUNCHES, json.dumps([*_launches(folder), launch], indent=2) + "\n")
     if not is_begun(folder):
         write_whole(folder / "data.json", json.dumps(data or {}, indent=2) + "\n")
         if processor is not None:
@@ -124,8 +127,9 @@ def _launches(folder: Path) -> list[dict[str, Any]]:
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest step first."""
-    return sorted(folder.glob(f"{CHECKPOINT_PREFIX}*"), key=step_of)
+    """Checkpoints of a run, oldest step first."""
+    found = folder.glob(f"{CHECKPOINT_PREFIX}*")
+    return sorted((each for each in found if each.name.removeprefix(CHECKPOINT_PREFIX).isdigit()), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -20,10 +20,12 @@ from transformers.utils import logging
 from mirasol.answer.checkpoint import folder_of
 from mirasol.files import write_whole
 from mirasol.results import Result
+from mirasol.train.checkpoint import newest_whole
 from mirasol.train.export import export
+from mirasol.train.parallel import agreed_by_all, choose_layout, num_processes, share_of_step
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
-from mirasol.train.record import LAUNCHES, check_data, check_run, find_checkpoints, open_run, step_of, written_bf16
+from mirasol.train.record import LAUNCHES, begun_with, check_data, check_run, open_run, step_of, written_bf16
 from mirasol.train.stop import SurvivingCollator
 from mirasol.train.trainer import MirasolTrainer, sampler_of
 
@@ -86,12 +88,15 @@ def fit(
     folder = Path(recipe.output)
     check_data(folder, data or {})
     sampler_of(train_dataset, recipe)  # before there is a run folder, because a source without clips is refused
+    layout = choose_layout(recipe.parallel, sum(p.numel() for p in model.parameters()), memory_of_device(recipe))
+    args = training_arguments(recipe, folder)  # joins the processes
     if _is_main():
-        open_run(recipe, processor, data)
-    checkpoints = find_checkpoints(folder / "checkpoints")
-    resume_from = checkpoints[-1] if checkpoints else None
+        open_run(recipe, processor, data, layout)
+    resume_from = agreed_by_all(newest_whole, folder / "checkpoints")
     resumed_step = step_of(resume_from) if resume_from else 0
     minutes_before = _forget_after(folder / "metrics.jsonl", resumed_step) if _is_main() else 0.0
+    if args.process_index:
+        torch.manual_seed(recipe.seed + args.process_index)  # dropout of its own
     started = time.monotonic() - 60 * minutes_before
 
     def keep_best(best: nn.Module, metrics: dict[str, float], step: int) -> None:
@@ -115,13 +120,12 @@ def fit(
         validate=validate,
         keep_best=keep_best,
         model=model,
-        args=training_arguments(recipe, folder),
+        args=args,
+        layout=layout,
         train_dataset=train_dataset,
         data_collator=SurvivingCollator(collator),
         callbacks=[TensorBoardCallback(writer)] if writer else [],
     )
-    if resume_from is not None:
-        trainer.load_averaged_weights(resume_from)
     with trainer.stop.listening():
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if trainer.stopped_by == signal.SIGINT:
@@ -144,11 +148,13 @@ def fit(
 def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments:
     """The recipe in the Trainer's words."""
     optimizer, schedule = recipe.optimizer, recipe.schedule
+    step = schedule.batch_size, schedule.gradient_accumulation_steps
+    batch_size, accumulation = share_of_step(*step, begun_with(folder), num_processes())
     return Seq2SeqTrainingArguments(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=schedule.pretrain_epochs + schedule.finetune_epochs,
-        per_device_train_batch_size=schedule.batch_size,
-        gradient_accumulation_steps=schedule.gradient_accumulation_steps,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
         learning_rate=optimizer.learning_rate,
         adam_beta1=optimizer.betas[0],
         adam_beta2=optimizer.betas[1],
@@ -175,6 +181,12 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
         ddp_find_unused_parameters=False,
         report_to="none",
     )
+
+
+def memory_of_device(recipe: Recipe) -> int | None:
+    """Return the bytes of memory of this process's GPU, None where it trains on a CPU."""
+    is_cpu = recipe.device == "cpu" or not torch.cuda.is_available()
+    return None if is_cpu else torch.cuda.get_device_properties(0).total_memory
 
 
 def started_from(checkpoint: str | None) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import contextlib
 import math
 import shutil
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,23 +15,38 @@ from signal import Signals
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from pydantic_core import to_json
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
 from mirasol.data.sampler import EpochSampler
 from mirasol.data.skipped import Skipped
+from mirasol.files import replace_folder, write_whole
 from mirasol.model.modeling_mirasol_losses import count_targets
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
+from mirasol.settings import one_line
 from mirasol.train.callbacks import MirasolCallback, QuietProgress
+from mirasol.train.checkpoint import digests, files_of, load_state, save_state, seal
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
+from mirasol.train.parallel import (
+    Layout,
+    apart_by_layout,
+    filled,
+    gathered,
+    local,
+    shard_weights,
+    skeleton,
+    tensors_of,
+)
 from mirasol.train.recipe_schema import Recipe
-from mirasol.train.record import CHECKPOINT_PREFIX, find_checkpoints, num_processes
+from mirasol.train.record import CHECKPOINT_PREFIX, begun_with, find_checkpoints, step_of
 from mirasol.train.stop import StopRequest
 
-EMA_FILE = "ema.pt"
+KEPT_CHECKPOINTS = 2  # the older one is for a newest that is torn
 MONITOR_EVERY = 20  # steps between two looks at whether the latents collapse, which cost one decomposition each
 
 
@@ -49,6 +65,7 @@ class MirasolTrainer(Seq2SeqTrainer):
         validate: Callable[[nn.Module], dict[str, float]] | None = None,
         keep_best: Callable[[nn.Module, dict[str, float], int], None] | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        layout: Layout | None = None,
         **kwargs: Any,
     ) -> None:
         self.recipe, self.run_dir, self.validate, self.keep_best = recipe, run_dir, validate, keep_best
@@ -59,20 +76,40 @@ class MirasolTrainer(Seq2SeqTrainer):
         self._monitor: dict[str, float] = {}
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
         self._saving_to: Path | None = None
+        self.saved_step = 0  # of the newest whole checkpoint
         self.stop = StopRequest()
         self.stopped_by: Signals | None = None  # by agreement of all processes
         self.skipped = Skipped(recipe.data.max_skipped_share)
+        self._skeleton: nn.Module | None = None
+        model, args, decay = kwargs["model"], kwargs["args"], recipe.optimizer.ema_decay
+        if layout is not None and layout.shard > 1:
+            self._skeleton = skeleton(model)
+            shard_weights(model, layout, args.device)
         super().__init__(callbacks=[MirasolCallback(self), *(callbacks or [])], **kwargs)
+        # The Trainer then leaves placement and reduction of gradients to the model. It refuses this at its start,
+        # because it cannot save such an optimizer; `_save_optimizer_and_scheduler` below can.
+        self.is_distributed_loading_by_transformers = self._skeleton is not None
         self.remove_callback(ProgressCallback)
         self.add_callback(QuietProgress())
         self.model_accepts_loss_kwargs = True  # its losses are shares of the step: not to be divided once more
-        decay = recipe.optimizer.ema_decay
-        self.ema = AveragedModel(self.model, multi_avg_fn=_warm_average(decay)) if decay else None
+        averaged = filled(self._skeleton, tensors_of(model)) if self._skeleton is not None else self.model
+        self.ema = AveragedModel(averaged, multi_avg_fn=_warm_average(decay)) if decay else None
 
     @property
     def best_weights(self) -> nn.Module:
-        """The model that validation sees and that is exported: the averaged one if the recipe asks for it."""
-        return self.ema.module if self.ema is not None and self.ema.n_averaged > 0 else self.model
+        """The model that validation sees and that is exported: the averaged one if the recipe asks for it.
+
+        Sharded weights are gathered on every process, and all have to ask. It generates on its own then, so that
+        processes with answers of unequal length never wait for each other.
+        """
+        best = self.ema.module if self.ema is not None and self.ema.n_averaged > 0 else self.model
+        if self._skeleton is None:
+            return best
+        return filled(self._skeleton, [gathered(tensor).clone() for tensor in tensors_of(best)])
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if self._skeleton is None:  # shards lie on their device already
+            super()._move_model_to_device(model, device)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the weights of linear and convolution layers; norms, biases, embeddings and tables do not decay."""
@@ -87,7 +124,9 @@ class MirasolTrainer(Seq2SeqTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW as the Trainer makes it, or Muon for the layers' matrices beside it."""
         if self.recipe.optimizer.name == "adamw" or self.optimizer is not None:
-            return super().create_optimizer(model)
+            optimizer = super().create_optimizer(model)
+            optimizer.param_groups[:] = apart_by_layout(optimizer.param_groups)
+            return optimizer
         recipe, names = self.recipe.optimizer, layer_matrices(self.model)
         decaying = self.get_decay_parameter_names(self.model)
         trained = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
@@ -162,40 +201,67 @@ class MirasolTrainer(Seq2SeqTrainer):
         self._step_losses.append(loss)
         return loss
 
+    @contextlib.contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        """Of all micro-batches but the last, gradients are reduced to shards, but not yet among replicas."""
+        self.model.set_requires_all_reduce(False)
+        try:
+            yield
+        finally:
+            self.model.set_requires_all_reduce(True)
+
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         """The gradient's norm; a step whose losses or gradients are not finite ends the run before it is taken."""
-        norm = super()._clip_grad_norm(model)
+        norm = gathered(super()._clip_grad_norm(model))
         losses = torch.stack([*self._step_losses, torch.as_tensor(norm, device=self.args.device)])
         self._step_losses.clear()
         self._num_steps += 1
-        if not losses.isfinite().all():
+        if self._any_process(~losses.isfinite().all()):
             raise ValueError(self._not_finite(losses.tolist()))
         return norm
 
+    def _any_process(self, flag: torch.Tensor | bool) -> bool:
+        """True on every process if the flag is set on one; all have to ask."""
+        flag = torch.as_tensor(flag, dtype=torch.float32, device=self.args.device)
+        return bool((self.accelerator.reduce(flag, reduction="sum") if self.args.world_size > 1 else flag) > 0)
+
     def _not_finite(self, losses: list[float]) -> str:
+        """Return the message of a step that is not finite, after its clips are written to a file; all have to ask."""
         *losses, norm = losses
-        bad = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
-        found = f"a loss of {losses[bad[0]]}" if bad else f"a norm of {norm}"
-        args, step = self.args, self.state.global_step
-        num_batches = len(self.sampler) // self.sampler.batch_size // args.world_size
-        steps_per_epoch = math.ceil(num_batches / args.gradient_accumulation_steps)
-        batches = [step % steps_per_epoch * args.gradient_accumulation_steps + i for i in bad or range(len(losses))]
-        rows = [row for batch in batches for row in self.sampler.rows_of(batch * args.world_size + args.process_index)]
-        clips = ", ".join(self.train_dataset.row_id(row) for row in rows)
+        args, step, order = self.args, self.state.global_step, list(self.sampler)
+        size, world = args.per_device_train_batch_size, args.world_size
+        steps_per_epoch = math.ceil(len(order) // size // world / args.gradient_accumulation_steps)
+        first = step % steps_per_epoch * args.gradient_accumulation_steps
+        batches = []
+        for number, loss in enumerate(losses):
+            start = ((first + number) * world + args.process_index) * size
+            clips = [self.train_dataset.row_id(row) for row in order[start : start + size] if row >= 0]
+            batches.append({"process": args.process_index, "loss": loss, "clips": clips})
+        batches = gather_object(batches)
+        bad = [batch for batch in batches if not math.isfinite(batch["loss"])]
+        found = f"a loss of {bad[0]['loss']}" if bad else f"a norm of {norm}"
+        file = self.run_dir / "not_finite.json"
+        if self.is_world_process_zero():
+            about = {"step": step + 1, "epoch": step // steps_per_epoch + 1, "gradient_norm": norm, "batches": batches}
+            write_whole(file, to_json(about, indent=2, inf_nan_mode="strings").decode() + "\n")
         return (
             f"Expected a finite loss and gradient, found {found} at step {step + 1} "
-            f"(epoch {step // steps_per_epoch + 1}) on the clips {clips}. That step was not taken and nothing was "
-            "saved after it: look at these clips, or lower optimizer.learning_rate in a new run; the same command "
-            "resumes from the last checkpoint."
+            f"(epoch {step // steps_per_epoch + 1}) on the clips "
+            f"{', '.join(clip for batch in bad or batches for clip in batch['clips'])}. That step was not taken and "
+            f"nothing was saved after it: look at these clips ({file}), or lower optimizer.learning_rate in a new "
+            "run; the same command resumes from the last checkpoint."
         )
 
     def _require_finite(self, model: nn.Module) -> None:
-        """Refuses to validate, save or export weights that are not finite."""
-        broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-        if broken:
+        """Refuses to validate, save or export weights that are not finite; all have to ask."""
+        named = list(model.named_parameters())
+        broken = torch.stack([~local(weight).isfinite().all() for _, weight in named]).float().to(self.args.device)
+        if self.args.world_size > 1:
+            broken = self.accelerator.reduce(broken, reduction="sum")
+        if names := [name for (name, _), is_broken in zip(named, broken.tolist(), strict=True) if is_broken]:
             raise ValueError(
-                f"Expected finite weights, found NaN or infinity in {len(broken)} of them after step "
-                f"{self.state.global_step}, {broken[0]} first; they are not saved. Lower optimizer.learning_rate."
+                f"Expected finite weights, found NaN or infinity in {len(names)} of them after step "
+                f"{self.state.global_step}, {names[0]} first; they are not saved. Lower optimizer.learning_rate."
             )
 
     @torch.no_grad()
@@ -268,9 +334,11 @@ class MirasolTrainer(Seq2SeqTrainer):
             )
         is_best = super()._determine_best_metric(metrics, trial)
         self.state.best_global_step = None  # the Trainer would look for a checkpoint of it; ours is the export
-        if is_best and self.keep_best is not None and self.is_world_process_zero():
-            with self._random_state_kept():
-                self.keep_best(self.best_weights, metrics, self.state.global_step)
+        if is_best and self.keep_best is not None:
+            best = self.best_weights  # gathered by all
+            if self.is_world_process_zero():
+                with self._random_state_kept():
+                    self.keep_best(best, metrics, self.state.global_step)
         return is_best
 
     # -- checkpoints: written beside, then moved, so a kill leaves the last whole one
@@ -280,40 +348,87 @@ class MirasolTrainer(Seq2SeqTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._require_finite(self.model)
-        name = f"{CHECKPOINT_PREFIX}{self.state.global_step}"
+        step = self.state.global_step
+        final = Path(self.args.output_dir) / f"{CHECKPOINT_PREFIX}{step}"
+        final.parent.mkdir(parents=True, exist_ok=True)
         self._saving_to = self.run_dir / "checkpoints.partial"
-        super()._save_checkpoint(model, trial)
-        written, final = self._saving_to / name, Path(self.args.output_dir) / name
-        self._saving_to = None
-        if self.is_world_process_zero() and self.ema is not None:
-            torch.save(self.ema.state_dict(), written / EMA_FILE)
-        self.accelerator.wait_for_everyone()
+        written = self._saving_to / final.name
+        parts = (
+            lambda: super(MirasolTrainer, self)._save_checkpoint(model, trial),
+            lambda: self._seal(written),
+            lambda: replace_folder(written, final) if self.is_world_process_zero() else None,
+        )
+        is_saved = all(self._all_wrote(write, final) for write in parts)
         if self.is_world_process_zero():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            if final.exists():
-                shutil.rmtree(final)
-            written.rename(final)
-            written.parent.rmdir()
-            for older in find_checkpoints(final.parent)[:-1]:
-                shutil.rmtree(older)
+            shutil.rmtree(self._saving_to, ignore_errors=True)
+            if is_saved:
+                self.saved_step = step
+                earlier = [checkpoint for checkpoint in find_checkpoints(final.parent) if step_of(checkpoint) < step]
+                for older in earlier[: 1 - KEPT_CHECKPOINTS]:
+                    shutil.rmtree(older)
+        self._saving_to = None
         self.accelerator.wait_for_everyone()
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Reports keys that a checkpoint lacks, but not of weights tied to others, which are saved once."""
-        tied = getattr(self.model, "_tied_weights_keys", None) or ()
-        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
-        super()._issue_warnings_after_load(load_result)
+    def _all_wrote(self, write: Callable[[], Any], final: Path) -> bool:
+        """True if every process wrote its files; a full disk costs this checkpoint only, and the run continues."""
+        error = None
+        try:
+            write()
+        except (OSError, RuntimeError, CheckpointException) as caught:
+            error = caught
+        if self._any_process(error is not None):
+            if error is not None:
+                last = f"step {self.saved_step} stays the last one" if self.saved_step else "there is none so far"
+                warnings.warn(
+                    f"{final} could not be written ({one_line(error)}) and is left out: {last}. Free "
+                    "disk space; the run continues and the next checkpoint tries again.",
+                    stacklevel=2,
+                )
+            return False
+        return True
 
-    def load_averaged_weights(self, checkpoint: Path) -> None:
-        """Restores the averaged weights of a checkpoint, which the Trainer's own resume does not know."""
-        if self.ema is not None:
-            self.ema.load_state_dict(torch.load(checkpoint / EMA_FILE, map_location="cpu", weights_only=True))
+    def _seal(self, folder: Path) -> None:
+        """Writes the manifest, to which every process adds the checksums of its share of the files."""
+        self.accelerator.wait_for_everyone()
+        files = files_of(folder)[self.args.process_index :: self.args.world_size]
+        found = gather_object(list(digests(folder, files).items()))
+        if self.is_world_process_zero():
+            seal(folder, dict(found))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Leaves the weights of a checkpoint to `_save_optimizer_and_scheduler`."""
+        assert _internal_call, "the export is written by keep_best"
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        save_state(Path(output_dir), self.model, _unwrapped(self.optimizer), self.ema)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Leaves the weights to `_load_optimizer_and_scheduler`, which runs when there is an optimizer."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        load_state(Path(checkpoint), self.model, _unwrapped(self.optimizer), self.ema)
+        self.saved_step = step = step_of(Path(checkpoint))
+        # The rate is a function of the step. What torch would save of it has an entry for each group of parameters,
+        # and sharded weights make other groups than whole ones.
+        schedule = self.lr_scheduler
+        schedule.last_epoch, schedule._step_count = step, step + 1
+        schedule._last_lr = [base * at(step) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        for group, rate in zip(self.optimizer.param_groups, schedule._last_lr, strict=True):
+            group["lr"] = rate
+
+
+def _unwrapped(optimizer: Any) -> torch.optim.Optimizer:
+    """Return the optimizer inside accelerate's."""
+    return getattr(optimizer, "optimizer", optimizer)
 
 
 def sampler_of(dataset: Any, recipe: Recipe) -> EpochSampler:
-    """Return the order of a dataset's clips."""
+    """Return the order of a dataset's clips, in whole steps of the processes that the run began with."""
     sources = [getattr(part, "shard_sizes", len(part)) for part in getattr(dataset, "parts", [dataset])]
-    return EpochSampler(sources, recipe.schedule.batch_size, recipe.seed, num_processes())
+    num_batches = begun_with(Path(recipe.output)) * recipe.schedule.gradient_accumulation_steps  # of a step
+    return EpochSampler(sources, recipe.schedule.batch_size, recipe.seed, num_batches)
 
 
 def _warm_average(decay: float) -> Callable:
@@ -322,6 +437,7 @@ def _warm_average(decay: float) -> Callable:
     @torch.no_grad()
     def average(averaged: list[torch.Tensor], current: list[torch.Tensor], num_averaged: torch.Tensor | int) -> None:
         updates = int(num_averaged)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + updates) / (10 + updates)))
+        weight = 1 - min(decay, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_([local(each) for each in averaged], [local(each) for each in current], weight)
 
     return average
