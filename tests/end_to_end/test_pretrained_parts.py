@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from mirasol.cli import main
 from tests.clips import write_clip
 from tests.convert.parts import write_audio, write_text, write_vision
+from tests.train.toy import saved_state
 
 pytestmark = pytest.mark.slow  # trains
 QUESTION = "which color is named?"
@@ -80,7 +81,7 @@ def test_a_run_that_stops_and_goes_on_ends_with_the_same_weights(command, run, t
     for limit in ("0", "null"):
         assert main([*command, f"output={folder}", f"schedule.time_limit_minutes={limit}"]) == 0
     assert len(json.loads((folder / "environment.json").read_text())) == 2
-    whole, resumed = (load_file(path / "checkpoints/checkpoint-3/model.safetensors") for path in (run, folder))
+    whole, resumed = (saved_state(path / "checkpoints" / "checkpoint-3") for path in (run, folder))
     assert [name for name in whole if ".lora_B." in name]
     assert not [name for name, weight in whole.items() if not torch.equal(resumed[name], weight)]
 

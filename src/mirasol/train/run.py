@@ -44,6 +44,7 @@ class TrainResult(Result):
     num_bad_clips: int
     minutes: float
     stopped_by: str | None = None
+    next_start: str = ""
 
     def __str__(self) -> str:
         how_far = f"{self.step} of {self.num_steps} steps in {self.minutes:.1f} minutes"
@@ -51,7 +52,7 @@ class TrainResult(Result):
         bad = f"; {self.num_bad_clips} unreadable clip(s) left out" if self.num_bad_clips else ""
         where = f"checkpoint: {self.export}" if self.export else f"run: {self.output}"
         if self.stopped_by:
-            bad += f"; stopped by {self.stopped_by} and saved at step {self.step}: the same command resumes from there"
+            bad += f"; stopped by {self.stopped_by}: the same command {self.next_start}"
         elif self.step < self.num_steps:
             bad += "; stopped by schedule.time_limit_minutes: raise it, and the same command resumes"
         return f"trained {how_far}; {best}{bad}\n{where}"
@@ -130,7 +131,7 @@ def fit(
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if trainer.stopped_by == signal.SIGINT:
         step = trainer.state.global_step
-        raise KeyboardInterrupt(f"training stopped; step {step} is saved, the same command resumes from there")
+        raise KeyboardInterrupt(f"training stopped after step {step}; the same command {next_start(trainer)}")
     best = folder / "best"
     return TrainResult(
         output=str(folder),
@@ -142,7 +143,13 @@ def fit(
         num_bad_clips=num_bad_clips(train_dataset),
         minutes=(time.monotonic() - started) / 60,
         stopped_by=trainer.stopped_by.name if trainer.stopped_by else None,
+        next_start=next_start(trainer),
     )
+
+
+def next_start(trainer: MirasolTrainer) -> str:
+    """Return what the same command will do, by the newest checkpoint that could be written."""
+    return f"resumes from step {trainer.saved_step}" if trainer.saved_step else "begins anew: no checkpoint is whole"
 
 
 def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments:

@@ -362,11 +362,11 @@ class MirasolTrainer(Seq2SeqTrainer):
         if self.is_world_process_zero():
             shutil.rmtree(self._saving_to, ignore_errors=True)
             if is_saved:
-                self.saved_step = step
                 earlier = [checkpoint for checkpoint in find_checkpoints(final.parent) if step_of(checkpoint) < step]
                 for older in earlier[: 1 - KEPT_CHECKPOINTS]:
                     shutil.rmtree(older)
         self._saving_to = None
+        self.saved_step = step if is_saved else self.saved_step
         self.accelerator.wait_for_everyone()
 
     def _all_wrote(self, write: Callable[[], Any], final: Path) -> bool:
