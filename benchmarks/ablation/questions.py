@@ -9,12 +9,17 @@ films: ten sentences, 20.48 s; "nth": a word of sentence k, "after": the digit s
 order: four sounds of ESC-10 over four aerial objects, 1.28 s each; "heard", "seen": which of two came first,
     "together": what is seen while a sound is heard, and the reverse.
 agree: one sentence, half with the voice of another; "agree": yes or no, "heard", "seen": colour, digit of voice, lips.
+
+`python benchmarks/ablation/questions.py CLIPS.npz` prints what constant answers would get right.
 """
 
+import sys
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-from clips import Clips
+from clips import Clips, load
 
 SLOTS = ("command", "color", "preposition", "letter", "digit", "adverb")
 NUMBERS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -171,3 +176,26 @@ def tokens(text: str, ids: dict[str, int]) -> list[int]:
     """Return a token a word; classes of several words stand between bars and are one."""
     parts = text.split("|") if "|" in text else [text]
     return [i for part in parts for i in ([ids[part]] if part in ids else [ids[word] for word in part.split()])]
+
+
+def constants(name: str, sets: dict[str, Clips]) -> dict[str, float]:
+    """Return, by kind, the share of the evaluation's questions that their most common answer gets right."""
+    answers: dict[str, Counter] = {}
+    for item in evaluation_items(name, sets):
+        for kind, _, answer in item.questions:
+            answers.setdefault(kind, Counter())[str(answer)] += 1
+    return {kind: counter.most_common(1)[0][1] / counter.total() for kind, counter in answers.items()}
+
+
+def evaluation_items(name: str, sets: dict[str, Clips]) -> list[Item]:
+    """Return the items of val that every run is evaluated on."""
+    rng = np.random.default_rng(12345)
+    return [draw(name, sets, rng, True, i) for i in range(TASKS[name].num_eval)]
+
+
+if __name__ == "__main__":
+    sets = load(Path(sys.argv[1]))
+    for name in TASKS:
+        shares = constants(name, sets)
+        shown = ", ".join(f"{kind} {100 * share:.1f}" for kind, share in shares.items())
+        print(f"{name}: most common answer {100 * sum(shares.values()) / len(shares):.1f} % ({shown})")

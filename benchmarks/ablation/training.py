@@ -36,7 +36,7 @@ for _name in ("av", "soxr"):
         sys.modules[_name].__spec__ = importlib.machinery.ModuleSpec(_name, None)
 
 from clips import Clips  # noqa: E402
-from questions import CAPTION, TASKS, Item, draw, tokens, vocabulary  # noqa: E402
+from questions import CAPTION, TASKS, Item, draw, evaluation_items, tokens, vocabulary  # noqa: E402
 
 from mirasol.chunks.text import IGNORED_LABEL, pad_text  # noqa: E402
 from mirasol.features.feature_extraction_mirasol import (  # noqa: E402
@@ -50,7 +50,7 @@ from mirasol.model.presets import preset  # noqa: E402
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices  # noqa: E402
 
 RATE, FRAME_RATE = 16_000, 25
-CURRICULUM = {"films": ((0.35, 3), (0.6, 5))}  # until this share of the steps, films of so many sentences
+CURRICULUM = {"films": ((0.35, 3), (0.6, 5)), "order": ((0.3, 2),)}  # until this share of the steps, so many segments
 
 
 @dataclass
@@ -275,9 +275,8 @@ def fit(run: Run, model, bank: Bank, steps: int, captions: bool, deadline: float
 @torch.no_grad()
 def evaluate(run: Run, model, bank: Bank) -> dict[str, Any]:
     """Return the accuracy of each kind, and for each question its kind, its unit and whether it was right."""
-    task, rng = TASKS[run.task], np.random.default_rng(12345)
+    task, items = TASKS[run.task], evaluation_items(run.task, bank.sets)
     generator = torch.Generator(bank.device).manual_seed(12345)
-    items = [draw(run.task, bank.sets, rng, True, i) for i in range(task.num_eval)]
     right: list[bool] = []
     model.eval()
     for first in range(0, len(items), 20):  # the same batches whatever the run, so that the noise is the same
