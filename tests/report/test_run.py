@@ -1,13 +1,10 @@
 """The report of a run: one file for any task, with baselines, the paper's number, the audit and wrong answers."""
 
-import base64
-import io
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mirasol.evaluate.baselines import baselines
 from mirasol.evaluate.bootstrap import Interval
@@ -15,7 +12,7 @@ from mirasol.evaluate.conditions import AUDIT, Condition
 from mirasol.evaluate.results import Clips, Evaluation, Metrics, Prediction
 from mirasol.evaluate.runner import evaluate_rows
 from mirasol.evaluate.summary import compare, coverage, summarise
-from mirasol.report.run import choose_fails, fit, interval_of, with_pictures, write_report
+from mirasol.report.run import group_tables, interval_of, write_report
 from mirasol.tasks import Question, Row, get_task
 
 
@@ -32,28 +29,16 @@ def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(answerer, rows
     assert not (tmp_path / "report.html").exists()  # evaluate writes no page
     write_report(result)
     page = (tmp_path / "report.html").read_text()
-    assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', page))
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert {source.partition(";")[0] for source in sources} == {"data:image/jpeg", "data:video/mp4"}
     assert 'href="' not in page and "&lt;mine&gt;" in page
-    for part in ("most common of each kind", "sound of another clip", "against the first", "Wrong answers", "✗"):
+    for part in ("most common of each kind", "sound of another clip", "against the first", "Wrong answers", "✗",
+                 "Results of each question", "which color is named?", "Confidence", "share right against confidence"):
         assert part in page
     found = {entry.condition: entry for entry in result.metrics.comparisons}
     assert list(found) == list(AUDIT) and found["both"].questions == found["silent"].questions == 4
     names = {path.name for path in tmp_path.iterdir()}
     assert {f"predictions_{name}.jsonl" for name in AUDIT[1:]} <= names
-
-
-def test_a_clip_without_a_picture_is_shown_by_its_sound_alone_and_no_longer_than_it_lasts(repository):
-    row = get_task("drone").load(repository / "data" / "drone_cc0", "test_sound")[0]
-    (_, shown), (_, unread) = with_pictures(
-        [prediction(row.id, 0, right=False), prediction("gone", 0, right=False)],
-        [row, replace(row, id="gone", media=row.media.with_name("gone.ogg"))],
-    )
-    data = shown[0].data.partition("base64,")[2]
-    picture = Image.open(io.BytesIO(base64.b64decode(data)))
-    last_columns = np.asarray(picture)[:, -picture.width // 20 :].astype(float)
-    assert len(shown) == 1 and shown[0].sound
-    assert last_columns.std() > 10  # sound to the end, not the rest of the last chunk
-    assert unread == []
 
 
 def prediction(clip, number, right, sound_used=True, kind="color", **fields):
@@ -106,13 +91,12 @@ def test_the_most_common_answer_of_a_recurring_question_is_a_baseline():
     assert "majority_by_question" not in once, "a question asked once would be its own answer"
 
 
-def test_wrong_answers_come_from_every_kind_the_surest_first_and_each_clip_once():
-    found = [prediction(str(c), k, right=False, kind=f"kind{k}") for c in range(9) for k in range(3)]
-    found = [replace(p, confidence=i / len(found)) for i, p in enumerate(found)]
-    chosen = choose_fails([*found, prediction("x", 0, right=True)], count=5)
-    assert len({p.clip for p in chosen}) == len(chosen) == 5
-    assert {p.kind for p in chosen[:3]} == {"kind0", "kind1", "kind2"}
-    assert chosen[0].confidence == max(p.confidence for p in found)
+def test_kinds_are_left_out_where_they_are_the_questions(answerer, rows):
+    metrics = evaluate_rows(answerer, rows, progress=False, workers=0).metrics
+    assert list(group_tables(metrics)) == ["each question"]
+    assert len(metrics.questions) == len(metrics.kinds) == 2 and all(g.questions == 2 for g in metrics.questions)
+    none = metrics.model_copy(update={"questions": []})
+    assert list(group_tables(none)) == ["each kind of question"]
 
 
 def test_intervals_stand_only_beside_the_share_they_belong_to():
@@ -123,11 +107,6 @@ def test_intervals_stand_only_beside_the_share_they_belong_to():
     assert interval_of(intervals, "exact_match", "exact_match", 0.5).low == 0.4
     assert interval_of(intervals, "motion", "exact_match", 0.1).high == 1
     assert np.isnan(interval_of(intervals, "wups", "wups", 0.7).low)
-
-
-def test_pictures_are_cut_to_the_thumbnails_shape():
-    assert fit(np.zeros((120, 320, 3), np.uint8)).shape == (120, 160, 3)
-    assert fit(np.zeros((400, 160, 3), np.uint8)).shape == (120, 160, 3)
 
 
 def test_a_benchmark_without_one_right_answer_still_has_its_page(answerer, rows, tmp_path):

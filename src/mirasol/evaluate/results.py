@@ -277,6 +277,7 @@ class Evaluation(Result):
     metrics: Metrics
     predictions: list[Prediction]
     rows: list[Any] = Field(default=[], exclude=True)
+    looks_at: Any = Field(default=None, exclude=True)  # the image processor, for pictures of what the model saw
     output: str | None = None
     seconds: float | None = None
 

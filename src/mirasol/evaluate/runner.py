@@ -146,7 +146,10 @@ def evaluate_rows(
             metrics, predictions = folder.results()
             withheld = abstention(predictions, get_task(task), abstain_below)
             metrics = metrics.model_copy(update={"abstention": withheld})
-            return Evaluation(metrics=metrics, predictions=predictions, rows=present, output=str(output))
+            return Evaluation(
+                metrics=metrics, predictions=predictions, rows=present, output=str(output),
+                looks_at=answerer.processor.image_processor,
+            )  # fmt: skip
     with folder.locked() if folder is not None and processes.is_first else contextlib.nullcontext():
         clips = answer_all(answerer, job, folder, processes, workers, read, progress)
         if not processes.is_first:
@@ -178,7 +181,7 @@ def evaluate_rows(
     warn(metrics, clips)
     return Evaluation(
         metrics=metrics, predictions=predictions, rows=present, output=None if output is None else str(output),
-        seconds=time.perf_counter() - start,
+        looks_at=answerer.processor.image_processor, seconds=time.perf_counter() - start,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from markupsafe import Markup
 
 from mirasol.evaluate.bootstrap import Interval
+from mirasol.evaluate.calibration import Bin, Covered
 
 try:
     from PIL import Image
@@ -23,10 +24,15 @@ INFERNO = np.array(
 )
 
 
-def svg(width: float, height: float, label: str, parts: Sequence[str]) -> Markup:
-    """The parts as one drawing, with a label for those who cannot see it."""
+def svg(width: float, height: float, label: str, parts: Sequence[str], stretches: bool = False) -> Markup:
+    """The parts as one drawing, with a label for those who cannot see it.
+
+    One that stretches keeps its height in pixels where the page is narrow; it must hold no text.
+    """
     label = html.escape(label, quote=True)
-    return Markup(f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>')
+    fixed = f' preserveAspectRatio="none" style="height:{height:g}px"' if stretches else ""
+    box = f'viewBox="0 0 {width:g} {height:g}"'
+    return Markup(f'<svg {box} role="img" aria-label="{label}"{fixed}>{"".join(parts)}</svg>')
 
 
 def rect(x: float, y: float, width: float, height: float, style: str, inner: str = "") -> str:
@@ -92,7 +98,7 @@ def weight_bars(
         start, end = (min(s, duration) / duration * WIDTH for s in seconds)
         style = 'rx="3" fill="var(--asked)" fill-opacity=".14" stroke="var(--asked)" stroke-width="1.6"'
         parts.append(rect(start, 1, end - start, height - 2, style))
-    return svg(WIDTH, height, "weight of each chunk", parts)
+    return svg(WIDTH, height, "weight of each chunk", parts, stretches=True)
 
 
 def curve(values: Float[np.ndarray, " chunk"], chunk_times: Float[np.ndarray, "chunk 2"], duration: float) -> str:
@@ -137,14 +143,54 @@ def interval_plot(interval: Interval, chance: float) -> str:
     return svg(width, 26, f"{100 * interval.value:.1f} percent", parts)
 
 
-def share_bar(shares: Sequence[tuple[str, float]]) -> str:
+def share_bar(shares: Sequence[tuple[str, float]]) -> Markup:
     """One bar divided by the shares (colour name, 0 to 1), each written out where it has room."""
-    x, parts = 0.0, []
+    parts = []
     for name, share in shares:
-        width = (0.0 if np.isnan(share) else share) * WIDTH
-        parts.append(rect(x, 3, width, 24, f'fill="var(--{name})"'))
-        if width > 0.05 * WIDTH:
-            style = f'text-anchor="middle" font-size="13" font-weight="600" fill="var(--on-{name})"'
-            parts.append(text(x + width / 2, 20, f"{100 * share:.0f}", style))
-        x += width
-    return svg(WIDTH, 30, ", ".join(f"{name} {100 * share:.0f} percent" for name, share in shares), parts)
+        width = 0.0 if np.isnan(share) else 100 * share
+        written = f"{width:.0f}" if width > 5 else ""
+        style = f"width:{width:.2f}%;background:var(--{name});color:var(--on-{name})"
+        parts.append(f'<span style="{style}">{written}</span>')
+    label = ", ".join(f"{name} {100 * share:.0f} percent" for name, share in shares)
+    return Markup(f'<div class="shares" role="img" aria-label="{label}">{"".join(parts)}</div>')
+
+
+def reliability_plot(bins: Sequence[Bin]) -> str:
+    """Share right against confidence in bins, on the diagonal where they agree; bars below count answers."""
+    side, foot = 300.0, 60.0
+    most = max([entry.count for entry in bins], default=1) or 1
+    parts = [
+        rect(0, 0, side, side, 'fill="none" stroke="var(--line)"'),
+        line(0, side, side, 0, 'stroke="var(--faint)" stroke-width="1.5" stroke-dasharray="4 4"'),
+    ]
+    for entry in bins:
+        x, width, high = entry.low * side, (entry.high - entry.low) * side, foot * entry.count / most
+        tip = f"<title>{entry.count} answers of confidence {100 * entry.low:.0f} to {100 * entry.high:.0f} %</title>"
+        parts.append(rect(x + 2, side + 8 + foot - high, width - 4, high, 'fill="var(--neither)"', tip))
+        if entry.count:
+            style = f'r="{3 + 5 * (entry.count / most) ** 0.5:.1f}" fill="var(--accent)"'
+            spot = f'cx="{entry.confidence * side:.1f}" cy="{(1 - entry.accuracy) * side:.1f}"'
+            parts.append(f'<circle {spot} {style}><title>{100 * entry.accuracy:.0f} % right</title></circle>')
+    parts += corner_labels(side, "right")
+    return svg(side, side + foot + 10, "share right against confidence", parts)
+
+
+def coverage_plot(curve: Sequence[Covered]) -> str:
+    """Share right among the surest answers, against how many of all they are."""
+    side = 300.0
+    points = [(point.coverage * side, (1 - point.accuracy) * side) for point in curve]
+    style = 'fill="none" stroke="var(--accent)" stroke-width="2.5" stroke-linejoin="round"'
+    parts = [rect(0, 0, side, side, 'fill="none" stroke="var(--line)"')]
+    parts.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" {style}/>')
+    for (x, y), point in zip(points, curve, strict=True):
+        tip = f"{100 * point.coverage:.0f} % answered, at least {100 * point.confidence:.0f} % sure: "
+        tip += f"{100 * point.accuracy:.1f} % right"
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="var(--accent)"><title>{tip}</title></circle>')
+    parts += corner_labels(side, "right")
+    return svg(side, side, "share right against coverage", parts)
+
+
+def corner_labels(side: float, name: str) -> list[str]:
+    """Return the names of the ends of a vertical axis, the upper one above the drawing, which the page leaves free."""
+    style = 'font-size="12" fill="var(--soft)"'
+    return [text(0, -5, f"100 % {name}", style), text(6, side - 6, "0 %", style)]

@@ -16,7 +16,10 @@ from mirasol import __version__
 from mirasol.report import drawing
 
 MAX_SHOWN_CHARACTERS = 60
-DRAWINGS = ("curve", "image_uri", "interval_plot", "share_bar", "spectrogram_uri", "time_axis", "weight_bars")
+DRAWINGS = (
+    "coverage_plot", "curve", "image_uri", "interval_plot", "reliability_plot", "share_bar", "spectrogram_uri",
+    "time_axis", "weight_bars",
+)  # fmt: skip
 KIND_NAMES = {"said_at": "word at t", "preposition": "prepos."}
 BASELINES = {
     "majority": "most common answer",

@@ -2,25 +2,19 @@
 beside each other, and wrong answers with frames or sound, on one page that needs nothing else."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from mirasol.evaluate.bootstrap import Interval
-from mirasol.evaluate.results import Clips, Evaluation, Metrics, Prediction
-from mirasol.features import MirasolFeatureExtractor
+from mirasol.evaluate.results import Clips, Evaluation, Group, Metrics, cut_sentence
 from mirasol.files import REPORT, write_whole
-from mirasol.media import Clip, MediaInfo, read_clip
-from mirasol.tasks import Row, get_task, segment_of
+from mirasol.report.fails import choose_fails, look_at
+from mirasol.tasks import get_task
 
-NUM_FAILS = 12
-NUM_PICTURES = 3  # of each clip with a wrong answer
-PICTURE_SIZE = (160, 120)
-MAX_COLUMNS = 2048  # of a spectrogram
 HOW = {
     "generated": "written by the model, right only if equal to the reference",
     "ranked": "the likeliest of the given options by the sum of its tokens' log-probabilities",
@@ -38,14 +32,6 @@ class ScoreRow:
     baselines: list[float | None]
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A picture of a clip as a data URI; `sound`: of its spectrogram."""
-
-    data: str
-    sound: bool = False
-
-
 def write_report(evaluation: Evaluation) -> Path | None:
     """Return the path of report.html in the evaluation's folder; warn and write none where Pillow is not installed."""
     try:
@@ -57,9 +43,10 @@ def write_report(evaluation: Evaluation) -> Path | None:
     task, clips = get_task(metrics.task), metrics.clips
     main, all_asked = (scores.get(task.headline) for scores in (metrics.scores, metrics.scores_missing_wrong))
     matched = [prediction for prediction in predictions if prediction.kind not in task.time_kinds]
-    facts = {
-        task.headline.replace("_", " "): f"{in_percent(main)} %",
-        "with missing clips counted as wrong": f"{in_percent(all_asked)} %",
+    facts = {task.headline.replace("_", " "): f"{in_percent(main)} %"}
+    if clips.answered < clips.asked:
+        facts["with missing clips counted as wrong"] = f"{in_percent(all_asked)} %"
+    facts |= {
         "clips answered": f"{clips.answered:,} of {clips.asked:,}",
         "of them with sound": f"{clips.with_sound:,}",
         "questions answered": f"{len(predictions):,}",
@@ -78,11 +65,19 @@ def write_report(evaluation: Evaluation) -> Path | None:
         scores=score_rows(metrics, task.headline),
         times={name: value for name, value in metrics.scores.items() if isinstance(value, dict)},
         num_wrong=sum(not prediction.right for prediction in predictions),
-        fails=list(with_pictures(choose_fails(matched), evaluation.rows)),
+        fails=list(look_at(choose_fails(matched), evaluation)),
+        groups=group_tables(metrics),
     )
     path = Path(evaluation.output or ".") / REPORT
     write_whole(path, page)
     return path
+
+
+def group_tables(metrics: Metrics) -> dict[str, list[Group]]:
+    """Return the groups to show: the questions that recur, and the kinds where they are not the same groups."""
+    questions = {"each question": metrics.questions} if metrics.questions else {}
+    kinds, texts = (sorted((g.kind, g.questions) for g in groups) for groups in (metrics.kinds, metrics.questions))
+    return questions if kinds == texts else {"each kind of question": metrics.kinds, **questions}
 
 
 def in_percent(value: Any) -> str:
@@ -106,7 +101,7 @@ def page_warnings(metrics: Metrics) -> Iterator[str]:
     if metrics.clips.with_warnings:
         yield f"{metrics.clips.with_warnings:,} clips gave warnings; `mirasol ask` shows those of a clip."
     if metrics.cut_answers:
-        yield f"{metrics.cut_answers:,} answers reached the limit of tokens before the model had closed them."
+        yield f"{cut_sentence(metrics.cut_answers)} before the model had closed them. Raise --max-new-tokens."
 
 
 def score_rows(metrics: Metrics, headline: str) -> list[ScoreRow]:
@@ -133,59 +128,3 @@ def interval_of(intervals: Mapping[str, Interval], name: str, headline: str, val
     if entry is None or not abs(entry.value - value) <= 1e-6:  # a score of another kind, such as WUPS
         return Interval(value, np.nan, np.nan, 0)
     return entry
-
-
-def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> list[Prediction]:
-    """Return wrong answers to look at: the surest of each kind of question in turn, each clip once."""
-    by_kind: dict[str, list[Prediction]] = {}
-    for prediction in sorted(predictions, key=lambda p: -p.confidence):
-        if not prediction.right:
-            by_kind.setdefault(prediction.kind, []).append(prediction)
-    chosen: dict[str, Prediction] = {}
-    while len(chosen) < count and any(by_kind.values()):
-        for found in by_kind.values():
-            while found and found[0].clip in chosen:
-                found.pop(0)
-            if found:
-                first = found.pop(0)
-                chosen[first.clip] = first
-    return list(chosen.values())[:count]
-
-
-def with_pictures(fails: Sequence[Prediction], rows: Sequence[Row]) -> Iterator[tuple[Prediction, list[Shown]]]:
-    """Give each wrong answer with frames of its clip, or with its spectrogram; with nothing if it is unreadable."""
-    places = {row.id: row for row in rows}
-
-    def select(info: MediaInfo) -> np.ndarray:
-        return (np.arange(NUM_PICTURES) + 0.5) / NUM_PICTURES * info.duration_seconds
-
-    for fail in fails:
-        row = places[fail.clip]
-        try:
-            yield fail, pictures(read_clip(row.media, select=select, warn=False, **segment_of(row)))
-        except (ValueError, OSError):
-            yield fail, []
-
-
-def pictures(clip: Clip) -> list[Shown]:
-    """Return frames side by side, or the log-mel of a clip without any."""
-    from mirasol.report.drawing import image_uri, spectrogram_uri
-
-    if clip.frames is not None:
-        return [Shown(image_uri(fit(frame), PICTURE_SIZE)) for frame in clip.frames]
-    mel = MirasolFeatureExtractor()(clip.waveform, sampling_rate=clip.sampling_rate)["input_features"][0]
-    return [Shown(spectrogram_uri(fewer_columns(np.asarray(mel))), sound=True)]
-
-
-def fewer_columns(mel: Float[np.ndarray, "mel_frame mel"]) -> Float[np.ndarray, "shown mel"]:
-    """Return the log-mel with neighbouring columns averaged where there are more than a picture shows."""
-    return np.stack([part.mean(axis=0) for part in np.array_split(mel, min(len(mel), MAX_COLUMNS))])
-
-
-def fit(picture: UInt8[np.ndarray, "height width channel"]) -> UInt8[np.ndarray, "shown_height shown_width channel"]:
-    """Return the middle of the picture in the shape of the thumbnails."""
-    height, width = picture.shape[:2]
-    wide = min(width, round(height * PICTURE_SIZE[0] / PICTURE_SIZE[1]))
-    high = min(height, round(width * PICTURE_SIZE[1] / PICTURE_SIZE[0]))
-    top, left = (height - high) // 2, (width - wide) // 2
-    return np.ascontiguousarray(picture[top : top + high, left : left + wide])

@@ -1,0 +1,120 @@
+"""Wrong answers to look at: what the model saw of the clip, and some seconds of it to play."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch.nn import functional
+
+from mirasol.evaluate.results import Evaluation, Prediction
+from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
+from mirasol.media import Clip, MediaInfo, read_clip
+from mirasol.media.preview import encode_preview
+from mirasol.tasks import Row
+
+NUM_FAILS = 12
+NUM_PICTURES = 3  # of each clip with a wrong answer
+MAX_COLUMNS = 2048  # of a spectrogram
+PREVIEW_SECONDS, PREVIEW_RATE, PREVIEW_SIDE = 10.0, 8, 240  # seconds, frames a second, pixels of the longer side
+
+
+@dataclass(frozen=True)
+class Fail:
+    """A wrong answer with data URIs: frames as the model saw them, else the spectrogram, and a file to play.
+
+    `seconds` says how much of the clip the file plays; everything is empty where the clip cannot be read.
+    """
+
+    prediction: Prediction
+    pictures: list[str] = field(default_factory=list)
+    spectrogram: str = ""
+    video: str = ""
+    audio: str = ""
+    seconds: float = 0.0
+
+
+def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> list[Prediction]:
+    """Return wrong answers to look at: the surest of each kind of question in turn, each clip once."""
+    by_kind: dict[str, list[Prediction]] = {}
+    for prediction in sorted(predictions, key=lambda p: -p.confidence):
+        if not prediction.right:
+            by_kind.setdefault(prediction.kind, []).append(prediction)
+    chosen: dict[str, Prediction] = {}
+    while len(chosen) < count and any(by_kind.values()):
+        for found in by_kind.values():
+            while found and found[0].clip in chosen:
+                found.pop(0)
+            if found:
+                first = found.pop(0)
+                chosen[first.clip] = first
+    return list(chosen.values())[:count]
+
+
+def look_at(fails: Sequence[Prediction], evaluation: Evaluation) -> Iterator[Fail]:
+    """Give each wrong answer with what the model saw and heard under the condition that was measured."""
+    places = {row.id: row for row in evaluation.rows}
+    eyes = evaluation.looks_at or MirasolVideoProcessor()
+    for fail in fails:
+        try:
+            yield look(fail, places[fail.clip], eyes, evaluation.metrics.condition)
+        except (ValueError, OSError):
+            yield Fail(fail)
+
+
+def look(fail: Prediction, row: Row, eyes: MirasolVideoProcessor, condition: str) -> Fail:
+    """Return the wrong answer with the first seconds of its clip, without the track that the condition left out."""
+    from mirasol.report.drawing import image_uri, spectrogram_uri
+
+    start, end = row.segment or (0.0, np.inf)
+    read = partial(
+        read_clip, row.media, use_video=condition != "sound", warn=False, start=start,
+        end=min(end, start + PREVIEW_SECONDS),
+    )  # fmt: skip
+    hears = condition not in ("picture", "silent")
+    clip = read(use_audio=hears or condition == "silent", select=partial(evenly, rate=PREVIEW_RATE), prepare=small)
+    pictures, spectrogram, frames = [], "", None
+    if clip.frames is not None:
+        look_there = partial(eyes.square_of, crop=row.crop or eyes.crop)
+        saw = read(use_audio=False, select=partial(evenly, rate=NUM_PICTURES / clip.duration), prepare=look_there)
+        pictures = [image_uri(square) for square in saw.frames]
+        times = evenly(clip.duration, PREVIEW_RATE)
+        frames = clip.frames[(np.searchsorted(clip.frame_times, times + 1e-6, side="right") - 1).clip(min=0)]
+    elif clip.waveform is not None:
+        spectrogram = spectrogram_uri(log_mel(clip))
+    sound = clip.waveform if hears else None
+    if sound is not None:
+        silence = np.zeros(max(0, round(clip.audio_start * clip.sampling_rate)), np.float32)
+        sound = np.concatenate([silence, sound])[: round(PREVIEW_SECONDS * clip.sampling_rate)]
+    kind = "audio" if frames is None else "video"
+    file = base64.b64encode(encode_preview(frames, PREVIEW_RATE, sound, clip.sampling_rate)).decode()
+    return Fail(
+        fail, pictures, spectrogram, seconds=round(min(clip.duration, PREVIEW_SECONDS), 1),
+        **{kind: f"data:{kind}/mp4;base64,{file}"},
+    )  # fmt: skip
+
+
+def evenly(clip: MediaInfo | float, rate: float) -> Float[np.ndarray, " time"]:
+    """Return the middles of pieces of 1 / `rate` seconds of a clip, at least one."""
+    duration = clip.duration_seconds if isinstance(clip, MediaInfo) else clip
+    return (np.arange(max(1, round(min(duration, PREVIEW_SECONDS) * rate))) + 0.5) / rate
+
+
+def small(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "shown_height shown_width 3"]:
+    """Return the picture no larger than a preview, with even sides."""
+    import torch
+
+    height, width = image.shape[:2]
+    scale = min(1.0, PREVIEW_SIDE / max(height, width))
+    size = [max(2, round(side * scale / 2) * 2) for side in (height, width)]
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    pixels = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return pixels[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def log_mel(clip: Clip) -> Float[np.ndarray, "shown mel"]:
+    """Return the log-mel of a clip's sound, neighbours averaged where it has more columns than a picture shows."""
+    mel = MirasolFeatureExtractor()(clip.waveform, sampling_rate=clip.sampling_rate)["input_features"][0]
+    return np.stack([part.mean(axis=0) for part in np.array_split(np.asarray(mel), min(len(mel), MAX_COLUMNS))])
