@@ -49,12 +49,14 @@ def untrained(tmp_path_factory, grid_root) -> Path:
     """The folder of a nano checkpoint with random weights, made by the recipe: whatever a checkpoint does, it does."""
     from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
     from mirasol.tasks import get_task
-    from mirasol.train.build import build_processor, model_config, training_texts
+    from mirasol.train.build import build_processor, model_config, training_questions
     from mirasol.train.recipe import load_recipe
     from mirasol.train.resolve import resolve
 
     recipe = resolve(load_recipe(REPOSITORY / "recipes" / "grid_nano.yaml"))
-    processor = build_processor(recipe, training_texts(recipe, "grid", get_task("grid").load(grid_root, "train")[:50]))
+    pairs = training_questions(recipe, "grid", get_task("grid").load(grid_root, "train")[:50])
+    asked = [f"{question}\n{answer}" for question, answer in pairs]
+    processor = build_processor(recipe, asked)
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("untrained") / "nano"
     model = MirasolForConditionalGeneration(model_config(recipe, processor))

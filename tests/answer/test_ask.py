@@ -5,7 +5,7 @@ import json
 import pytest
 from clips import write_clip
 
-from mirasol.answer.ask import ask
+from mirasol.answer.ask import ask, ask_all
 from mirasol.evaluate.attribution import measure_rests_on
 from mirasol.report.info import ClipInfo, PresetInfo, checkpoint_info, clip_info, info
 from mirasol.tasks import get_task
@@ -29,10 +29,10 @@ def test_the_answer_says_what_it_was_made_of(untrained, clip):
 
 
 @pytest.mark.parametrize("method", ["attention", "leave_one_out"])
-def test_sound_that_is_not_used_is_reported(answerer, clip, method):
+def test_sound_that_is_left_out_is_reported(answerer, clip, method):
     answer = ask(clip, "what is said?", use_audio=False, rests_on_method=method, answerer=answerer)
     assert answer.sound == "found, not used"
-    assert any("has sound, but it is not used" in warning for warning in answer.warnings)
+    assert not answer.warnings, "it was left out on purpose"
     assert answer.rests_on_method == method
 
 
@@ -49,6 +49,48 @@ def test_another_square_of_the_picture_can_be_looked_at(answerer, clip):
     assert sure[0] == sure[1] != sure[2] == sure[3]
     with pytest.raises(ValueError, match="found 2 numbers: give one or three"):
         ask(clip, "what is said?", crop=[0.3, 0.5], answerer=answerer)
+
+
+def test_several_questions_are_answered_as_each_alone_and_seconds_and_sampling_are_chosen(answerer, untrained, clip):
+    questions = ["what is said?", "which color is named?"]
+    together = ask_all(clip, questions, answerer=answerer, start=0.5, end=2.5)
+    assert [one.question for one in together.answers] == questions
+    for one in together.answers:
+        alone = ask(clip, one.question, answerer=answerer, start=0.5, end=2.5)
+        assert (alone.answer, alone.seconds) == (one.answer, one.seconds) and one.seconds == pytest.approx(2, abs=0.05)
+        assert alone.confidence == pytest.approx(one.confidence, abs=1e-5)
+    assert "what is said?\n" in str(together) and "what is said?\n" not in str(ask_all(clip, questions[:1], untrained))
+    short = ask(clip, questions[0], untrained, sampling="dense", max_chunks=2)
+    assert short.seconds_covered == pytest.approx(0.64, abs=0.01)
+    half = ask(clip, questions[0], untrained, dtype="bfloat16", device="cpu")
+    assert half.confidence != ask(clip, questions[0], untrained).confidence
+    with pytest.raises(TypeError, match="startt"):
+        ask(clip, questions[0], untrained, startt=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda:77"}, "device of this machine .* found 'cuda:77'"),
+        ({"dtype": "int8"}, "dtype to be one of float32, bfloat16, float16, found 'int8'"),
+        ({"sampling": "sparse"}, "sparse"),
+        ({"start": 2, "end": 1}, "start from 0 s on and a later end, found 2 s to 1 s"),
+        ({"use_audio": False, "use_video": False}, "--no-video, --no-audio"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(untrained, clip, options, message):
+    with pytest.raises(ValueError, match=message):
+        ask(clip, "what is said?", untrained, **options)
+
+
+def test_words_without_quotes_are_not_taken_for_questions(clip):
+    with pytest.raises(ValueError, match="found 'which', 'color', 'is': put each in quotes"):
+        ask_all(clip, ["which", "color", "is"])
+
+
+def test_a_question_unlike_training_is_warned_of_in_the_answer(clip):
+    assert "'animal' is in none" in ask(clip, "what animal is it?").warnings[0]
+    assert not ask(clip, "which color is named?").warnings
 
 
 def test_bad_questions_and_clips_are_refused(answerer, untrained, tmp_path):

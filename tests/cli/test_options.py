@@ -11,18 +11,33 @@ import warnings
 import pytest
 import typer
 
+from mirasol.answer.reading import Reading
 from mirasol.cli import main
 from mirasol.cli.base import app
 
+MEDIA = (
+    "--start 1 --end 2.5 --sampling dense --max-chunks 4 --device cpu --dtype bfloat16 --decoder pyav "
+    "--max-new-tokens 5"
+)
+LOADING = {
+    "sampling": "dense", "max_chunks": 4, "device": "cpu", "dtype": "bfloat16", "decoder": "pyav", "max_new_tokens": 5,
+}  # fmt: skip
 # The command with all its options, the function that does the work, and what reaches it.
 WORK = {
     "ask": (
-        "clip.mp4 'what is said?' --no-audio --no-video --crop 0.5,0.4,0.3 --checkpoint mine --max-new-tokens 5 "
-        "--audio-stream 1 --decoder torchcodec",
-        "mirasol.answer.ask.ask",
-        {"clip": "clip.mp4", "question": "what is said?", "use_audio": False, "use_video": False,
-         "crop": (0.5, 0.4, 0.3), "checkpoint": "mine", "max_new_tokens": 5,
-         "audio_stream": 1, "decoder": "torchcodec"},
+        f"clip.mp4 'what is said?' --no-video --crop 0.5,0.4,0.3 --checkpoint mine --audio-stream 1 {MEDIA}",
+        "mirasol.answer.ask.ask_all",
+        {"clip": "clip.mp4", "questions": ["what is said?"], "checkpoint": "mine",
+         "reading": Reading(1.0, 2.5, use_video=False, crop=(0.5, 0.4, 0.3), audio_stream=1), **LOADING},
+    ),
+    "predict": (
+        "clips other.mp4 --ask what? --ask where? --rank --options a,b --no-audio --crop 0.5 --checkpoint mine "
+        f"--output o.csv --segment-seconds 5 --batch-size 3 --workers 0 --audio-stream en {MEDIA}",
+        "mirasol.answer.predict.predict",
+        {"sources": ["clips", "other.mp4"], "questions": ["what?", "where?"], "checkpoint": "mine",
+         "reading": Reading(1.0, 2.5, use_audio=False, crop=(0.5,), audio_stream="en"), "options": ("a", "b"),
+         "rank": True, "segment_seconds": 5.0, "output": "o.csv", "batch_size": 3, "workers": 0,
+         **LOADING},
     ),
     "train": (
         "recipe.yaml seed=1 device=cpu",
@@ -37,15 +52,15 @@ WORK = {
     ),
     "evaluate": (
         "--checkpoint mine --task fsdd --root there --split val --condition sound,both --rank --audit "
-        "--classes names.csv --noise-db -5,-10 --noise-seeds 2,3 --max-new-tokens 5 --max-clips 3 "
-        "--output results --batch-size 4 --workers 0 --decoder pyav --metric number --abstain-below 0.5",
+        "--classes names.csv --noise-db -5,-10 --noise-seeds 2,3 --max-clips 3 --metric number --abstain-below 0.5 "
+        f"--output results --batch-size 4 --workers 0 {MEDIA}",
         "mirasol.evaluate.runner.evaluate",
         {"checkpoint": "mine", "task": "fsdd", "root": "there", "split": "val", "condition": ("sound", "both"),
          "rank": True,
-         "audit": True, "classes": "names.csv", "noise_db": (-5.0, -10.0), "noise_seeds": (2, 3), "max_new_tokens": 5,
+         "audit": True, "classes": "names.csv", "noise_db": (-5.0, -10.0), "noise_seeds": (2, 3),
+         "start": 1.0, "end": 2.5, **LOADING,
          "max_clips": 3,
-         "output": "results", "batch_size": 4, "workers": 0, "decoder": "pyav", "metric": "number",
-         "abstain_below": 0.5},
+         "output": "results", "batch_size": 4, "workers": 0, "metric": "number", "abstain_below": 0.5},
     ),
     "calibrate": (
         "mine --task grid,fsdd --root there,here --split val,test --condition sound,both --noise-db -5,0 "
@@ -98,6 +113,8 @@ class Result:
     def as_dict(self):
         return {"form": "as JSON"}
 
+    exit_code = 0
+
 
 @pytest.fixture
 def received(monkeypatch):
@@ -110,7 +127,11 @@ def received(monkeypatch):
 
         def note(*arguments, **keywords):
             notes.update(parameters.bind(*arguments, **keywords).arguments)
-            notes.pop("show", None)  # of `watch`: what draws its state
+            for each in ("show", "write"):  # of `watch` and `predict`: what draws or prints
+                notes.pop(each, None)
+            for name, parameter in parameters.parameters.items():
+                if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                    notes.update(notes.pop(name, {}))
             return Result()
 
         monkeypatch.setattr(work, note)
@@ -139,7 +160,8 @@ def test_every_command_is_tried_here():
 def test_every_option_reaches_the_work(command, received, capsys):
     line, work, expected = WORK[command]
     words = shlex.split(line)
-    assert options_of(command) - {"--json", "--help", "--output"} <= set(words), "an option is not tried here"
+    untried = options_of(command) - {"--json", "--help", "--output"} - set(words)
+    assert untried <= {"--no-audio", "--no-video"}, "an option is not tried here"  # both leave nothing to watch
     notes = received(work)
     assert main([*command.split(), *words]) == 0
     assert notes == expected
@@ -165,7 +187,9 @@ def test_options_that_are_not_given_have_the_defaults_of_the_work(command, recei
     given = [word for word in shlex.split(line.partition("--")[0]) if "=" not in word]
     assert main([*command.split(), *given]) == 0
     for name, value in notes.items():
-        if defaults[name].default is not inspect.Parameter.empty and name != "overrides" and value not in given:
+        if name not in defaults or name == "overrides" or value in given:
+            continue
+        if defaults[name].default is not inspect.Parameter.empty:
             default = defaults[name].default
             assert value in (default, (default,)), name
 
@@ -197,9 +221,9 @@ def test_a_warning_is_one_line_on_stderr(monkeypatch, capsys):
 
 
 def test_a_file_whose_name_begins_with_a_dash_follows_two_dashes(received):
-    notes = received("mirasol.answer.ask.ask")
+    notes = received("mirasol.answer.ask.ask_all")
     assert main(["ask", "--", "-clip.mp4", "--what?"]) == 0
-    assert (notes["clip"], notes["question"]) == ("-clip.mp4", "--what?")
+    assert (notes["clip"], notes["questions"]) == ("-clip.mp4", ["--what?"])
 
 
 def test_of_several_processes_the_one_without_a_result_prints_nothing(monkeypatch, capsys):

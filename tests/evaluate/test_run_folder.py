@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from mirasol.answer.checkpoint import digest_of_weights
 from mirasol.cli import main
 from mirasol.evaluate import batches, runner
 from mirasol.evaluate.conditions import AUDIT, Condition
 from mirasol.evaluate.processes import Processes
-from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, digest_of_weights
+from mirasol.evaluate.run_folder import RunFolder, digest_of_rows
 from mirasol.evaluate.runner import evaluate, evaluate_rows
 from mirasol.tasks import get_task
 
@@ -112,7 +113,7 @@ def test_another_checkpoint_and_other_clips_are_refused(answerer, untrained, row
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="weights '"):
+    with pytest.raises(ValueError, match="other weights, of "):
         run(answerer, rows, tmp_path / "run", checkpoint=other)
 
 

@@ -29,6 +29,7 @@ from mirasol.answer.generation import (
     token_limit,
     with_answers,
 )
+from mirasol.answer.known_questions import KnownQuestions
 from mirasol.answer.ranking import Ranking, score_rows
 from mirasol.chunks import MirasolCollator
 from mirasol.chunks.text import IGNORED_LABEL, TokenRows, pad_text
@@ -94,11 +95,15 @@ class Answerer:
         processor: Its `MirasolProcessor`.
         max_new_tokens: Limit of an answer; by default the checkpoint's own, else what the context leaves.
         temperature: Divides the logits for the confidence of generated answers; the answers do not depend on it.
+        known_questions: Those of its training, where the checkpoint keeps them.
     """
 
-    def __init__(self, model, processor, max_new_tokens: int | None = None, temperature: float = 1.0):
+    def __init__(
+        self, model, processor, max_new_tokens: int | None = None, temperature: float = 1.0,
+        known_questions: KnownQuestions | None = None,
+    ):  # fmt: skip
         self.model, self.processor, self.max_new_tokens = model, processor, max_new_tokens
-        self.temperature = temperature
+        self.temperature, self.known_questions = temperature, known_questions
 
     @classmethod
     def load(
@@ -107,15 +112,30 @@ class Answerer:
         device: Any = None,
         max_new_tokens: int | None = None,
         decoder: str | None = None,
+        sampling: str | None = None,
+        max_chunks: int | None = None,
+        dtype: str | None = None,
     ) -> "Answerer":
-        """Return the answerer of a checkpoint's folder, or of the shipped one; it decodes files with `decoder`, or as
-        the checkpoint's processor says."""
+        """Return the answerer of a checkpoint's folder, or of the shipped one.
+
+        Args:
+            checkpoint: Its folder, or "shipped".
+            device: Such as "cpu", "cuda:1" or "mps"; by default a CUDA device where there is one.
+            max_new_tokens: Limit of an answer.
+            decoder: Of files, as the checkpoint's processor says by default; so are the next two.
+            sampling: Policy for clips longer than the budget: `uniform`, `snippets` or `dense`.
+            max_chunks: That budget.
+            dtype: Of the weights, "float32" by default, "bfloat16" or "float16".
+        """
         if decoder not in (None, *DECODERS):
             raise ValueError(f"Expected decoder to be one of {DECODERS}, found {decoder!r}. Leave it out to use PyAV.")
-        model, processor = load_checkpoint(checkpoint, device)
+        model, processor = load_checkpoint(checkpoint, device, dtype)
         processor.decoder = decoder or processor.decoder
-        temperature = load_temperature(folder_of(checkpoint))
-        return cls(model, processor, max_new_tokens, temperature)
+        processor.sampling = sampling or processor.sampling
+        processor.max_chunks = max_chunks or processor.max_chunks
+        processor.grid.plan(0.0, processor.sampling)  # refuses another policy
+        folder = folder_of(checkpoint)
+        return cls(model, processor, max_new_tokens, load_temperature(folder), KnownQuestions.load(folder))
 
     @torch.no_grad()
     def watch(self, *clips: Source, use_video: bool = True, use_audio: bool = True) -> Watched:
@@ -285,7 +305,7 @@ class Answerer:
         model = copy.deepcopy(self.model, {id(part): part for part in shared})
         for part in (model.config.temporal_config, model.config.text_config):
             part.window_chunks = part.window_chunks or self.processor.max_chunks
-        return Answerer(model, self.processor, self.max_new_tokens, self.temperature)
+        return Answerer(model, self.processor, self.max_new_tokens, self.temperature, self.known_questions)
 
     @cached_property
     def _twin(self):

@@ -1,13 +1,18 @@
-"""`mirasol ask`: one question about one clip, and the seconds to which the answer is attributed."""
+"""`mirasol ask`: questions about one clip, and the seconds to which the answers are attributed."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mirasol.answer.answerer import Answerer
 from mirasol.answer.attribution import DEFAULT_METHOD, METHODS, Evidence, top_evidence
-from mirasol.media import Crop
+from mirasol.answer.generation import GeneratedAnswer
+from mirasol.answer.reading import WHOLE_FILE, Reading
 from mirasol.results import Document
+
+CONFIDENCE = "(how sure the model is, not how often it is right)"
 
 
 class Answer(Document):
@@ -33,7 +38,7 @@ class Answer(Document):
         evidence = ", ".join(f"{e.start:.2f}-{e.end:.2f} s ({100 * e.weight:.0f} %)" for e in self.rests_on)
         lines = [
             self.answer or "(an empty answer)",
-            f"  confidence  {100 * self.confidence:.1f} %",
+            f"  confidence  {100 * self.confidence:.1f} % {CONFIDENCE}",
             f"  covered     {self.seconds_covered:.2f} of {self.seconds:.2f} s, {self.num_frames} frames",
             f"  sound       {self.sound}",
             f"  rests on    {evidence} [by {METHODS[self.rests_on_method]}]",
@@ -42,19 +47,30 @@ class Answer(Document):
         return "\n".join(lines)
 
 
+class Answers(Document):
+    """Answers to one or several questions about a clip; a single one is shown without the list."""
+
+    answers: list[Answer]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        return self.answers[0].as_dict() if len(self.answers) == 1 else super().as_dict()
+
+    def __str__(self) -> str:
+        if len(self.answers) == 1:
+            return str(self.answers[0])
+        return "\n".join(f"{answer.question}\n{answer}" for answer in self.answers)
+
+
 def ask(
     clip: str | Path | bytes,
     question: str,
     checkpoint: str | Path | None = None,
     *,
     answerer: Answerer | None = None,
-    use_audio: bool = True,
-    use_video: bool = True,
     rests_on_method: str = DEFAULT_METHOD,
-    crop: Sequence[float] | None = None,
-    audio_stream: int | str | None = None,
-    decoder: str | None = None,
-    max_new_tokens: int | None = None,
+    reading: Reading = WHOLE_FILE,
+    **options: Any,
 ) -> Answer:
     """Return the greedy answer of a checkpoint, loaded here unless an `answerer` is given.
 
@@ -63,59 +79,82 @@ def ask(
         question: What is asked.
         checkpoint: Its folder; by default the shipped one.
         answerer: Answers instead of `checkpoint`.
-        use_audio: False masks the sound.
-        use_video: False masks the picture.
         rests_on_method: How the answer is attributed to seconds, one of `METHODS`.
-        crop: Square of the picture to look at instead of the checkpoint's own: its side as a part of the frame's
-            shorter side and, if not the middle, x and y of its centre as parts of the frame.
-        audio_stream: Number, counted from 0, or language of the sound track, where there are several.
-        decoder: Of the file, see `Answerer.load`.
-        max_new_tokens: Limit of the answer; by default what the context leaves.
+        reading: The part of the clip to watch; by default all of it.
+        **options: Those of `Reading` instead of `reading` (`use_audio`, `use_video`, `crop`, `audio_stream`, `start`,
+            `end`), and those of `Answerer.load` instead of `answerer` (`device`, `dtype`, `decoder`, `sampling`,
+            `max_chunks`, `max_new_tokens`).
     """
-    if not question.strip():
-        raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
-    answerer = answerer or Answerer.load(checkpoint, max_new_tokens=max_new_tokens, decoder=decoder)
-    tracks = {"use_video": use_video, "use_audio": use_audio}
-    prompts = answerer.prompts([question])  # refuses a question that is too long before anything is decoded
-    decoded = answerer.processor.read_clip(clip, warn=False, crop=square(crop), audio_stream=audio_stream, **tracks)
-    chunks, report = answerer.processor.chunk_and_describe(decoded, **tracks)
-    watched = answerer.watch(chunks)
-    ((given,),) = answerer.answer(watched, [prompts])
-    name = clip if isinstance(clip, str) else f"{len(clip)} bytes" if isinstance(clip, bytes) else str(clip)
-    if not math.isfinite(given.log_likelihood):
+    return ask_all(
+        clip, [question], checkpoint, answerer=answerer, rests_on_method=rests_on_method, reading=reading, **options
+    ).answers[0]
+
+
+def ask_all(
+    clip: str | Path | bytes,
+    questions: Sequence[str],
+    checkpoint: str | Path | None = None,
+    *,
+    answerer: Answerer | None = None,
+    rests_on_method: str = DEFAULT_METHOD,
+    reading: Reading = WHOLE_FILE,
+    **options: Any,
+) -> Answers:
+    """Return the answers to several questions about a clip, which is watched once; arguments as for `ask`."""
+    if len(questions) > 1 and not any(" " in question for question in questions):
         raise ValueError(
-            f"Expected a probability of the answer about {name}, found {given.log_likelihood}: weights or media hold "
-            "values that are not finite. Check the sound's samples and the checkpoint."
+            f"Expected questions of several words, found {', '.join(map(repr, questions))}: put each in quotes."
         )
-    (weights,) = answerer.attribute(watched, [prompts], [[given]], rests_on_method)
-    outputs, warnings = watched.encoder_outputs, list(report.warnings)
-    if given.is_cut:
-        warnings.append(f"The answer was cut at {len(given.token_ids)} tokens, before the model had closed it.")
-    return Answer(
-        clip=name,
-        question=question,
-        answer=given.text,
-        confidence=round(given.confidence, 6),
-        seconds=round(report.duration_seconds, 3),
-        seconds_covered=round(report.seconds_covered, 3),
-        num_frames=report.num_frames_used,
-        sound="used" if report.used_sound else "found, not used" if report.found_sound else "not found",
-        rests_on=top_evidence(
-            weights[0], outputs.chunk_times[0].clamp(max=report.duration_seconds), outputs.chunk_mask[0]
-        ),
-        rests_on_method=rests_on_method,
-        warnings=warnings,
+    for question in questions:
+        if not question.strip():
+            raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
+    chosen = {name: options.pop(name) for name in Reading.__dataclass_fields__ if name in options}
+    reading = replace(reading, **chosen)
+    if answerer is None and not isinstance(clip, bytes) and not Path(clip).is_file():
+        raise ValueError(f"Expected a video or sound file at {clip}, found no such file: correct the path.")
+    answerer = answerer or Answerer.load(checkpoint, **options)
+    prompts = answerer.prompts(questions)  # refuses a question that is too long before anything is decoded
+    chunks, report = reading.chunks(answerer.processor, clip)
+    watched = answerer.watch(chunks)
+    (given,) = answerer.answer(watched, [prompts])
+    name = clip if isinstance(clip, str) else f"{len(clip)} bytes" if isinstance(clip, bytes) else str(clip)
+    for one in given:
+        if not math.isfinite(one.log_likelihood):
+            raise ValueError(
+                f"Expected a probability of the answer about {name}, found {one.log_likelihood}: weights or media "
+                "hold values that are not finite. Check the sound's samples and the checkpoint."
+            )
+    (weights,) = answerer.attribute(watched, [prompts], [given], rests_on_method)
+    outputs = watched.encoder_outputs
+    times, mask = outputs.chunk_times[0].clamp(max=report.duration_seconds), outputs.chunk_mask[0]
+    known = answerer.known_questions
+    return Answers(
+        answers=[
+            Answer(
+                clip=name,
+                question=question,
+                answer=one.text,
+                confidence=round(one.confidence, 6),
+                seconds=round(report.duration_seconds, 3),
+                seconds_covered=round(report.seconds_covered, 3),
+                num_frames=report.num_frames_used,
+                sound="used" if report.used_sound else "found, not used" if report.found_sound else "not found",
+                rests_on=top_evidence(shares, times, mask),
+                rests_on_method=rests_on_method,
+                warnings=[
+                    *([warning] if known and (warning := known.warning(question)) else []),
+                    *report.warnings,
+                    *([cut_warning(one)] if one.is_cut else []),
+                ],
+            )
+            for question, one, shares in zip(questions, given, weights, strict=True)
+        ]
     )
 
 
-def square(crop: Sequence[float] | None) -> Crop | None:
-    """Return the crop with its centre, in the middle where only a side is given."""
-    if crop is None:
-        return None
-    if len(crop) not in (1, 3):
-        raise ValueError(
-            f"Expected a crop as its side, or as its side and the x and y of its centre, found {len(crop)} numbers: "
-            "give one or three, parts of the frame from 0 to 1, such as 1 for the largest square."
-        )
-    side, x, y = (crop[0], 0.5, 0.5) if len(crop) == 1 else crop
-    return side, x, y
+def cut_warning(answer: GeneratedAnswer) -> str:
+    """Return the warning of an answer that reached its limit."""
+    return (
+        f"The answer was cut at {len(answer.token_ids)} tokens, before the model had closed it: raise "
+        "--max-new-tokens, or the context leaves no more."
+    )

@@ -1,5 +1,6 @@
 """A checkpoint's folder -> the model, ready to answer, and its processor."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from mirasol import DEFAULT_CHECKPOINT
 
 SHIPPED = "shipped"
 CALIBRATION = "calibration.json"  # written by `mirasol calibrate`
+DTYPES = ("float32", "bfloat16", "float16")
 PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 
 
@@ -16,10 +18,13 @@ def folder_of(checkpoint: str | Path | None) -> Path:
     return DEFAULT_CHECKPOINT if checkpoint is None or str(checkpoint) == SHIPPED else Path(checkpoint)
 
 
-def load_checkpoint(checkpoint: str | Path | None = None, device: Any = None) -> tuple[Any, Any]:
+def load_checkpoint(
+    checkpoint: str | Path | None = None, device: Any = None, dtype: str | None = None
+) -> tuple[Any, Any]:
     """Return (model, processor) of a folder, or of the shipped one.
 
-    Weights stored in bf16 are computed with in float32, which is exact and faster on most CPUs.
+    Weights stored in bf16 are computed with in float32 unless `dtype` is another of `DTYPES`, because it is exact and
+    faster on most CPUs.
     """
     import torch
     import transformers
@@ -30,10 +35,12 @@ def load_checkpoint(checkpoint: str | Path | None = None, device: Any = None) ->
     folder = folder_of(checkpoint)
     check_checkpoint(folder)
     transformers.utils.logging.disable_progress_bar()  # nano loads in a tenth of a second
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"Expected dtype to be one of {', '.join(DTYPES)}, found {dtype!r}. float32 is the default.")
+    device = usable_device(device)
     try:
         model, loaded = MirasolForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            folder, dtype=getattr(torch, dtype or "float32"), output_loading_info=True, ignore_mismatched_sizes=True
         )
     except SafetensorError as error:
         raise ValueError(
@@ -66,6 +73,36 @@ def load_temperature(folder: Path) -> float:
     if not 0 < temperature < float("inf"):
         raise ValueError(f"Expected a positive temperature in {file}, found {temperature}. Delete the file.")
     return temperature
+
+
+def usable_device(name: Any = None) -> Any:
+    """Return the device of this name, by default CUDA where it is there, else the CPU.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise ValueError(
+            f"Expected a device of this machine ({', '.join(there)}), found {str(name)!r}: name another."
+        ) from error
+    return device
+
+
+def digest_of_weights(folder: Path) -> str:
+    """A digest of everything in the checkpoint's folder that answers depend on."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"):
+            with file.open("rb") as data:
+                digest.update(file.name.encode() + hashlib.file_digest(data, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def check_checkpoint(folder: Path) -> dict:

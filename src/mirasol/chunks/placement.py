@@ -13,6 +13,7 @@ from mirasol.chunks.time_grid import SECONDS_PER_MEL_FRAME, TOLERANCE_SECONDS, C
 from mirasol.media import Clip, blocks
 
 MAX_COLUMNS_INTO_ONE = 4
+UNUSED = "has sound, but it is not used"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> C
     if found_sound and not used_sound:
         source = clip.info.source if clip.info else "The clip"
         messages.append(
-            f"{source} has sound, but it is not used: pass use_audio=True and sound of at least 10 ms to use it."
+            f"{source} {UNUSED}: pass use_audio=True and sound of at least 10 ms to use it."
         )
     columns = plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME / num_mel_frames_per_chunk
     if used_sound and columns > MAX_COLUMNS_INTO_ONE:

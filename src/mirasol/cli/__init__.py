@@ -23,6 +23,7 @@ from mirasol.cli import (  # noqa: F401 (added to `app`)
     info,
     init,
     new,
+    predict,
     serve,
     train,
     watch,

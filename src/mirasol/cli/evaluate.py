@@ -4,13 +4,12 @@ from typing import Annotated
 
 import typer
 
+from mirasol.cli import media
 from mirasol.cli.base import (
     AbstainBelow,
     AsJson,
     Checkpoint,
     Classes,
-    Decoder,
-    MaxNewTokens,
     command,
     imports,
     listed,
@@ -23,7 +22,10 @@ NAMES = ("both", "sound", "picture", "swapped", "silent")
 
 
 @command("mirasol evaluate --split test --condition sound")
+@media.takes(seconds=media.reading, loading=media.loading)
 def evaluate(
+    seconds: dict,
+    loading: dict,
     checkpoint: Checkpoint = None,
     task: Annotated[str, typer.Option(metavar="TASK", help="Data set or benchmark.")] = "grid",
     root: Annotated[str, typer.Option(metavar="FOLDER", help="Its annotations and clips.")] = GRID_ROOT,
@@ -61,8 +63,6 @@ def evaluate(
         typer.Option(metavar="NAME", help="Where own data names none: exact, number, yes_no, labels or caption."),
     ] = None,
     abstain_below: AbstainBelow = None,
-    decoder: Decoder = None,
-    max_new_tokens: MaxNewTokens = None,
     max_clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N clips.")] = None,
     output: Annotated[
         str | None,
@@ -82,8 +82,7 @@ def evaluate(
     result = run(
         checkpoint=checkpoint, task=task, root=root, split=split, condition=condition, noise_db=noise_db,
         noise_seeds=noise_seeds, output=output, batch_size=batch_size, max_clips=max_clips, rank=rank, audit=audit,
-        classes=classes, workers=workers, max_new_tokens=max_new_tokens, decoder=decoder,
-        metric=metric, abstain_below=abstain_below,
+        classes=classes, workers=workers, metric=metric, abstain_below=abstain_below, **seconds, **loading,
     )  # fmt: skip
     if result is not None and output is not None:
         write_report(result)  # after the metrics, which are there whatever happens to a page

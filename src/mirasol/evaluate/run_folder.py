@@ -51,10 +51,13 @@ class RunFolder:
                 )
             return
         found = json.loads(file.read_text(encoding="utf-8"))
+        names = [name for name in {**found, **self.about} if name not in NOT_COMPARED]
         different = [
-            f"{name} {found.get(name)!r}, not {value!r}"
-            for name, value in self.about.items()
-            if name not in NOT_COMPARED and found.get(name) != value
+            f"other weights, of {found.get('checkpoint')}, not of {self.about.get('checkpoint')}"
+            if name == "weights"
+            else f"{name} {found.get(name)!r}, not {self.about.get(name)!r}"
+            for name in names
+            if found.get(name) != self.about.get(name)
         ]
         if different:
             raise ValueError(
@@ -123,16 +126,6 @@ class RunFolder:
         lines = (self.folder / PREDICTIONS).read_bytes().splitlines()
         metrics = Metrics.model_validate_json((self.folder / METRICS).read_bytes())
         return metrics, [PREDICTION.validate_json(line) for line in lines]
-
-
-def digest_of_weights(folder: Path) -> str:
-    """A digest of everything in the checkpoint's folder that answers depend on."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"):
-            with file.open("rb") as data:
-                digest.update(file.name.encode() + hashlib.file_digest(data, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 def digest_of_rows(rows: Sequence[Row]) -> str:

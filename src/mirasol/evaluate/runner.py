@@ -2,9 +2,11 @@
 clips, and what is missing or cannot be read counted."""
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tqdm import tqdm
 
 from mirasol import __version__
 from mirasol.answer.answerer import Answerer
-from mirasol.answer.checkpoint import folder_of
+from mirasol.answer.checkpoint import digest_of_weights, folder_of
 from mirasol.evaluate.baselines import baselines
 from mirasol.evaluate.batches import AnsweredClip, Job, answer_batches
 from mirasol.evaluate.by_question import by_kind, by_question
@@ -21,7 +23,7 @@ from mirasol.evaluate.conditions import AUDIT, Condition, all_conditions
 from mirasol.evaluate.loader import Read
 from mirasol.evaluate.processes import Processes, started_processes
 from mirasol.evaluate.results import Clips, Evaluation, Metrics
-from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, digest_of_weights
+from mirasol.evaluate.run_folder import RunFolder, digest_of_rows
 from mirasol.evaluate.summary import abstention, calibration, compare, coverage, summarise
 from mirasol.files import GRID_ROOT
 from mirasol.results import SCHEMA_VERSION
@@ -46,10 +48,11 @@ def evaluate(
     audit: bool = False,
     classes: str | Path | None = None,
     workers: int | None = None,
-    max_new_tokens: int | None = None,
-    decoder: str | None = None,
     metric: str | None = None,
     abstain_below: float | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    **loading: Any,
 ) -> Evaluation | None:
     """Measure a checkpoint; with `output`, predictions and metrics are written there, and a stopped run is resumed.
 
@@ -71,10 +74,11 @@ def evaluate(
         audit: The same as the conditions both, picture, swapped and silent.
         classes: File of lines "number,name", for tasks whose published labels are numbers.
         workers: Processes that decode; by default one for each core.
-        max_new_tokens: Limit of an answer; by default what the context leaves.
-        decoder: Of files, see `Answerer.load`.
         metric: How answers of own data are judged where a line of the manifest does not say.
         abstain_below: Also report the score without the answers whose confidence is below this, from 0 to 1.
+        start: Seconds of each clip where watching begins.
+        end: Seconds where it ends; None: the clip's end.
+        **loading: Those of `Answerer.load`: `device`, `dtype`, `decoder`, `sampling`, `max_chunks`, `max_new_tokens`.
     """
     names = [condition] if isinstance(condition, str) else list(condition)
     levels = [] if noise_db is None else list(np.atleast_1d(noise_db).tolist())
@@ -84,7 +88,8 @@ def evaluate(
             "Drop --audit or the rest."
         )
     conditions = all_conditions(AUDIT if audit else names, levels, list(noise_seeds))
-    rows = load_rows(task, root, split, classes, metric)[:max_clips]
+    rows = seconds_of(load_rows(task, root, split, classes, metric)[:max_clips], start, end)
+    chosen = {name: loading[name] for name in ("sampling", "max_chunks", "dtype") if loading.get(name) is not None}
     folder = folder_of(checkpoint)
     about = {"checkpoint": str(checkpoint or "shipped"), "split": split}
     with started_processes() as processes:
@@ -94,9 +99,9 @@ def evaluate(
                 "folder. Name one, or start a single process."
             )
         return evaluate_rows(
-            Answerer.load(folder, max_new_tokens=max_new_tokens, decoder=decoder), rows, *conditions, task=task,
-            root=root, batch_size=batch_size, output=output, about=about, rank=rank, classes=classes, workers=workers,
-            processes=processes, checkpoint=folder, abstain_below=abstain_below,
+            Answerer.load(folder, **loading), rows, *conditions, task=task, root=root, batch_size=batch_size,
+            output=output, about=about, rank=rank, classes=classes, workers=workers, processes=processes,
+            checkpoint=folder, abstain_below=abstain_below, chosen=chosen,
         )  # fmt: skip
 
 
@@ -106,8 +111,10 @@ def evaluate_rows(
     about: dict[str, Any] | None = None, rank: bool = False, classes: str | Path | None = None,
     workers: int | None = None, read: Read | None = None, processes: Processes | None = None,
     checkpoint: Path | None = None, progress: bool = True, abstain_below: float | None = None,
+    chosen: Mapping[str, Any] | None = None,
 ) -> Evaluation | None:  # fmt: skip
-    """Measure loaded rows; `root` gives the train split's best constants for time questions.
+    """Measure loaded rows; `root` gives the train split's best constants for time questions, `chosen` is what was
+    chosen otherwise than the checkpoint says.
 
     `read(row, condition)` may take decoded clips from elsewhere than the files; then no clip counts as missing.
     """
@@ -138,7 +145,7 @@ def evaluate_rows(
     if output is not None:
         whole = {"schema_version": SCHEMA_VERSION, "mirasol": __version__, "root": str(root), "batch_size": batch_size}
         whole |= {"conditions": [condition.key for condition in conditions], "max_new_tokens": answerer.max_new_tokens}
-        whole |= {"decoder": answerer.processor.decoder}
+        whole |= {"decoder": answerer.processor.decoder} | dict(chosen or {})
         whole |= {"weights": checkpoint and digest_of_weights(checkpoint), "clips_asked": len(rows)}
         whole |= {"clips_there": len(present), "clips_and_questions": digest_of_rows(present)}
         folder = RunFolder(output, shown | whole)
@@ -183,6 +190,23 @@ def evaluate_rows(
         metrics=metrics, predictions=predictions, rows=present, output=None if output is None else str(output),
         looks_at=answerer.processor.image_processor, seconds=time.perf_counter() - start,
     )  # fmt: skip
+
+
+def seconds_of(rows: Sequence[Row], start: float, end: float | None) -> list[Row]:
+    """Return the rows cut to these seconds of each clip, which count from the start of its segment."""
+    if start == 0 and end is None:
+        return list(rows)
+    cut = []
+    for row in rows:
+        first, last = row.segment or (0.0, math.inf)
+        segment = first + start, last if end is None else min(last, first + end)
+        if segment[0] >= segment[1]:
+            raise ValueError(
+                f"Expected a start before the end of every clip, found {segment[0]:g} s to {segment[1]:g} s in "
+                f"{row.id}: correct --start and --end."
+            )
+        cut.append(replace(row, segment=segment))
+    return cut
 
 
 def check_options(rows: Sequence[Row]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mirasol.answer.checkpoint import folder_of
+from mirasol.answer.known_questions import KnownQuestions
 from mirasol.chunks import MirasolCollator, MirasolProcessor
 from mirasol.chunks.agreement import config_values
 from mirasol.data import ClipDataset, ClipMixture
@@ -44,12 +45,12 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         val_rows[source] = val_rows[source][: recipe.validation.max_clips]
         _require_apart(train_rows[source], val_rows[source], source.root)
     check_metric(recipe, val_rows)
+    asked = [pair for source in sources for pair in training_questions(recipe, source.task, train_rows[source])]
     kept = Path(recipe.output) / PROCESSOR
     if is_begun(Path(recipe.output)) and kept.is_dir():
         processor = MirasolProcessor.from_pretrained(kept)
     elif recipe.model.checkpoint is None:
-        texts = [text for source in sources for text in training_texts(recipe, source.task, train_rows[source])]
-        processor = build_processor(recipe, texts)
+        processor = build_processor(recipe, [f"{question}\n{answer}" for question, answer in asked])
     else:
         processor = changed_processor(saved_processor(recipe.model.checkpoint), recipe.processor)
     processor.decoder = recipe.data.decoder
@@ -83,6 +84,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         "train_dataset": ClipMixture(datasets) if len(datasets) > 1 else datasets[0],
         "collator": MirasolCollator(processor.pad_token_id),
         "validate": build_validation(recipe, processor, val_rows),
+        "known_questions": KnownQuestions.of(asked),
         "data": {
             f"{split} of {source.task} below {source.root}": describe_rows(rows)
             for source, dataset in zip(sources, datasets, strict=True)
@@ -129,13 +131,13 @@ def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
     )
 
 
-def training_texts(recipe: Recipe, task_name: str, rows: Sequence[Row]) -> list[str]:
-    """Questions and answers of a task's training clips, as training asks them."""
+def training_questions(recipe: Recipe, task_name: str, rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Questions of a task's training clips, as training asks them, with their answers."""
     task, rng = get_task(task_name), np.random.default_rng(recipe.seed)
     questions = [question for row in rows for question in row.questions]
     for row in rows:
         questions += task.sample_questions(row, rng, row.word_times, _last_second(row))
-    return [f"{question.text}\n{question.answer}" for question in questions]
+    return [(question.text, question.answer) for question in questions]
 
 
 def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:

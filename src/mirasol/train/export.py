@@ -12,6 +12,7 @@ import torch
 from pydantic_core import to_json
 from torch import nn
 
+from mirasol.answer.known_questions import FILE, KnownQuestions
 from mirasol.files import whole_folder, write_whole
 from mirasol.train.adapt import merged_state_dict
 from mirasol.train.recipe import to_yaml
@@ -19,7 +20,10 @@ from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import recipe_hash
 
 
-def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, record: dict[str, Any]) -> Path:
+def export(
+    model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, record: dict[str, Any],
+    known_questions: KnownQuestions | None = None,
+) -> Path:  # fmt: skip
     """The folder with `model`, adapters merged, `processor` and a card; it appears whole or not at all."""
     config = copy.deepcopy(model.config)
     config.use_cache = True  # the Trainer turns it off, and generation would project the clip anew for every word
@@ -31,6 +35,8 @@ def export(model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, re
     with whole_folder(folder) as partial:
         exported.to(getattr(torch, recipe.export.dtype)).save_pretrained(partial)
         processor.save_pretrained(partial)
+        if known_questions is not None:
+            (partial / FILE).write_text(known_questions.as_json(indent=1) + "\n", encoding="utf-8")
         (partial / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
         write_card(partial, recipe, record)
     return folder

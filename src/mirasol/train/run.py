@@ -18,6 +18,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging
 
 from mirasol.answer.checkpoint import folder_of
+from mirasol.answer.known_questions import KnownQuestions
 from mirasol.files import write_whole
 from mirasol.results import Result
 from mirasol.train.checkpoint import newest_whole
@@ -82,6 +83,7 @@ def fit(
     collator: Callable,
     validate: Validate | None = None,
     data: dict[str, Any] | None = None,
+    known_questions: KnownQuestions | None = None,
 ) -> TrainResult:
     """Trains `model` in the recipe's run folder, from its newest whole checkpoint if there is one."""
     logging.disable_progress_bar()  # of every file written; the bar of the steps is another one
@@ -111,7 +113,7 @@ def fit(
             "started_from": origin,
             "validation": {name.removeprefix("eval_"): value for name, value in metrics.items()},
         }
-        export(best, processor, folder / "best", recipe=recipe, record=record)
+        export(best, processor, folder / "best", recipe=recipe, record=record, known_questions=known_questions)
 
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1) if _is_main() else None
     trainer = MirasolTrainer(

@@ -1,0 +1,121 @@
+"""Answers appended to a JSONL or CSV file, clip by clip, so that a run that was killed goes on where it was."""
+
+import csv
+import fcntl
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mirasol.files import write_whole
+
+COLUMNS = ("clip", "start", "end", "question", "answer", "confidence", "ranked", "warnings", "error")
+FORMATS = (".jsonl", ".csv")
+Key = tuple[str, float, float | None, str]
+
+
+class AnswerFile:
+    """A file of answers, one row for each question about each clip; several processes may append to it.
+
+    The rows of a clip are written in one piece. What a kill cut short is cut away by the next start.
+
+    Args:
+        path: Ends with .jsonl or .csv.
+        about: What decides the answers; kept beside the file, and a file of something else is refused.
+
+    `done` maps what is answered already to the error of its row, empty where there was none.
+    """
+
+    def __init__(self, path: str | Path, about: Mapping[str, Any]):
+        self.path = Path(path)
+        if self.path.suffix not in FORMATS:
+            raise ValueError(
+                f"Expected an output that ends with {' or '.join(FORMATS)}, found {str(path)!r}: rename it."
+            )
+        self.is_csv = self.path.suffix == ".csv"
+        kept, now = self.path.with_name(self.path.name + ".run.json"), json.loads(json.dumps(about))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.is_file() and self.path.stat().st_size:
+            before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+            if differing := [name for name in now if before.get(name) != now[name]]:
+                was = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in differing)
+                raise ValueError(
+                    f"Expected in {path} answers of the same run, found others ({was}). Name another --output, or "
+                    "delete the file."
+                )
+        else:
+            write_whole(kept, json.dumps(now, indent=1) + "\n")
+        with self._locked() as file:
+            text = file.read().decode("utf-8", "surrogateescape")  # names of files may be other bytes
+            rows, whole = (_csv_rows if self.is_csv else _json_rows)(text)
+            self.done = {key_of(row): row.get("error") or "" for row in rows}
+            if whole < len(text):
+                file.truncate(len(_bytes(text[:whole])))
+            if self.is_csv and not whole:
+                file.write(_bytes(_csv_text([dict(zip(COLUMNS, COLUMNS, strict=True))])))
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the rows of a clip."""
+        text = _csv_text(rows) if self.is_csv else json_lines(rows)
+        with self._locked() as file:
+            file.write(_bytes(text))
+
+    @contextmanager
+    def _locked(self) -> Iterator[Any]:
+        with open(self.path, "a+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            yield file
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def key_of(row: Mapping[str, Any]) -> Key:
+    """Return what identifies a row."""
+    return row["clip"], float(row["start"]), None if row["end"] in (None, "") else float(row["end"]), row["question"]
+
+
+def json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as lines of JSON, without fields that are None but `answer`."""
+    return "".join(
+        json.dumps({k: v for k, v in row.items() if k in ("end", "answer") or v not in (None, [])}) + "\n"
+        for row in rows
+    )
+
+
+def _json_rows(text: str) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of whole lines, and the characters they take."""
+    whole = text.rfind("\n") + 1
+    return [json.loads(line) for line in text[:whole].split("\n") if line], whole
+
+
+def _csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    for row in rows:
+        cells = [row.get(name) for name in COLUMNS]
+        writer.writerow(
+            [
+                json.dumps(cell) if isinstance(cell, dict) else "; ".join(cell) if isinstance(cell, list) else cell
+                for cell in cells
+            ]
+        )
+    return out.getvalue()
+
+
+def _csv_rows(text: str) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows that are whole, without the header, and the characters they take."""
+    lines = io.StringIO(text, newline="").readlines()
+    reader, rows, whole, read = csv.reader(lines), [], 0, 0
+    for cells in reader:
+        length = sum(map(len, lines[read : reader.line_num]))
+        read = reader.line_num
+        if len(cells) != len(COLUMNS) or not lines[read - 1].endswith("\n"):
+            break
+        whole += length
+        rows.append(dict(zip(COLUMNS, cells, strict=True)))
+    return rows[1:], whole

@@ -1,0 +1,117 @@
+"""Arguments of a command -> clips to ask about: files, folders, globs, manifests without answers, lists on stdin."""
+
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mirasol.tasks.annotations import read_text
+from mirasol.tasks.jsonl import is_text, is_texts, read_span, unique_keys
+from mirasol.tasks.media_files import SUFFIXES
+
+KEYS = ("media", "question", "questions", "options", "segment", "id")
+ANSWERS = ("answer", "answers", "kind", "metric", "tolerance", "seconds", "references")  # of manifests with answers
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A clip, or some seconds of one, with its questions; `options` are those to choose between."""
+
+    clip: str
+    questions: tuple[str, ...]
+    start: float = 0.0
+    end: float | None = None
+    options: tuple[str, ...] = ()
+
+
+def read_clips(sources: Sequence[str], questions: Sequence[str], options: Sequence[str] = ()) -> list[Asked]:
+    """Return the clips in the order of the sources, folders sorted by name, each once.
+
+    Args:
+        sources: Files; folders, whose media files are found at any depth; globs; manifests (.jsonl), whose lines need
+            no answers, and no questions where there are `questions`; or "-", paths on standard input, one a line.
+        questions: Asked about every clip without questions of its own.
+        options: To choose between, where a line has none of its own.
+    """
+    found = [clip for source in sources for clip in _of_source(source, tuple(questions), tuple(options))]
+    if not found:
+        raise ValueError(
+            f"Expected at least one clip, found none in {', '.join(sources)}. Known: {' '.join(SUFFIXES)}"
+        )
+    merged: dict[Asked, dict[str, None]] = {}  # a clip is watched once for all its questions
+    places: dict[tuple, Asked] = {}
+    for asked in found:
+        clip = replace(asked, questions=())
+        merged.setdefault(clip, {}).update(dict.fromkeys(asked.questions))
+        for question in asked.questions:
+            if places.setdefault((asked.clip, asked.start, asked.end, question), clip) != clip:
+                raise ValueError(
+                    f"Expected each question about a clip once, found {question!r} with two sets of options."
+                )
+    return [replace(clip, questions=tuple(asked)) for clip, asked in merged.items()]
+
+
+def _of_source(source: str, questions: tuple[str, ...], options: tuple[str, ...]) -> Iterator[Asked]:
+    if source == "-":
+        paths = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    elif source.endswith(".jsonl"):
+        yield from _of_manifest(Path(source), questions, options)
+        return
+    elif Path(source).is_dir():
+        paths = _below(Path(source))
+        if not paths:
+            raise ValueError(f"Expected media files below {source}, found none. Known: {' '.join(SUFFIXES)}")
+    elif Path(source).exists() or not glob.has_magic(source):
+        paths = [source]  # one that is not there becomes a row with its error
+    elif not (paths := sorted(glob.glob(source, recursive=True))):
+        raise ValueError(f"Expected files that match {source!r}, found none: correct the pattern.")
+    if not questions:
+        raise ValueError("Expected a question, found none: give one with --ask, or a manifest whose lines have some.")
+    yield from (Asked(path, questions, options=options) for path in paths)
+
+
+def _below(folder: Path) -> list[str]:
+    return sorted(
+        os.path.join(place, name)
+        for place, _, names in os.walk(folder, followlinks=False)
+        for name in names
+        if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+    )
+
+
+def _of_manifest(path: Path, questions: tuple[str, ...], options: tuple[str, ...]) -> Iterator[Asked]:
+    if not path.is_file():
+        raise ValueError(f"Expected a manifest at {path}, found no such file: correct the path.")
+    malformed = []
+    lines = []
+    for number, text in enumerate(read_text(path).split("\n"), start=1):
+        if text.strip():
+            try:
+                lines.append(_of_line(text, path, questions, options))
+            except ValueError as error:
+                malformed.append(f"{path}:{number}: {error}")
+    if malformed:
+        more = f"\n  ... and {len(malformed) - 5} more" * (len(malformed) > 5)
+        raise ValueError("Expected lines with a clip and a question, found:\n  " + "\n  ".join(malformed[:5]) + more)
+    yield from lines
+
+
+def _of_line(text: str, path: Path, questions: tuple[str, ...], options: tuple[str, ...]) -> Asked:
+    entry = json.loads(text, object_pairs_hook=unique_keys)
+    if not isinstance(entry, dict):
+        raise ValueError(f"expected a JSON object, found {type(entry).__name__}.")
+    if unknown := [key for key in entry if key not in (*KEYS, *ANSWERS)]:
+        raise ValueError(f"expected keys out of {', '.join(KEYS)}, found {unknown[0]!r}.")
+    if not is_text(entry.get("media")):
+        raise ValueError(f"expected the path of a clip as 'media', found {entry.get('media')!r}.")
+    own = entry.get("questions", [entry["question"]] if "question" in entry else list(questions))
+    if not is_texts(own):
+        raise ValueError(f"expected a question as text, found {own!r}: write 'question', or give one with --ask.")
+    if "options" in entry and not is_texts(entry["options"]):
+        raise ValueError(f"expected 'options' as a list of texts, found {entry['options']!r}.")
+    start, end = read_span(entry, "segment") or (0.0, None)
+    chosen = tuple(entry.get("options", options))
+    return Asked(str(path.parent / entry["media"]), tuple(own), start, end, chosen)

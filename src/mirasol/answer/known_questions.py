@@ -1,0 +1,100 @@
+"""The questions a checkpoint was trained on, kept beside its weights: about others its answers are guesses."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from mirasol.results import Result
+
+FILE = "questions.json"
+MAX_QUESTIONS, MAX_ANSWERS, MAX_WORDS = 200, 8, 5000
+FAR = 1 / 3  # share of a question's words that differ from the nearest known one
+
+
+class KnownQuestion(Result):
+    """A question of training with numbers as #, how often it came, and its most frequent answers."""
+
+    text: str
+    count: int
+    answers: list[str]
+
+
+class KnownQuestions(Result):
+    """The most frequent questions of training, how many different ones there were, and their words."""
+
+    questions: list[KnownQuestion]
+    num_different: int
+    words: list[str]
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> KnownQuestions:
+        """Return the summary of (question, answer) pairs."""
+        counts: Counter[str] = Counter()
+        answers: dict[str, Counter[str]] = defaultdict(Counter)
+        words: Counter[str] = Counter()
+        for question, answer in pairs:
+            text = re.sub(r"\d+(?:\.\d+)?", "#", question)
+            counts[text] += 1
+            answers[text][answer] += 1
+            words.update(words_of(text))
+        return cls(
+            questions=[
+                KnownQuestion(text=text, count=count, answers=[a for a, _ in answers[text].most_common(MAX_ANSWERS)])
+                for text, count in counts.most_common(MAX_QUESTIONS)
+            ],
+            num_different=len(counts),
+            words=[word for word, _ in words.most_common(MAX_WORDS)],
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> KnownQuestions | None:
+        """Return those of a checkpoint's folder, None where they were not kept."""
+        file = folder / FILE
+        return cls.model_validate_json(file.read_bytes()) if file.is_file() else None
+
+    def warning(self, question: str) -> str | None:
+        """Return a warning if the question is far from all of training, else None.
+
+        It is far if one of its words came in none of them, or if it differs from the nearest one in more than a third
+        of the words. Case, punctuation and the value of numbers do not count. Where the list was cut at 200
+        questions, only the words count.
+        """
+        words = words_of(question)
+        unknown = [word for word in words if word not in self.words]
+        distances = [_distance(question, known.text) for known in self.questions]
+        # Of equally near ones, the one of the most like spelling.
+        distance, _, nearest = min(distances, default=(1.0, 0.0, "none"))
+        is_listed = self.num_different <= len(self.questions)
+        if not unknown and (distance <= FAR or not is_listed):
+            return None
+        reason = f"{unknown[0]!r} is in none of its questions" if unknown else "none of its questions is worded so"
+        return (
+            f"The checkpoint was not trained on {question!r} ({reason}; the nearest is {nearest!r}): the answer is a "
+            "guess, whatever its confidence. `mirasol info` lists the questions that it knows."
+        )
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words in lower case, numbers as #, without punctuation."""
+    return re.findall(r"#|\w+", re.sub(r"\d+(?:\.\d+)?", "#", text.lower()))
+
+
+def _distance(question: str, known: str) -> tuple[float, float, str]:
+    """Return the share of words that differ, that of characters, and the known question."""
+    words, others = words_of(question), words_of(known)
+    share = _num_changes(words, others) / max(len(words), len(others), 1)
+    return share, 1 - difflib.SequenceMatcher(None, question, known).ratio(), known
+
+
+def _num_changes(first: list[str], second: list[str]) -> int:
+    """Return the number of words to insert, delete or replace to make one text of the other."""
+    row = list(range(len(second) + 1))
+    for place, word in enumerate(first, start=1):
+        before, row[0] = row[0], place
+        for column, other in enumerate(second, start=1):
+            before, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, before + (word != other))
+    return row[-1]

@@ -1,0 +1,273 @@
+"""`mirasol predict`: the same questions about many clips, each clip watched once, to a file that can be resumed."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from mirasol.answer.answer_files import AnswerFile
+from mirasol.answer.answerer import Answerer, Prompts
+from mirasol.answer.ask import cut_warning
+from mirasol.answer.checkpoint import digest_of_weights, folder_of
+from mirasol.answer.clip_lists import Asked, read_clips
+from mirasol.answer.reading import WHOLE_FILE, Reading
+from mirasol.media import probe
+from mirasol.results import Document
+
+CLIPS_AHEAD = 4  # decoded and waiting, for each worker
+SHORT = 0.1  # a rest shorter than this share of a segment belongs to the one before
+SHOWN = 5
+Write = Callable[[Sequence[Mapping[str, Any]]], None]
+
+
+class Predicted(Document):
+    """What a run answered; a clip that could not be read has rows with its error."""
+
+    clips: int
+    answers: int
+    done_before: int
+    failed: dict[str, str]
+    output: str | None = None
+    warnings: list[str] = []
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every clip was answered, 1 if some could not be read, 2 if none could."""
+        return 0 if not self.failed else 2 if len(self.failed) >= self.clips else 1
+
+    def __str__(self) -> str:
+        before = f", {self.done_before} answered before" if self.done_before else ""
+        where = f" -> {self.output}" if self.output else ""
+        lines = [f"{self.answers} answers about {self.clips} clips{before}{where}"]
+        if self.failed:
+            listed = "; ".join(f"{clip}: {error}" for clip, error in list(self.failed.items())[:SHOWN])
+            lines.append(
+                f"{len(self.failed)} clips could not be read, and are tried again only if their rows, which hold "
+                f"the error, are deleted: {listed}"
+            )
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+@dataclass
+class Decoded:
+    """A clip's chunk inputs, or the error."""
+
+    chunks: Mapping[str, torch.Tensor] | None = None
+    warnings: Sequence[str] = ()
+    error: str | None = None
+
+
+class AskedClips(Dataset):
+    """Item i is clip i decoded; one that cannot be read is an item that holds the reason."""
+
+    def __init__(self, asked: Sequence[Asked], processor, reading: Reading):
+        self.asked, self.processor, self.reading = asked, processor, reading
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def __getitem__(self, index: int) -> Decoded:
+        asked = self.asked[index]
+        reading = replace(self.reading, start=asked.start, end=asked.end)
+        try:
+            chunks, report = reading.chunks(self.processor, asked.clip)
+            return Decoded(chunks, report.warnings)
+        except Exception as error:  # whatever one file does to a decoder, the other clips are still to be answered
+            known = isinstance(error, ValueError | OSError)
+            return Decoded(error=str(error) if known else f"{type(error).__name__}: {error}")
+
+
+def predict(
+    sources: Sequence[str],
+    questions: Sequence[str] = (),
+    checkpoint: str | Path | None = None,
+    *,
+    options: Sequence[str] | None = None,
+    reading: Reading = WHOLE_FILE,
+    rank: bool = False,
+    segment_seconds: float | None = None,
+    output: str | None = None,
+    write: Write | None = None,
+    batch_size: int = 8,
+    workers: int | None = None,
+    progress: bool = True,
+    **loading: Any,
+) -> Predicted:
+    """Answer questions about many clips; rows go to `output`, or to `write` clip by clip.
+
+    Processes that torchrun started share the clips and append to the same file.
+
+    Args:
+        sources: Files, folders, globs, manifests or "-", see `read_clips`.
+        questions: Asked about every clip that has none of its own.
+        checkpoint: Its folder; by default the shipped one.
+        options: Choose among these by likelihood.
+        reading: Part of each clip to watch.
+        rank: Choose among the options of a manifest's own lines.
+        segment_seconds: Ask about each so many seconds of a clip, instead of about all of it.
+        output: A .jsonl or .csv file, to which a run that was killed goes on.
+        write: Gets the rows of a clip instead.
+        batch_size: Clips watched at once.
+        workers: Processes that decode; by default one a core, and none for a handful of clips.
+        progress: Show it.
+        **loading: Those of `Answerer.load`: `device`, `dtype`, `decoder`, `sampling`, `max_chunks`, `max_new_tokens`.
+    """
+    clips = read_clips(sources, questions, options or ())
+    rank = rank or options is not None
+    if rank and (without := [clip for clip in clips if len(clip.options) < 2]):
+        raise ValueError(
+            f"Expected at least two options to rank, found {len(without[0].options)} for {without[0].clip}: give "
+            "--options A,B or a line's own."
+        )
+    answerer = Answerer.load(checkpoint, **loading)
+    prompts = {}
+    for clip in clips:  # refuses a question that is too long before anything is decoded
+        for question in clip.questions:
+            if not question.strip():
+                raise ValueError("Expected a question, found empty text: leave it out.")
+            if (question, clip.options) not in prompts:
+                prompts[question, clip.options] = answerer.prompts([question], [clip.options] if rank else None)
+    unlike = dict.fromkeys(question for question, _ in prompts)
+    known = answerer.known_questions
+    warnings = [text for question in unlike if known and (text := known.warning(question))]
+    file = None
+    if output is not None:
+        about = {"weights": digest_of_weights(folder_of(checkpoint)), "reading": asdict(reading), "rank": rank}
+        chosen = {name: value for name, value in loading.items() if name != "device"}
+        file = AnswerFile(output, about | chosen | {"options": options, "segment_seconds": segment_seconds})
+    if segment_seconds is not None:
+        looked = tqdm(clips, desc="looking at clips", unit="clip", disable=not progress or len(clips) < 50)
+        clips = [piece for clip in looked for piece in pieces(clip, reading, segment_seconds)]
+    else:
+        clips = [within(clip, reading) for clip in clips]
+    rank_of_process, num_processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    mine = list(clips)[rank_of_process::num_processes]
+    left, num_answers, num_before = [], 0, 0
+    failed: dict[str, str] = {}
+    for clip in mine:
+        before = {q: file.done.get((clip.clip, clip.start, clip.end, q)) for q in clip.questions} if file else {}
+        if errors := [error for error in before.values() if error]:
+            failed[clip.clip] = errors[0]
+        num_before += sum(error == "" for error in before.values())
+        questions = tuple(question for question in clip.questions if before.get(question) is None)
+        left += [replace(clip, questions=questions)] if questions else []
+    dataset = AskedClips(left, answerer.processor, reading)
+    with tqdm(total=len(mine), initial=len(mine) - len(left), unit="clip", disable=not progress) as bar:
+        for batch in _batches(zip(left, _decoded(dataset, workers), strict=True), batch_size):
+            for clip, rows in _answer(answerer, batch, prompts, rank):
+                if (error := rows[0]["error"]) is not None:
+                    failed[clip.clip] = error
+                else:
+                    num_answers += len(rows)
+                if file:
+                    file.append(rows)
+                elif write:
+                    write(rows)
+            bar.update(len(batch))
+    return Predicted(
+        clips=len({clip.clip for clip in mine}), answers=num_answers, done_before=num_before, failed=failed,
+        output=output, warnings=warnings,
+    )  # fmt: skip
+
+
+def within(clip: Asked, reading: Reading) -> Asked:
+    """Return the clip with the seconds of `reading`, which count from the start of a line's own segment."""
+    ends = [end for end in (clip.end, reading.end and clip.start + reading.end) if end is not None]
+    return replace(clip, start=clip.start + reading.start, end=min(ends, default=None))
+
+
+def pieces(clip: Asked, reading: Reading, seconds: float) -> Iterator[Asked]:
+    """Yield the clip in pieces of so many seconds; one that cannot be read stays whole, and fails where it is read."""
+    clip = within(clip, reading)
+    try:
+        duration = probe(clip.clip).duration_seconds
+    except (ValueError, OSError):
+        yield clip
+        return
+    end = float(duration) if clip.end is None else min(clip.end, float(duration))
+    count = max(1, math.ceil((end - clip.start) / seconds - SHORT))
+    for number in range(count):
+        last = end if number == count - 1 else clip.start + (number + 1) * seconds
+        yield replace(clip, start=round(clip.start + number * seconds, 3), end=round(last, 3))
+
+
+def _decoded(dataset: AskedClips, workers: int | None) -> Iterator[Decoded]:
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1) if len(dataset) > CLIPS_AHEAD else 0
+    if workers == 0:
+        return map(dataset.__getitem__, range(len(dataset)))
+    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=CLIPS_AHEAD,
+                           worker_init_fn=lambda _: torch.set_num_threads(1)))  # fmt: skip
+
+
+def _batches(clips: Iterator[tuple[Asked, Decoded]], size: int) -> Iterator[list[tuple[Asked, Decoded]]]:
+    batch = []
+    for clip in clips:
+        batch.append(clip)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _answer(
+    answerer: Answerer, batch: Sequence[tuple[Asked, Decoded]], prompts: Mapping[tuple, Prompts], rank: bool
+) -> Iterator[tuple[Asked, list[dict[str, Any]]]]:
+    """Yield the rows of each clip of a batch, in its order."""
+    readable = [(clip, decoded) for clip, decoded in batch if decoded.error is None]
+    given: Iterator[list[dict[str, Any]]] = iter(())
+    if readable:
+        watched = answerer.watch(*(decoded.chunks for _, decoded in readable if decoded.chunks is not None))
+        asked = [[prompts[question, clip.options] for question in clip.questions] for clip, _ in readable]
+        given = iter((_ranked if rank else _generated)(answerer, watched, asked))
+    for clip, decoded in batch:
+        found = next(given) if decoded.error is None else [{"error": decoded.error}] * len(clip.questions)
+        rows = []
+        for question, values in zip(clip.questions, found, strict=True):
+            row = {"clip": clip.clip, "start": clip.start, "end": clip.end, "question": question, "answer": None}
+            rows.append(
+                {**row, "confidence": None, "ranked": None, "error": None, **values}
+                | {"warnings": [*decoded.warnings, *values.get("warnings", ())]}
+            )
+        yield clip, rows
+
+
+def _generated(answerer: Answerer, watched, asked: Sequence[Sequence[Prompts]]) -> Iterator[list[dict[str, Any]]]:
+    questions = [_joined(prompts) for prompts in asked]
+    for answers in answerer.answer(watched, questions):
+        yield [
+            {
+                "answer": one.text,
+                "confidence": round(one.confidence, 6),
+                "warnings": [cut_warning(one)] * one.is_cut,
+            }
+            if math.isfinite(one.log_likelihood)
+            else {"error": f"the probability of the answer is {one.log_likelihood}: weights or media are not finite"}
+            for one in answers
+        ]
+
+
+def _ranked(answerer: Answerer, watched, asked: Sequence[Sequence[Prompts]]) -> Iterator[list[dict[str, Any]]]:
+    for rankings in answerer.rank(watched, [_joined(prompts) for prompts in asked]):
+        rows = []
+        for ranking in rankings:
+            shares = torch.tensor(ranking.log_probabilities, dtype=torch.float64).softmax(0).tolist()
+            ordered = sorted(zip(ranking.options, shares, strict=True), key=lambda pair: -pair[1])
+            best, share = ordered[0]
+            rows.append(
+                {"answer": best, "confidence": round(share, 6), "ranked": {o: round(s, 6) for o, s in ordered}}
+            )
+        yield rows
+
+
+def _joined(prompts: Sequence[Prompts]) -> Prompts:
+    """Return the questions of one clip, which were tokenised one by one, as one."""
+    rows = {name: [row for one in prompts for row in one.rows[name]] for name in prompts[0].rows}
+    return Prompts(rows, tuple(options for one in prompts for options in one.options))

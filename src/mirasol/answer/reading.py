@@ -1,0 +1,71 @@
+"""`Reading`: the part of a file that is watched, shared by every way to ask about files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from mirasol.chunks.placement import UNUSED, ClipReport
+from mirasol.media import Crop
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The seconds, tracks and square of a file to watch.
+
+    Args:
+        start: Seconds of the file where watching begins.
+        end: Seconds where it ends; None: the file's end.
+        use_video: False leaves the picture out.
+        use_audio: False leaves the sound out.
+        crop: Square of the picture to look at instead of the checkpoint's own: its side as a part of the frame's
+            shorter side and, if not the middle, x and y of its centre as parts of the frame.
+        audio_stream: Number, counted from 0, or language of the sound track, where there are several.
+    """
+
+    start: float = 0.0
+    end: float | None = None
+    use_video: bool = True
+    use_audio: bool = True
+    crop: Sequence[float] | None = None
+    audio_stream: int | str | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.use_video or self.use_audio):
+            raise ValueError(
+                "Expected picture or sound to watch, found both left out (--no-video, --no-audio): leave one out."
+            )
+        if self.start < 0 or (self.end is not None and self.end <= self.start):
+            raise ValueError(
+                f"Expected a start from 0 s on and a later end, found {self.start} s to {self.end} s: correct them."
+            )
+        square(self.crop)
+
+    def chunks(self, processor, source: str | Path | bytes) -> tuple[Mapping[str, Tensor], ClipReport]:
+        """Return the chunk inputs of a file, and what the processor used of it."""
+        tracks = {"use_video": self.use_video, "use_audio": self.use_audio}
+        clip = processor.read_clip(
+            source, warn=False, crop=square(self.crop), audio_stream=self.audio_stream, start=self.start, end=self.end,
+            **tracks,
+        )  # fmt: skip
+        inputs, report = processor.chunk_and_describe(clip, **tracks)
+        if not self.use_audio:  # as asked for
+            report = replace(report, warnings=[warning for warning in report.warnings if UNUSED not in warning])
+        return inputs, report
+
+
+def square(crop: Sequence[float] | None) -> Crop | None:
+    """Return the crop with its centre, in the middle where only a side is given."""
+    if crop is None:
+        return None
+    if len(crop) not in (1, 3):
+        raise ValueError(
+            f"Expected a crop as its side, or as its side and the x and y of its centre, found {len(crop)} numbers: "
+            "give one or three, parts of the frame from 0 to 1, such as 1 for the largest square."
+        )
+    side, x, y = (crop[0], 0.5, 0.5) if len(crop) == 1 else crop
+    return side, x, y
+
+
+WHOLE_FILE = Reading()

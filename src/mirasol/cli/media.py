@@ -1,0 +1,96 @@
+"""The options that say what of a file is watched, and by what, once for all commands that watch files."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from mirasol.cli.base import Decoder, MaxNewTokens, listed
+
+
+def track(text: str) -> int | str:
+    """Return a sound track's number or language."""
+    return int(text) if text.isdecimal() else text
+
+
+def reading(
+    start: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Watch from there on.")] = 0.0,
+    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Watch until there.")] = None,
+) -> None:
+    """Seconds of every clip."""
+
+
+def tracks(
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Do not listen.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Do not look.")] = False,
+    crop: Annotated[
+        tuple | None,
+        typer.Option(
+            parser=listed(float, "numbers such as 0.41,0.5,0.64"),
+            metavar="SIDE[,X,Y]",
+            help="Square to look at: side as a part of the frame's shorter side, centre in parts of the frame.",
+        ),
+    ] = None,
+    audio_stream: Annotated[
+        Any, typer.Option(parser=track, metavar="N|LANG", help="Sound track by number, from 0, or by language.")
+    ] = None,
+) -> None:
+    """Tracks and square of every clip."""
+
+
+def loading(
+    sampling: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of clips longer than the budget: uniform, snippets or dense."),
+    ] = None,
+    max_chunks: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="That budget; by default as the checkpoint says.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 (default), bfloat16 or float16.")] = None,
+    decoder: Decoder = None,
+    max_new_tokens: MaxNewTokens = None,
+) -> None:
+    """What `Answerer.load` takes beside the checkpoint."""
+
+
+def takes(**groups: Callable) -> Callable[[Callable], Callable]:
+    """Return a decorator: the command gets the options of each group as one mapping under the keyword's name.
+
+    The groups stand where the command's signature has parameters of these names.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        signature, hints = inspect.signature(function), get_type_hints(function, include_extras=True)
+        parameters = []
+        for name, parameter in signature.parameters.items():
+            if name not in groups:
+                parameters.append(parameter.replace(annotation=hints[name]))
+                continue
+            inner = get_type_hints(groups[name], include_extras=True)
+            parameters += [
+                part.replace(annotation=inner[part.name], kind=parameter.kind)
+                for part in inspect.signature(groups[name]).parameters.values()
+            ]
+
+        @functools.wraps(function)
+        def run(**values: Any) -> Any:
+            for name, options in groups.items():
+                values[name] = {part: values.pop(part) for part in inspect.signature(options).parameters}
+            return function(**values)
+
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def as_reading(seconds: dict[str, Any], tracks: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a `Reading`."""
+    return {
+        **seconds, "use_audio": not tracks["no_audio"], "use_video": not tracks["no_video"], "crop": tracks["crop"],
+        "audio_stream": tracks["audio_stream"],
+    }  # fmt: skip

@@ -1,0 +1,190 @@
+"""Many clips: every clip has its rows, whatever is broken or killed, and they say what `ask` says."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from clips import write_clip
+
+from mirasol.answer.answer_files import AnswerFile, json_lines
+from mirasol.answer.ask import ask
+from mirasol.answer.clip_lists import Asked, read_clips
+from mirasol.answer.predict import pieces, predict
+from mirasol.answer.reading import WHOLE_FILE, Reading
+from mirasol.cli import main
+
+QUESTIONS = ["which color is named?", "what is said?"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two clips with sound, one without, below each other, a broken one, and a file that is no clip."""
+    root = tmp_path_factory.mktemp("clips")
+    (root / "deep").mkdir()
+    write_clip(root / "a.mp4", seconds=1.0)
+    write_clip(root / "deep" / "b.mp4", seconds=0.7, sound=False)
+    write_clip(root / "c.wav", seconds=2.3, picture=False)
+    (root / "broken.mp4").write_bytes(b"nothing")
+    (root / "notes.txt").write_text("no clip")
+    return root
+
+
+def rows_of(path):
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".csv":
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_every_clip_of_a_folder_has_a_row_for_each_question_and_a_broken_one_its_error(
+    folder, untrained, tmp_path, suffix
+):
+    output = tmp_path / f"out{suffix}"
+    result = predict([str(folder)], QUESTIONS, untrained, output=str(output), workers=0, progress=False)
+    rows = rows_of(output)
+    names = ["a.mp4", "broken.mp4", "c.wav", "deep/b.mp4"]
+    assert [(row["clip"], row["question"]) for row in rows] == [(str(folder / n), q) for n in names for q in QUESTIONS]
+    assert (result.clips, result.answers, result.exit_code) == (4, 6, 1)
+    assert list(result.failed) == [str(folder / "broken.mp4")] and "cannot be opened" in str(result)
+    for row in rows:
+        if "broken" in row["clip"]:
+            assert "7 bytes" in row["error"] and not row["answer"]
+        else:
+            alone = ask(row["clip"], row["question"], untrained)
+            assert row["answer"] == alone.answer and not row.get("error")
+            assert float(row["confidence"]) == pytest.approx(alone.confidence, abs=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+@pytest.mark.parametrize("cut", [1, 400])
+def test_a_file_that_a_kill_cut_short_is_completed_without_a_doubled_or_broken_row(
+    folder, untrained, tmp_path, suffix, cut
+):
+    whole, output = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
+    options = {"questions": QUESTIONS, "checkpoint": untrained, "workers": 0, "progress": False, "batch_size": 1}
+    predict([str(folder)], output=str(whole), **options)
+    shutil.copy(f"{whole}.run.json", f"{output}.run.json")
+    output.write_bytes(whole.read_bytes()[:-cut])
+    result = predict([str(folder)], output=str(output), **options)
+    key = lambda row: (row["clip"], row["question"])  # noqa: E731
+    assert sorted(map(key, rows_of(output))) == sorted(map(key, rows_of(whole)))
+    assert result.done_before > 0 and result.exit_code == 1, "an error from before still counts"
+    again = predict([str(folder)], output=str(output), **options)
+    assert (again.answers, again.done_before, again.exit_code) == (0, 6, 1)
+
+
+def test_a_file_of_other_weights_or_options_is_refused_and_new_questions_are_added(folder, untrained, tmp_path):
+    output = tmp_path / "out.jsonl"
+    options = {"checkpoint": untrained, "output": str(output), "workers": 0, "progress": False}
+    predict([str(folder / "a.mp4")], QUESTIONS[:1], **options)
+    result = predict([str(folder / "a.mp4")], QUESTIONS, **options)
+    assert (result.answers, result.done_before) == (1, 1) and len(rows_of(output)) == 2
+    with pytest.raises(ValueError, match="found others .*reading .*Name another --output"):
+        predict([str(folder / "a.mp4")], QUESTIONS, reading=Reading(start=0.1), **options)
+    with pytest.raises(ValueError, match="ends with .jsonl or .csv"):
+        AnswerFile(tmp_path / "out.txt", {})
+
+
+def test_a_row_whose_texts_hold_commas_quotes_and_line_breaks_is_read_back(tmp_path):
+    row = {"clip": 'a, "b"\nc.mp4', "start": 0.0, "end": None, "question": "what,\n?", "answer": "x", "error": None}
+    for name in ("out.csv", "out.jsonl"):
+        AnswerFile(tmp_path / name, {}).append([row, row | {"clip": "other"}])
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-2])
+        assert list(AnswerFile(tmp_path / name, {}).done) == [('a, "b"\nc.mp4', 0.0, None, "what,\n?")]
+    assert json.loads(json_lines([row]))["answer"] == "x"
+
+
+def test_options_are_ranked_by_shares_that_add_up_to_one(folder, untrained, tmp_path):
+    output = tmp_path / "out.jsonl"
+    predict([str(folder / "a.mp4")], QUESTIONS, untrained, options=["red", "blue"], output=str(output), progress=False)
+    for row in rows_of(output):
+        assert row["answer"] in ("red", "blue") and row["confidence"] == max(row["ranked"].values())
+        assert sum(row["ranked"].values()) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ValueError, match="at least two options to rank, found 0"):
+        predict([str(folder / "a.mp4")], QUESTIONS, untrained, rank=True, progress=False)
+
+
+def test_pieces_cover_a_clip_without_gaps_and_a_short_rest_belongs_to_the_last(folder):
+    clip = str(folder / "c.wav")  # 2.3 s
+
+    def cuts(seconds, reading=WHOLE_FILE):
+        return [(piece.start, piece.end) for piece in pieces(Asked(clip, ("what?",)), reading, seconds)]
+
+    assert cuts(1.0) == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.3)]
+    assert cuts(2.2) == [(0.0, 2.3)] and cuts(9.0) == [(0.0, 2.3)]
+    assert cuts(1.0, Reading(start=0.5, end=2.0)) == [(0.5, 1.5), (1.5, 2.0)]
+    assert [(p.start, p.end) for p in pieces(Asked("gone.wav", ("what?",)), WHOLE_FILE, 1.0)] == [(0.0, None)]
+
+
+def test_a_piece_is_answered_as_its_seconds_alone(folder, untrained, tmp_path):
+    output = tmp_path / "out.jsonl"
+    clip = str(folder / "c.wav")
+    predict([clip], QUESTIONS[1:], untrained, segment_seconds=1.0, output=str(output), progress=False)
+    for row in rows_of(output):
+        alone = ask(clip, QUESTIONS[1], untrained, start=row["start"], end=row["end"])
+        assert row["confidence"] == pytest.approx(alone.confidence, abs=1e-4)
+
+
+def test_clips_come_from_folders_globs_manifests_and_standard_input_each_once(folder, monkeypatch, tmp_path):
+    lines = [
+        {"media": "a.mp4", "question": "who?", "answer": "not used"}, {"media": "a.mp4", "question": "where?"},
+        {"media": "a.mp4", "segment": [0.1, 0.5]},
+    ]  # fmt: skip
+    manifest = folder / "list.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    a = str(folder / "a.mp4")
+    assert read_clips([str(manifest)], ["what?"]) == [
+        Asked(a, ("who?", "where?")), Asked(a, ("what?",), 0.1, 0.5)
+    ]  # fmt: skip
+    assert [asked.clip for asked in read_clips([str(folder / "**" / "*.mp4"), a], ["what?"])] == [
+        a, str(folder / "broken.mp4"), str(folder / "deep" / "b.mp4")
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{a}\n\ngone.mp4\n"))
+    assert [asked.clip for asked in read_clips(["-"], ["what?"])] == [a, "gone.mp4"]
+    (tmp_path / "bad.jsonl").write_text('{"media": 3}\nnot json\n{"media": "a", "video": "b"}\n{"media": "a"}')
+    with pytest.raises(ValueError, match=r"bad.jsonl:1: .*'media', found 3(.|\n)*:2: (.|\n)*:3: .*'video'(.|\n)*:4: "):
+        read_clips([str(tmp_path / "bad.jsonl")], [])
+    for sources, message in (([str(tmp_path / "*.mp4")], "found none"), ([a], "Expected a question, found none")):
+        with pytest.raises(ValueError, match=message):
+            read_clips(sources, [])
+
+
+def test_the_exit_code_tells_all_some_and_none(folder, untrained, capsys):
+    asked = ["--ask", QUESTIONS[0], "--checkpoint", str(untrained), "--workers", "0"]
+    assert main(["predict", str(folder / "a.mp4"), *asked]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["clip"] == str(folder / "a.mp4") and "1 answers about 1 clips" in err
+    assert main(["predict", str(folder / "a.mp4"), str(folder / "gone.mp4"), *asked]) == 1
+    assert main(["predict", str(folder / "gone.mp4"), *asked]) == 2
+    assert main(["predict", str(folder / "gone.mp4"), "--checkpoint", str(untrained)]) == 2
+    assert "no such file" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_killed_run_and_two_processes_give_each_row_once(folder, untrained, tmp_path):
+    output = tmp_path / "out.jsonl"
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(12):
+        shutil.copy(folder / "a.mp4", many / f"{number}.mp4")
+    command = [sys.executable, "-m", "mirasol.cli", "predict", str(many), "--ask", QUESTIONS[0], "--output",
+               str(output), "--checkpoint", str(untrained), "--batch-size", "1", "--workers", "0"]  # fmt: skip
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while first.poll() is None and (not output.is_file() or output.read_bytes().count(b"\n") < 2):
+        pass
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert output.read_bytes().count(b"\n") < 12, "the kill came too late"
+    ranks = [
+        subprocess.Popen(command, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"}, stdout=subprocess.DEVNULL)
+        for rank in (0, 1)
+    ]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    assert sorted(row["clip"] for row in rows_of(output)) == sorted(map(str, many.iterdir()))
