@@ -32,7 +32,7 @@ def test_the_answer_says_what_it_was_made_of(untrained, clip):
 def test_sound_that_is_left_out_is_reported(answerer, clip, method):
     answer = ask(clip, "what is said?", use_audio=False, rests_on_method=method, answerer=answerer)
     assert answer.sound == "found, not used"
-    assert not answer.warnings, "it was left out on purpose"
+    assert not any("it is not used" in warning for warning in answer.warnings), "it was left out on purpose"
     assert answer.rests_on_method == method
 
 
