@@ -1,0 +1,80 @@
+"""The store keeps files whole, bounded, under ids that cannot be guessed, for several processes."""
+
+import threading
+
+import pytest
+
+from mirasol.serve.store import Store
+
+
+def writing(data: bytes):
+    return lambda path: path.write_bytes(data)
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(tmp_path / "kept", 1_000, "file")
+    yield made
+    made.close()
+
+
+def test_an_entry_is_found_by_id_and_by_digest_also_after_a_restart(store):
+    entry = store.put(writing(b"one"), {"name": "a"}, "digest")
+    other = Store(store.folder, 1_000, "file")
+    for found in (store.get(entry.id), store.find("digest"), other.get(entry.id), other.find("digest")):
+        assert found == entry and found.path.read_bytes() == b"one" and found.facts == {"name": "a"}
+    other.close()
+
+
+def test_those_unused_for_longest_make_room(store):
+    ids = [store.put(writing(bytes(300)), {}).id for _ in range(3)]
+    store.get(ids[0])
+    newest = store.put(writing(bytes(300)), {}).id
+    assert [store.get(id) is not None for id in (*ids, newest)] == [True, False, True, True]
+    assert store.num_bytes == 900 and len(list(store.folder.glob("file_*"))) == 3
+
+
+def test_of_two_with_one_digest_the_first_stays(store):
+    first, second = store.put(writing(b"one"), {}, "same"), store.put(writing(b"two"), {}, "same")
+    assert first.id == second.id and second.path.read_bytes() == b"one"
+    assert len(list(store.folder.glob("file_*"))) == 1
+
+
+def test_a_write_that_fails_leaves_nothing(store):
+    def fail(path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store.put(fail, {})
+    assert store.entries() == [] and not [path for path in store.folder.iterdir() if "index" not in path.name]
+
+
+def test_ids_have_128_random_bits(store):
+    ids = {store.put(writing(b"x"), {}).id for _ in range(50)}
+    assert len(ids) == 50 and all(len(id) == len("file_") + 32 for id in ids)
+    values = [int(id.removeprefix("file_"), 16) for id in ids]
+    ones = [sum(value >> bit & 1 for value in values) for bit in range(128)]
+    assert all(5 < count < 45 for count in ones), "a bit that hardly changes can be guessed"
+
+
+@pytest.mark.parametrize("id", ["../secret", "a/b", "", ".", "..", "file_\N{LATIN SMALL LETTER SHARP S}", "file_\0"])
+def test_an_id_never_names_another_path(store, id):
+    (store.folder.parent / "secret").write_bytes(b"secret")
+    assert store.get(id) is None and not store.remove(id)
+
+
+def test_threads_and_two_stores_on_one_folder_lose_nothing(store):
+    other, ids = Store(store.folder, 1_000_000, "file"), []
+    store.max_bytes = 1_000_000
+
+    def fill(target):
+        ids.extend(target.put(writing(b"data"), {}).id for _ in range(20))
+
+    threads = [threading.Thread(target=fill, args=(target,)) for target in (store, other, store, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 80 and all(store.get(id) and other.get(id) for id in ids)
+    other.close()
