@@ -25,6 +25,7 @@ from mirasol.chunks.text import TokenRows, as_strings, chat_template_of, pad_tex
 from mirasol.chunks.time_grid import ChunkPlan, TimeGrid
 from mirasol.features.image_processing_mirasol import check_crop
 from mirasol.media import WHOLE, Clip, Crop, MediaInfo, read_clip
+from mirasol.media.types import Source
 
 
 class ClipBatch(BatchFeature):
@@ -176,7 +177,7 @@ class MirasolProcessor(ProcessorMixin):
 
     def read_clip(
         self,
-        source: str | Path | bytes,
+        source: Source,
         *,
         sampling: str | None = None,
         max_chunks: int | None = None,

@@ -15,7 +15,7 @@ import tarfile
 import time
 import warnings
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mirasol.data.convert import load_rows
 from mirasol.files import write_whole
 from mirasol.media.encode import encode_small
 from mirasol.results import Result
-from mirasol.tasks import Row, get_task
+from mirasol.tasks import Row
 from mirasol.tasks.media_files import SUFFIXES
 from mirasol.tasks.shards import lines_of
 from mirasol.tasks.tars import FORMAT, LIST, Member, index_name
@@ -81,6 +82,10 @@ class Encoding:
 def shard(
     manifest: str | Path,
     output: str | Path,
+    *,
+    split: str = "train",
+    columns: Mapping[str, str] | None = None,
+    question: str | None = None,
     clips_per_shard: int = CLIPS_PER_SHARD,
     height: int | None = None,
     gop: int | None = None,
@@ -96,7 +101,7 @@ def shard(
         raise ValueError(f"Expected height and gop together, found {height} and {gop}. Pass e.g. height 256, gop 25.")
     begun = time.monotonic()
     encoding = None if height is None or gop is None else Encoding(height, gop)
-    samples = samples_of(get_task("jsonl").load(manifest, "train"))
+    samples = samples_of(load_rows(manifest, split, columns, question))
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = {

@@ -1,4 +1,6 @@
-"""Your own clips: a JSONL manifest, one clip or one question about a clip a line.
+"""Your own clips: a manifest, here as JSONL, one clip or one question about a clip a line.
+
+`mirasol.tasks.formats` reads the same from CSV, JSON lists, LLaVA's conversations and folders of classes.
 
     {"media": "clips/a.mp4", "question": "what happens?", "answer": "a dog barks"}
     {"media": "clips/b.mp4", "questions": ["who?", "where?"], "answers": ["ann", "out"], "id": "b", "seconds": [1, 2]}
@@ -21,7 +23,6 @@ is decoded once. One question may have several accepted answers; the first is th
   side, the centre as fractions of the frame. A square that the checkpoint was not trained on helps little.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -29,8 +30,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mirasol.tasks.annotations import SHOWN, read_text, refuse
+from mirasol.tasks.annotations import SHOWN, refuse
 from mirasol.tasks.base import Absent, Question, Row, Task, nearest
+from mirasol.tasks.formats import SUFFIXES, is_classes, is_dataset, read_entries
 from mirasol.tasks.metrics import judged
 from mirasol.tasks.metrics.exact import accuracy, mean
 
@@ -68,18 +70,24 @@ class Jsonl(Task):
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
         """Return the clips of a manifest: `root` itself if it is a file, else `root`/`split`.jsonl.
 
+        Of other kinds of manifest likewise; see `mirasol.tasks.formats` and `mirasol.tasks.hub`.
+
         Missing media are reported here; their rows are returned, so that what works on them can count them.
 
         Raises:
             ValueError: If there is no manifest or no clip, or a line is malformed; each is named by file and line.
         """
+        if is_dataset(root):
+            from mirasol.tasks.hub import read_dataset
+
+            return read_dataset(root, split)
         path, lines = read_lines(root, split)
         warn_of_missing(path, lines)
         return rows_of(path, lines)
 
     def annotations(self, root: str | Path, split: str) -> list[Row]:
         """Return the clips of a manifest for their answers alone: that media are missing is not reported."""
-        return rows_of(*read_lines(root, split))
+        return self.load(root, split) if is_dataset(root) else rows_of(*read_lines(root, split))
 
     def is_right(self, question: Question, answer: str) -> bool:
         """Return whether the answer is right by the question's metric."""
@@ -136,11 +144,11 @@ def read_lines(root: str | Path, split: str) -> tuple[Path, list[tuple[int, Line
     path = find_manifest(Path(root), split)
     lines, malformed = [], []
     first: dict[str, int] = {}
-    for number, text in enumerate(read_text(path).split("\n"), start=1):  # JSON text may hold U+2028 and U+0085
-        if not text.strip():
-            continue
+    for number, entry in read_entries(path):
         try:
-            line = read_line(text, f"{path.stem}:{number}")
+            if isinstance(entry, ValueError):
+                raise entry
+            line = read_entry(entry, f"{path.stem}:{number}")
             if first.setdefault(line.id, number) != number:
                 raise ValueError(f"expected an id of its own, found {line.id!r} as in line {first[line.id]}.")
             lines.append((number, line))
@@ -152,7 +160,13 @@ def read_lines(root: str | Path, split: str) -> tuple[Path, list[tuple[int, Line
 
 def rows_of(path: Path, lines: list[tuple[int, Line]]) -> list[Row]:
     """Return one row a clip, with the questions of all lines about it."""
-    return join_lines([(f"{path}:{number}", replace(line, media=path.parent / line.media)) for number, line in lines])
+    folder = folder_of(path)
+    return join_lines([(f"{path}:{number}", replace(line, media=folder / line.media)) for number, line in lines])
+
+
+def folder_of(manifest: Path) -> Path:
+    """Return the folder to which the media paths of a manifest are relative."""
+    return manifest if manifest.is_dir() else manifest.parent
 
 
 def join_lines(lines: Sequence[tuple[str, Line]]) -> list[Row]:
@@ -175,14 +189,20 @@ def join_lines(lines: Sequence[tuple[str, Line]]) -> list[Row]:
 
 
 def find_manifest(root: Path, split: str) -> Path:
-    """Return the manifest of a split."""
-    path = root / f"{split}.jsonl" if root.is_dir() else root
-    if path.is_file():
-        return path
-    others = ", ".join(sorted(file.name for file in root.glob("*.jsonl"))) if root.is_dir() else ""
+    """Return the manifest of a split: `root` if it is a file, else `root`/`split` with a suffix, or of classes."""
+    places = [root / f"{split}{suffix}" for suffix in SUFFIXES] if root.is_dir() else [root]
+    for path in places:
+        if path.is_file():
+            return path
+    others = sorted(file.name for file in root.iterdir() if file.suffix in SUFFIXES) if root.is_dir() else []
+    for folder in (root / split, root):
+        if not others and is_classes(folder):
+            return folder
+    told = f"only {', '.join(others)}" if others else "no such file"
     raise Absent(
-        f"Expected a JSONL manifest at {path}, found {f'only {others}' if others else 'no such file'}. Write one line "
-        'per clip, such as {"media": "clip.mp4", "question": "what happens?", "answer": "a dog barks"}.'
+        f"Expected a manifest at {places[0]} (or {', '.join(SUFFIXES[1:])}), or a folder of classes {root / split}, "
+        f"found {told}. Write one line per clip, such as "
+        '{"media": "clip.mp4", "question": "what happens?", "answer": "a dog barks"}.'
     )
 
 
@@ -191,7 +211,8 @@ def warn_of_missing(path: Path, lines: list[tuple[int, Line]]) -> None:
     first: dict[str, int] = {}
     for number, line in lines:
         first.setdefault(line.media, number)
-    missing = [f"{media} (line {number})" for media, number in first.items() if not (path.parent / media).is_file()]
+    folder = folder_of(path)
+    missing = [f"{media} (line {number})" for media, number in first.items() if not (folder / media).is_file()]
     listed = ", ".join(missing[:SHOWN])
     if len(missing) == len(first):
         raise Absent(
@@ -200,15 +221,6 @@ def warn_of_missing(path: Path, lines: list[tuple[int, Line]]) -> None:
         )
     if missing:
         warnings.warn(f"{len(missing)} of {len(first)} files of {path} are missing: {listed}", stacklevel=3)
-
-
-def read_line(text: str, default_id: str) -> Line:
-    """Return what a line says; raise ValueError where it is malformed."""
-    try:
-        entry = json.loads(text, object_pairs_hook=unique_keys)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"expected a JSON object, found text that is not JSON ({error}).") from error
-    return read_entry(entry, default_id)
 
 
 def read_entry(entry: Any, default_id: str) -> Line:
@@ -313,14 +325,6 @@ def read_crop(entry: dict[str, Any]) -> tuple[float, float, float] | None:
     if not numbers or not 0 < crop[0] <= 1 or not all(0 <= value <= 1 for value in crop):
         raise ValueError(f"expected 'crop' as [side, x, y], fractions of the frame from 0 to 1, found {crop!r}.")
     return float(crop[0]), float(crop[1]), float(crop[2])
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object; raise ValueError where a key comes twice, of which JSON would keep the last."""
-    keys = [key for key, _ in pairs]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        raise ValueError(f"expected each key once, found {twice[0]!r} twice.")
-    return dict(pairs)
 
 
 def is_text(value: Any) -> bool:

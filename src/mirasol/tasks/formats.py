@@ -1,0 +1,158 @@
+"""Manifests that people have -> entries with the keys of a line of our own, one reader for each kind of file.
+
+`clips.jsonl`, one object a line; `clips.csv` or `.tsv`, a header and a row each; `clips.json`, a list of objects, each
+with our keys or in the manner of LLaVA (`video` or `audio`, `conversations`); a folder with one folder per class.
+A reader gives numbered entries; one that is malformed is a ValueError in its place, so that all are named together.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mirasol.tasks.annotations import read_json, read_text
+from mirasol.tasks.media_files import MediaFiles
+
+Entries = Iterator[tuple[int, Any]]
+SUFFIXES = (".jsonl", ".csv", ".tsv", ".json")
+CLASS_QUESTION = "what is it?"
+IN_JSON = ("questions", "answers", "options", "segment", "seconds", "crop")  # keys whose cells in a table are lists
+NUMBERS = ("tolerance",)
+PREFIX = "hf:"  # of the name of a dataset on the Hub
+MEDIA_TOKENS = re.compile(r"<(video|audio|image|speech|sound)>\s*")
+
+
+def read_entries(path: Path) -> Entries:
+    """Return the entries of a manifest by its suffix, or those of a folder of classes."""
+    if path.is_dir():
+        return read_classes(path)
+    return {".csv": read_csv, ".tsv": read_csv, ".json": read_list}.get(path.suffix.lower(), read_jsonl)(path)
+
+
+def read_jsonl(path: Path) -> Entries:
+    """Give every line that is not blank, by its number."""
+    for number, text in enumerate(read_text(path).split("\n"), start=1):  # JSON text may hold U+2028 and U+0085
+        if text.strip():
+            yield number, parse(text)
+
+
+def parse(text: str) -> Any:
+    """Return what JSON text holds, or a ValueError that says why it holds nothing."""
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return ValueError(f"expected a JSON object, found text that is not JSON ({error}).")
+    except ValueError as error:
+        return error
+
+
+def read_csv(path: Path) -> Entries:
+    """Give every row of a table by the number of its line; empty cells are keys that are not there."""
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
+    try:
+        header = next(lines, [])
+        for fields in lines:
+            if len(fields) == len(header):
+                yield lines.line_num, _from_cells(dict(zip(header, fields, strict=True)))
+            elif fields:
+                yield lines.line_num, ValueError(f"expected {len(header)} fields, found {len(fields)}.")
+    except csv.Error as error:
+        raise ValueError(f"{path}:{lines.line_num}: expected a row of a table, found {error}. Correct it.") from error
+
+
+def _from_cells(cells: dict[str, str]) -> dict[str, Any] | ValueError:
+    entry: dict[str, Any] = {key: text for key, text in cells.items() if text.strip()}
+    for key in entry.keys() & {*IN_JSON, *NUMBERS, "answer"}:
+        text = entry[key].strip()
+        if key == "answer" and not text.startswith('["'):
+            continue  # several accepted answers are a list; any other text is the answer itself
+        try:
+            entry[key] = json.loads(text)
+        except json.JSONDecodeError:
+            return ValueError(f"expected JSON in column {key!r}, such as [1.5, 2], found {text!r}.")
+    return entry
+
+
+def read_list(path: Path) -> Entries:
+    """Give every object of a JSON list by its number."""
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise ValueError(f"Expected a JSON list of clips in {path}, found {type(entries).__name__}. Write [...].")
+    for number, entry in enumerate(entries, start=1):
+        is_chat = isinstance(entry, dict) and "conversations" in entry
+        yield number, from_conversations(entry) if is_chat else entry
+
+
+def from_conversations(entry: dict[str, Any]) -> dict[str, Any] | ValueError:
+    """Return the questions and answers of a conversation: each turn of the user with the answer that follows it."""
+    media = {entry[key] for key in ("video", "audio") if entry.get(key)}
+    if len(media) != 1:
+        found = " and ".join(map(repr, sorted(map(str, media)))) or "neither"
+        return ValueError(
+            f"expected one file as 'video' or 'audio', found {found}. Join two into one: ffmpeg -i VIDEO -i AUDIO -c "
+            "copy -map 0:v -map 1:a CLIP.mkv"
+        )
+    turns = entry["conversations"]
+    said = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in turns]
+    said = [turn for turn in said if turn[0] != "system"]
+    asked, answered = said[::2], said[1::2]
+    if (
+        not said
+        or len(asked) != len(answered)
+        or any(who not in ("human", "user") for who, _ in asked)
+        or any(who not in ("gpt", "assistant") for who, _ in answered)
+        or not all(isinstance(text, str) for _, text in said)
+    ):
+        return ValueError(
+            f"expected 'conversations' as turns of human and gpt after each other, found {[who for who, _ in said]}."
+        )
+    questions = [MEDIA_TOKENS.sub("", text).strip() for _, text in asked]
+    made = {"media": media.pop(), "questions": questions, "answers": [text for _, text in answered]}
+    return made | ({"id": entry["id"]} if "id" in entry else {})
+
+
+def read_classes(folder: Path) -> Entries:
+    """Give every media file below a folder of classes; the name of its folder, in words, is the answer."""
+    by_name = MediaFiles(folder).by_name
+    files = sorted(file for files in by_name.values() for file in files if file.parent != folder)
+    for number, file in enumerate(files, start=1):
+        place = file.relative_to(folder)
+        answer = place.parts[0].replace("_", " ")
+        yield number, {
+            "media": str(place), "question": CLASS_QUESTION, "answer": answer, "kind": "class",
+            "id": str(place.with_suffix("")),
+        }  # fmt: skip
+
+
+def is_classes(folder: Path) -> bool:
+    """Return whether a folder holds folders, and no manifest that would be meant instead."""
+    return folder.is_dir() and any(
+        file.parent != folder for files in MediaFiles(folder).by_name.values() for file in files
+    )
+
+
+def is_dataset(source: str | Path) -> bool:
+    """Return whether a source is a dataset of `datasets`: hf:NAME, a Parquet file, or a folder that it saved."""
+    path = Path(source)
+    return str(source).startswith(PREFIX) or path.suffix == ".parquet" or (path / "state.json").is_file()
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object; raise ValueError where a key comes twice, of which JSON would keep the last."""
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"expected each key once, found {twice[0]!r} twice.")
+    return dict(pairs)
+
+
+def read_columns(text: str | None) -> dict[str, str] | None:
+    """Return KEY=COLUMN pairs between commas as a mapping."""
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    if wrong := [key for key, equals, column in pairs if not (equals and column.strip())]:
+        raise ValueError(f"Expected columns as KEY=COLUMN,KEY=COLUMN, found {wrong[0]!r}. Write media=video.")
+    return {key.strip(): column.strip() for key, _, column in pairs}
