@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mirasol.tasks.annotations import read_text
-from mirasol.tasks.jsonl import is_text, is_texts, read_span, unique_keys
+from mirasol.tasks.formats import unique_keys
+from mirasol.tasks.jsonl import is_text, is_texts, read_span
 from mirasol.tasks.media_files import SUFFIXES
 
 KEYS = ("media", "question", "questions", "options", "segment", "id")

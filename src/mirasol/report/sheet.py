@@ -16,7 +16,7 @@ from mirasol.files import write_whole
 from mirasol.report import drawing
 from mirasol.report.page import render
 from mirasol.tasks import Row, segment_of
-from mirasol.train.build import build_processor, training_texts
+from mirasol.train.build import build_processor, training_questions
 from mirasol.train.recipe import load_recipe
 from mirasol.train.resolve import changed_processor, resolve, saved_processor
 
@@ -71,7 +71,8 @@ def processor_of(recipe_path: str | None, checkpoint: str | None, rows: Sequence
     recipe = resolve(load_recipe(recipe_path))
     if recipe.model.checkpoint is not None:
         return changed_processor(saved_processor(recipe.model.checkpoint), recipe.processor)
-    return build_processor(recipe, training_texts(recipe, "jsonl", list(rows)))
+    texts = [f"{asked}\n{answer}" for asked, answer in training_questions(recipe, "jsonl", rows)]
+    return build_processor(recipe, texts)
 
 
 def write_sheet(rows: Sequence[Row], processor: MirasolProcessor, output: str | Path, title: str) -> str:
