@@ -7,6 +7,7 @@ Runs start in the order of the file, all seeds of a row before the next row. The
 missing. With `--minutes` no run starts after that time, and what is under way then is dropped.
 With `--fit N` all processes first time a few steps together; then the steps of every run are multiplied by one factor
 (0.4 to 1.5), so that the first N runs just fit. The factor is written into the output and kept when resumed.
+A group whose base stays below its floor has learned too little to compare anything: its other rows are left out.
 """
 
 import argparse
@@ -27,7 +28,7 @@ OVERHEAD = 1.3  # evaluation and building, over the seconds of the training step
 
 
 def read_rows(path: Path, only: str = ""):
-    """Return the runs of the file in order: each row's `set` over its task's, over the defaults."""
+    """Return the runs of the file in order, each row's values over its group's over the defaults; and the floors."""
     import yaml
     from training import Run
 
@@ -44,7 +45,7 @@ def read_rows(path: Path, only: str = ""):
         except TypeError as error:
             text = f"{path}, row {name}: {error}. Its keys must be fields of Run in {HERE / 'training.py'}."
             raise SystemExit(text) from None
-    return runs
+    return runs, file.get("floors", {})
 
 
 def work(number: int, arguments, todo, results, barrier, first_runs, deadline: float) -> None:
@@ -70,8 +71,6 @@ def work(number: int, arguments, todo, results, barrier, first_runs, deadline: f
         run = todo.get()
         if run is None:
             break
-        if time.time() > deadline:
-            continue
         try:
             results.put(execute(run, bank, CHECKPOINT, deadline))
         except OutOfTime:
@@ -102,12 +101,13 @@ def main() -> None:
     arguments = parser.parse_args()
     start = time.time()
     deadline = start + 60 * arguments.minutes if arguments.minutes else float("inf")
-    runs = read_rows(arguments.rows, arguments.only)
+    runs, floors = read_rows(arguments.rows, arguments.only)
     lines = (
         [json.loads(line) for line in arguments.output.read_text().splitlines()] if arguments.output.exists() else []
     )
     factor = next((line["factor"] for line in lines if "factor" in line), None)
     done = {(line["name"], line["seed"]) for line in lines if "right" in line}
+    base = {line["name"].split("/")[0]: line["mean"] for line in lines if line.get("name", "").endswith("/base")}
     runs = [run for run in runs if (run.name, run.seed) not in done]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     if factor is not None:
@@ -154,17 +154,30 @@ def main() -> None:
             factor = factor_of(runs[: arguments.fit], seconds, jobs, max(deadline - time.time(), 60.0))
             write({"factor": factor, "seconds_per_step": seconds, "jobs": jobs, "start_seconds": time.time() - start})
             print(f"seconds a step, {jobs} processes together: {seconds}; steps x {factor}", flush=True)
-        for run in runs:
-            steps = max(1, round(run.steps * (factor or 1.0)))
-            todo.put(replace(run, steps=steps))
+        waiting = [replace(run, steps=max(1, round(run.steps * (factor or 1.0)))) for run in runs]
+
+        def feed() -> None:
+            """Give the next run to whoever asks first, or the end."""
+            while waiting and time.time() < deadline:
+                run = waiting.pop(0)
+                group = run.name.split("/")[0]
+                if base.get(group, 1.0) >= floors.get(group, 0.0) or run.name == f"{group}/base":
+                    return todo.put(run)
+                print(f"left out: {run.name} seed {run.seed}, {group}/base has {100 * base[group]:.1f} %", flush=True)
+            return todo.put(None)
+
         for _ in workers:
-            todo.put(None)
+            feed()
         finished = count = failed = 0
         while finished < jobs:
             line = receive(float("inf"))
             if "done" in line:
                 finished += 1
-            elif "failed" in line:
+                continue
+            if line.get("name", "").endswith("/base"):
+                base[line["name"].split("/")[0]] = line["mean"]
+            feed()
+            if "failed" in line:
                 print(f"FAILED {line['failed']} seed {line['seed']}\n{line['error']}", flush=True)
                 failed += 1
                 if failed == jobs and not count:

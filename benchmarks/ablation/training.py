@@ -21,17 +21,31 @@ import torch
 from torch import Tensor
 
 
-class _Absent(types.ModuleType):
-    """Stands in for a decoder where only packed clips are read; any name of it is an empty exception class."""
+class _Names(type):
+    """Gives a class any name that is asked of it."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (Exception,), {})
+        return _Nothing
 
 
-for _name in ("av", "soxr"):
-    if importlib.util.find_spec(_name) is None:
+class _Nothing(Exception, metaclass=_Names):
+    """Stands in for every class and function of a decoder that is not installed: only packed clips are read."""
+
+
+class _Absent(types.ModuleType):
+    """Stands in for a module of such a decoder."""
+
+    __path__: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_Nothing, name)
+
+
+_missing = [name for name in ("av", "soxr") if importlib.util.find_spec(name) is None]
+for _name in ("av", "av.stream", "av.video", "av.video.frame", "av.video.reformatter", "soxr"):
+    if _name.split(".")[0] in _missing:
         sys.modules[_name] = _Absent(_name)
         sys.modules[_name].__spec__ = importlib.machinery.ModuleSpec(_name, None)
 

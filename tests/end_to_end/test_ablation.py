@@ -15,8 +15,11 @@ WORDS = (
 ROWS = """
 defaults: { seeds: 1, steps: 2, batch_size: 2 }
 tasks: {}
+floors: { agree: 1.1 }
 rows:
   - { name: words/base }
+  - { name: agree/base }
+  - { name: agree/hopeless }
   - { name: words/late, direction: both, num_chunks: 2, set: { combiner_config.combiner_type: perceiver } }
 """
 
@@ -73,10 +76,16 @@ def test_a_sweep_writes_every_run_once_and_resumes(repository, pack, tmp_path):
         return subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout
 
     assert "1 runs to do, 0 done" in run("--only", "words/base")
-    assert "1 runs to do, 1 done" in run("--jobs", "2")
-    assert "0 runs to do, 2 done" in run()
+    assert "1 runs to do, 1 done" in run("--only", "words/", "--jobs", "2")
+    run("--only", "agree/base")
+    assert "left out: agree/hopeless" in run()
     lines = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [(line["name"], line["seed"]) for line in lines] == [("words/base", 0), ("words/late", 0)]
+    assert [(line["name"], line["seed"]) for line in lines] == [
+        ("words/base", 0),
+        ("words/late", 0),
+        ("agree/base", 0),
+    ]
+    lines.pop()
     for line in lines:
         assert len(line["right"]) == len(line["kinds"]) == len(line["units"]) == 180 * 6
         assert line["units"] == lines[0]["units"], "every run must be asked the same"
