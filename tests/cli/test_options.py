@@ -62,6 +62,11 @@ WORK = {
          "max_clips": 3,
          "output": "results", "batch_size": 4, "workers": 0, "metric": "number", "abstain_below": 0.5},
     ),
+    "compare": (
+        "before after --output page.html",
+        "mirasol.report.compare.compare",
+        {"first": "before", "second": "after", "output": "page.html"},
+    ),
     "calibrate": (
         "mine --task grid,fsdd --root there,here --split val,test --condition sound,both --noise-db -5,0 "
         "--max-clips 3 --output results",

@@ -16,6 +16,7 @@ import typer
 from mirasol.cli import (  # noqa: F401 (added to `app`)
     ask,
     calibrate,
+    compare,
     data,
     demo,
     evaluate,
