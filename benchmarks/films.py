@@ -47,10 +47,10 @@ def run_one(name: str, seed: int, folder: Path, trained: int, device: str) -> di
     from mirasol.train.run import train
 
     share = 4 if name.endswith("trained on 40") else 1  # as many sentences as the others
-    overrides = [
+    overrides = [  # 9 films of 10 hold all 90 sentences, so that the cache is the one of the whole split
         *ROWS[name], f"output={folder}/{name.replace(' ', '_')}_{seed}", f"seed={seed}", f"data.cache={folder}/cache",
         f"data.sources.0.clips_per_epoch={trained // share // 8 * 8}", "schedule.finetune_epochs=1",
-        "validation.max_clips=8", f"device={device}", "logging_steps=10", "save_steps=100000",
+        "validation.max_clips=9", f"device={device}", "logging_steps=10", "save_steps=100000",
     ]  # fmt: skip
     begin = time.perf_counter()
     result = train(RECIPE, overrides)
@@ -210,8 +210,12 @@ def push_in_pieces(session, clip, rng: np.random.Generator, end: float) -> None:
     session.cursors = cursors
 
 
-def stream(sentences: int, count: int, checkpoint: Path | None, cache_root: Path) -> None:
-    """Print how far a stream's latents are from those of one forward, and how many of its answers are the same."""
+def stream(sentences: int, count: int, checkpoint: Path | None, cache_root: Path) -> list[tuple[float, int, int]]:
+    """Print how far a stream's latents are from those of one forward, and how many of its answers are the same.
+
+    Returns:
+        The largest difference of latents, the same answers and all answers, of each film.
+    """
     import torch
 
     from mirasol.answer.answerer import Answerer, Watched
@@ -222,6 +226,7 @@ def stream(sentences: int, count: int, checkpoint: Path | None, cache_root: Path
     from mirasol.media import WHOLE
     from mirasol.tasks.grid import SLOTS
 
+    results = []
     answerer = Answerer.load(checkpoint).streaming
     processor, asked = answerer.processor, [f"which {slot} is named?" for slot in SLOTS]
     rows = load_rows("grid_films", ROOT, f"test_{sentences}")
@@ -265,6 +270,8 @@ def stream(sentences: int, count: int, checkpoint: Path | None, cache_root: Path
             flush=True,
         )
         answerer.advance = inner
+        results.append((float(difference), same, total))
+    return results
 
 
 def main() -> None:

@@ -178,9 +178,9 @@ def pair_of_tracks(pictures: list[Clip], sounds: list[Clip], rng, watcher: Watch
     return tuple(replace(one, waveform=two.waveform) for one, two in zip(seen, heard, strict=True))
 
 
-def grid_clips(watcher: Watcher, cache_root: Path, split: str) -> list[Clip]:
-    """Return the decoded sentences of a split."""
-    rows = load_rows("grid", GRID_ROOT, split)
+def grid_clips(watcher: Watcher, cache_root: Path, split: str, every: int = 1) -> list[Clip]:
+    """Return the decoded sentences of a split, or every so many of them."""
+    rows = load_rows("grid", GRID_ROOT, split)[::every]
     processor = watcher.processor
     cache = ClipCache.build(
         rows, cache_root, processor.image_processor, frames_per_second=processor.grid.frames_per_second
@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--train-clips", type=int, default=360)
+    parser.add_argument("--train-clips", type=int, default=240)
     parser.add_argument("--only", nargs="*", default=["grid", "clips", "drone", "esc10", "drone+esc10", "shift"])
     arguments = parser.parse_args()
     watcher, seconds = Watcher(Answerer.load(arguments.checkpoint).streaming), CHUNKS * 0.32
@@ -331,7 +331,7 @@ def main() -> None:
         begin = time.process_time()
         if name == "shift":
             test = [clip for split in ("val", "test") for clip in grid_clips(watcher, arguments.cache, split)]
-            train = grid_clips(watcher, arguments.cache, "train")[:: max(720 // arguments.train_clips, 1)]
+            train = grid_clips(watcher, arguments.cache, "train", every=720 // arguments.train_clips)
             found = {"shift": shifts(watcher, test, train, arguments.cases)}
         else:
             pairs, parts = make(name)
