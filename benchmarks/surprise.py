@@ -3,15 +3,15 @@
     OMP_NUM_THREADS=1 nice -n 10 python benchmarks/surprise.py --output FILE.jsonl [--cases 400]
         [--data ../shared/data] [--only grid shift ...] [--checkpoint FOLDER] [--cache cache]
 
-Sequences of 18 chunks (5.76 s) are made of real clips: two GRID sentences, or a stretch of one clip.
+Sequences of 16 chunks (5.12 s) are made of real clips: two GRID sentences, or a stretch of one clip.
 
-cut       from a random moment (4.2 to 5.1 s) on, the picture and sound of another clip
+cut       from a random moment of chunk 14 on, the picture and sound of another clip
 sound     from that moment on, the sound of another clip; of GRID at the same place in its sentence
 
-Each case is compared with the same sequence left alone: AUROC of the score at that moment, the larger of the chunk
-that holds it and the next. `surprise` is that of `StreamSession`, `surprise_z` its z-score over the session so far.
-`motion` is the largest mean absolute difference of neighbouring frames in a chunk, `flux` the largest mean rise of the
-log-mel between neighbouring mel frames; `_z` is their z-score over the chunks before.
+Each case is compared with the same sequence left alone: AUROC of the larger score of chunks 14 and 15. `surprise` is
+that of `StreamSession`, `surprise_z` its z-score over the session so far. `motion` is the largest mean absolute
+difference of neighbouring frames in a chunk, `flux` the largest mean rise of the log-mel between neighbouring mel
+frames; `_z` is their z-score over the chunks before.
 
 shift     the sound of a GRID film moved by -5 to 5 chunks (Synchformer's protocol: classes of offset, within one class
           counts as right): the alignment with the least mean surprise over 10 chunks among the 11 around a random
@@ -39,8 +39,7 @@ from mirasol.evaluate.runner import load_rows
 from mirasol.media import WHOLE, Clip, join_clips
 from mirasol.model.modeling_mirasol_temporal import surprise
 
-CHUNKS, EARLIEST, LATEST = 18, 4.2, 5.1
-BATCH = 25
+CHUNKS, CHANGED = 16, 14  # in a sequence, and the first one that may be changed
 SHIFTS, SHIFTED_CHUNKS, LEAD = 5, 10, 12  # chunks before the first shifted one: offset and search together
 GRID_ROOT = "data/grid_s1"
 RIDGE, KEPT = 1e3, 48  # strength, and principal components of the audio features that are predicted
@@ -48,56 +47,62 @@ RIDGE, KEPT = 1e3, 48  # strength, and principal components of the audio feature
 
 @dataclass
 class Features:
-    """Tokens of both modalities of every chunk, and what the baselines see of them."""
+    """What the model and the baselines have of every chunk."""
 
-    video: Tensor  # chunk token dim
-    audio: Tensor
-    masks: Tensor  # chunk 2
+    combined: Tensor  # chunk latent dim
+    real: Tensor
     motion: np.ndarray  # chunk: largest difference of neighbouring frames, from the chunk before on
     flux: np.ndarray
 
-    def until(self, first: int, later: "Features") -> "Features":
-        """Return these up to chunk `first`, and `later` from there on."""
+    def changed(self, later: "Features") -> "Features":
+        """Return these with other ones from chunk CHANGED on."""
         values = {}
         for name, value in vars(self).items():
             join = torch.cat if isinstance(value, Tensor) else np.concatenate
-            values[name] = join([value[:first], getattr(later, name)])
+            values[name] = join([value[:CHANGED], getattr(later, name)])
         return Features(**values)
 
 
 class Watcher:
-    """The shipped checkpoint's parts, one chunk or one sequence at a time."""
+    """A checkpoint's parts, called one by one, because sequences share most of their chunks."""
 
     def __init__(self, answerer: Answerer):
         self.processor, self.encoder = answerer.processor, answerer.model.get_encoder()
         self.seconds = self.processor.grid.seconds_per_chunk
         self.rate = self.processor.grid.frames_per_second
 
-    @torch.no_grad()
-    def features(self, clip: Clip, first: int = 0) -> Features:
-        """Return the features of the clip's chunks from `first` on."""
-        media = self.processor.chunk_clip(clip, sampling="dense", do_resize=False)
-        pixels, mel = media["pixel_values_videos"], media["input_features"]
-        frames, columns = pixels.flatten(0, 1), mel.flatten(0, 1)
-        motion = torch.cat([torch.zeros(1), frames.diff(dim=0).abs().flatten(1).mean(dim=1)])
-        flux = torch.cat([torch.zeros(1), columns.diff(dim=0).clamp_min(0).mean(dim=1)])
-        kept = slice(first, None)
-        return Features(
-            self.encoder.video_encoder(pixels[kept]),
-            self.encoder.audio_encoder(mel[kept]),
-            torch.stack([media["video_chunk_mask"], media["audio_chunk_mask"]], dim=1)[kept],
-            motion.reshape(len(pixels), -1).amax(dim=1).numpy()[kept],
-            flux.reshape(len(mel), -1).amax(dim=1).numpy()[kept],
-        )
+    def media(self, clip: Clip) -> dict[str, Tensor]:
+        """Return the clip's chunks."""
+        return self.processor.chunk_clip(clip, sampling="dense", do_resize=False)
 
     @torch.no_grad()
-    def surprise(self, video: Tensor, audio: Tensor, masks: Tensor) -> np.ndarray:
+    def tokens(self, media: dict[str, Tensor], first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Return video and audio tokens of the chunks from `first` on, and their masks (chunk 2)."""
+        masks = torch.stack([media["video_chunk_mask"], media["audio_chunk_mask"]], dim=1)[first:]
+        video = self.encoder.video_encoder(media["pixel_values_videos"][first:])
+        return video, self.encoder.audio_encoder(media["input_features"][first:]), masks
+
+    def features(self, clip: Clip, first: int = 0) -> Features:
+        """Return the features of the clip's chunks from `first` on."""
+        media = self.media(clip)
+        frames, columns = (media[name].flatten(0, 1) for name in ("pixel_values_videos", "input_features"))
+        motion = torch.cat([torch.zeros(1), frames.diff(dim=0).abs().flatten(1).mean(dim=1)])
+        flux = torch.cat([torch.zeros(1), columns.diff(dim=0).clamp_min(0).mean(dim=1)])
+        num_chunks = len(media["chunk_times"])
+        largest = (each.reshape(num_chunks, -1).amax(dim=1).numpy()[first:] for each in (motion, flux))
+        video, audio, masks = self.tokens(media, first)
+        return Features(self.combine(video[None], audio[None], masks[None])[0], masks.any(dim=1), *largest)
+
+    @torch.no_grad()
+    def combine(self, video: Tensor, audio: Tensor, masks: Tensor) -> Tensor:
+        """Return the Combiner's features of a batch; it reads one chunk at a time."""
+        return self.encoder.combiner(video, audio, masks[..., 0], masks[..., 1], None)[0]
+
+    @torch.no_grad()
+    def surprise(self, combined: Tensor, real: Tensor) -> np.ndarray:
         """Return the surprise of every chunk of a batch of sequences, NaN for the first."""
-        encoder = self.encoder
-        combined, _ = encoder.combiner(video, audio, masks[..., 0], masks[..., 1], None)
-        real = masks.any(dim=-1)
-        latents, _ = encoder.temporal_model(combined, real)
-        found = surprise(encoder.next_chunk(latents), combined, real, encoder.feature_mean).numpy()
+        latents, _ = self.encoder.temporal_model(combined, real)
+        found = surprise(self.encoder.next_chunk(latents), combined, real, self.encoder.feature_mean).numpy()
         found[:, 0] = np.nan
         return found
 
@@ -156,11 +161,10 @@ def switched(clip: Clip, other: Clip, moment: float, sound_only: bool) -> Clip:
 
 def grid_pair(clips: list[Clip], rng: np.random.Generator, watcher: Watcher) -> tuple[Clip, Clip]:
     """Return two sequences of two sentences each, the first sentence the same."""
-    lead, mine, other = rng.choice(len(clips), 3, replace=False)
-    seconds = CHUNKS * watcher.seconds
-    return tuple(
-        stretch(join_clips([clips[lead], clips[second]], 2.96), 0.0, seconds, watcher.rate) for second in (mine, other)
-    )
+    lead, *seconds = rng.choice(len(clips), 3, replace=False)
+    start, length = rng.uniform(0, 0.6), CHUNKS * watcher.seconds
+    films = [join_clips([clips[lead], clips[second]], 2.96) for second in seconds]
+    return tuple(stretch(film, start, length, watcher.rate) for film in films)
 
 
 def any_pair(clips: list[Clip], rng: np.random.Generator, watcher: Watcher) -> tuple[Clip, Clip]:
@@ -204,35 +208,24 @@ def files(watcher: Watcher, paths: list[Path], seconds: float, **tracks: bool) -
 def events(watcher: Watcher, make, parts: list[str], cases: int, seed: int = 0) -> dict[str, dict]:
     """Return for cut and sound the AUROC of every score."""
     rng = np.random.default_rng(seed)
-    kinds = ("alone", *parts)
-    scores: dict[str, list[dict[str, np.ndarray]]] = {kind: [] for kind in kinds}
-    for _ in range(0, cases, BATCH):
-        batch: dict[str, list[Features]] = {kind: [] for kind in kinds}
-        firsts = []
-        for _ in range(BATCH):
-            clip, other = make(rng=rng, watcher=watcher)
-            moment = rng.uniform(EARLIEST, LATEST)
-            first = int(moment / watcher.seconds)
-            firsts.append(first)
-            alone = watcher.features(clip)
-            batch["alone"].append(alone)
-            for part in parts:  # chunks before the moment are the same
-                new = watcher.features(switched(clip, other, moment, part == "sound"), first)
-                batch[part].append(alone.until(first, new))
-        rows, columns = np.arange(BATCH)[:, None], np.array(firsts)[:, None] + np.arange(2)
-        for kind, made in batch.items():
-            stacked = [torch.stack([getattr(one, name) for one in made]) for name in ("video", "audio", "masks")]
-            values = {"surprise": watcher.surprise(*stacked)}
-            values |= {name: np.stack([getattr(one, name) for one in made]) for name in ("motion", "flux")}
-            values |= {name + "_z": running_z(value) for name, value in values.items()}
-            scores[kind].append({name: value[rows, columns].max(axis=1) for name, value in values.items()})
-    joined = {
-        kind: {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-        for kind, found in scores.items()
-    }
+    made: dict[str, list[Features]] = {kind: [] for kind in ("alone", *parts)}
+    for _ in range(cases):
+        clip, other = make(rng=rng, watcher=watcher)
+        moment = (CHANGED + rng.random()) * watcher.seconds
+        made["alone"].append(watcher.features(clip))
+        for part in parts:  # chunks before the moment are the same
+            later = watcher.features(switched(clip, other, moment, part == "sound"), CHANGED)
+            made[part].append(made["alone"][-1].changed(later))
+    scores = {}
+    for kind, found in made.items():
+        values = {name: np.stack([getattr(one, name) for one in found]) for name in ("motion", "flux")}
+        combined, real = torch.stack([one.combined for one in found]), torch.stack([one.real for one in found])
+        values["surprise"] = watcher.surprise(combined, real)
+        values |= {name + "_z": running_z(value) for name, value in values.items()}
+        scores[kind] = {name: value[:, CHANGED:].max(axis=1) for name, value in values.items()}
     return {
-        part: {"cases": len(joined[part]["surprise"])}
-        | {name: round(auroc(joined[part][name], joined["alone"][name]), 4) for name in joined[part]}
+        part: {"cases": cases}
+        | {name: round(auroc(values, scores["alone"][name]), 4) for name, values in sorted(scores[part].items())}
         for part in parts
     }
 
@@ -245,15 +238,15 @@ def shifts(watcher: Watcher, clips: list[Clip], train: list[Clip], cases: int, s
     right = {name: [] for name in ("surprise", "ridge", "surprise_exact", "ridge_exact")}
     for _ in range(cases):
         film = join_clips([clips[place] for place in rng.choice(len(clips), 4, replace=False)], 2.96)
-        found = watcher.features(film)
-        start = int(rng.integers(LEAD, len(found.video) - LEAD - SHIFTED_CHUNKS + 1))
+        all_video, all_audio, all_masks = watcher.tokens(watcher.media(film))
+        start = int(rng.integers(LEAD, len(all_video) - LEAD - SHIFTED_CHUNKS + 1))
         seen = torch.arange(start, start + SHIFTED_CHUNKS)
         heard = seen + torch.from_numpy(offsets)[:, None]  # alignment chunk
-        video = found.video[seen].expand(len(offsets), -1, -1, -1)
-        audio = found.audio[heard]
-        masks = torch.stack([found.masks[seen, 0].expand(len(offsets), -1), found.masks[heard, 1]], dim=-1)
-        errors = {"surprise": np.nanmean(watcher.surprise(video, audio, masks), axis=1)}
-        errors["ridge"] = predict(found.video[seen], audio)
+        video, audio = all_video[seen].expand(len(offsets), -1, -1, -1), all_audio[heard]
+        masks = torch.stack([all_masks[seen, 0].expand(len(offsets), -1), all_masks[heard, 1]], dim=-1)
+        combined = watcher.combine(video, audio, masks)
+        errors = {"surprise": np.nanmean(watcher.surprise(combined, masks.any(dim=-1)), axis=1)}
+        errors["ridge"] = predict(all_video[seen], audio)
         true = int(rng.integers(-SHIFTS, SHIFTS + 1))  # the sound is late by this; the search undoes -5 to 5
         window = slice(true + SHIFTS, true + 3 * SHIFTS + 1)
         for name, error in errors.items():
@@ -270,9 +263,9 @@ def ridge(watcher: Watcher, train: list[Clip]):
     """Return a function from video tokens and aligned audio tokens to the error of a linear prediction."""
     inputs, targets = [], []
     for clip in train:
-        found = watcher.features(replace(clip, duration=2.88))  # whole chunks
-        inputs.append(found.video[:9].flatten(1))
-        targets.append(found.audio[:9].flatten(1))
+        video, audio, _ = watcher.tokens(watcher.media(clip))
+        inputs.append(video[:9].flatten(1))  # whole chunks
+        targets.append(audio[:9].flatten(1))
     x, y = torch.cat(inputs).double(), torch.cat(targets).double()
     x_mean, y_mean, x_std = x.mean(dim=0), y.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
     directions = torch.linalg.eigh((y - y_mean).T @ (y - y_mean)).eigenvectors[:, -KEPT:]
@@ -297,7 +290,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--train-clips", type=int, default=240)
-    parser.add_argument("--only", nargs="*", default=["grid", "clips", "drone", "esc10", "drone+esc10", "shift"])
+    parser.add_argument("--only", nargs="*", default=["grid", "shift", "clips", "drone+esc10", "drone", "esc10"])
     arguments = parser.parse_args()
     watcher, seconds = Watcher(Answerer.load(arguments.checkpoint).streaming), CHUNKS * 0.32
     done = set()
