@@ -42,6 +42,7 @@ from mirasol.model.modeling_mirasol_temporal import surprise
 CHUNKS, CHANGED = 16, 14  # in a sequence, and the first one that may be changed
 SHIFTS, SHIFTED_CHUNKS, LEAD = 5, 10, 12  # chunks before the first shifted one: offset and search together
 GRID_ROOT = "data/grid_s1"
+BATCH = 20
 RIDGE, KEPT = 1e3, 48  # strength, and principal components of the audio features that are predicted
 
 
@@ -76,22 +77,25 @@ class Watcher:
         return self.processor.chunk_clip(clip, sampling="dense", do_resize=False)
 
     @torch.no_grad()
-    def tokens(self, media: dict[str, Tensor], first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Return video and audio tokens of the chunks from `first` on, and their masks (chunk 2)."""
-        masks = torch.stack([media["video_chunk_mask"], media["audio_chunk_mask"]], dim=1)[first:]
-        video = self.encoder.video_encoder(media["pixel_values_videos"][first:])
-        return video, self.encoder.audio_encoder(media["input_features"][first:]), masks
+    def tokens(self, media: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return video and audio tokens of the chunks, and their masks (chunk 2)."""
+        masks = torch.stack([media["video_chunk_mask"], media["audio_chunk_mask"]], dim=1)
+        video = self.encoder.video_encoder(media["pixel_values_videos"])
+        return video, self.encoder.audio_encoder(media["input_features"]), masks
 
-    def features(self, clip: Clip, first: int = 0) -> Features:
-        """Return the features of the clip's chunks from `first` on."""
-        media = self.media(clip)
-        frames, columns = (media[name].flatten(0, 1) for name in ("pixel_values_videos", "input_features"))
-        motion = torch.cat([torch.zeros(1), frames.diff(dim=0).abs().flatten(1).mean(dim=1)])
-        flux = torch.cat([torch.zeros(1), columns.diff(dim=0).clamp_min(0).mean(dim=1)])
-        num_chunks = len(media["chunk_times"])
-        largest = (each.reshape(num_chunks, -1).amax(dim=1).numpy()[first:] for each in (motion, flux))
-        video, audio, masks = self.tokens(media, first)
-        return Features(self.combine(video[None], audio[None], masks[None])[0], masks.any(dim=1), *largest)
+    def features(self, clips: list[Clip], first: int = 0) -> list[Features]:
+        """Return the features of the chunks from `first` on of clips of CHUNKS chunks, all encoded at once."""
+        found = [self.media(clip) for clip in clips]
+        video, audio, masks = self.tokens({name: torch.cat([one[name][first:] for one in found]) for name in found[0]})
+        combined = self.combine(video[None], audio[None], masks[None])[0]
+        largest = []
+        for name, rise in (("pixel_values_videos", False), ("input_features", True)):
+            steps = torch.stack([one[name] for one in found]).flatten(1, 2).diff(dim=1)
+            steps = (steps.clamp_min(0) if rise else steps.abs()).flatten(2).mean(dim=2)
+            each = torch.nn.functional.pad(steps, (1, 0)).unflatten(1, (CHUNKS, -1)).amax(dim=2)
+            largest.append(each[:, first:].numpy())
+        split = (part.unflatten(0, (len(clips), -1)) for part in (combined, masks.any(dim=1)))
+        return [Features(*one) for one in zip(*split, *largest, strict=True)]
 
     @torch.no_grad()
     def combine(self, video: Tensor, audio: Tensor, masks: Tensor) -> Tensor:
@@ -209,13 +213,15 @@ def events(watcher: Watcher, make, parts: list[str], cases: int, seed: int = 0) 
     """Return for cut and sound the AUROC of every score."""
     rng = np.random.default_rng(seed)
     made: dict[str, list[Features]] = {kind: [] for kind in ("alone", *parts)}
-    for _ in range(cases):
-        clip, other = make(rng=rng, watcher=watcher)
-        moment = (CHANGED + rng.random()) * watcher.seconds
-        made["alone"].append(watcher.features(clip))
+    for _ in range(0, cases, BATCH):
+        pairs = [make(rng=rng, watcher=watcher) for _ in range(BATCH)]
+        moments = (CHANGED + rng.random(BATCH)) * watcher.seconds
+        alone = watcher.features([clip for clip, _ in pairs])
+        made["alone"] += alone
         for part in parts:  # chunks before the moment are the same
-            later = watcher.features(switched(clip, other, moment, part == "sound"), CHANGED)
-            made[part].append(made["alone"][-1].changed(later))
+            clips = [switched(*pair, moment, part == "sound") for pair, moment in zip(pairs, moments, strict=True)]
+            later = watcher.features(clips, CHANGED)
+            made[part] += [before.changed(after) for before, after in zip(alone, later, strict=True)]
     scores = {}
     for kind, found in made.items():
         values = {name: np.stack([getattr(one, name) for one in found]) for name in ("motion", "flux")}
@@ -224,7 +230,7 @@ def events(watcher: Watcher, make, parts: list[str], cases: int, seed: int = 0) 
         values |= {name + "_z": running_z(value) for name, value in values.items()}
         scores[kind] = {name: value[:, CHANGED:].max(axis=1) for name, value in values.items()}
     return {
-        part: {"cases": cases}
+        part: {"cases": len(made[part])}
         | {name: round(auroc(values, scores["alone"][name]), 4) for name, values in sorted(scores[part].items())}
         for part in parts
     }
@@ -262,10 +268,12 @@ def shifts(watcher: Watcher, clips: list[Clip], train: list[Clip], cases: int, s
 def ridge(watcher: Watcher, train: list[Clip]):
     """Return a function from video tokens and aligned audio tokens to the error of a linear prediction."""
     inputs, targets = [], []
-    for clip in train:
-        video, audio, _ = watcher.tokens(watcher.media(clip))
-        inputs.append(video[:9].flatten(1))  # whole chunks
-        targets.append(audio[:9].flatten(1))
+    for first in range(0, len(train), BATCH):
+        found = [watcher.media(clip) for clip in train[first : first + BATCH]]
+        whole = {name: torch.cat([one[name][:9] for one in found]) for name in found[0]}  # chunks within the clip
+        video, audio, _ = watcher.tokens(whole)
+        inputs.append(video.flatten(1))
+        targets.append(audio.flatten(1))
     x, y = torch.cat(inputs).double(), torch.cat(targets).double()
     x_mean, y_mean, x_std = x.mean(dim=0), y.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
     directions = torch.linalg.eigh((y - y_mean).T @ (y - y_mean)).eigenvectors[:, -KEPT:]
