@@ -12,6 +12,7 @@ from mirasol.answer.generation import GeneratedAnswer
 from mirasol.evaluate.batches import Job, _prediction, answer_batches, comparable
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.loader import Shown
+from mirasol.evaluate.processes import Processes
 from mirasol.evaluate.results import Clips, Metrics, Prediction
 from mirasol.evaluate.runner import evaluate, evaluate_rows, load_rows, longest_answer, score, train_rows
 from mirasol.evaluate.summary import compare, coverage, follows, paired_difference, share, summarise
@@ -92,6 +93,33 @@ def test_validation_gives_flat_numbers_and_leaves_the_model_training(answerer, r
     model.eval()
     assert {"slots_both", "slots_picture", "mean_slots"} <= set(flat)
     assert all(isinstance(value, float) for value in flat.values())
+
+
+def test_processes_that_share_validation_answer_each_batch_once_and_score_them_all(answerer, rows, monkeypatch):
+    expected = score(answerer.model, answerer.processor, rows, conditions=("both",), batch_size=1)
+    shares: dict[int, dict] = {}
+    for rank in (0, 1):
+
+        class Sharing(Processes):
+            def gather(self, part):
+                shares[self.rank] = part  # noqa: B023
+                return {key: value for share in shares.values() for key, value in share.items()}  # noqa: B023
+
+        monkeypatch.setattr("mirasol.evaluate.runner.joined_processes", lambda rank=rank: Sharing(rank, 2))
+        found = score(answerer.model, answerer.processor, rows, conditions=("both",), batch_size=1)
+        assert found == ({} if rank == 0 else expected)
+    assert {rank: set(share) for rank, share in shares.items()} == {0: {0, 2}, 1: {1}}
+
+
+def test_validation_that_is_asked_to_stop_answers_one_more_batch_and_gives_no_metrics(answerer, rows):
+    asked = []
+
+    def should_stop():
+        asked.append(1)
+        return len(asked) == 2
+
+    found = score(answerer.model, answerer.processor, rows, batch_size=1, should_stop=should_stop)
+    assert found == {} and len(asked) == 2
 
 
 def test_joined_splits_are_asked_together(grid_root):

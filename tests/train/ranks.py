@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import torch
 
 from mirasol.data.sampler import EpochSampler
+from mirasol.evaluate.processes import joined_processes
 from mirasol.train.parallel import Layout, filled, gathered, local, shard_weights, skeleton, tensors_of
 from mirasol.train.recipe_schema import OptimizerRecipe, ParallelRecipe, Recipe, ScheduleRecipe, ValidationRecipe
 from mirasol.train.run import fit
@@ -39,7 +40,7 @@ class TinyClips:
 
     cache = SimpleNamespace(bad={})
 
-    def __init__(self) -> None:
+    def __init__(self, bad_from: int | None = None) -> None:
         size = STEP * NUM_STEPS
         self.clips = media(size, seed=1) | questions(size, seed=1)
         for place, row in enumerate(EpochSampler([size], STEP, seed=0)):
@@ -56,6 +57,8 @@ class TinyClips:
                     self.clips[name][row] = False
                 if LACKING[step] == "answers":
                     self.clips["labels"][row] = -100
+                if bad_from is not None and step >= bad_from:
+                    self.clips["pixel_values_videos"][row] = float("nan")
         for values, mask in (("pixel_values_videos", "video_chunk_mask"), ("input_features", "audio_chunk_mask")):
             self.clips[values][~self.clips[mask]] = 0.0
 
@@ -75,10 +78,17 @@ def collate(samples: list[dict]) -> dict:
 
 def train_tiny(
     output: Path, batch_size: int = STEP, accumulation: int = 1, data: int | None = None, shard: int | None = None,
-    optimizer: str = "muon", stop_at: int | None = None, **model: dict,
+    optimizer: str = "muon", stop_at: int | None = None, bad_from: int | None = None, save_steps: int = 100,
+    **model: dict,
 ) -> None:  # fmt: skip
+    """Trains on 6 steps of 8 clips.
+
+    Args:
+        stop_at: Step at which the second process gets SIGTERM.
+        bad_from: Step from which on the second half of the clips is not finite.
+    """
     recipe = Recipe(
-        output=str(output), device="cpu", bf16=False, save_steps=100,
+        output=str(output), device="cpu", bf16=False, save_steps=save_steps,
         schedule=ScheduleRecipe(
             pretrain_epochs=1, finetune_epochs=0, batch_size=batch_size, gradient_accumulation_steps=accumulation
         ),
@@ -107,12 +117,20 @@ def train_tiny(
 
     fit(
         recipe, model=tiny, processor=build_tokenizer(["which color is named?"], vocab_size=300),
-        train_dataset=TinyClips(), collator=collate, validate=validate,
+        train_dataset=TinyClips(bad_from), collator=collate, validate=validate,
     )  # fmt: skip
 
 
-def in_processes(count: int, function: Callable, *arguments, **options) -> None:
-    """Call the function in `count` processes that know each other; their errors are printed, and one raises here."""
+def refused(output: Path, **options) -> None:
+    """Trains, and writes the error that this process ends with."""
+    try:
+        train_tiny(output, **options)
+    except ValueError as error:
+        (output / f"error_{os.environ['RANK']}.txt").write_text(str(error))
+
+
+def start(count: int, function: Callable, *arguments, **options) -> list[int]:
+    """Call the function in `count` processes that know each other; returns their ids."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -134,7 +152,14 @@ def in_processes(count: int, function: Callable, *arguments, **options) -> None:
         finally:
             sys.stderr.flush()
             os._exit(code)
-    ended, deadline = {}, time.monotonic() + PATIENCE
+    return children
+
+
+def in_processes(count: int, function: Callable, *arguments, **options) -> None:
+    """Call the function in `count` processes that know each other; an error in one is printed, and one raises here."""
+    children = start(count, function, *arguments, **options)
+    ended: dict[int, int] = {}
+    deadline = time.monotonic() + PATIENCE
     while len(ended) < count and time.monotonic() < deadline and not any(ended.values()):
         child, status = os.waitpid(-1, os.WNOHANG)
         if child:
@@ -151,6 +176,8 @@ def in_processes(count: int, function: Callable, *arguments, **options) -> None:
 def check_shards() -> None:
     """Each of two processes holds half of every weight, but for the single numbers, and gathers them unchanged."""
     torch.distributed.init_process_group("gloo")
+    rank = int(os.environ["RANK"])
+    assert joined_processes().gather(dict.fromkeys("abc"[rank::2], rank)) == {"a": 0, "b": 1, "c": 0}
     tiny = tiny_model()
     before = [tensor.detach().clone() for tensor in tensors_of(tiny)]
     empty = skeleton(tiny)
@@ -182,12 +209,14 @@ RESUMED = {"by 1": (1, {}), "by 2": (2, {"shard": 2}), "by 2 of ddp": (2, {"data
 
 
 def main(folder: Path) -> None:
-    names = sys.argv[2:] or [*RUNS, "shards", "resumed"]
+    names = sys.argv[2:] or [*RUNS, "shards", "not finite", "resumed"]
     for name in [name for name in names if name in RUNS]:
         count, options = RUNS[name]
         in_processes(count, train_tiny, folder / name, **options)
     if "shards" in names:
         in_processes(2, check_shards)
+    if "not finite" in names:
+        in_processes(2, refused, folder / "not finite", batch_size=4, shard=2, bad_from=1, save_steps=1)
     if "resumed" in names:
         in_processes(2, train_tiny, folder / "stopped", batch_size=4, shard=2, stop_at=3)
         for name, (count, options) in RESUMED.items():

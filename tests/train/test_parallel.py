@@ -1,5 +1,6 @@
 """Replicas and shards: every layout computes the step of one process, and any number of processes resumes a run."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,12 +8,13 @@ import sys
 import pytest
 import torch
 
+from mirasol.data.sampler import EpochSampler
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.train.parallel import Layout, choose_layout, shard_weights, share_of_step
 from mirasol.train.recipe_schema import ParallelRecipe
-from mirasol.train.record import find_checkpoints
+from mirasol.train.record import find_checkpoints, step_of
 from tests.model.tiny import tiny_model
-from tests.train.ranks import LACKING, NUM_STEPS, RESUMED, RUNS, lines_of
+from tests.train.ranks import LACKING, NUM_STEPS, RESUMED, RUNS, STEP, lines_of
 from tests.train.toy import saved_state
 
 LOSSES = ("loss", "text_loss", "latent_loss", "video_loss", "audio_loss", "grad_norm")
@@ -70,6 +72,20 @@ def test_a_run_of_two_shards_is_resumed_by_any_number_with_the_same_losses(runs,
     (found,) = lines_of(runs / name, "eval_weights")
     (expected,) = lines_of(runs / "one", "eval_weights")
     assert found["eval_weights"] == pytest.approx(expected["eval_weights"], rel=CLOSE)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_on_one_process_ends_all_and_its_clips_are_saved(runs):
+    run = runs / "not finite"
+    errors = [(run / f"error_{rank}.txt").read_text() for rank in (0, 1)]
+    assert errors[0] == errors[1]
+    told = json.loads((run / "not_finite.json").read_text())
+    order = list(EpochSampler([STEP * NUM_STEPS], STEP, seed=0))[STEP : 2 * STEP]
+    clips = [[f"clip_{row}" for row in half] for half in (order[: STEP // 2], order[STEP // 2 :])]
+    assert told["step"] == 2 and [batch["clips"] for batch in told["batches"]] == clips
+    assert [batch["loss"] == "NaN" for batch in told["batches"]] == [False, True]
+    assert ", ".join(clips[1]) in errors[0] and clips[0][0] not in errors[0].replace(", ", " ").split()
+    assert [step_of(found) for found in find_checkpoints(run / "checkpoints")] == [1]
 
 
 @pytest.mark.slow

@@ -27,6 +27,20 @@ class Processes:
         if self.count > 1:
             torch.distributed.barrier()
 
+    def gather(self, part: dict) -> dict:
+        """Return the parts of all processes in one; all have to call it."""
+        parts = [part] * self.count
+        if self.count > 1:
+            torch.distributed.all_gather_object(parts, part)
+        return {key: value for part in parts for key, value in part.items()}
+
+
+def joined_processes() -> Processes:
+    """Return the processes of a group that is open already, such as that of a training run."""
+    if not torch.distributed.is_initialized():
+        return Processes()
+    return Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
+
 
 @contextlib.contextmanager
 def started_processes() -> Iterator[Processes]:

@@ -5,7 +5,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mirasol.evaluate.batches import AnsweredClip, Job, answer_batches
 from mirasol.evaluate.by_question import by_kind, by_question
 from mirasol.evaluate.conditions import AUDIT, Condition, all_conditions
 from mirasol.evaluate.loader import Read
-from mirasol.evaluate.processes import Processes, started_processes
+from mirasol.evaluate.processes import Processes, joined_processes, started_processes
 from mirasol.evaluate.results import Clips, Evaluation, Metrics
 from mirasol.evaluate.run_folder import RunFolder, digest_of_rows
 from mirasol.evaluate.summary import abstention, calibration, compare, coverage, summarise
@@ -272,16 +272,17 @@ def warn(metrics: Metrics, clips: Sequence[AnsweredClip]) -> None:
 
 def score(
     model, processor, rows: Sequence[Row], *, task: str = "grid", conditions: Sequence[str] = ("both",),
-    read: Read | None = None, batch_size: int = BATCH_SIZE,
+    read: Read | None = None, batch_size: int = BATCH_SIZE, should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:  # fmt: skip
     """Return flat metrics for validation in training: `slots_both`, `letter_both`, ..., one set per condition.
 
     And means over the conditions: of the task's headline, such as `mean_slots`, and of `exact_match` if it has one.
 
     `read(row, condition)` may take decoded clips from a cache instead of the files. The model is left in the mode
-    (training or not) it was in.
+    (training or not) it was in. The processes of a training run share the batches, and each gets all metrics: none
+    where `should_stop` held on one of them before its batches were answered.
     """
-    was_training = model.training
+    was_training, processes = model.training, joined_processes()
     model.eval()
     scored, asked = get_task(task), {question.id: question for row in rows for question in row.questions}
     flat: dict[str, float] = {}
@@ -289,8 +290,15 @@ def score(
     try:
         for name in conditions:
             job = Job(rows, task, (Condition(name),), batch_size)
-            answered = answer_batches(answerer, job, range(job.num_batches), workers=0, read=read)
-            clips = [clip for _, batch in answered for clip in batch]
+            mine, answered = range(processes.rank, job.num_batches, processes.count), {}
+            for batch, clips in answer_batches(answerer, job, mine, workers=0, read=read):
+                answered[batch] = clips
+                if should_stop():
+                    break
+            answered = processes.gather(answered)
+            if len(answered) < job.num_batches:
+                return {}
+            clips = [clip for batch in range(job.num_batches) for clip in answered[batch]]
             found = [p for clip in clips for p in clip.predictions.get(name, ())]
             scores = scored.score([asked[p.question_id] for p in found], [p.generated for p in found])
             flat |= flat_scores(scores, name)

@@ -6,10 +6,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING
 
-import torch
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState
-
-from mirasol.train.stop import SIGNALS
 
 if TYPE_CHECKING:
     from mirasol.train.trainer import MirasolTrainer
@@ -29,6 +26,7 @@ class MirasolCallback(TrainerCallback):
             # Stopped at the end of an epoch: saved without the validation that was due.
             metrics = self.trainer.evaluate()
             self.trainer._determine_best_metric(metrics, None)
+            control.should_training_stop |= self.trainer.stopped_by is not None
 
     def on_epoch_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         # Set here, because accelerate reaches neither the sampler of a resumed run on several processes nor a dataset
@@ -47,16 +45,10 @@ class MirasolCallback(TrainerCallback):
             self.trainer.ema.update_parameters(self.trainer.model)
 
     def on_step_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        trainer, limit = self.trainer, self.trainer.recipe.schedule.time_limit_minutes
-        is_over = limit is not None and time.monotonic() - trainer.started > limit * 60
-        wishes = torch.tensor([is_over, *(trainer.stop.signal == number for number in SIGNALS)], device=args.device)
-        # All processes stop at the same step, or the remaining ones would wait for the others for ever.
-        if args.world_size > 1:
-            wishes = trainer.accelerator.reduce(wishes.float(), reduction="sum")
-        is_over, *signals = (wishes > 0).tolist()
-        trainer.stopped_by = next((number for number, wished in zip(SIGNALS, signals, strict=True) if wished), None)
-        control.should_training_stop |= is_over or trainer.stopped_by is not None
-        control.should_save |= trainer.stopped_by is not None
+        limit = self.trainer.recipe.schedule.time_limit_minutes
+        is_over = limit is not None and time.monotonic() - self.trainer.started > limit * 60
+        control.should_training_stop |= self.trainer.agree_to_stop(is_over)
+        control.should_save |= self.trainer.stopped_by is not None
 
     def on_epoch_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self.trainer.skipped.count:

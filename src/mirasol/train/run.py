@@ -27,7 +27,7 @@ from mirasol.train.parallel import agreed_by_all, choose_layout, num_processes, 
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import LAUNCHES, begun_with, check_data, check_run, open_run, step_of, written_bf16
-from mirasol.train.stop import SurvivingCollator
+from mirasol.train.stop import STOP, SurvivingCollator
 from mirasol.train.trainer import MirasolTrainer, sampler_of
 
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -129,7 +129,7 @@ def fit(
         data_collator=SurvivingCollator(collator),
         callbacks=[TensorBoardCallback(writer)] if writer else [],
     )
-    with trainer.stop.listening():
+    with STOP.listening():
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if trainer.stopped_by == signal.SIGINT:
         step = trainer.state.global_step

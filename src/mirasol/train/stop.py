@@ -40,12 +40,17 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        self.signal = None
         before = [signal.signal(number, self) for number in SIGNALS]
         try:
             yield
         finally:
+            self.signal = None
             for number, handler in zip(SIGNALS, before, strict=True):
                 signal.signal(number, handler)
+
+
+STOP = StopRequest()  # one for all, as a process has one handler of a signal
 
 
 class SurvivingCollator:

@@ -44,7 +44,7 @@ from mirasol.train.parallel import (
 )
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import CHECKPOINT_PREFIX, begun_with, find_checkpoints, step_of
-from mirasol.train.stop import StopRequest
+from mirasol.train.stop import SIGNALS, STOP
 
 KEPT_CHECKPOINTS = 2  # the older one is for a newest that is torn
 MONITOR_EVERY = 20  # steps between two looks at whether the latents collapse, which cost one decomposition each
@@ -77,7 +77,6 @@ class MirasolTrainer(Seq2SeqTrainer):
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
         self._saving_to: Path | None = None
         self.saved_step = 0  # of the newest whole checkpoint
-        self.stop = StopRequest()
         self.stopped_by: Signals | None = None  # by agreement of all processes
         self.skipped = Skipped(recipe.data.max_skipped_share)
         self._skeleton: nn.Module | None = None
@@ -315,6 +314,9 @@ class MirasolTrainer(Seq2SeqTrainer):
             model.eval()
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.validate(model).items()}
         model.train(was_training)
+        if not metrics:  # asked to stop; the resumed run validates
+            self.control.should_training_stop = self.agree_to_stop()
+            return metrics
         metrics[f"{metric_key_prefix}_seconds"] = time.perf_counter() - start
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -325,7 +327,21 @@ class MirasolTrainer(Seq2SeqTrainer):
         # Validation and export come at other steps when a run is stopped and resumed; its dropout stays the same.
         return torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else [])
 
+    def agree_to_stop(self, is_over: bool = False) -> bool:
+        """True if a process is over its time or was asked to stop, by `stopped_by` then; all have to ask.
+
+        All processes stop at the same step, or the remaining ones would wait for the others for ever.
+        """
+        wishes = torch.tensor([is_over, *(STOP.signal == number for number in SIGNALS)], device=self.args.device)
+        if self.args.world_size > 1:
+            wishes = self.accelerator.reduce(wishes.float(), reduction="sum")
+        is_over, *signals = (wishes > 0).tolist()
+        self.stopped_by = next((number for number, wished in zip(SIGNALS, signals, strict=True) if wished), None)
+        return is_over or self.stopped_by is not None
+
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        if not metrics:
+            return False
         if f"eval_{self.args.metric_for_best_model}" not in metrics:
             known = ", ".join(sorted(n.removeprefix("eval_") for n in metrics if n.startswith("eval_")))
             raise ValueError(

@@ -15,6 +15,7 @@ from mirasol.evaluate.conditions import Condition
 from mirasol.media import Clip
 from mirasol.tasks import Row, get_task, nearest
 from mirasol.train.recipe_schema import Recipe, SourceRecipe
+from mirasol.train.stop import STOP
 
 MEAN_OF_TASKS = "mean_tasks"
 
@@ -68,7 +69,7 @@ def build_validation(
     """A function from a model to the metrics of its greedy answers on the rows of each source.
 
     Of several sources each metric has the task's name before it (with its split, where a task comes twice), and
-    `mean_tasks` is the mean of their main ones.
+    `mean_tasks` is the mean of their main ones. There are no metrics if the run is asked to stop meanwhile.
     """
     parts = {}
     for source, rows in val_rows.items():
@@ -85,6 +86,7 @@ def build_validation(
             conditions=source.conditions,
             read=read,
             batch_size=recipe.validation.batch_size,
+            should_stop=lambda: STOP.signal is not None,
         )
     if len(parts) == 1:
         return next(iter(parts.values()))
@@ -92,7 +94,11 @@ def build_validation(
     names = dict(zip(parts, source_names([*parts]), strict=True))
 
     def validate(model: nn.Module) -> dict[str, float]:
-        found = {source: score(model) for source, score in parts.items()}
+        found = {}
+        for source, score in parts.items():
+            found[source] = score(model)
+            if not found[source]:  # asked to stop
+                return {}
         flat = {f"{names[source]}_{name}": value for source, scores in found.items() for name, value in scores.items()}
         main = [scores[f"mean_{get_task(source.task).headline}"] for source, scores in found.items()]
         return flat | {MEAN_OF_TASKS: float(np.mean(main))}
