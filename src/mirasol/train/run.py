@@ -59,8 +59,11 @@ class TrainResult(Result):
         return f"trained {how_far}; {best}{bad}\n{where}"
 
 
-def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainResult:
-    """Train by the recipe, or resume the run in its folder; the best checkpoint is in `<output>/best`."""
+def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainResult | None:
+    """Train by the recipe, or resume the run in its folder; the best checkpoint is in `<output>/best`.
+
+    Of several processes that torchrun starts, the first one returns the result, the others None.
+    """
     from mirasol.train.build import build_parts
     from mirasol.train.resolve import resolve
 
@@ -71,7 +74,10 @@ def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
     check_run(recipe)  # before anything is decoded
     set_seed(recipe.seed)
     parts = build_parts(recipe)
-    return fit(recipe, **parts)
+    result = fit(recipe, **parts)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return result if _is_main() else None
 
 
 def fit(
