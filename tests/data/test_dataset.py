@@ -92,6 +92,20 @@ def test_strengths_of_zero_vary_nothing(make):
             assert torch.equal(plain[index][name], off[index][name]), name
 
 
+def test_a_silent_track_is_heard_as_silence_and_leaves_the_picture_as_it_is(make):
+    """The model is told that there is sound: its answers must come from the picture. Sound alone is never silenced."""
+    plain = make(augment=UNVARIED)[0]
+    silent = make(augment=dataclasses.replace(UNVARIED, silence_probability=1.0))[0]
+    assert torch.equal(silent["pixel_values_videos"], plain["pixel_values_videos"])
+    assert torch.equal(silent["audio_chunk_mask"], plain["audio_chunk_mask"]) and plain["audio_chunk_mask"].any()
+    assert silent["input_features"].max() < plain["input_features"].quantile(0.05)
+    heard = [
+        make(augment=dataclasses.replace(UNVARIED, silence_probability=p, sound_only_probability=1.0))[0]
+        for p in (0.0, 1.0)
+    ]
+    assert torch.equal(heard[0]["input_features"], heard[1]["input_features"])
+
+
 def test_item_is_the_same_for_the_same_seed_epoch_and_id(make, rows):
     dataset, other_order, other_seed = (
         make(augment=AugmentConfig()), make(rows[::-1], augment=AugmentConfig()), make(augment=AugmentConfig(), seed=1)

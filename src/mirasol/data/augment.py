@@ -54,6 +54,7 @@ class AugmentConfig:
     noise_ramp_epochs: Range = (0.0, 0.0)  # noise_probability grows from 0 over these: clean words are learned faster
     pink_share: Probability = 0.5  # of the noises; the others are white
     noise_db: Range = (-12.0, 20.0)  # signal-to-noise ratio over the whole clip
+    silence_probability: Probability = 0.0  # that the sound of a clip with picture is silence
     num_time_masks: Count = 2
     time_mask_seconds: Annotated[float, Field(ge=0)] = 0.1  # longest
     num_mel_masks: Count = 2
@@ -208,6 +209,14 @@ def vary_sound(
     if under_noise:
         waveform = noisy(waveform, snr_db, rng, color="pink" if pink < config.pink_share else "white")
     return waveform if gain == 1 else waveform * gain
+
+
+def silenced(
+    waveform: Float32[np.ndarray, " sample"], rng: np.random.Generator
+) -> Float32[np.ndarray, " sample"]:
+    """Return digital silence, or the white noise of a quiet recorder: -100 to -50 dB of full scale."""
+    level = 10 ** (rng.uniform(-100, -50) / 20) * (rng.random() < 0.5)
+    return rng.standard_normal(len(waveform), dtype=np.float32) * np.float32(level)
 
 
 def noisy(

@@ -20,6 +20,7 @@ from mirasol.data.augment import (
     generator,
     mask_spectrogram,
     move_in_time,
+    silenced,
     vary_picture,
     vary_sound,
 )
@@ -187,7 +188,10 @@ class ClipDataset(Dataset):
             size = self.processor.image_processor.image_size
             clip = replace(clip, frames=vary_picture(clip.frames, size, augment, picture_rng))
         if use_audio and clip.waveform is not None:
-            clip = replace(clip, waveform=vary_sound(clip.waveform, augment, sound_rng))
+            waveform = vary_sound(clip.waveform, augment, sound_rng)
+            if use_video and augment.silence_probability and sound_rng.random() < augment.silence_probability:
+                waveform = silenced(waveform, sound_rng)
+            clip = replace(clip, waveform=waveform)
         return self._item(
             clip,
             [questions[i] for i in text_rng.permutation(len(questions))],
