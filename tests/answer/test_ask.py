@@ -28,6 +28,14 @@ def test_the_answer_says_what_it_was_made_of(untrained, clip):
         assert part in str(answer)
 
 
+def test_an_answer_below_the_asked_confidence_is_marked_as_withheld(answerer, clip):
+    plain = ask(clip, "what is said?", answerer=answerer)
+    for below, abstained in ((plain.confidence - 0.01, False), (plain.confidence + 0.01, True)):
+        found = ask(clip, "what is said?", answerer=answerer, abstain_below=below)
+        assert found.abstained is abstained and ("not sure enough" in str(found)) is abstained
+        assert found.answer == plain.answer  # the likeliest stays, for those who want it
+
+
 @pytest.mark.parametrize("method", ["attention", "leave_one_out"])
 def test_sound_that_is_left_out_is_reported(answerer, clip, method):
     answer = ask(clip, "what is said?", use_audio=False, rests_on_method=method, answerer=answerer)

@@ -25,9 +25,10 @@ LOADING = {
 # The command with all its options, the function that does the work, and what reaches it.
 WORK = {
     "ask": (
-        f"clip.mp4 'what is said?' --no-video --crop 0.5,0.4,0.3 --checkpoint mine --audio-stream 1 {MEDIA}",
+        f"clip.mp4 'what is said?' --no-video --crop 0.5,0.4,0.3 --checkpoint mine --audio-stream 1 "
+        f"--abstain-below 0.5 {MEDIA}",
         "mirasol.answer.ask.ask_all",
-        {"clip": "clip.mp4", "questions": ["what is said?"], "checkpoint": "mine",
+        {"clip": "clip.mp4", "questions": ["what is said?"], "checkpoint": "mine", "abstain_below": 0.5,
          "reading": Reading(1.0, 2.5, use_video=False, crop=(0.5, 0.4, 0.3), audio_stream=1), **LOADING},
     ),
     "predict": (

@@ -18,8 +18,9 @@ CONFIDENCE = "(how sure the model is, not how often it is right)"
 class Answer(Document):
     """Answer to a question about a clip, with its confidence and the media it used.
 
-    `confidence` is exp of the mean log-probability of the answer's tokens (the closing one included): 1 is certain. It
-    says how sure the model is, not how often it is right. `rests_on` holds the heaviest chunks with their share.
+    `confidence` is exp of the mean log-probability of the answer's tokens (the closing one included), under the
+    checkpoint's temperature where `mirasol calibrate` stored one: 1 is certain. It says how sure the model is, not how
+    often it is right. `abstained`: it is below `abstain_below`. `rests_on` holds the heaviest chunks with their share.
     """
 
     clip: str
@@ -32,12 +33,14 @@ class Answer(Document):
     sound: str
     rests_on: list[Evidence] = []
     rests_on_method: str = DEFAULT_METHOD
+    abstained: bool = False
     warnings: list[str] = []
 
     def __str__(self) -> str:
         evidence = ", ".join(f"{e.start:.2f}-{e.end:.2f} s ({100 * e.weight:.0f} %)" for e in self.rests_on)
+        answer = self.answer or "(an empty answer)"
         lines = [
-            self.answer or "(an empty answer)",
+            f"(not sure enough to answer; the likeliest is: {answer})" if self.abstained else answer,
             f"  confidence  {100 * self.confidence:.1f} % {CONFIDENCE}",
             f"  covered     {self.seconds_covered:.2f} of {self.seconds:.2f} s, {self.num_frames} frames",
             f"  sound       {self.sound}",
@@ -70,6 +73,7 @@ def ask(
     answerer: Answerer | None = None,
     rests_on_method: str = DEFAULT_METHOD,
     reading: Reading = WHOLE_FILE,
+    abstain_below: float | None = None,
     **options: Any,
 ) -> Answer:
     """Return the greedy answer of a checkpoint, loaded here unless an `answerer` is given.
@@ -81,13 +85,15 @@ def ask(
         answerer: Answers instead of `checkpoint`.
         rests_on_method: How the answer is attributed to seconds, one of `METHODS`.
         reading: The part of the clip to watch; by default all of it.
+        abstain_below: Confidence from 0 to 1 below which an answer is marked as withheld.
         **options: Those of `Reading` instead of `reading` (`use_audio`, `use_video`, `crop`, `audio_stream`, `start`,
             `end`), and those of `Answerer.load` instead of `answerer` (`device`, `dtype`, `decoder`, `sampling`,
             `max_chunks`, `max_new_tokens`).
     """
     return ask_all(
-        clip, [question], checkpoint, answerer=answerer, rests_on_method=rests_on_method, reading=reading, **options
-    ).answers[0]
+        clip, [question], checkpoint, answerer=answerer, rests_on_method=rests_on_method, reading=reading,
+        abstain_below=abstain_below, **options,
+    ).answers[0]  # fmt: skip
 
 
 def ask_all(
@@ -98,6 +104,7 @@ def ask_all(
     answerer: Answerer | None = None,
     rests_on_method: str = DEFAULT_METHOD,
     reading: Reading = WHOLE_FILE,
+    abstain_below: float | None = None,
     **options: Any,
 ) -> Answers:
     """Return the answers to several questions about a clip, which is watched once; arguments as for `ask`."""
@@ -141,6 +148,7 @@ def ask_all(
                 sound="used" if report.used_sound else "found, not used" if report.found_sound else "not found",
                 rests_on=top_evidence(shares, times, mask),
                 rests_on_method=rests_on_method,
+                abstained=abstain_below is not None and one.confidence < abstain_below,
                 warnings=[
                     *([warning] if known and (warning := known.warning(question)) else []),
                     *report.warnings,

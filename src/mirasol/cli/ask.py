@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mirasol.cli import media
-from mirasol.cli.base import AsJson, Checkpoint, command, imports, show
+from mirasol.cli.base import AbstainBelow, AsJson, Checkpoint, command, imports, show
 
 
 @command('mirasol ask clip.mp4 "which color is named?" "what is said?"')
@@ -16,6 +16,7 @@ def ask(
     seconds: dict,
     tracks: dict,
     loading: dict,
+    abstain_below: AbstainBelow = None,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
@@ -25,4 +26,4 @@ def ask(
         from mirasol.answer.reading import Reading
 
     reading = Reading(**media.as_reading(seconds, tracks))
-    show(ask_all(clip, questions, checkpoint, reading=reading, **loading), as_json)
+    show(ask_all(clip, questions, checkpoint, reading=reading, abstain_below=abstain_below, **loading), as_json)
