@@ -55,7 +55,7 @@ def untrained(tmp_path_factory, grid_root) -> Path:
 
     recipe = resolve(load_recipe(REPOSITORY / "recipes" / "grid_nano.yaml"))
     pairs = training_questions(recipe, "grid", get_task("grid").load(grid_root, "train")[:50])
-    asked = [f"{question}\n{answer}" for question, answer in pairs]
+    asked = [f"{question}\n{answer}" for _, question, answer in pairs]
     processor = build_processor(recipe, asked)
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("untrained") / "nano"

@@ -68,7 +68,7 @@ def test_several_questions_are_answered_as_each_alone_and_seconds_and_sampling_a
         assert (alone.answer, alone.seconds) == (one.answer, one.seconds) and one.seconds == pytest.approx(2, abs=0.05)
         assert alone.confidence == pytest.approx(one.confidence, abs=1e-5)
     assert "what is said?\n" in str(together) and "what is said?\n" not in str(ask_all(clip, questions[:1], untrained))
-    short = ask(clip, questions[0], untrained, sampling="dense", max_chunks=2)
+    short = ask(clip, questions[0], untrained, sampling="snippets", max_chunks=2)
     assert short.seconds_covered == pytest.approx(0.64, abs=0.01)
     half = ask(clip, questions[0], untrained, dtype="bfloat16", device="cpu")
     assert half.confidence != ask(clip, questions[0], untrained).confidence

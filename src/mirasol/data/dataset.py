@@ -24,6 +24,7 @@ from mirasol.data.augment import (
     vary_picture,
     vary_sound,
 )
+from mirasol.data.balance import answer_weights, balanced_round
 from mirasol.data.cache import ClipCache
 from mirasol.data.read import ClipReader, cause_of
 from mirasol.media import Clip, MediaInfo, join_clips
@@ -57,6 +58,7 @@ class ClipDataset(Dataset):
         questions_per_clip: Questions of each item, drawn anew each epoch in training; a clip with fewer repeats some.
             By default all of them, but at most 32 where clips have unequal numbers of questions.
         clips_per_epoch: Items of an epoch, fewer or more than there are clips. By default every clip once.
+        balance: Every answer to a question comes about equally often, so clips of rare ones repeat in a round.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class ClipDataset(Dataset):
         seed: int = 0,
         questions_per_clip: int | None = None,
         clips_per_epoch: int | None = None,
+        balance: bool = False,
         progress: bool = True,
     ):
         margin, rate = augment.margin if augment else 1.0, processor.grid.frames_per_second
@@ -84,6 +87,7 @@ class ClipDataset(Dataset):
         if questions_per_clip is None and len({len(row.questions) for row in self.rows}) > 1:
             questions_per_clip = min(max(len(row.questions) for row in self.rows), MAX_QUESTIONS_PER_CLIP)
         self.questions_per_clip, self.clips_per_epoch = questions_per_clip, clips_per_epoch
+        self._weights = answer_weights(self.rows) if balance else None
         self._order: tuple[int, np.ndarray] | None = None  # of the round last asked for
         self._tokens: dict[tuple[str, str], dict[str, list[int]]] = {}
         # In shared memory, so that workers that outlive an epoch see the next one.
@@ -106,6 +110,8 @@ class ClipDataset(Dataset):
         """Clips of each shard, between which the order of an epoch moves; files on their own are one shard."""
         if self.clips_per_epoch is not None:
             return [self.clips_per_epoch]
+        if self._weights is not None:
+            return [len(self.rows)]
         shards = [getattr(row.media, "archive", "") for row in self.rows]
         return [len(list(same)) for _, same in itertools.groupby(shards)]
 
@@ -114,7 +120,8 @@ class ClipDataset(Dataset):
             return self.blank()
         row, number = self._row_and_round(index)
         augment = None if self.augment is None else self.augment.at_epoch(self.epoch)
-        rng = generator(self.seed, number, row.id)
+        # A clip that comes several times in a round varies each time.
+        rng = generator(self.seed, number, row.id if self._weights is None else f"{row.id}/{index}")
         try:
             clip = self.cache.clip_of(row) if self.cache is not None else self._decode(row, augment, number)
         except (ValueError, OSError) as error:  # all that reading raises
@@ -166,11 +173,13 @@ class ClipDataset(Dataset):
         return duration <= self.processor.grid.max_chunks * self.processor.grid.seconds_per_chunk
 
     def _row_and_round(self, index: int) -> tuple[Row, int]:
-        if self.clips_per_epoch is None:
+        if self.clips_per_epoch is None and self._weights is None:
             return self.rows[index], self.epoch
-        number, place = divmod(self.epoch * self.clips_per_epoch + index, len(self.rows))
+        number, place = divmod(self.epoch * (self.clips_per_epoch or len(self.rows)) + index, len(self.rows))
         if self._order is None or self._order[0] != number:
-            self._order = number, np.random.default_rng([self.seed, number]).permutation(len(self.rows))
+            rng = np.random.default_rng([self.seed, number])
+            balanced = None if self._weights is None else balanced_round(self._weights, rng)
+            self._order = number, rng.permutation(len(self.rows)) if balanced is None else balanced
         return self.rows[self._order[1][place]], number
 
     def _training_item(self, row: Row, clip: Clip, augment: AugmentConfig, rng: np.random.Generator) -> dict[str, Any]:

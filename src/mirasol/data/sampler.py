@@ -21,9 +21,6 @@ class EpochSampler(Sampler[int]):
     Every batch is of one source, because short clips would be padded to the longest of their batch, and because tasks
     ask unequal numbers of questions. The batches of several sources are shuffled.
 
-    A task with fewer rows than a batch repeats some to fill one; of another one, what does not fill a batch is left
-    out, other rows each epoch.
-
     Args:
         sources: Clips of each source, or clips of each of its shards; the sources lie end to end.
         batch_size: Clips that are taken together.

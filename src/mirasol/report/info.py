@@ -1,11 +1,13 @@
 """`mirasol info`: what a clip, a checkpoint folder or a preset holds, before anything is computed with it."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mirasol import DEFAULT_CHECKPOINT
 from mirasol.answer.checkpoint import SHIPPED, check_checkpoint
+from mirasol.answer.known_questions import KnownQuestions
 from mirasol.media import MediaInfo, probe
 from mirasol.results import Document, Result
 
@@ -82,7 +84,10 @@ class Look(Result):
 
 
 class CheckpointInfo(Info):
-    """A checkpoint; `area_seen_per_frame` is the share of each frame that a video token sees."""
+    """A checkpoint; `area_seen_per_frame` is the share of each frame that a video token sees.
+
+    `known_questions` are those of its training with their number and frequent answers, None where it keeps none.
+    """
 
     checkpoint: str
     megabytes: float
@@ -94,6 +99,7 @@ class CheckpointInfo(Info):
     area_seen_per_frame: list[str]
     context_tokens: int
     vocabulary: int
+    known_questions: dict[str, str] | None = None
 
 
 class Parameters(Result):
@@ -156,6 +162,9 @@ def info(path: str | Path) -> Info:
         from mirasol.model.sizes import size_facts
 
         return PresetInfo(**size_facts(str(path)))
+    if not Path(path).exists() and (near := get_close_matches(str(path), [*PRESETS, SHIPPED], n=1)):
+        known = ", ".join([*PRESETS, SHIPPED])
+        raise ValueError(f"Expected a file, a folder or one of {known}, found {path}. Did you mean {near[0]!r}?")
     return checkpoint_info(Path(path)) if Path(path).is_dir() else clip_info(path)
 
 
@@ -204,6 +213,7 @@ def checkpoint_info(folder: Path) -> CheckpointInfo:
     config, processor = MirasolConfig.from_pretrained(folder), MirasolProcessor.from_pretrained(folder)
     grid = processor.grid
     side, center_x, center_y = processor.image_processor.crop
+    known = KnownQuestions.load(folder)
     return CheckpointInfo(
         checkpoint=str(folder),
         megabytes=round(sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6, 2),
@@ -221,4 +231,6 @@ def checkpoint_info(folder: Path) -> CheckpointInfo:
         area_seen_per_frame=[f"{100 * share:.0f} %" for share in covered_area(config.video_config)],
         context_tokens=config.text_config.max_position_embeddings,
         vocabulary=config.text_config.vocab_size,
+        known_questions=known
+        and {q.text: f"{q.count:,} times: {', '.join(q.answers)}" for q in known.questions},
     )

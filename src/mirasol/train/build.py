@@ -50,7 +50,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
     if is_begun(Path(recipe.output)) and kept.is_dir():
         processor = MirasolProcessor.from_pretrained(kept)
     elif recipe.model.checkpoint is None:
-        processor = build_processor(recipe, [f"{question}\n{answer}" for question, answer in asked])
+        processor = build_processor(recipe, [f"{question}\n{answer}" for _, question, answer in asked])
     else:
         processor = changed_processor(saved_processor(recipe.model.checkpoint), recipe.processor)
     processor.decoder = recipe.data.decoder
@@ -75,6 +75,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
             seed=recipe.seed,
             questions_per_clip=source.questions_per_clip,
             clips_per_epoch=source.clips_per_epoch,
+            balance=source.balance is not None,
         )
         for source in sources
     ]
@@ -84,7 +85,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         "train_dataset": ClipMixture(datasets) if len(datasets) > 1 else datasets[0],
         "collator": MirasolCollator(processor.pad_token_id),
         "validate": build_validation(recipe, processor, val_rows),
-        "known_questions": KnownQuestions.of(asked),
+        "known_questions": KnownQuestions.of((question, answer) for _, question, answer in dict.fromkeys(asked)),
         "data": {
             f"{split} of {source.task} below {source.root}": describe_rows(rows)
             for source, dataset in zip(sources, datasets, strict=True)
@@ -131,13 +132,14 @@ def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
     )
 
 
-def training_questions(recipe: Recipe, task_name: str, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Questions of a task's training clips, as training asks them, with their answers."""
+def training_questions(recipe: Recipe, task_name: str, rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Return clip, question and answer of a task's training clips, as they are listed and as training asks them."""
     task, rng = get_task(task_name), np.random.default_rng(recipe.seed)
-    questions = [question for row in rows for question in row.questions]
+    asked = [(row.id, question) for row in rows for question in row.questions]
     for row in rows:
-        questions += task.sample_questions(row, rng, row.word_times, _last_second(row))
-    return [(question.text, question.answer) for question in questions]
+        sampled = task.sample_questions(row, rng, row.word_times, _last_second(row))
+        asked += [(row.id, question) for question in sampled]
+    return [(row_id, question.text, question.answer) for row_id, question in asked]
 
 
 def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:

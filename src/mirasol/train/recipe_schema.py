@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -24,6 +25,12 @@ def _known_task(name: str) -> str:
 
 def _known_metric(name: str) -> str:
     check_metric(name, "a metric")
+    return name
+
+
+def _device_name(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"Recipe key device must be auto, cpu, cuda, cuda:N or mps, found {name!r}.")
     return name
 
 
@@ -90,6 +97,7 @@ class SourceRecipe(Section):
     conditions: tuple[str, ...] | None = None  # of its validation; None: `validation.conditions`
     clips_per_epoch: AtLeastOne | None = None  # in turn, others each epoch; None: every clip once
     questions_per_clip: AtLeastOne | None = None  # None: all questions of the clip
+    balance: Literal["answer"] | None = None  # answer: rare answers to a question come as often as frequent ones
     augmentation: AugmentConfig | None = None  # None: `data.augmentation`
 
 
@@ -169,7 +177,7 @@ class Recipe(Section):
 
     output: str = "runs/grid_nano"
     seed: Annotated[int, Field(ge=0)] = 0
-    device: Literal["auto", "cpu"] = "auto"
+    device: Annotated[str, AfterValidator(_device_name)] = "auto"  # auto, cpu, cuda, cuda:1, mps
     bf16: bool | None = None  # None: where the hardware computes in bfloat16 itself, float32 elsewhere
     logging_steps: AtLeastOne = 1
     save_steps: AtLeastOne = 200

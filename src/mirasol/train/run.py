@@ -22,6 +22,7 @@ from mirasol.answer.known_questions import KnownQuestions
 from mirasol.files import write_whole
 from mirasol.results import Result
 from mirasol.train.checkpoint import newest_whole
+from mirasol.train.device import use_device
 from mirasol.train.export import export
 from mirasol.train.parallel import agreed_by_all, choose_layout, num_processes, share_of_step
 from mirasol.train.recipe import load_recipe
@@ -68,6 +69,7 @@ def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
     from mirasol.train.resolve import resolve
 
     recipe = load_recipe(recipe_path, overrides)
+    use_device(recipe.device)
     if recipe.bf16 is None:  # a resumed run keeps its number format on any hardware
         recipe = recipe.model_copy(update={"bf16": written_bf16(recipe)})
     recipe = resolve(recipe)

@@ -1,0 +1,32 @@
+"""Rounds of a data set in which every answer to a question comes about equally often."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64, Int
+
+from mirasol.tasks import Row
+
+
+def answer_weights(rows: Sequence[Row]) -> Float64[np.ndarray, " row"]:
+    """Return the share of each row in a balanced round: rare answers to a question weigh more, and they add up to 1.
+
+    A row weighs the mean over its questions of 1 / (answers to that question x rows with this answer to it).
+    """
+    pairs = [[(question.text, question.answer) for question in row.questions] for row in rows]
+    counts = Counter(pair for of_row in pairs for pair in of_row)
+    num_answers = Counter(text for text, _ in counts)
+    weights = np.array([np.mean([1 / (num_answers[pair[0]] * counts[pair]) for pair in of_row]) for of_row in pairs])
+    return weights / weights.sum()
+
+
+def balanced_round(
+    weights: Float64[np.ndarray, " row"], rng: np.random.Generator
+) -> Int[np.ndarray, " item"]:
+    """Return as many rows as there are, each about its weight's share of them, in random order.
+
+    Systematic sampling: no row comes more than one time above or below its share.
+    """
+    steps = (rng.random() + np.arange(len(weights))) / len(weights)
+    return rng.permutation(np.searchsorted(np.cumsum(weights), steps, side="right").clip(max=len(weights) - 1))
