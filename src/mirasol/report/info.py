@@ -231,6 +231,7 @@ def checkpoint_info(folder: Path) -> CheckpointInfo:
         area_seen_per_frame=[f"{100 * share:.0f} %" for share in covered_area(config.video_config)],
         context_tokens=config.text_config.max_position_embeddings,
         vocabulary=config.text_config.vocab_size,
-        known_questions=known
-        and {q.text: f"{q.count:,} times: {', '.join(q.answers)}" for q in known.questions},
+        known_questions=None
+        if known is None
+        else {question.text: f"{question.count:,} times: {', '.join(question.answers)}" for question in known.questions},
     )

@@ -71,7 +71,7 @@ def processor_of(recipe_path: str | None, checkpoint: str | None, rows: Sequence
     recipe = resolve(load_recipe(recipe_path))
     if recipe.model.checkpoint is not None:
         return changed_processor(saved_processor(recipe.model.checkpoint), recipe.processor)
-    texts = [f"{asked}\n{answer}" for asked, answer in training_questions(recipe, "jsonl", rows)]
+    texts = [f"{asked}\n{answer}" for _, asked, answer in training_questions(recipe, "jsonl", rows)]
     return build_processor(recipe, texts)
 
 
