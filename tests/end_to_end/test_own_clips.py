@@ -15,6 +15,7 @@ SMALL = {
     "train": "schedule.finetune_epochs=1 schedule.batch_size=2 processor.max_chunks=2 data.num_workers=0 device=cpu",
     "evaluate": "--workers 0",
     "predict": "--workers 0",
+    "data": "--workers 1",
 }
 QUESTION = "what is in the sky?"
 

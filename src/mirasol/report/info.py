@@ -233,5 +233,5 @@ def checkpoint_info(folder: Path) -> CheckpointInfo:
         vocabulary=config.text_config.vocab_size,
         known_questions=None
         if known is None
-        else {question.text: f"{question.count:,} times: {', '.join(question.answers)}" for question in known.questions},
+        else {asked.text: f"{asked.count:,} times: {', '.join(asked.answers)}" for asked in known.questions},
     )
