@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from mirasol.train import trainer as trainer_module
+from mirasol.train import sharded_trainer as trainer_module
 from mirasol.train.checkpoint import MANIFEST, fault_of, newest_whole
 from mirasol.train.record import find_checkpoints, step_of
 from tests.train.test_resume import NUM_STEPS, training_lines, validations

@@ -22,7 +22,8 @@ from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import OptimizerRecipe, ScheduleRecipe, ValidationRecipe
 from mirasol.train.record import find_checkpoints, recipe_hash, step_of
 from mirasol.train.run import training_arguments
-from mirasol.train.trainer import MirasolTrainer, _warm_average
+from mirasol.train.sharded_trainer import _warm_average
+from mirasol.train.trainer import MirasolTrainer
 from tests.model.tiny import media, questions, tiny_model
 from tests.train.toy import NUM_CLIPS, ToyClips, ToyConfig, ToyModel, collate, saved_state, toy_recipe, train_toy
 

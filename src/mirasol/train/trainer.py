@@ -1,56 +1,39 @@
 """transformers' Seq2SeqTrainer, changed only where Mirasol needs it: every loss logged, validation by generation,
-the objective by phase, averaged weights, and checkpoints that are either whole or absent."""
+and the objective by phase; averaged weights, shards and checkpoints are `ShardedTrainer`'s."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from signal import Signals
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from pydantic_core import to_json
 from torch import nn
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler
-from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 
 from mirasol.data.sampler import EpochSampler
 from mirasol.data.skipped import Skipped
-from mirasol.files import replace_folder, write_whole
+from mirasol.files import write_whole
 from mirasol.model.modeling_mirasol_losses import count_targets
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
-from mirasol.settings import one_line
 from mirasol.train.callbacks import MirasolCallback, QuietProgress
-from mirasol.train.checkpoint import digests, files_of, load_state, save_state, seal
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
-from mirasol.train.parallel import (
-    Layout,
-    apart_by_layout,
-    filled,
-    gathered,
-    local,
-    shard_weights,
-    skeleton,
-    tensors_of,
-)
+from mirasol.train.parallel import Layout, apart_by_layout, gathered
 from mirasol.train.recipe_schema import Recipe
-from mirasol.train.record import CHECKPOINT_PREFIX, begun_with, find_checkpoints, step_of
-from mirasol.train.stop import SIGNALS, STOP
+from mirasol.train.record import begun_with
+from mirasol.train.sharded_trainer import ShardedTrainer
 
-KEPT_CHECKPOINTS = 2  # the older one is for a newest that is torn
 MONITOR_EVERY = 20  # steps between two looks at whether the latents collapse, which cost one decomposition each
 
 
-class MirasolTrainer(Seq2SeqTrainer):
+class MirasolTrainer(ShardedTrainer):
     """Trains a Mirasol model by a recipe; `validate(model)` returns the metrics of generated answers on val.
 
     A batch holds clips, each with k questions, so rows of text and clips differ in number: nothing here counts rows.
@@ -68,47 +51,24 @@ class MirasolTrainer(Seq2SeqTrainer):
         layout: Layout | None = None,
         **kwargs: Any,
     ) -> None:
-        self.recipe, self.run_dir, self.validate, self.keep_best = recipe, run_dir, validate, keep_best
+        self.recipe, self.validate, self.keep_best = recipe, validate, keep_best
         self.started = started  # time.monotonic() minus what earlier launches of this run took
         self._sums: dict[str, float] = defaultdict(float)
         self._num_batches = self._num_steps = 0
         self._step_losses: list[torch.Tensor] = []
         self._monitor: dict[str, float] = {}
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
-        self._saving_to: Path | None = None
-        self.saved_step = 0  # of the newest whole checkpoint
-        self.stopped_by: Signals | None = None  # by agreement of all processes
         self.skipped = Skipped(recipe.data.max_skipped_share)
-        self._skeleton: nn.Module | None = None
-        model, args, decay = kwargs["model"], kwargs["args"], recipe.optimizer.ema_decay
-        if layout is not None and layout.shard > 1:
-            self._skeleton = skeleton(model)
-            shard_weights(model, layout, args.device)
-        super().__init__(callbacks=[MirasolCallback(self), *(callbacks or [])], **kwargs)
-        # The Trainer then leaves placement and reduction of gradients to the model. It refuses this at its start,
-        # because it cannot save such an optimizer; `_save_optimizer_and_scheduler` below can.
-        self.is_distributed_loading_by_transformers = self._skeleton is not None
+        super().__init__(
+            run_dir=run_dir,
+            layout=layout,
+            ema_decay=recipe.optimizer.ema_decay,
+            callbacks=[MirasolCallback(self), *(callbacks or [])],
+            **kwargs,
+        )
         self.remove_callback(ProgressCallback)
         self.add_callback(QuietProgress())
         self.model_accepts_loss_kwargs = True  # its losses are shares of the step: not to be divided once more
-        averaged = filled(self._skeleton, tensors_of(model)) if self._skeleton is not None else self.model
-        self.ema = AveragedModel(averaged, multi_avg_fn=_warm_average(decay)) if decay else None
-
-    @property
-    def best_weights(self) -> nn.Module:
-        """The model that validation sees and that is exported: the averaged one if the recipe asks for it.
-
-        Sharded weights are gathered on every process, and all have to ask. It generates on its own then, so that
-        processes with answers of unequal length never wait for each other.
-        """
-        best = self.ema.module if self.ema is not None and self.ema.n_averaged > 0 else self.model
-        if self._skeleton is None:
-            return best
-        return filled(self._skeleton, [gathered(tensor).clone() for tensor in tensors_of(best)])
-
-    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        if self._skeleton is None:  # shards lie on their device already
-            super()._move_model_to_device(model, device)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the weights of linear and convolution layers; norms, biases, embeddings and tables do not decay."""
@@ -200,15 +160,6 @@ class MirasolTrainer(Seq2SeqTrainer):
         self._step_losses.append(loss)
         return loss
 
-    @contextlib.contextmanager
-    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
-        """Of all micro-batches but the last, gradients are reduced to shards, but not yet among replicas."""
-        self.model.set_requires_all_reduce(False)
-        try:
-            yield
-        finally:
-            self.model.set_requires_all_reduce(True)
-
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         """The gradient's norm; a step whose losses or gradients are not finite ends the run before it is taken."""
         norm = gathered(super()._clip_grad_norm(model))
@@ -218,11 +169,6 @@ class MirasolTrainer(Seq2SeqTrainer):
         if self._any_process(~losses.isfinite().all()):
             raise ValueError(self._not_finite(losses.tolist()))
         return norm
-
-    def _any_process(self, flag: torch.Tensor | bool) -> bool:
-        """True on every process if the flag is set on one; all have to ask."""
-        flag = torch.as_tensor(flag, dtype=torch.float32, device=self.args.device)
-        return bool((self.accelerator.reduce(flag, reduction="sum") if self.args.world_size > 1 else flag) > 0)
 
     def _not_finite(self, losses: list[float]) -> str:
         """Return the message of a step that is not finite, after its clips are written to a file; all have to ask."""
@@ -250,18 +196,6 @@ class MirasolTrainer(Seq2SeqTrainer):
             f"nothing was saved after it: look at these clips ({file}), or lower optimizer.learning_rate in a new "
             "run; the same command resumes from the last checkpoint."
         )
-
-    def _require_finite(self, model: nn.Module) -> None:
-        """Refuses to validate, save or export weights that are not finite; all have to ask."""
-        named = list(model.named_parameters())
-        broken = torch.stack([~local(weight).isfinite().all() for _, weight in named]).float().to(self.args.device)
-        if self.args.world_size > 1:
-            broken = self.accelerator.reduce(broken, reduction="sum")
-        if names := [name for (name, _), is_broken in zip(named, broken.tolist(), strict=True) if is_broken]:
-            raise ValueError(
-                f"Expected finite weights, found NaN or infinity in {len(names)} of them after step "
-                f"{self.state.global_step}, {names[0]} first; they are not saved. Lower optimizer.learning_rate."
-            )
 
     @torch.no_grad()
     def _collapse(self, encoded: Any) -> dict[str, float]:
@@ -327,18 +261,6 @@ class MirasolTrainer(Seq2SeqTrainer):
         # Validation and export come at other steps when a run is stopped and resumed; its dropout stays the same.
         return torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else [])
 
-    def agree_to_stop(self, is_over: bool = False) -> bool:
-        """True if a process is over its time or was asked to stop, by `stopped_by` then; all have to ask.
-
-        All processes stop at the same step, or the remaining ones would wait for the others for ever.
-        """
-        wishes = torch.tensor([is_over, *(STOP.signal == number for number in SIGNALS)], device=self.args.device)
-        if self.args.world_size > 1:
-            wishes = self.accelerator.reduce(wishes.float(), reduction="sum")
-        is_over, *signals = (wishes > 0).tolist()
-        self.stopped_by = next((number for number, wished in zip(SIGNALS, signals, strict=True) if wished), None)
-        return is_over or self.stopped_by is not None
-
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         if not metrics:
             return False
@@ -357,103 +279,8 @@ class MirasolTrainer(Seq2SeqTrainer):
                     self.keep_best(best, metrics, self.state.global_step)
         return is_best
 
-    # -- checkpoints: written beside, then moved, so a kill leaves the last whole one
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._saving_to or self.args.output_dir)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._require_finite(self.model)
-        step = self.state.global_step
-        final = Path(self.args.output_dir) / f"{CHECKPOINT_PREFIX}{step}"
-        final.parent.mkdir(parents=True, exist_ok=True)
-        self._saving_to = self.run_dir / "checkpoints.partial"
-        written = self._saving_to / final.name
-        parts = (
-            lambda: super(MirasolTrainer, self)._save_checkpoint(model, trial),
-            lambda: self._seal(written),
-            lambda: replace_folder(written, final) if self.is_world_process_zero() else None,
-        )
-        is_saved = all(self._all_wrote(write, final) for write in parts)
-        if self.is_world_process_zero():
-            shutil.rmtree(self._saving_to, ignore_errors=True)
-            if is_saved:
-                earlier = [checkpoint for checkpoint in find_checkpoints(final.parent) if step_of(checkpoint) < step]
-                for older in earlier[: 1 - KEPT_CHECKPOINTS]:
-                    shutil.rmtree(older)
-        self._saving_to = None
-        self.saved_step = step if is_saved else self.saved_step
-        self.accelerator.wait_for_everyone()
-
-    def _all_wrote(self, write: Callable[[], Any], final: Path) -> bool:
-        """True if every process wrote its files; a full disk costs this checkpoint only, and the run continues."""
-        error = None
-        try:
-            write()
-        except (OSError, RuntimeError, CheckpointException) as caught:
-            error = caught
-        if self._any_process(error is not None):
-            if error is not None:
-                last = f"step {self.saved_step} stays the last one" if self.saved_step else "there is none so far"
-                warnings.warn(
-                    f"{final} could not be written ({one_line(error)}) and is left out: {last}. Free "
-                    "disk space; the run continues and the next checkpoint tries again.",
-                    stacklevel=2,
-                )
-            return False
-        return True
-
-    def _seal(self, folder: Path) -> None:
-        """Writes the manifest, to which every process adds the checksums of its share of the files."""
-        self.accelerator.wait_for_everyone()
-        files = files_of(folder)[self.args.process_index :: self.args.world_size]
-        found = gather_object(list(digests(folder, files).items()))
-        if self.is_world_process_zero():
-            seal(folder, dict(found))
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Leaves the weights of a checkpoint to `_save_optimizer_and_scheduler`."""
-        assert _internal_call, "the export is written by keep_best"
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        save_state(Path(output_dir), self.model, _unwrapped(self.optimizer), self.ema)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Leaves the weights to `_load_optimizer_and_scheduler`, which runs when there is an optimizer."""
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        load_state(Path(checkpoint), self.model, _unwrapped(self.optimizer), self.ema)
-        self.saved_step = step = step_of(Path(checkpoint))
-        # The rate is a function of the step. What torch would save of it has an entry for each group of parameters,
-        # and sharded weights make other groups than whole ones.
-        schedule = self.lr_scheduler
-        schedule.last_epoch, schedule._step_count = step, step + 1
-        schedule._last_lr = [base * at(step) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
-        for group, rate in zip(self.optimizer.param_groups, schedule._last_lr, strict=True):
-            group["lr"] = rate
-
-
-def _unwrapped(optimizer: Any) -> torch.optim.Optimizer:
-    """Return the optimizer inside accelerate's."""
-    return getattr(optimizer, "optimizer", optimizer)
-
-
 def sampler_of(dataset: Any, recipe: Recipe) -> EpochSampler:
     """Return the order of a dataset's clips, in whole steps of the processes that the run began with."""
     sources = [getattr(part, "shard_sizes", len(part)) for part in getattr(dataset, "parts", [dataset])]
     num_batches = begun_with(Path(recipe.output)) * recipe.schedule.gradient_accumulation_steps  # of a step
     return EpochSampler(sources, recipe.schedule.batch_size, recipe.seed, num_batches)
-
-
-def _warm_average(decay: float) -> Callable:
-    """An exponential moving average that trusts the first steps less: the decay at update n is (1 + n) / (10 + n)."""
-
-    @torch.no_grad()
-    def average(averaged: list[torch.Tensor], current: list[torch.Tensor], num_averaged: torch.Tensor | int) -> None:
-        updates = int(num_averaged)
-        weight = 1 - min(decay, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_([local(each) for each in averaged], [local(each) for each in current], weight)
-
-    return average
