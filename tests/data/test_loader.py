@@ -1,0 +1,132 @@
+"""A loader that decodes clips as they are needed: exact after kill -9 on other ranks and workers, bounded memory."""
+
+import gc
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from clips import write_clip
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from mirasol import DEFAULT_CHECKPOINT, MirasolProcessor
+from mirasol.data import AugmentConfig, ClipDataset, ClipMixture
+from mirasol.data.sampler import EpochSampler
+from mirasol.data.shard import shard
+from mirasol.tasks import get_task
+
+BATCH, SEED, EPOCH = 2, 3, 1
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory) -> ClipMixture:
+    """Two sources in shards, the second of which comes in rounds; both are decoded as they are needed."""
+    folder = tmp_path_factory.mktemp("tars")
+    processor = MirasolProcessor.from_pretrained(DEFAULT_CHECKPOINT)
+    parts = []
+    for name, count, per_epoch in (("a", 23, None), ("b", 7, 11)):
+        lines = []
+        for number in range(count):
+            write_clip(folder / f"{name}{number}.mp4", seconds=0.2, size=(32, 32), at=())
+            lines.append(json.dumps({"media": f"{name}{number}.mp4", "question": "what?", "answer": "this"}))
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+        shard(folder / f"{name}.jsonl", folder / name, clips_per_shard=4, processes=1, progress=False)
+        rows = get_task("shards").load(folder / name)
+        parts.append(ClipDataset(rows, get_task("shards"), processor, None, augment=AugmentConfig(),
+                                 clips_per_epoch=per_epoch, progress=False))  # fmt: skip
+    gc.collect()  # of encoders, whose threads a forked process would wait for
+    mixture = ClipMixture(parts)
+    mixture.set_epoch(EPOCH)
+    return mixture
+
+
+class Named(Dataset):
+    """The items of a mixture with their place in the epoch."""
+
+    def __init__(self, mixture: ClipMixture):
+        self.mixture = mixture
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def __getitem__(self, index: int) -> tuple[int, bool]:
+        item = self.mixture[index]
+        assert "skipped" not in item
+        return index, bool((item["video_chunk_mask"] | item["audio_chunk_mask"]).any())
+
+
+def sampler_of(mixture: ClipMixture, num_ranks: int, start: int = 0) -> EpochSampler:
+    sampler = EpochSampler([part.shard_sizes for part in mixture.parts], BATCH, SEED, num_ranks)
+    sampler.set_epoch(EPOCH, start)
+    return sampler
+
+
+def load(mixture: ClipMixture, num_ranks: int, num_workers: int, log: Path) -> None:
+    """Every rank's loader, step by step; a line of the log says which clips all ranks took in a step."""
+    torch.set_num_threads(1)
+    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    start = min(sum(len(ids) for step in done for ids in step), len(sampler_of(mixture, 1)))
+    sampler = sampler_of(mixture, num_ranks, start)
+    batches = list(BatchSampler(sampler, BATCH, drop_last=True))
+    loaders = [
+        DataLoader(Named(mixture), batch_sampler=batches[rank::num_ranks], num_workers=num_workers, collate_fn=list)
+        for rank in range(num_ranks)
+    ]
+    with log.open("a") as lines:
+        for step in zip(*loaders, strict=True):
+            assert all(real == (index >= 0) for batch in step for index, real in batch)
+            lines.write(json.dumps([[index for index, _ in batch] for batch in step]) + "\n")
+            lines.flush()
+            time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_kills_at_random_points_lose_no_clip_and_change_no_order_on_other_ranks_and_workers(mixture, tmp_path):
+    expected = [index for index in sampler_of(mixture, 1) if index >= 0]
+    assert len(expected) == 23 + 11 == len(set(expected))
+    rng, fork = random.Random(0), multiprocessing.get_context("fork")
+    log = tmp_path / "log.jsonl"
+    launches = [(1, 0), (2, 1), (3, 0), (2, 2), (4, 1)]
+    for number, (num_ranks, num_workers) in enumerate(launches):
+        process = fork.Process(target=load, args=(mixture, num_ranks, num_workers, log))
+        process.start()
+        if number < len(launches) - 1:
+            lines = len(log.read_text().splitlines()) if log.exists() else 0
+            deadline = time.monotonic() + 30
+            while process.is_alive() and time.monotonic() < deadline:
+                if log.exists() and len(log.read_text().splitlines()) > lines + rng.randrange(2):
+                    break
+                time.sleep(0.005)
+            time.sleep(rng.random() / 20)
+            os.kill(process.pid, signal.SIGKILL)
+        process.join(60)
+        text = log.read_text()
+        log.write_text(text[: text.rfind("\n") + 1])
+    assert process.exitcode == 0
+    steps = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len({len(step) for step in steps}) > 2, "several numbers of ranks took part"
+    assert all(len(ids) == BATCH for step in steps for ids in step)
+    assert [index for step in steps for ids in step for index in ids if index >= 0] == expected
+
+
+def resident_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_many_decodes(mixture):
+    """`benchmarks/loader.py --decodes 10000` is the long run."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("/proc/self/statm is needed")
+    part = mixture.parts[0]
+    for number in range(60):
+        part[number % len(part)]
+    before = resident_mib()
+    for number in range(250):
+        part[number % len(part)]
+    assert resident_mib() - before < 8  # a leaked decoder of these clips is 0.3 MiB, 250 of them 75
