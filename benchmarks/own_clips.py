@@ -137,14 +137,14 @@ def main() -> None:
 def table(rows: list) -> str:
     """Return the accuracies as Markdown."""
     kinds = ("sound", "animal", "sky", "color", "speaker")
-    first = rows[0][3]
     lines = [f"| start | clips | minutes | {' | '.join(kinds)} |", "|---" * (3 + len(kinds)) + "|"]
-    baselines = json.dumps(first["baselines"])
+    constant = rows[0][3]["baselines"]["majority_by_kind"]  # the most frequent answer of training to each question
+    lines.append(f"| baseline | | | {' | '.join(f'{100 * constant[kind]:.0f}' for kind in kinds)} |")
     for start, clips, minutes, metrics in rows:
-        scores, intervals = metrics["scores"], metrics["intervals_95"]
-        cells = [str((scores.get(kind, scores.get("exact_match", {})), intervals.get(kind))) for kind in kinds]
+        found = [metrics["intervals_95"][kind] for kind in kinds]
+        cells = [f"{100 * one['value']:.0f} ({100 * one['low']:.0f}-{100 * one['high']:.0f})" for one in found]
         lines.append(f"| {start} | {clips} | {minutes:.1f} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", baselines, ""])
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -44,6 +44,13 @@ def chunks_of(answerer, source: str):
     return session
 
 
+
+def test_a_question_unlike_training_is_warned_of_before_anything_is_watched(grid_root):
+    clip = str(grid_root / "clips" / "bbaf4p.mp4")
+    with pytest.warns(UserWarning, match="'animal' is in none of its questions"):
+        watch(clip, ["what animal is it?"], answerer=Answerer.load())
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".ts", ".avi", ".mpg"])
 def test_a_file_that_plays_is_the_file_as_a_whole(answerer, tmp_path, suffix):
     path = write_clip(tmp_path / f"film{suffix}", seconds=2.3)
@@ -252,6 +259,11 @@ def test_a_pipe_waits_for_a_slow_model(answerer, film, tmp_path, monkeypatch):
     summary = watch(str(pipe), answerer=slow, max_lag=0.4)
     writer.join()
     assert summary.num_chunks == 10 and not summary.dropped
+
+
+def test_a_question_unlike_training_is_warned_of(film):
+    with pytest.warns(UserWarning, match="'animal' is in none of its questions"):
+        watch(str(film), ["what animal is it?"], answerer=Answerer.load())
 
 
 def _write_and_hold(pipe, data: bytes) -> None:

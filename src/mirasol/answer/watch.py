@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -103,6 +104,8 @@ def watch(
     state = WatchState(source, session)
     for question in questions:
         session.answerer.prompts([question])  # refuses one that is too long now
+        if answerer.known_questions and (unknown := answerer.known_questions.warning(question)):
+            warnings.warn(unknown, stacklevel=2)
     offset, due = session.chunks.next_start, None if every is None else session.seconds + every
     seconds_per_chunk = session.chunks.grid.seconds_per_chunk
     end = "the source ended"

@@ -14,7 +14,7 @@ RENAMED = {"--no-sound": "--no-audio"}  # options that had another name, which a
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Checkpoint = Annotated[
-    str | None, typer.Option(metavar="FOLDER", help="Its folder; by default the checkpoint shipped with mirasol.")
+    str | None, typer.Option(metavar="FOLDER", help="Folder of a checkpoint; by default the shipped one.")
 ]
 MaxNewTokens = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Tokens of an answer; by default what the context leaves.")

@@ -42,7 +42,9 @@ def evaluate(
     rank: Annotated[
         bool, typer.Option("--rank", help="Choose among the given options by likelihood instead of generating text.")
     ] = False,
-    audit: Annotated[bool, typer.Option("--audit", help="Also measure with sound off, swapped and silent.")] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="The same as --condition both,picture,swapped,silent.")
+    ] = False,
     classes: Classes = None,
     noise_db: Annotated[
         tuple | None,

@@ -13,7 +13,10 @@ def export(
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a checkpoint with its code into one flat folder, which transformers loads without mirasol."""
+    """Write checkpoint and code into one flat folder.
+
+    transformers loads it with trust_remote_code where mirasol is not installed.
+    """
     with imports():
         from mirasol.convert.flat_folder import write_flat_folder
 

@@ -19,7 +19,10 @@ def init(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a checkpoint to train from pretrained parts."""
+    """Make a checkpoint to train from pretrained parts, of which --vision or --audio may be left out.
+
+    KEY=VALUE replaces a value of the model's config, such as use_audio=false.
+    """
     with imports():
         from mirasol.convert import init as assemble
 
