@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -28,17 +29,19 @@ class Server:
     engine: Engine
 
 
-def start(engine: Engine) -> Iterator[Server]:
-    """Serve an engine on a free port."""
+def start(engine: Engine, **options: Any) -> Iterator[Server]:
+    """Serve an engine on a free port; options are those of uvicorn."""
     listener = bind("127.0.0.1", 0)
-    config = uvicorn.Config(create_app(engine), log_level="warning", ws_max_size=engine.limits.message_bytes)
+    options = {"log_level": "warning", "ws_max_size": engine.limits.message_bytes, **options}
+    config = uvicorn.Config(create_app(engine), **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.01)
-    yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", engine)
+    scheme = "https" if "ssl_certfile" in options else "http"
+    yield Server(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", engine)
     server.should_exit = True
     thread.join(30)
     assert not thread.is_alive()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from mirasol.serve.batches import Reply
@@ -60,8 +60,8 @@ class ChatRequest(BaseModel):
     mirasol: Extras | None = None
 
 
-@router.post("/v1/chat/completions")
-async def chat(request: Request) -> Any:
+@router.post("/v1/chat/completions", response_model=None)
+async def chat(request: Request) -> Response:
     """Answer the last question of a conversation about its media."""
     service, client = service_of(request), client_of(request)
     body = await json_object(request)
@@ -87,10 +87,8 @@ async def chat(request: Request) -> Any:
         "finish_reason": "length" if reply.is_cut else "stop",
         "logprobs": None,
     }
-    return {
-        **head, "object": "chat.completion", "choices": [choice], "usage": usage(reply),
-        "mirasol": about(clip, reply, asked.warnings),
-    }  # fmt: skip
+    answer = {**head, "object": "chat.completion", "choices": [choice], "usage": usage(reply)}
+    return JSONResponse({**answer, "mirasol": about(clip, reply, asked.warnings)})
 
 
 def read_chat(body: dict[str, Any]) -> tuple[Asked, ChatRequest, bool | None]:
@@ -151,9 +149,7 @@ async def _begin(
     def on_text(text: str) -> None:
         put(text)
 
-    future = await asyncio.to_thread(
-        service.engine.ask, clip.id, asked.question, client=client, on_text=on_text, **chosen
-    )
+    future = service.engine.ask(clip.id, asked.question, client=client, on_text=on_text, **chosen)
     future.add_done_callback(put)
 
     async def iterate() -> AsyncIterator[str | Reply]:

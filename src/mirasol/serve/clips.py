@@ -122,10 +122,17 @@ class Clips:
         Raises:
             UnknownIdError: There is none.
         """
+        if (recent := self.recent(id)) is not None:
+            return recent
         entry = self.store.get(id) if id.startswith("clip_") else None
         if entry is None:
             raise UnknownIdError("clip", id)
         return self._load(entry)
+
+    def recent(self, id: str) -> WatchedClip | None:
+        """Return a clip that is in memory, without waiting for the disk."""
+        clip = self._recent.get(id)
+        return clip if clip is not None and self.store.touch(id) else None
 
     def forget(self, id: str) -> None:
         """Remove a clip."""

@@ -131,7 +131,7 @@ async def watch(request: Request, body: ClipRequest) -> dict[str, Any]:
 @router.get("/v1/clips/{id}")
 async def clip_facts(request: Request, id: str) -> dict[str, Any]:
     """Describe a watched clip: its chunks, their surprise, what was seen and heard."""
-    return clip_object(await run_in_threadpool(service_of(request).engine.clips.get, id))
+    return clip_object(await service_of(request).clip(id))
 
 
 @router.post("/v1/clips/{id}/ask")

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -19,6 +19,19 @@ from mirasol.serve.service import Service
 
 KEPT_ITEMS = 128
 POLL_SECONDS = 0.02
+HANDLERS = {  # by name: bound methods would make cycles, which hold a session's memory until garbage is collected
+    "session.update": "_update",
+    "input_audio_buffer.append": "_append",
+    "input_audio_buffer.commit": "_commit",
+    "input_audio_buffer.clear": "_clear",
+    "conversation.item.create": "_create_item",
+    "conversation.item.delete": "_delete_item",
+    "conversation.item.retrieve": "_retrieve_item",
+    "conversation.item.truncate": "_truncate_item",
+    "response.create": "_create_response",
+    "response.cancel": "_cancel_response",
+    "output_audio_buffer.clear": "_nothing_to_clear",
+}
 Post = Callable[[dict[str, Any]], None]
 
 
@@ -41,19 +54,6 @@ class RealtimeSession:
         self._anchor: tuple[float, float] | None = None  # the clock here, and the session time then
         self._response: asyncio.Task | None = None
         self._loop = asyncio.get_running_loop()
-        self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
-            "session.update": self._update,
-            "input_audio_buffer.append": self._append,
-            "input_audio_buffer.commit": self._commit,
-            "input_audio_buffer.clear": self._clear,
-            "conversation.item.create": self._create_item,
-            "conversation.item.delete": self._delete_item,
-            "conversation.item.retrieve": self._retrieve_item,
-            "conversation.item.truncate": self._truncate_item,
-            "response.create": self._create_response,
-            "response.cancel": self._cancel_response,
-            "output_audio_buffer.clear": self._nothing_to_clear,
-        }
 
     # ---- from the connection
 
@@ -71,12 +71,12 @@ class RealtimeSession:
 
     async def handle(self, event: dict[str, Any]) -> None:
         """Do what an event asks for."""
-        handler = self._handlers.get(event["type"])
-        if handler is None:
-            known = ", ".join(self._handlers)
+        name = HANDLERS.get(event["type"])
+        if name is None:
+            known = ", ".join(HANDLERS)
             message = f"Expected an event out of {known}, found {event['type'][:80]!r}. Correct its type."
             raise ApiError(400, message, "unknown_event", "type")
-        await handler(event)
+        await getattr(self, name)(event)
 
     async def stop(self) -> None:
         """End the response that is being given."""
@@ -236,11 +236,9 @@ class RealtimeSession:
         def put(value: Any) -> None:
             self._loop.call_soon_threadsafe(texts.put_nowait, value)
 
-        future = await run_in_threadpool(
-            lambda: self.engine.ask(
-                self.id, question, max_new_tokens=None if limit == "inf" else limit, client=self.id, on_text=put,
-                attribute=self.settings.mirasol.attribute,
-            )
+        future = self.engine.ask(
+            self.id, question, max_new_tokens=None if limit == "inf" else limit, client=self.id, on_text=put,
+            attribute=self.settings.mirasol.attribute,
         )  # fmt: skip
         future.add_done_callback(put)
         self._response = asyncio.create_task(self._respond(question, wanted.get("metadata"), texts, future))

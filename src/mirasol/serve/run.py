@@ -60,7 +60,7 @@ def serve(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to the address.
+    """Return a socket that listens at the address.
 
     Raises:
         ValueError: The address cannot be bound.
@@ -70,6 +70,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2_048)  # who connects as soon as the address is printed waits until the server runs
     except (OSError, OverflowError) as error:
         listener.close()
         raise ValueError(

@@ -75,7 +75,7 @@ class Service:
             if len(media) > 1:
                 message = f"Expected the watched clip {ids[0]} alone, found other media beside it. Send files instead."
                 raise ApiError(400, message, "invalid_value")
-            return self._same(await run_in_threadpool(self.engine.clips.get, ids[0]), use_video, use_audio)
+            return self._same(await self.clip(ids[0]), use_video, use_audio)
         options = WatchOptions(use_video is not False, use_audio is not False)
         if not (options.use_video or options.use_audio):
             raise ApiError(400, "Expected use_video or use_audio, found both false. Switch one on.", "invalid_value")
@@ -84,14 +84,19 @@ class Service:
         return await asyncio.shield(asyncio.wrap_future(future))  # others may wait for the same clip
 
     async def ask(self, id: str, question: str, client: str, **chosen: Any) -> Reply:
-        """Return the reply to a question about a clip or session."""
+        """Return the reply to a question about a clip."""
         options = chosen.get("options")
         if options is not None and len(options) > MAX_OPTIONS:
             raise ApiError(
                 400, f"Expected at most {MAX_OPTIONS} options, found {len(options)}. Send fewer.", "invalid_value"
             )
-        future = await run_in_threadpool(self.engine.ask, id, question, client=client, **chosen)
-        return await asyncio.wrap_future(future)
+        await self.clip(id)  # its latents are in memory now
+        return await asyncio.wrap_future(self.engine.ask(id, question, client=client, **chosen))
+
+    async def clip(self, id: str) -> WatchedClip:
+        """Return a watched clip."""
+        recent = self.engine.clips.recent(id)
+        return await run_in_threadpool(self.engine.clips.get, id) if recent is None else recent
 
     def _same(self, clip: WatchedClip, use_video: bool | None, use_audio: bool | None) -> WatchedClip:
         for name, wanted in (("use_video", use_video), ("use_audio", use_audio)):

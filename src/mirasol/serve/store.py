@@ -1,6 +1,7 @@
 """`Store`: files under unguessable ids, bounded on disk, found again by digest, also by other processes."""
 
 import json
+import math
 import secrets
 import shutil
 import sqlite3
@@ -13,6 +14,8 @@ from typing import Any
 
 TABLE = """CREATE TABLE IF NOT EXISTS entries (
   id TEXT PRIMARY KEY, digest TEXT UNIQUE, num_bytes INTEGER, created REAL, used REAL, facts TEXT)"""
+TOUCH_SECONDS = 60.0
+MAX_TOUCHED = 4_096
 COLUMNS = "id, digest, num_bytes, created, facts"
 
 
@@ -41,7 +44,7 @@ class Store:
     def __init__(self, folder: Path, max_bytes: int, prefix: str):
         self.folder, self.max_bytes, self.prefix = folder, max_bytes, prefix
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = threading.Lock()
+        self._lock, self._touched = threading.Lock(), dict[str, float]()
         self._index = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, timeout=30.0)
         self._index.isolation_level = None  # each statement is its own transaction
         self._index.execute("PRAGMA journal_mode=WAL")
@@ -89,6 +92,16 @@ class Store:
         """Replace the facts about an entry."""
         with self._lock:
             self._index.execute("UPDATE entries SET facts = ? WHERE id = ?", (json.dumps(facts), id))
+
+    def touch(self, id: str) -> bool:
+        """Note that an entry is used, at most once a minute; False if it is gone."""
+        now = time.monotonic()
+        if now - self._touched.get(id, -math.inf) < TOUCH_SECONDS:
+            return self._path(id).exists()
+        if len(self._touched) >= MAX_TOUCHED:
+            self._touched.clear()
+        self._touched[id] = now
+        return self.get(id) is not None
 
     def remove(self, id: str) -> bool:
         """Remove an entry; False if there is none."""
