@@ -68,6 +68,8 @@ async def chat(request: Request) -> Response:
     asked, chat, use_audio = read_chat(body)
     service.check_model(chat.model)
     extras = chat.mirasol or Extras()
+    if extras.clip is None:
+        service.engine.prompts(asked.question, extras.options)  # refuses before a clip is decoded in vain
     clip = await service.watch(asked.media, extras.use_video, use_audio, client)
     chosen = {
         "options": extras.options,

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mirasol.answer.answerer import Answerer
+from mirasol.answer.answerer import Answerer, Prompts
 from mirasol.answer.session import CHUNKS_AT_ONCE, ChunkResult, StreamSession, advance, fingerprint
 from mirasol.serve.batches import OnText, Question, Reply, answer_together
 from mirasol.serve.clips import Clips, Decode, WatchedClip
@@ -98,14 +98,7 @@ class Engine:
             BusyError: Too many questions wait.
         """
         self._check_open()
-        if not question.strip():
-            raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
-        if len(question) > self.limits.question_characters:
-            raise ValueError(
-                f"Expected a question of at most {self.limits.question_characters} characters, found {len(question)}. "
-                "Shorten it."
-            )
-        prompts = self.answerer.prompts([question], None if options is None else [options])
+        prompts = self.prompts(question, options)
         chosen: dict[str, Any] = {
             "max_new_tokens": max_new_tokens, "attribute": attribute and options is None, "on_text": on_text,
         }  # fmt: skip
@@ -119,6 +112,21 @@ class Engine:
         self.questions.put(client, asked)
         self._work.set()
         return asked.future
+
+    def prompts(self, question: str, options: Sequence[str] | None = None) -> Prompts:
+        """Return a question as tokens.
+
+        Raises:
+            ValueError: It is empty or too long.
+        """
+        if not question.strip():
+            raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
+        if len(question) > self.limits.question_characters:
+            raise ValueError(
+                f"Expected a question of at most {self.limits.question_characters} characters, found {len(question)}. "
+                "Shorten it."
+            )
+        return self.answerer.prompts([question], None if options is None else [options])
 
     # ---- live sessions
 

@@ -52,6 +52,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> Asked:
             if not isinstance(part, Mapping):
                 raise _wrong(where, "a part as an object with a type", part, "Send an object")
             kind = part.get("type")
+            kind = kind if isinstance(kind, str) else repr(kind)
             if kind in TEXTS:
                 if not isinstance(part.get("text"), str):
                     raise _wrong(f"{where}.text", "a string", part.get("text"), "Send the question there")

@@ -147,7 +147,7 @@ def read_item(item: Any) -> dict[str, Any]:
 
 
 def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
-    kind = part.get("type")
+    kind = str(part.get("type"))
     wanted = {"input_text": "text", "text": "text", "output_text": "text", "input_audio": "audio",
               "input_image": "image_url"}  # fmt: skip
     if kind not in wanted:
