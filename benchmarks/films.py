@@ -157,8 +157,10 @@ def table(folder: Path, figure: Path | None) -> None:
         for question in questions:
             answers[question.kind][question.answer] += 1
         common = [answers[kind].most_common(1)[0][1] / answers[kind].total() for kind in kinds]
+        length = int(split.split("_")[1])
         of_all = sum(answers[kind].most_common(1)[0][1] for kind in kinds) / len(questions)
         print(f"| most common answer | {' | '.join(f'{100 * value:.1f}' for value in [*common, of_all])} | | |")
+        lines.setdefault("most common answer", []).append((length, 100 * of_all))
         for name, runs in by_name.items():
             columns = []
             for key in [*kinds, "exact_match"]:
@@ -167,7 +169,7 @@ def table(folder: Path, figure: Path | None) -> None:
             spent = np.mean([run["scores"][split]["milliseconds"] for run in runs])
             print(f"| {name} | {' | '.join(columns)} | {spent:.0f} | {len(runs)} |")
             accuracy = np.mean([100 * run["scores"][split]["exact_match"] for run in runs])
-            lines.setdefault(name, []).append((int(split.split("_")[1]), float(accuracy)))
+            lines.setdefault(name, []).append((length, float(accuracy)))
     if figure is not None:
         draw_lines(figure, lines, by_name)
 
@@ -179,15 +181,18 @@ def draw_lines(path: Path, lines: dict[str, list[tuple[float, float]]], by_name:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, points in lines.items():
-        left.plot(*zip(*points, strict=True), marker="o", label=name)
+        left.plot(*zip(*points, strict=True), marker="o", label=name, linestyle="-" if name in by_name else ":")
+        if name not in by_name:
+            continue
         spent = [np.mean([run["scores"][split]["milliseconds"] for run in by_name[name]]) for split in TESTED]
-        right.plot([point[0] for point in points], spent, marker="o", label=name)
+        color = left.lines[-1].get_color()
+        right.plot([point[0] for point in points], spent, marker="o", color=color)
     for axes, title in ((left, "right answers, %"), (right, "ms a film")):
         axes.set(xscale="log", xlabel="sentences a film", title=title)
         axes.set_xticks([10, 40, 160], ["10", "40", "160"])
         axes.grid(color="#ddd")
     right.set_yscale("log")
-    left.legend(fontsize=7)
+    left.legend(fontsize=6)
     figure.savefig(path, dpi=200)
 
 
