@@ -1,4 +1,6 @@
-"""Kills a run of two processes at random moments until it ends: `python -m tests.train.kills FOLDER [KILLS] [LAYOUT]`.
+"""Kills runs of two processes at random moments, and lets them end.
+
+`python -m tests.train.kills FOLDER [KILLS [LAYOUT [SEED]]]`
 
 Its final weights, averages, optimizer state and losses must be those of an uninterrupted run, bit for bit.
 """
@@ -26,12 +28,12 @@ def kill_until_done(folder: Path, kills: int, layout: str, seed: int = 0) -> dic
     began = time.monotonic()
     assert all(end == 0 for end in wait(start(2, train_tiny, folder / "whole", **options)))
     duration, chance = time.monotonic() - began, random.Random(seed)
-    done, ended, steps = 0, False, []
+    done, ended, steps, runs = 0, False, [], 1
     run = folder / "killed"
     while not ended or done < kills:
         if ended:  # before enough kills: the same again, in a new folder
             compare(folder / "whole", run)
-            run = folder / f"killed_{done}"
+            run, runs = folder / f"killed_{runs}", runs + 1
         children = start(2, train_tiny, run, **options)
         if done < kills:
             time.sleep(chance.uniform(0, 1.2 * duration))
@@ -57,7 +59,7 @@ def kill_until_done(folder: Path, kills: int, layout: str, seed: int = 0) -> dic
         ended = len(lines_of(run)) == NUM_STEPS and (run / "best").is_dir()
         assert ended, "a run that was not killed ended early"
     compare(folder / "whole", run)
-    return {"kills": done, "layout": layout, "seed": seed, "newest_checkpoint_at_kill": steps}
+    return {"kills": done, "runs": runs, "layout": layout, "seed": seed, "newest_checkpoint_at_kill": steps}
 
 
 def wait(children: list[int]) -> list[int]:
@@ -78,5 +80,6 @@ def compare(whole: Path, run: Path) -> None:
 
 if __name__ == "__main__":
     _, folder, *more = sys.argv
-    found = kill_until_done(Path(folder), int(more[0]) if more else 50, more[1] if more[1:] else "fsdp")
+    kills, layout, seed, *_ = [*more, *("50", "fsdp", "0")[len(more) :]]
+    found = kill_until_done(Path(folder), int(kills), layout, int(seed))
     sys.stdout.write(json.dumps(found) + "\n")

@@ -32,6 +32,7 @@ STEP, NUM_STEPS = 8, 6  # clips a step; steps of the only epoch
 LACKING = ("nothing", "sound", "picture", "chunks", "answers", "nothing")
 # Statistics of a part of a batch, and what is random, differ.
 OFF = {"variance_weight": 0.0, "covariance_weight": 0.0, "combined_mask_probability": 0.0}
+PARTS = ("video_config", "audio_config", "combiner_config", "text_config")
 PATIENCE = 120.0  # seconds
 
 
@@ -97,7 +98,9 @@ def train_tiny(
         validation=ValidationRecipe(every_epochs=1, metric="weights"),
     )  # fmt: skip
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"num_workers": 0})})
-    tiny = tiny_model(attention="eager", temporal_config=OFF, **model)
+    parts = {part: {"num_hidden_layers": 1} for part in PARTS} | {"temporal_config": {"num_hidden_layers": 1, **OFF}}
+    parts |= {part: parts[part] | values for part, values in model.items()}
+    tiny = tiny_model(attention="eager", **parts)
     steps = 0
 
     def stop(*_):
@@ -191,25 +194,24 @@ def check_shards() -> None:
     assert all(torch.equal(mine, whole) for mine, whole in zip(tensors_of(refilled), before, strict=True))
 
 
+# Its Combiner calls each of its layers once a chunk.
+TTM: dict = {"optimizer": "adamw", "combiner_config": {"combiner_type": "ttm"}}
 # name: processes, options of `train_tiny`
 RUNS: dict[str, tuple[int, dict]] = {
     "one": (1, {}),
     "ddp": (2, {"batch_size": 4, "data": 2}),
     "fsdp": (2, {"batch_size": 4, "shard": 2}),
-    "fsdp accumulated": (2, {"batch_size": 2, "accumulation": 2, "shard": 2}),
     "ddp of 4": (4, {"batch_size": 2, "data": 4}),
     "fsdp of 4": (4, {"batch_size": 2, "shard": 4}),
     "hsdp accumulated": (4, {"batch_size": 1, "accumulation": 2, "data": 2, "shard": 2}),
-    "one, adamw": (1, {"optimizer": "adamw"}),
-    "fsdp, adamw": (2, {"batch_size": 4, "shard": 2, "optimizer": "adamw"}),
-    "one, ttm": (1, {"combiner_config": {"combiner_type": "ttm"}}),
-    "fsdp, ttm": (2, {"batch_size": 4, "shard": 2, "combiner_config": {"combiner_type": "ttm"}}),
+    "one, ttm and adamw": (1, TTM),
+    "fsdp accumulated, ttm and adamw": (2, {"batch_size": 2, "accumulation": 2, "shard": 2, **TTM}),
 }
-RESUMED = {"by 1": (1, {}), "by 2": (2, {"shard": 2}), "by 2 of ddp": (2, {"data": 2}), "by 4": (4, {"shard": 4})}
+RESUMED = {"by 1": (1, {}), "by 2": (2, {"shard": 2}), "by 4": (4, {"shard": 4})}
 
 
 def main(folder: Path) -> None:
-    names = sys.argv[2:] or [*RUNS, "shards", "not finite", "resumed"]
+    names = sys.argv[2:] or [*RUNS, "shards", "not finite", "killed", "resumed"]
     for name in [name for name in names if name in RUNS]:
         count, options = RUNS[name]
         in_processes(count, train_tiny, folder / name, **options)
@@ -217,6 +219,10 @@ def main(folder: Path) -> None:
         in_processes(2, check_shards)
     if "not finite" in names:
         in_processes(2, refused, folder / "not finite", batch_size=4, shard=2, bad_from=1, save_steps=1)
+    if "killed" in names:
+        from tests.train.kills import kill_until_done
+
+        (folder / "kills.json").write_text(json.dumps(kill_until_done(folder, 1, "fsdp")))
     if "resumed" in names:
         in_processes(2, train_tiny, folder / "stopped", batch_size=4, shard=2, stop_at=3)
         for name, (count, options) in RESUMED.items():
