@@ -107,7 +107,11 @@ def main() -> None:
     )
     factor = next((line["factor"] for line in lines if "factor" in line), None)
     done = {(line["name"], line["seed"]) for line in lines if "right" in line}
-    base = {line["name"].split("/")[0]: line["mean"] for line in lines if line.get("name", "").endswith("/base")}
+    base: dict[str, float] = {}  # best seed of each group
+    for line in lines:
+        if line.get("name", "").endswith("/base"):
+            group = line["name"].split("/")[0]
+            base[group] = max(base.get(group, 0.0), line["mean"])
     runs = [run for run in runs if (run.name, run.seed) not in done]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     if factor is not None:
@@ -175,7 +179,8 @@ def main() -> None:
                 finished += 1
                 continue
             if line.get("name", "").endswith("/base"):
-                base[line["name"].split("/")[0]] = line["mean"]
+                group = line["name"].split("/")[0]
+                base[group] = max(base.get(group, 0.0), line["mean"])
             feed()
             if "failed" in line:
                 print(f"FAILED {line['failed']} seed {line['seed']}\n{line['error']}", flush=True)

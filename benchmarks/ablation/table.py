@@ -1,6 +1,6 @@
 """Tables and plots of a sweep: each row against its group's base, with paired intervals over clips.
 
-    python benchmarks/ablation/table.py runs/ablation.jsonl [--plots docs/figures/ablation.png]
+    python benchmarks/ablation/table.py runs/ablation.jsonl [--kind agree] [--plots docs/figures/ablation.png]
 
 Accuracy is the mean over the kinds of questions, then over seeds; beside it stand the lowest and the highest seed. The
 difference is paired: each question's share of right answers over the seeds of the row, less that of the base, with a
@@ -10,6 +10,7 @@ its interval excludes zero and the seeds of row and base do not overlap. Only se
 
 import argparse
 import json
+import lzma
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,10 @@ class Row:
 def read(path: Path) -> dict[str, Row]:
     """Return the rows of a sweep's output by name."""
     rows: dict[str, dict[int, dict]] = defaultdict(dict)
-    for line in map(json.loads, path.read_text().splitlines()):
-        if "right" in line:
-            rows[line["name"]][line["seed"]] = line
+    with lzma.open(path, "rt") if path.suffix == ".xz" else path.open() as file:
+        for line in map(json.loads, file):
+            if "right" in line:
+                rows[line["name"]][line["seed"]] = line
     return {name: Row(name, dict(sorted(runs.items()))) for name, runs in rows.items()}
 
 
@@ -69,15 +71,15 @@ def difference(row: Row, base: Row, kind: str | None = None) -> Interval:
     return bootstrap_ratio(totals, counts)
 
 
-def is_clear(row: Row, base: Row, interval: Interval) -> bool:
+def is_clear(row: Row, base: Row, interval: Interval, kind: str | None = None) -> bool:
     """Whether the interval excludes zero and the seeds do not overlap, two seeds of each at least."""
-    ours, theirs = row.mean(), base.mean()
+    ours, theirs = row.mean(kind), base.mean(kind)
     apart = min(ours) > max(theirs) or max(ours) < min(theirs)
     return apart and min(len(ours), len(theirs)) > 1 and (interval.low > 0 or interval.high < 0)
 
 
-def table(rows: dict[str, Row], group: str) -> str:
-    """Return the Markdown table of a group."""
+def table(rows: dict[str, Row], group: str, kind: str | None = None) -> str:
+    """Return the Markdown table of a group, accuracy and difference those of one kind of question or of all."""
     base = rows[f"{group}/base"]
     kinds = list(next(iter(base.runs.values()))["accuracy"])
     head = [
@@ -96,13 +98,13 @@ def table(rows: dict[str, Row], group: str) -> str:
     for name, row in rows.items():
         if name.split("/")[0] != group:
             continue
-        values = row.mean()
-        interval = None if row is base else difference(row, base)
+        values = row.mean(kind)
+        interval = None if row is base else difference(row, base, kind)
         lines.append([
             name.split("/", 1)[1], str(len(values)),
             f"{100 * np.mean(values):.1f} ({100 * min(values):.1f}, {100 * max(values):.1f})",
             "" if interval is None else interval.points,
-            "" if interval is None else "yes" if is_clear(row, base, interval) else "no",
+            "" if interval is None else "yes" if is_clear(row, base, interval, kind) else "no",
             *(f"{100 * np.mean(row.mean(kind)):.0f}" for kind in kinds),
             f"{row.cost('parameters') / 1e6:.2f}", f"{row.cost('flops') / 1e9:.2f}",
             f"{row.cost('seconds'):.0f}", f"{row.cost('peak_mib'):.0f}",
@@ -145,13 +147,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="output of sweep.py")
     parser.add_argument("--plots", type=Path, metavar="FILE", help="the PNG to write")
+    parser.add_argument("--kind", help="only this kind of question, in the groups that have it")
     arguments = parser.parse_args()
     rows = read(arguments.results)
     groups = list(dict.fromkeys(name.split("/")[0] for name in rows))
     lost = [group for group in groups if f"{group}/base" not in rows]
     groups = [group for group in groups if group not in lost]
+    if arguments.kind:
+        groups = [group for group in groups if arguments.kind in rows[f"{group}/base"].runs[0]["accuracy"]]
     for group in groups:
-        print(f"\n**{TITLES.get(group, group)}** (`{group}`)\n\n{table(rows, group)}")
+        print(f"\n**{TITLES.get(group, group)}** (`{group}`)\n\n{table(rows, group, arguments.kind)}")
     for group in lost:
         print(f"\n{group}: no row {group}/base to compare with. Run it: sweep.py --only {group}/base")
     if arguments.plots:

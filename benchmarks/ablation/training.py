@@ -6,62 +6,28 @@ averaged weights, no validation while training. Model, losses, log-mel, padding 
 """
 
 import copy
-import importlib.machinery
-import importlib.util
 import resource
-import sys
 import time
-import types
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from clips import Clips
+from questions import CAPTION, TASKS, Item, draw, evaluation_items, tokens, vocabulary
 from torch import Tensor
 
-
-class _Names(type):
-    """Gives a class any name that is asked of it."""
-
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Nothing
-
-
-class _Nothing(Exception, metaclass=_Names):
-    """Stands in for every class and function of a decoder that is not installed: only packed clips are read."""
-
-
-class _Absent(types.ModuleType):
-    """Stands in for a module of such a decoder."""
-
-    __path__: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(_Nothing, name)
-
-
-_missing = [name for name in ("av", "soxr") if importlib.util.find_spec(name) is None]
-for _name in ("av", "av.stream", "av.video", "av.video.frame", "av.video.reformatter", "soxr"):
-    if _name.split(".")[0] in _missing:
-        sys.modules[_name] = _Absent(_name)
-        sys.modules[_name].__spec__ = importlib.machinery.ModuleSpec(_name, None)
-
-from clips import Clips  # noqa: E402
-from questions import CAPTION, TASKS, Item, draw, evaluation_items, tokens, vocabulary  # noqa: E402
-
-from mirasol.chunks.text import IGNORED_LABEL, pad_text  # noqa: E402
-from mirasol.features.feature_extraction_mirasol import (  # noqa: E402
+from mirasol.chunks.text import IGNORED_LABEL, pad_text
+from mirasol.features.feature_extraction_mirasol import (
     LOOKBACK_SAMPLES,
     MirasolFeatureExtractor,
     mel_power,
 )
-from mirasol.model import modeling_mirasol_temporal  # noqa: E402
-from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration  # noqa: E402
-from mirasol.model.presets import preset  # noqa: E402
-from mirasol.train.optimizer import MuonWithAdamW, layer_matrices  # noqa: E402
+from mirasol.model import modeling_mirasol_temporal
+from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
+from mirasol.model.presets import preset
+from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 
 RATE, FRAME_RATE = 16_000, 25
 CURRICULUM = {"films": ((0.35, 3), (0.6, 5)), "order": ((0.3, 2),)}  # until this share of the steps, so many segments
@@ -82,7 +48,6 @@ class Run:
         num_chunks: Evenly spread over the item; 0 covers it whole.
         train_clips: Leaves only so many labelled training clips; 0 is all.
         pretrain: Steps on captions of all clips at equal weights, in units of `steps`, before the questions.
-        size: Preset.
     """
 
     name: str
@@ -99,7 +64,6 @@ class Run:
     num_chunks: int = 0
     train_clips: int = 0
     pretrain: float = 0.0
-    size: str = "nano"
 
 
 class Bank:
@@ -211,7 +175,7 @@ def build(run: Run, bank: Bank, checkpoint) -> MirasolForConditionalGeneration:
             overrides.setdefault(part, {})[key] = value
         else:
             overrides[part] = value
-    config = preset(run.size, **overrides)
+    config = preset("nano", **overrides)
     config.set_objective("finetune")
     for name in ("latent_weight", "video_weight"):
         if name in run.set:
