@@ -358,6 +358,7 @@ def test_the_objective_changes_at_the_first_epoch_of_finetuning():
         train_dataset=[],
         recipe=SimpleNamespace(schedule=ScheduleRecipe(pretrain_epochs=2, finetune_epochs=2, batch_size=1)),
         model=SimpleNamespace(set_objective=chosen.append),
+        thawing=[],
         _restart_window=lambda: None,
     )
     for epoch in range(4):

@@ -27,7 +27,7 @@ from mirasol.evaluate.run_folder import RunFolder, digest_of_rows
 from mirasol.evaluate.summary import abstention, calibration, compare, coverage, summarise
 from mirasol.files import GRID_ROOT
 from mirasol.results import SCHEMA_VERSION
-from mirasol.tasks import Absent, Row, Task, get_task, single_rows
+from mirasol.tasks import Absent, Question, Row, Task, get_task, single_rows
 
 BATCH_SIZE = 8  # clips; rows of text are this times the questions of a clip
 SHOWN = 5  # clips named one by one in a warning
@@ -273,6 +273,7 @@ def warn(metrics: Metrics, clips: Sequence[AnsweredClip]) -> None:
 def score(
     model, processor, rows: Sequence[Row], *, task: str = "grid", conditions: Sequence[str] = ("both",),
     read: Read | None = None, batch_size: int = BATCH_SIZE, should_stop: Callable[[], bool] = lambda: False,
+    keep: Callable[[str, Sequence[Question], Sequence[str]], None] | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Return flat metrics for validation in training: `slots_both`, `letter_both`, ..., one set per condition.
 
@@ -280,7 +281,8 @@ def score(
 
     `read(row, condition)` may take decoded clips from a cache instead of the files. The model is left in the mode
     (training or not) it was in. The processes of a training run share the batches, and each gets all metrics: none
-    where `should_stop` held on one of them before its batches were answered.
+    where `should_stop` held on one of them before its batches were answered. `keep(condition,
+    questions, generated)` gets the answers of each condition.
     """
     was_training, processes = model.training, joined_processes()
     model.eval()
@@ -300,7 +302,10 @@ def score(
                 return {}
             clips = [clip for batch in range(job.num_batches) for clip in answered[batch]]
             found = [p for clip in clips for p in clip.predictions.get(name, ())]
-            scores = scored.score([asked[p.question_id] for p in found], [p.generated for p in found])
+            questions, generated = [asked[p.question_id] for p in found], [p.generated for p in found]
+            scores = scored.score(questions, generated)
+            if keep is not None:
+                keep(name, questions, generated)
             flat |= flat_scores(scores, name)
             flat[f"bad_clips_{name}"] = float(sum(clip.error is not None for clip in clips))
     finally:

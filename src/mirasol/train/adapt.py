@@ -28,14 +28,15 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> None:
     The part `language_model` is the text decoder without its cross-attention, which has to learn to look.
     """
     for part in parts:
-        chosen = [parameter for name, parameter in model.named_parameters() if _belongs(name, part)]
+        chosen = [parameter for name, parameter in model.named_parameters() if belongs(name, part)]
         if not chosen:
             raise ValueError(f"Recipe key model.freeze names {part}, which this model does not have. Leave it out.")
         for parameter in chosen:
             parameter.requires_grad_(False)
 
 
-def _belongs(name: str, part: str) -> bool:
+def belongs(name: str, part: str) -> bool:
+    """True if the parameter of this name is one of the part's, as recipes name parts."""
     if part in TOWERS:
         return name.startswith(f"{ENCODER}{part}.")
     return name.startswith((DECODER, HEAD)) and not any(new in name for new in NEW_IN_DECODER)

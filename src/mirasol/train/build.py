@@ -26,6 +26,7 @@ from mirasol.tasks.annotations import SHOWN
 from mirasol.tasks.shards import Shards
 from mirasol.train.adapt import adapt
 from mirasol.train.changed import load_changed
+from mirasol.train.efficiency import compile_layers, recompute_layers
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import PROCESSOR, describe_rows, is_begun
 from mirasol.train.resolve import changed_processor, saved_processor
@@ -65,6 +66,9 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         check_texts(processor, train_rows[source], source.root)
         check_texts(processor, val_rows[source], source.root, with_answers=False)
     adapt(model, recipe.model)
+    recompute_layers(model, recipe.model.recompute_every)
+    if recipe.model.compile:
+        compile_layers(model)
     datasets = [
         ClipDataset(
             train_rows[source],

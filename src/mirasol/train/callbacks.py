@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 
+from mirasol.train.schedule import is_stale
+
 if TYPE_CHECKING:
     from mirasol.train.trainer import MirasolTrainer
 
@@ -38,6 +40,8 @@ class MirasolCallback(TrainerCallback):
         pretraining = epoch < self.trainer.recipe.schedule.pretrain_epochs
         self.trainer.model.set_objective("pretrain" if pretraining else "finetune")
         self.trainer.skipped.begin_epoch(self.trainer.sampler.num_clips)
+        for parameter in self.trainer.thawing:
+            parameter.requires_grad_(epoch >= self.trainer.recipe.model.unfreeze_epoch)
         self.trainer._restart_window()
 
     def on_optimizer_step(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
@@ -49,6 +53,10 @@ class MirasolCallback(TrainerCallback):
         is_over = limit is not None and time.monotonic() - self.trainer.started > limit * 60
         control.should_training_stop |= self.trainer.agree_to_stop(is_over)
         control.should_save |= self.trainer.stopped_by is not None
+
+    def on_evaluate(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        validation = self.trainer.recipe.validation
+        control.should_training_stop |= is_stale(state.log_history, validation.metric, validation.patience)
 
     def on_epoch_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self.trainer.skipped.count:

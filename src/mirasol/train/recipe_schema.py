@@ -59,7 +59,24 @@ class ModelRecipe(Section):
     checkpoint: str | None = None  # a folder, a name on the Hub, or "shipped"
     attn_implementation: str = "eager"  # on CPU, faster than sdpa for sequences of a hundred tokens (docs/log.md)
     freeze: tuple[Part, ...] = ()
+    unfreeze_epoch: AtLeastOne | None = None  # epochs after which the frozen parts are trained too; None: never
     lora: LoraRecipe | None = None
+    recompute_every: AtLeastOne | None = None  # activation checkpointing of every n-th layer; None: keep activations
+    compile: bool = False  # torch.compile of the repeated layers: a minute at start, for faster steps on a GPU
+
+    @model_validator(mode="after")
+    def _unfreezes_something(self) -> ModelRecipe:
+        if self.unfreeze_epoch is not None and not self.freeze:
+            raise ValueError(
+                f"Recipe key model.unfreeze_epoch is {self.unfreeze_epoch}, but model.freeze names no part: name the "
+                "parts there (model.freeze=[video_encoder]), or leave it out."
+            )
+        if self.unfreeze_epoch is not None and self.lora is not None and "language_model" in self.freeze:
+            raise ValueError(
+                "Recipe key model.unfreeze_epoch would train the language model whose weights model.lora keeps: take "
+                "language_model out of model.freeze, or leave out model.lora."
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelRecipe:
@@ -116,10 +133,13 @@ class DataRecipe(Section):
 
 
 class OptimizerRecipe(Section):
-    """Muon (or AdamW alone) with linear warmup and a cosine to `final_learning_rate_fraction`, over both phases."""
+    """Muon (or AdamW alone); linear warmup, then down to `final_learning_rate_fraction`, over both phases."""
 
     name: Literal["muon", "adamw"] = "muon"
     learning_rate: Positive = 1e-3
+    part_rates: dict[Part, Positive] = {}  # factor on the learning rate of a part, such as {video_encoder: 0.1}
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"  # wsd: constant, then linear over `decay_fraction`
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.98)
     epsilon: Positive = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
@@ -127,6 +147,15 @@ class OptimizerRecipe(Section):
     final_learning_rate_fraction: Share = 0.01
     gradient_clip: Positive = 1.0
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = 0.998  # None: no averaging
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> OptimizerRecipe:
+        if self.schedule == "wsd" and self.warmup_fraction + self.decay_fraction > 1:
+            raise ValueError(
+                f"Recipe keys optimizer.warmup_fraction and decay_fraction must sum to at most 1, found "
+                f"{self.warmup_fraction:g} and {self.decay_fraction:g}: lower one of them."
+            )
+        return self
 
 
 class ScheduleRecipe(Section):
@@ -154,6 +183,8 @@ class ValidationRecipe(Section):
     every_epochs: AtLeastOne = 4
     batch_size: AtLeastOne = 16
     max_clips: AtLeastOne | None = None  # of each source
+    patience: AtLeastOne | None = None  # validations in turn without a better metric that end the run; None: never
+    samples: Annotated[int, Field(ge=0)] = 6  # answers of each source and condition kept in samples.jsonl
     conditions: Annotated[tuple[str, ...], Field(min_length=1)] = ("both", "sound", "picture")
     metric: str | None = None  # None: the task's main one, or mean_tasks of several tasks
 
@@ -180,6 +211,7 @@ class Recipe(Section):
     device: Annotated[str, AfterValidator(_device_name)] = "auto"  # auto, cpu, cuda, cuda:1, mps
     bf16: bool | None = None  # None: where the hardware computes in bfloat16 itself, float32 elsewhere
     logging_steps: AtLeastOne = 1
+    report_to: tuple[Literal["wandb", "trackio"], ...] = ()  # beside TensorBoard and metrics.jsonl, always written
     save_steps: AtLeastOne = 200
     model: ModelRecipe = ModelRecipe()
     processor: ProcessorRecipe = ProcessorRecipe()

@@ -32,7 +32,7 @@ PROCESSOR = "processor"
 FREE_TO_CHANGE = {
     "output", "device", "logging_steps", "save_steps", "schedule.time_limit_minutes", "data.cache", "data.num_workers",
     "parallel.data", "parallel.shard",
-    "export.dtype", "export.license",
+    "export.dtype", "export.license", "model.compile", "model.recompute_every", "report_to", "validation.samples",
 }  # fmt: skip
 
 

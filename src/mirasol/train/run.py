@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
-from transformers import Seq2SeqTrainingArguments, set_seed
+from transformers import Seq2SeqTrainingArguments, TrainerState, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging
 
@@ -28,6 +29,7 @@ from mirasol.train.parallel import agreed_by_all, choose_layout, num_processes, 
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import LAUNCHES, begun_with, check_data, check_run, open_run, step_of, written_bf16
+from mirasol.train.schedule import is_stale, scheduler_arguments
 from mirasol.train.stop import STOP, SurvivingCollator
 from mirasol.train.trainer import MirasolTrainer, sampler_of
 
@@ -47,6 +49,7 @@ class TrainResult(Result):
     minutes: float
     stopped_by: str | None = None
     next_start: str = ""
+    is_stale: bool = False
 
     def __str__(self) -> str:
         how_far = f"{self.step} of {self.num_steps} steps in {self.minutes:.1f} minutes"
@@ -55,6 +58,8 @@ class TrainResult(Result):
         where = f"checkpoint: {self.export}" if self.export else f"run: {self.output}"
         if self.stopped_by:
             bad += f"; stopped by {self.stopped_by}: the same command {self.next_start}"
+        elif self.is_stale:
+            bad += "; stopped by validation.patience, because no validation since was better"
         elif self.step < self.num_steps:
             bad += "; stopped by schedule.time_limit_minutes: raise it, and the same command resumes"
         return f"trained {how_far}; {best}{bad}\n{where}"
@@ -98,6 +103,7 @@ def fit(
     origin = started_from(recipe.model.checkpoint)  # now: another run may replace that folder
     folder = Path(recipe.output)
     check_data(folder, data or {})
+    check_reporters(recipe)
     sampler_of(train_dataset, recipe)  # before there is a run folder, because a source without clips is refused
     layout = choose_layout(recipe.parallel, sum(p.numel() for p in model.parameters()), memory_of_device(recipe))
     args = training_arguments(recipe, folder)  # joins the processes
@@ -137,8 +143,12 @@ def fit(
         data_collator=SurvivingCollator(collator),
         callbacks=[TensorBoardCallback(writer)] if writer else [],
     )
-    with STOP.listening():
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    if resume_from is not None:
+        trainer.state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
+    validation = recipe.validation
+    if not is_stale(trainer.state.log_history, str(validation.metric), validation.patience):
+        with STOP.listening():
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if trainer.stopped_by == signal.SIGINT:
         step = trainer.state.global_step
         raise KeyboardInterrupt(f"training stopped after step {step}; the same command {next_start(trainer)}")
@@ -154,6 +164,7 @@ def fit(
         minutes=(time.monotonic() - started) / 60,
         stopped_by=trainer.stopped_by.name if trainer.stopped_by else None,
         next_start=next_start(trainer),
+        is_stale=is_stale(trainer.state.log_history, str(validation.metric), validation.patience),
     )
 
 
@@ -178,8 +189,7 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
         adam_epsilon=optimizer.epsilon,
         weight_decay=optimizer.weight_decay,
         max_grad_norm=optimizer.gradient_clip,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": optimizer.final_learning_rate_fraction},
+        **scheduler_arguments(optimizer),
         warmup_steps=optimizer.warmup_fraction,
         use_cpu=recipe.device == "cpu" or not torch.accelerator.is_available(),
         seed=recipe.seed,
@@ -196,7 +206,7 @@ def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments
         dataloader_pin_memory=torch.cuda.is_available() and recipe.device != "cpu",
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        report_to="none",
+        report_to=list(recipe.report_to) or "none",
     )
 
 
@@ -204,6 +214,22 @@ def memory_of_device(recipe: Recipe) -> int | None:
     """Return the bytes of memory of this process's GPU, None where it trains on a CPU."""
     is_cpu = recipe.device == "cpu" or not torch.cuda.is_available()
     return None if is_cpu else torch.cuda.get_device_properties(0).total_memory
+
+
+def check_reporters(recipe: Recipe) -> None:
+    """Refuse services whose package is not installed, and thawing where other processes would not hear of it."""
+    for name in recipe.report_to:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"Recipe key report_to names {name}, whose package is not installed: pip install {name}, or leave it "
+                "out; metrics.jsonl and tensorboard/ are written in any case."
+            )
+    if recipe.model.unfreeze_epoch is not None and num_processes() > 1:
+        raise ValueError(
+            f"Recipe key model.unfreeze_epoch works in one process, found {num_processes()}: DDP and FSDP fix at the "
+            "start which weights get gradients. Train frozen, then begin a second run from its best checkpoint with "
+            "model.freeze=[] model.checkpoint=BEST."
+        )
 
 
 def started_from(checkpoint: str | None) -> dict[str, Any] | None:

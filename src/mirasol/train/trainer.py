@@ -28,6 +28,7 @@ from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 from mirasol.train.parallel import Layout, apart_by_layout, gathered
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import begun_with
+from mirasol.train.schedule import parameters_of, scheduler_arguments, split_rates, trained
 from mirasol.train.sharded_trainer import ShardedTrainer
 
 MONITOR_EVERY = 20  # steps between two looks at whether the latents collapse, which cost one decomposition each
@@ -58,6 +59,8 @@ class MirasolTrainer(ShardedTrainer):
         self._step_losses: list[torch.Tensor] = []
         self._monitor: dict[str, float] = {}
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
+        frozen = recipe.model.freeze if recipe.model.unfreeze_epoch is not None else ()
+        self.thawing = parameters_of(kwargs["model"], frozen, "model.freeze")  # frozen now, trained later
         self.skipped = Skipped(recipe.data.max_skipped_share)
         super().__init__(
             run_dir=run_dir,
@@ -81,8 +84,21 @@ class MirasolTrainer(ShardedTrainer):
         ]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The recipe's optimizer, which knows parts that are still frozen, with a learning rate for each part."""
+        if self.optimizer is None:
+            with trained(self.thawing):
+                self.optimizer = self._new_optimizer(model)
+            split_rates(self.optimizer, self.model, self.recipe.optimizer.part_rates)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        arguments = scheduler_arguments(self.recipe.optimizer, num_training_steps)
+        self.args.lr_scheduler_kwargs = arguments["lr_scheduler_kwargs"]
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _new_optimizer(self, model: nn.Module | None) -> torch.optim.Optimizer:
         """AdamW as the Trainer makes it, or Muon for the layers' matrices beside it."""
-        if self.recipe.optimizer.name == "adamw" or self.optimizer is not None:
+        if self.recipe.optimizer.name == "adamw":
             optimizer = super().create_optimizer(model)
             optimizer.param_groups[:] = apart_by_layout(optimizer.param_groups)
             return optimizer
@@ -90,7 +106,7 @@ class MirasolTrainer(ShardedTrainer):
         decaying = self.get_decay_parameter_names(self.model)
         trained = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         rest = [(name, parameter) for name, parameter in trained if name not in names]
-        self.optimizer = MuonWithAdamW(
+        return MuonWithAdamW(
             [parameter for name, parameter in trained if name in names],
             [
                 {"params": [p for name, p in rest if name in decaying], "weight_decay": recipe.weight_decay},
@@ -101,7 +117,6 @@ class MirasolTrainer(ShardedTrainer):
             betas=recipe.betas,
             eps=recipe.epsilon,
         )
-        return self.optimizer
 
     # -- data: order and augmentation follow (seed, epoch), and the time the loader costs is measured
 
@@ -221,11 +236,13 @@ class MirasolTrainer(ShardedTrainer):
             self._restart_window()
         logs.pop("total_flos", None)  # the Trainer's estimate, made for text models
         super().log(logs, start_time)
+        minutes = (time.monotonic() - self.started) / 60
+        self._append("metrics.jsonl", {"step": self.state.global_step, "minutes": minutes, **logs})
+
+    def _append(self, name: str, line: dict[str, Any]) -> None:
         if self.is_world_process_zero():
-            minutes = (time.monotonic() - self.started) / 60
-            line = to_json({"step": self.state.global_step, "minutes": minutes, **logs}, inf_nan_mode="null")
-            with (self.run_dir / "metrics.jsonl").open("ab") as lines:
-                lines.write(line + b"\n")
+            with (self.run_dir / name).open("ab") as lines:
+                lines.write(to_json(line, inf_nan_mode="null") + b"\n")
 
     def _restart_window(self) -> None:
         self._sums.clear()
@@ -244,7 +261,9 @@ class MirasolTrainer(ShardedTrainer):
         model = self.best_weights
         self._require_finite(model)
         was_training = model.training
-        with self._random_state_kept(), torch.no_grad(), self.compute_loss_context_manager():
+        # Compiled layers run as they are, because each length of a growing answer would be compiled anew
+        eager = torch.compiler.set_stance("force_eager")
+        with self._random_state_kept(), torch.no_grad(), self.compute_loss_context_manager(), eager:
             model.eval()
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.validate(model).items()}
         model.train(was_training)
@@ -253,6 +272,8 @@ class MirasolTrainer(ShardedTrainer):
             return metrics
         metrics[f"{metric_key_prefix}_seconds"] = time.perf_counter() - start
         self.log(metrics)
+        if samples := getattr(self.validate, "samples", None):
+            self._append("samples.jsonl", {"step": self.state.global_step, "samples": samples})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._restart_window()
         return metrics

@@ -13,7 +13,7 @@ from mirasol.data import ClipCache
 from mirasol.evaluate import runner
 from mirasol.evaluate.conditions import Condition
 from mirasol.media import Clip
-from mirasol.tasks import Row, get_task, nearest
+from mirasol.tasks import Question, Row, get_task, nearest
 from mirasol.train.recipe_schema import Recipe, SourceRecipe
 from mirasol.train.stop import STOP
 
@@ -63,14 +63,49 @@ def source_names(sources: Sequence[SourceRecipe]) -> list[str]:
     return apart([source.task for source in sources], [source.val_split for source in sources])
 
 
-def build_validation(
-    recipe: Recipe, processor: MirasolProcessor, val_rows: Mapping[SourceRecipe, Sequence[Row]]
-) -> Callable[[nn.Module], dict[str, float]]:
+class Validation:
     """A function from a model to the metrics of its greedy answers on the rows of each source.
 
     Of several sources each metric has the task's name before it (with its split, where a task comes twice), and
-    `mean_tasks` is the mean of their main ones. There are no metrics if the run is asked to stop meanwhile.
+    `mean_tasks` is the mean of their main ones. There are no metrics if the run is asked to stop meanwhile. `samples`
+    are a few answers of the last call, to the same questions each time.
     """
+
+    def __init__(self, recipe: Recipe, parts: Mapping[SourceRecipe, Callable[..., dict[str, float]]]) -> None:
+        self.parts, self.num_samples = parts, recipe.validation.samples
+        self.names = dict(zip(parts, source_names([*parts]), strict=True))
+        self.samples: list[dict[str, str]] = []
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        self.samples = []
+        found = {}
+        for source, score in self.parts.items():
+            found[source] = score(model, keep=partial(self._keep, source))
+            if not found[source]:  # asked to stop
+                return {}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        named = [(self.names[source], scores) for source, scores in found.items()]
+        flat = {f"{name}_{key}": value for name, scores in named for key, value in scores.items()}
+        main = [scores[f"mean_{get_task(source.task).headline}"] for source, scores in found.items()]
+        return flat | {MEAN_OF_TASKS: float(np.mean(main))}
+
+    def _keep(
+        self, source: SourceRecipe, condition: str, questions: Sequence[Question], generated: Sequence[str]
+    ) -> None:
+        """Keep questions spread evenly over the split."""
+        count = min(self.num_samples, len(questions))
+        for i in (len(questions) * n // count for n in range(count)):
+            self.samples.append({
+                "source": self.names[source], "condition": condition, "id": questions[i].id,
+                "question": questions[i].text, "answer": questions[i].answer, "generated": generated[i],
+            })  # fmt: skip
+
+
+def build_validation(
+    recipe: Recipe, processor: MirasolProcessor, val_rows: Mapping[SourceRecipe, Sequence[Row]]
+) -> Validation:
+    """The validation of the rows of each source, from cached clips."""
     parts = {}
     for source, rows in val_rows.items():
         read = None
@@ -88,22 +123,7 @@ def build_validation(
             batch_size=recipe.validation.batch_size,
             should_stop=lambda: STOP.signal is not None,
         )
-    if len(parts) == 1:
-        return next(iter(parts.values()))
-
-    names = dict(zip(parts, source_names([*parts]), strict=True))
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        found = {}
-        for source, score in parts.items():
-            found[source] = score(model)
-            if not found[source]:  # asked to stop
-                return {}
-        flat = {f"{names[source]}_{name}": value for source, scores in found.items() for name, value in scores.items()}
-        main = [scores[f"mean_{get_task(source.task).headline}"] for source, scores in found.items()]
-        return flat | {MEAN_OF_TASKS: float(np.mean(main))}
-
-    return validate
+    return Validation(recipe, parts)
 
 
 def apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
