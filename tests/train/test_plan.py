@@ -57,9 +57,7 @@ def test_what_does_not_fit_is_told_with_the_batch_that_does(recipe, monkeypatch)
 
 
 def test_recomputation_costs_a_third_and_saves_most_activations(recipe):
-    plain, every, second = (
-        plan(recipe, [*ALONE, f"model.recompute_every={n}"]) for n in ("null", 1, 2)
-    )
+    plain, every, second = (plan(recipe, [*ALONE, f"model.recompute_every={n}"]) for n in ("null", 1, 2))
     assert every.seconds_per_step == pytest.approx(4 / 3 * plain.seconds_per_step)
     assert every.memory.activations < second.memory.activations < plain.memory.activations
 

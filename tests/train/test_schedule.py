@@ -92,7 +92,7 @@ def test_a_frozen_part_learns_from_its_epoch_on(model, tmp_path, name):
     recipe = ModelRecipe(freeze=("video_encoder",), unfreeze_epoch=2)
     trainer = trainer_of(model, tmp_path, model=recipe, optimizer=optimizer(name=name))
     trainer.create_optimizer()
-    trainer.sampler, trainer.train_dataset = SimpleNamespace(set_epoch=lambda epoch: None), []
+    trainer.sampler, trainer.train_dataset = SimpleNamespace(set_epoch=lambda epoch: None, num_clips=1), []
     tower = model.model.encoder.video_encoder.layers[0].mlp[0].weight
     moved = []
     for epoch in range(4):
