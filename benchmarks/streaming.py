@@ -9,6 +9,7 @@ file      CLIP pushed with decoding: real-time factor, frames a second, and shar
 stream    simulated chunks, given to the model without cutting: ms a chunk (median, P99), the last 1,000 against the
           first 1,000 after 100, state and resident memory, and the first token of `ask` on the way. With --resume
           FOLDER the session is saved every 1,000 chunks and continued from there
+age       with --resume: 1,000 more chunks of that session against as many of a new one, in turns
 sessions  1, 8 and 32 sessions together against one at a time
 questions the same chunks answered by the stream's state and by encoding all of them again; drawn into --figure
 """
@@ -141,6 +142,26 @@ def stream_part(answerer: Answerer, inputs, chunks: int, folder: Path | None) ->
     )
 
 
+def age_part(answerer: Answerer, inputs, folder: Path) -> None:
+    """Print the cost of a chunk of the saved old stream over that of a new one; blocks of 50 chunks take turns."""
+    sessions = {"old": StreamSession.load(folder, answerer), "new": StreamSession(answerer, start_time=0.0)}
+    spent: dict[str, list[float]] = {name: [] for name in sessions}
+    watched = sessions["old"].results[-1].index + 1
+    for turn in range(2 * (WARM_UP + BLOCK) // 50):
+        name = ("old", "new")[turn % 2]
+        for _ in range(50):
+            give(sessions[name], inputs, 1)
+            begin = time.process_time()
+            advance([sessions[name]])
+            spent[name].append(1_000 * (time.process_time() - begin))
+    old, new = (np.median(spent[name][WARM_UP:]) for name in ("old", "new"))
+    print(
+        f"age       chunks after {watched:,} against those after {WARM_UP}, in turns: {old:.2f} and {new:.2f} ms, "
+        f"{old / new:.3f}",
+        flush=True,
+    )
+
+
 def sessions_part(answerer: Answerer, inputs, rounds: int) -> None:
     """Print the cost of a chunk in sessions that advance together, and one at a time; both take turns."""
     for count in (1, 8, 32):
@@ -205,6 +226,8 @@ def main() -> None:
     sessions_part(answerer, inputs, arguments.rounds)
     questions_part(answerer, inputs, arguments.minutes, arguments.figure)
     stream_part(answerer, inputs, arguments.chunks, arguments.resume)
+    if arguments.resume is not None:
+        age_part(answerer, inputs, arguments.resume)
 
 
 if __name__ == "__main__":
