@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from clips import Clips, load
+from packed import Clips, load
 
 SLOTS = ("command", "color", "preposition", "letter", "digit", "adverb")
 NUMBERS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")

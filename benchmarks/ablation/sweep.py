@@ -50,14 +50,14 @@ def read_rows(path: Path, only: str = ""):
 
 def work(number: int, arguments, todo, results, barrier, first_runs, deadline: float) -> None:
     """Hold one device over many runs: time the first one where asked, then take runs until there are none."""
-    import clips
+    import packed
     import torch
     from training import Bank, OutOfTime, build, execute, fit
 
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
     device = torch.device(arguments.device)
-    bank = Bank(clips.load(arguments.clips), device)
+    bank = Bank(packed.load(arguments.clips), device)
     if arguments.fit:
         run = first_runs[number % len(first_runs)]
         model = build(run, bank, CHECKPOINT)
@@ -91,7 +91,7 @@ def main() -> None:
     """Run what is missing and print each result as it comes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--clips", type=Path, required=True, help="made by benchmarks/ablation/clips.py")
+    parser.add_argument("--clips", type=Path, required=True, help="made by benchmarks/ablation/packed.py")
     parser.add_argument("--output", type=Path, required=True, help="the .jsonl to append to")
     parser.add_argument("--jobs", type=int, default=1, help="processes; default: %(default)s")
     parser.add_argument("--minutes", type=float, default=0.0, help="0: no limit")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from clips import Clips
+from packed import Clips
 from questions import CAPTION, TASKS, Item, draw, evaluation_items, tokens, vocabulary
 from torch import Tensor
 

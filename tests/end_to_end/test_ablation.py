@@ -29,27 +29,27 @@ def scripts(repository, monkeypatch):
     """Importer of the scripts in benchmarks/ablation."""
     monkeypatch.syspath_prepend(repository / "benchmarks" / "ablation")
     yield import_module
-    for name in ("clips", "table", "questions", "sweep"):
+    for name in ("packed", "table", "questions", "sweep"):
         sys.modules.pop(name, None)
 
 
 @pytest.fixture
 def pack(scripts, tmp_path):
     """A file of eight made-up sentences, two of them val."""
-    clips, rng = scripts("clips"), np.random.default_rng(0)
+    packed, rng = scripts("packed"), np.random.default_rng(0)
     labels = np.array([[words[i % len(words)] for words in WORDS] for i in range(8)])
     time = np.arange(40_960) / 16_000
     sound = 0.5 * np.sin(2 * np.pi * (200 + 50 * np.arange(8))[:, None] * time).astype(np.float32)
     frames = np.repeat(rng.integers(0, 255, (8, 64, 1, 1, 3), dtype=np.uint8), 32, axis=2).repeat(32, axis=3)
-    made = clips.Clips(frames, sound, labels, np.arange(8) >= 6)
-    clips.save(tmp_path / "clips.npz", {"grid": made})
+    made = packed.Clips(frames, sound, labels, np.arange(8) >= 6)
+    packed.save(tmp_path / "clips.npz", {"grid": made})
     return tmp_path / "clips.npz", made
 
 
 def test_packed_clips_come_back_as_they_were(scripts, pack):
     """Sound within 6 bits of mu-law, about 25 dB below it; frames within JPEG's loss; the rest exactly."""
     path, made = pack
-    found = scripts("clips").load(path)["grid"]
+    found = scripts("packed").load(path)["grid"]
 
     assert found.sound.shape == made.sound.shape
     assert np.square(found.sound - made.sound).mean() < np.square(made.sound).mean() / 100

@@ -21,7 +21,7 @@ from tests.model.tiny import tiny_config, tiny_model
         ({"combiner_config": {"num_latents": 23}}, ["num_latents=23", "22 slots", "Lower num_latents"]),
         ({"combiner_config": {"hidden_size": 21}}, ["hidden_size=21", "num_attention_heads=2", "Change one"]),
         ({"combiner_config": {"hidden_size": 22}}, ["22", "20", "must be equal"]),
-        ({"combiner_config": {"combiner_type": "perceiver"}}, ["combiner_type", "'ttm'", "'perceiver'"]),
+        ({"combiner_config": {"combiner_type": "resampler"}}, ["combiner_type", "'ttm'", "'resampler'"]),
         ({"combiner_config": {"summarizer": "mean"}}, ["summarizer", "'add_erase'", "'mean'"]),
         ({"combiner_config": {"num_history_chunks": -1}}, ["at least 0", "num_history_chunks=-1"]),
         (

@@ -93,7 +93,8 @@ def test_models_are_listed(client):
     ({"max_tokens": 0}, 400, "max_tokens"),
     ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "file:///etc/passwd"}}]}]},
      400, "data: URI"),
-    ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "http://127.0.0.1/x"}}]}]},
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "which color is named?"},
+        {"type": "video_url", "video_url": {"url": "http://127.0.0.1/x"}}]}]},
      400, "fetches nothing"),
 ])  # fmt: skip
 def test_a_wrong_request_is_refused_with_a_message(client, data_uri, body, status, said):

@@ -164,5 +164,5 @@ def cut_warning(answer: GeneratedAnswer) -> str:
     """Return the warning of an answer that reached its limit."""
     return (
         f"The answer was cut at {len(answer.token_ids)} tokens, before the model had closed it: raise "
-        "--max-new-tokens, or the context leaves no more."
+        "--max-new-tokens, unless the context is full."
     )

@@ -1,6 +1,6 @@
 """Real clips of the ablation in one small file: decoded, cropped and packed once, so that a sweep needs no decoder.
 
-    python benchmarks/ablation/clips.py ../shared/data runs/ablation.npz [--grid-clips 420]
+    python benchmarks/ablation/packed.py ../shared/data runs/ablation.npz [--grid-clips 420]
 
 GRID: 2.56 s around the sentence, the mouth at 32 x 32 and 25 frames a second, sound at 16 kHz. ESC-10: the loudest
 1.28 s of each clip. Aerial objects: 1.28 s of each picture clip, the whole frame at 32 x 32 and 10 frames a second.
