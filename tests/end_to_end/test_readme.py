@@ -16,7 +16,7 @@ SMALL = {
     "schedule.pretrain_epochs=0 schedule.finetune_epochs=1 schedule.batch_size=2 validation.every_epochs=1",
 }
 
-OUTPUTS = ("runs/grid_test", "my-model")  # folders that the commands write, moved out of the repository
+OUTPUTS = ("runs/grid_test", "my-model", "answers.csv")  # folders that the commands write, moved out of the repository
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -56,7 +56,7 @@ def test_every_make_target_exists(readme, repository):
 def test_every_mirasol_command_runs(readme, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(repository)
     found = commands(readme, "mirasol")
-    assert {words[1] for words in found} == {"ask", "watch", "info", "evaluate", "train", "data", "export"}
+    assert {words[1] for words in found} == {"ask", "predict", "watch", "info", "evaluate", "train", "data", "export"}
     for words in found:
         small = SMALL.get(words[1], "").format(folder=tmp_path)
         words = [word if word not in OUTPUTS else str(tmp_path / word) for word in words]
