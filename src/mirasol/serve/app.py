@@ -18,6 +18,7 @@ from mirasol.serve.middleware import BodyLimit, Measure
 from mirasol.serve.service import Service, service_of
 
 STATIC = Path(__file__).parent / "static"
+STARTER = Path(__file__).parent.parent / "starter" / "clips"  # samples of the page
 
 
 def create_app(engine: Engine, model: str = "mirasol", drain_seconds: float = 60.0) -> FastAPI:
@@ -48,8 +49,8 @@ def create_app(engine: Engine, model: str = "mirasol", drain_seconds: float = 60
     app.get("/v1/models/{id:path}")(one_model)
     app.get("/health")(health)
     app.get("/metrics")(show_metrics)
-    if STATIC.is_dir():
-        app.mount("/", StaticFiles(directory=STATIC, html=True))
+    app.mount("/starter", StaticFiles(directory=STARTER))
+    app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app
 
 
@@ -80,7 +81,7 @@ async def show_metrics(request: Request) -> Response:
 
 def _model(service: Service) -> dict[str, Any]:
     processor, config = service.engine.answerer.processor, service.engine.answerer.model.config
-    grid = processor.grid
+    grid, known = processor.grid, service.engine.answerer.known_questions
     facts = {
         "frames_per_second": grid.frames_per_second,
         "seconds_per_chunk": grid.seconds_per_chunk,
@@ -89,6 +90,7 @@ def _model(service: Service) -> dict[str, Any]:
         "image_size": processor.image_processor.image_size,
         "context_tokens": processor.tokenizer.model_max_length,
         "hears": config.use_audio,
+        "known_questions": known and [{"text": each.text, "answers": each.answers} for each in known.questions],
     }
     return {
         "id": service.model, "object": "model", "created": service.created, "owned_by": "mirasol", "mirasol": facts

@@ -1,0 +1,40 @@
+// One answer in a list: the question, the text as it streams in, and the seconds it rests on.
+import { make, span } from "./dom.js";
+
+const KEPT = 30;
+
+export class Answer {
+  constructor(list, question) {
+    this.text = make("p", { className: "answer", textContent: "…" });
+    this.rests = make("p", { className: "rests" });
+    this.item = make("li", {}, make("p", { className: "asked", textContent: question }), this.text, this.rests);
+    this.item.setAttribute("aria-busy", "true"); // read out when it is complete
+    list.prepend(this.item);
+    while (list.children.length > KEPT) list.lastElementChild.remove();
+    this.told = "";
+  }
+
+  add(piece) {
+    this.told += piece;
+    this.text.textContent = this.told;
+  }
+
+  // extras: confidence and attributed_to; onSpan(index) makes a button of each span.
+  finish({ confidence, attributed_to: spans }, onSpan) {
+    if (!this.told) this.text.textContent = "(no words)";
+    const sure = confidence == null ? "" : `${Math.round(100 * confidence)} % sure`;
+    const places = (spans || []).map((place, i) => onSpan
+      ? make("button", { type: "button", textContent: `${i + 1}: ${span(place)}`, onclick: () => onSpan(i) })
+      : span(place));
+    const said = [sure, places.length && "rests on"].filter(Boolean).join(" · ");
+    if (onSpan) this.rests.replaceChildren(said, ...places);
+    else this.rests.textContent = `${said} ${places.join(", ")}`;
+    this.item.removeAttribute("aria-busy");
+  }
+
+  fail(error) {
+    this.text.textContent = error.message;
+    this.text.classList.add("failed");
+    this.item.removeAttribute("aria-busy");
+  }
+}

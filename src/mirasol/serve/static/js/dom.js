@@ -1,0 +1,24 @@
+// The few things that all parts of the page do with the document.
+export const byId = (id) => document.getElementById(id);
+
+export function make(tag, props = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), props);
+  node.append(...children);
+  return node;
+}
+
+export const seconds = (value) => `${value.toFixed(2)} s`;
+export const span = ({ start, end }) => `${start.toFixed(2)}–${end.toFixed(2)} s`;
+
+// Rows of [start, end, surprise, seen, heard] as a table: what the curve shows, for those who do not see it.
+export function chunkTable(rows) {
+  const head = make("tr", {}, ...["From", "To", "Surprise", "Picture", "Sound"].map((text) => make("th", { scope: "col", textContent: text })));
+  const body = rows.map(([start, end, surprise, seen, heard]) =>
+    make("tr", {}, ...[seconds(start), seconds(end), surprise == null ? "none yet" : surprise.toFixed(2), seen ? "yes" : "no", heard ? "yes" : "no"]
+      .map((text) => make("td", { textContent: text }))));
+  return make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
+}
+
+export function showProblem(text) {
+  byId("problem").textContent = text;
+}

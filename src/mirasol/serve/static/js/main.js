@@ -1,0 +1,74 @@
+// The two views, and what the loaded checkpoint knows.
+import { get } from "./api.js";
+import * as clip from "./clip.js";
+import { byId, make, showProblem } from "./dom.js";
+import * as live from "./live.js";
+
+const SUGGESTED = 8;
+const tabs = [byId("tab-clip"), byId("tab-live")];
+
+function select(tab) {
+  for (const each of tabs) {
+    const chosen = each === tab;
+    each.setAttribute("aria-selected", chosen);
+    each.tabIndex = chosen ? 0 : -1;
+    byId(each.getAttribute("aria-controls")).hidden = !chosen;
+  }
+  if (tab.id === "tab-live") live.shown();
+  else live.stop();
+}
+
+for (const tab of tabs) {
+  tab.addEventListener("click", () => select(tab));
+  tab.addEventListener("keydown", ({ key }) => {
+    if (key !== "ArrowRight" && key !== "ArrowLeft") return;
+    const next = tabs[1 - tabs.indexOf(tab)];
+    select(next);
+    next.focus();
+  });
+}
+
+function suggest(questions) {
+  const liveNow = byId("live-question"), clipNow = byId("question");
+  for (const group of document.querySelectorAll(".suggestions")) {
+    const isLive = group.closest("#live") !== null;
+    group.replaceChildren(...questions.slice(0, SUGGESTED).map(({ text }) => make("button", {
+      type: "button", textContent: text.replace("#", "…"),
+      onclick: () => {
+        const field = isLive ? liveNow : clipNow;
+        field.value = text.replace("#", clip.now().toFixed(1));
+        field.form.requestSubmit();
+      },
+    })));
+  }
+}
+
+function tell(model) {
+  const { mirasol: facts, id } = model, known = facts.known_questions;
+  byId("model").textContent = `What the model “${id}” knows`;
+  const about = `It takes ${facts.frames_per_second} frames a second in parts of ${facts.seconds_per_chunk} s, at most ${facts.max_chunks} of them at once (${(facts.max_chunks * facts.seconds_per_chunk).toFixed(1)} s), and ${facts.hears ? "hears the sound" : "hears nothing: it sees only"}.`;
+  const rows = (known || []).map(({ text, answers }) => make("tr", {}, make("td", { textContent: text }), make("td", { textContent: answers.join(", ") })));
+  byId("knows").replaceChildren(make("p", { textContent: about }), known
+    ? make("p", { textContent: "It was trained on these questions (# is a number). Asked anything else, it answers with words it knows: a guess." })
+    : make("p", { textContent: "The checkpoint does not say on which questions it was trained." }));
+  if (!known) return;
+  const head = make("thead", {}, make("tr", {}, make("th", { scope: "col", textContent: "Question" }), make("th", { scope: "col", textContent: "Frequent answers" })));
+  byId("knows").append(make("table", {}, head, make("tbody", {}, ...rows)));
+  suggest(known);
+}
+
+async function load() {
+  try {
+    const model = (await get("/v1/models")).data[0];
+    tell(model);
+    live.setUp(model.mirasol);
+    await clip.openLink();
+  } catch (error) {
+    showProblem(error.message);
+  }
+}
+
+clip.setUp();
+live.setUp({});
+document.addEventListener("server-back", load);
+load();
