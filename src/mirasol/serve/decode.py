@@ -76,6 +76,8 @@ def decode(media: Media, options: WatchOptions, processor: Any, limits: Limits) 
 
     picture = None if media.image is None else decode_picture(_bytes(media.image), limits)
     video = media.video if picture is None else clips_of_pictures(picture, processor.frames_per_second)[0]
+    if media.audio is not None and not options.use_video:
+        video = None  # neither its picture nor its own sound is wanted
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         (clip,) = as_clips([video], [media.audio], read, **tracks)
