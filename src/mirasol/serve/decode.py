@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from mirasol.chunks.sources import as_clips, clips_of_pictures
 from mirasol.media import Clip, MediaError
+from mirasol.media.bounds import Bounds, check_bounds
 from mirasol.serve.limits import Limits
 
+DecodePicture = Callable[[bytes, Limits], np.ndarray]
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
@@ -71,7 +73,10 @@ def decode(media: Media, options: WatchOptions, processor: Any, limits: Limits) 
     """
     tracks = {"use_video": options.use_video, "use_audio": options.use_audio}
 
+    bounds = Bounds(limits.clip_seconds, limits.picture_pixels, limits.clip_frames, limits.clip_tracks)
+
     def read(source: bytes | Path, **chosen: bool) -> Clip:
+        check_bounds(source, bounds)
         return processor.read_clip(source, warn=False, **chosen)
 
     picture = None if media.image is None else decode_picture(_bytes(media.image), limits)

@@ -14,7 +14,7 @@ from mirasol.answer.answerer import Answerer, Prompts
 from mirasol.answer.session import CHUNKS_AT_ONCE, ChunkResult, StreamSession, advance, fingerprint
 from mirasol.serve.batches import OnText, Question, Reply, answer_together
 from mirasol.serve.clips import Clips, Decode, WatchedClip
-from mirasol.serve.decode import Media, WatchOptions, decode
+from mirasol.serve.decode import DecodePicture, Media, WatchOptions, decode, decode_picture
 from mirasol.serve.limits import Limits
 from mirasol.serve.live import LiveSession, OnChunks
 from mirasol.serve.queues import BusyError, FairQueue, UnknownIdError
@@ -36,10 +36,14 @@ class Engine:
         folder: Watched clips, files and saved sessions; several engines with one checkpoint may share it.
         limits: Of everything.
         decode: Turns files into chunks, in `limits.decoders` threads.
+        decode_picture: Turns a picture of a live session into pixels, in any thread.
     """
 
-    def __init__(self, answerer: Answerer, folder: Path, limits: Limits | None = None, decode: Decode = decode):
-        self.answerer, self.limits = answerer, limits or Limits()
+    def __init__(
+        self, answerer: Answerer, folder: Path, limits: Limits | None = None, decode: Decode = decode,
+        decode_picture: DecodePicture = decode_picture,
+    ):  # fmt: skip
+        self.answerer, self.limits, self.decode_picture = answerer, limits or Limits(), decode_picture
         bounds, made_of = self.limits, fingerprint(answerer.model)
         self.files = Store(folder / "files", bounds.file_store_bytes, "file")
         self.saved = Store(folder / "sessions" / made_of, bounds.session_store_bytes, "sess")

@@ -18,7 +18,9 @@ class Limits(BaseModel):
     upload_bytes: Count = 256 * MEBIBYTE  # of one file, also as base64 inside a request
     request_bytes: Count = 384 * MEBIBYTE  # of one HTTP request: a file of `upload_bytes` in base64
     clip_seconds: Seconds = 4 * 3600.0
-    picture_pixels: Count = 4096 * 2304
+    clip_frames: Count = 1_000_000
+    clip_tracks: Count = 16
+    picture_pixels: Count = 4096 * 2304  # also of each frame of a clip
     picture_bytes: Count = 4 * MEBIBYTE
     question_characters: Count = 20_000  # before it is tokenised; the context is far smaller
     waiting_clips: Count = 64  # being decoded or encoded
@@ -28,6 +30,10 @@ class Limits(BaseModel):
     chunks_at_once: Count = 256
     questions_at_once: Count = 64
     decoders: Count = 2
+    decode_seconds: Seconds = 30.0  # of one file, on the clock and of each core
+    decode_seconds_per_mebibyte: Seconds = 4.0  # more of a large one
+    decode_bytes: Count = 2048 * MEBIBYTE  # of memory while one file is decoded, beside 8 times its size
+    decode_threads: Count = 256
     sessions: Count = 64  # live at the same time
     session_lag_seconds: Seconds = 5.0  # behind by more, chunks are skipped, oldest first
     session_idle_seconds: Seconds = 900.0

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
-from mirasol.serve.decode import decode_picture
+from mirasol.serve.decode import DecodePicture
 from mirasol.serve.errors import ApiError
 from mirasol.serve.limits import Limits
 
@@ -113,7 +113,7 @@ def read_sound(value: Any) -> np.ndarray:
     return np.frombuffer(data, "<i2")
 
 
-def read_frames(values: Any, limits: Limits) -> list[np.ndarray]:
+def read_frames(values: Any, limits: Limits, decode_picture: DecodePicture) -> list[np.ndarray]:
     """Return pictures, each base64 or a data: URI of JPEG, PNG or WebP."""
     if not isinstance(values, list) or len(values) > limits.frames_at_once:
         found = len(values) if isinstance(values, list) else type(values).__name__

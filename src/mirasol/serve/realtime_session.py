@@ -117,7 +117,7 @@ class RealtimeSession:
     def _push_now(self, audio: Any, frames: Any, timestamps: Any, audio_start: Any) -> None:
         rate, limits = self.settings.rate, self.engine.limits
         samples = read_sound(audio) if audio is not None else None
-        pictures = read_frames(frames, limits)
+        pictures = read_frames(frames, limits, self.engine.decode_picture)
         media: dict[str, Any] = {}
         seconds = 0.0
         if samples is not None and len(samples):

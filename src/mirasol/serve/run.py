@@ -11,6 +11,7 @@ import uvicorn
 
 from mirasol.answer.answerer import Answerer
 from mirasol.serve.app import create_app
+from mirasol.serve.confined import Confined
 from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits, default_folder
 
@@ -39,7 +40,10 @@ def serve(
     listener = bind(host, port)
     limits = limits or Limits()
     answerer = Answerer.load(checkpoint)
-    engine = Engine(answerer, Path(folder) if folder else default_folder(), limits)
+    confined = Confined(answerer.processor, limits)
+    engine = Engine(
+        answerer, Path(folder) if folder else default_folder(), limits, confined.decode, confined.decode_picture
+    )
     app = create_app(engine, Path(checkpoint).name if checkpoint else "mirasol", DRAIN_SECONDS)
     config = uvicorn.Config(
         app, log_level="warning", ws_max_size=limits.message_bytes, ws_max_queue=8,
@@ -56,7 +60,10 @@ def serve(
     # uvicorn raises the signal again after it has drained, which would end the process as killed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        confined.close()
 
 
 def bind(host: str, port: int) -> socket.socket:
