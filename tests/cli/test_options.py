@@ -112,6 +112,27 @@ WORK = {
         {"task": "vggsound", "root": "there", "split": "train", "classes": "names.csv", "workers": 3,
          "output": "coverage.json"},
     ),
+    "data check": (
+        "clips --split val --recipe recipe.yaml --checkpoint mine --sheet page.html --sheet-clips 3 "
+        "--columns media=video --question what? --workers 3 --output lines.jsonl",
+        "mirasol.report.sheet.check_with_sheet",
+        {"source": "clips", "recipe": "recipe.yaml", "checkpoint": "mine", "sheet": "page.html", "sheet_clips": 3,
+         "split": "val", "columns": {"media": "video"}, "question": "what?", "workers": 3, "output": "lines.jsonl"},
+    ),
+    "data convert": (
+        "hf:owner/name --output clips.jsonl --split val --columns media=video,answer=caption --question what?",
+        "mirasol.data.convert.convert",
+        {"source": "hf:owner/name", "output": "clips.jsonl", "split": "val",
+         "columns": {"media": "video", "answer": "caption"}, "question": "what?"},
+    ),
+    "data shard": (
+        "clips --output shards --split val --columns media=video --question what? --clips-per-shard 3 --height 128 "
+        "--gop 5 --processes 3",
+        "mirasol.data.shard.shard",
+        {"manifest": "clips", "output": "shards", "split": "val", "columns": {"media": "video"}, "question": "what?",
+         "clips_per_shard": 3, "height": 128, "gop": 5, "processes": 3},
+    ),
+    "data index": ("shards", "mirasol.data.shard.index_folder", {"folder": "shards"}),
 }  # fmt: skip
 PRINTING = [command for command in WORK if command != "serve"]  # it says its address, and nothing at the end
 
