@@ -120,13 +120,13 @@ WORK = {
          "split": "val", "columns": {"media": "video"}, "question": "what?", "workers": 3, "output": "lines.jsonl"},
     ),
     "data convert": (
-        "hf:owner/name --output clips.jsonl --split val --columns media=video,answer=caption --question what?",
+        "hf:owner/name -o clips.jsonl --split val --columns media=video,answer=caption --question what?",
         "mirasol.data.convert.convert",
         {"source": "hf:owner/name", "output": "clips.jsonl", "split": "val",
          "columns": {"media": "video", "answer": "caption"}, "question": "what?"},
     ),
     "data shard": (
-        "clips --output shards --split val --columns media=video --question what? --clips-per-shard 3 --height 128 "
+        "clips -o shards --split val --columns media=video --question what? --clips-per-shard 3 --height 128 "
         "--gop 5 --processes 3",
         "mirasol.data.shard.shard",
         {"manifest": "clips", "output": "shards", "split": "val", "columns": {"media": "video"}, "question": "what?",
@@ -231,7 +231,7 @@ def test_options_that_are_not_given_have_the_defaults_of_the_work(command, recei
 def test_counts_below_their_least_and_no_numbers_are_refused_by_option_and_value(command, received, capsys):
     line, work, _ = WORK[command]
     notes = received(work)
-    least = {"--max-clips": 1, "--max-chunks": 1, "--batch-size": 1, "--workers": 1 if command == "data verify" else 0}
+    least = {"--max-clips": 1, "--max-chunks": 1, "--batch-size": 1, "--workers": int(command.startswith("data "))}
     for option in options_of(command) & set(least):
         for value in (str(least[option] - 1), "many", "1.5", ""):
             pairs = itertools.pairwise(["", *shlex.split(line)])

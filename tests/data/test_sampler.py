@@ -51,8 +51,7 @@ def test_a_resume_on_other_ranks_takes_the_clips_that_an_uninterrupted_run_takes
     first = batches_of_ranks(make(sources, batch_size, before), before)
     rounds = data.draw(st.integers(0, len(first[0])))
     done = [index for step in range(rounds) for rank in first for index in rank[step]]
-    start = min(len(done), len(whole))  # what is beyond are blanks
-    rest = batches_of_ranks(make(sources, batch_size, after, start), after)
+    rest = batches_of_ranks(make(sources, batch_size, after, len(done)), after)  # the last ones may all be blanks
     assert len({len(batches) for batches in rest}) == 1
     remaining = [index for step in range(len(rest[0])) for rank in rest for index in rank[step]]
     assert clips(done) + clips(remaining) == clips(whole)

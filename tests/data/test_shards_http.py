@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mirasol.data.shard import index_folder, shard
 from mirasol.tasks import get_task, tars
 
 
@@ -16,11 +17,15 @@ class RangeServer(http.server.SimpleHTTPRequestHandler):
 
     faults: list = []
     ranges = True
+    states_total = True
     asked: list = []
 
     def do_GET(self):  # noqa: N802
         type(self).asked.append((self.path, self.headers.get("Range")))
         fault = type(self).faults.pop(0) if type(self).faults else None
+        if fault == "no answer":
+            self.wfile.write(b"hello\r\n\r\n")
+            return
         path = Path(self.translate_path(self.path))
         if fault == "error" or not path.is_file():
             self.send_error(503 if fault == "error" else 404)
@@ -31,7 +36,8 @@ class RangeServer(http.server.SimpleHTTPRequestHandler):
             first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", wanted).groups())
             data = data[first : last + 1]
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{last}/{total}")
+            if self.states_total:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{total}")
         else:
             self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
@@ -44,8 +50,6 @@ class RangeServer(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(manifest, tmp_path, monkeypatch):
-    from mirasol.data.shard import shard
-
     shard(manifest, tmp_path / "train", clips_per_shard=2, progress=False, processes=1)
     handler = type("Handler", (RangeServer,), {"faults": [], "asked": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path)))
@@ -64,7 +68,7 @@ def test_clips_over_http_are_those_of_the_folder_and_no_tar_is_read_whole(served
     assert all(span for path, span in handler.asked if path.endswith(".tar"))
 
 
-@pytest.mark.parametrize("fault", ["error", "cut"])
+@pytest.mark.parametrize("fault", ["error", "cut", "no answer"])
 def test_a_request_that_fails_is_made_again_but_not_for_ever(served, fault):
     address, folder, handler = served
     row = get_task("shards").load(address, "train")[0]
@@ -84,4 +88,32 @@ def test_what_is_not_there_and_a_server_without_ranges_are_refused(served):
         get_task("shards").load(f"{address}/nothing", "train")
     handler.ranges = False
     with pytest.raises(ValueError, match="range request with status 206, found 200"):
+        get_task("shards").load(address, "train")
+
+
+@pytest.mark.parametrize("fault", ["error", "cut", "no answer"])
+def test_a_list_and_an_index_that_arrive_cut_are_asked_for_again_but_not_for_ever(served, fault):
+    address, folder, handler = served
+    handler.faults[:] = [fault] * (tars.ATTEMPTS - 1)
+    assert len(get_task("shards").load(address, "train")) == 6
+    handler.faults[:] = [fault] * 100
+    with pytest.raises(OSError, match=f"to answer within {tars.ATTEMPTS} attempts"):
+        get_task("shards").load(address, "train")
+
+
+def test_names_with_spaces_signs_and_letters_of_any_language_are_asked_for_as_they_are(served):
+    address, folder, handler = served
+    odd = folder / "my clips" / "train"
+    odd.mkdir(parents=True)
+    (folder / "train" / "shard-00000.tar").rename(odd / "première #1 100%41.tar")
+    index_folder(odd, progress=False)
+    rows = get_task("shards").load(f"{address}/my clips", "train")
+    assert rows and all(row.media.read_bytes() for row in rows)
+    assert {row.id for row in rows} == {row.id for row in get_task("shards").load(odd, "train")}
+
+
+def test_a_server_that_does_not_state_how_long_a_tar_is_is_refused(served):
+    address, folder, handler = served
+    handler.states_total = False
+    with pytest.raises(ValueError, match="expected the size of .* in the server's Content-Range, found 'None'"):
         get_task("shards").load(address, "train")

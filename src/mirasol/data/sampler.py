@@ -50,12 +50,13 @@ class EpochSampler(Sampler[int]):
 
     def __len__(self) -> int:
         batches = sum(-(-size // self.batch_size) for size in self.sizes) - self.start // self.batch_size
+        batches = max(batches, 0)  # taken to the end, with blanks of other ranks
         return -(-batches // self.num_ranks) * self.num_ranks * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        order = self.order()
-        yield from order[self.start :]
-        yield from [-1] * (len(self) - len(order) + self.start)
+        left = self.order()[self.start :]
+        yield from left
+        yield from [-1] * (len(self) - len(left))
 
     def order(self) -> list[int]:
         """Return the whole epoch's indices, with the blanks that fill each source's last batch."""

@@ -286,10 +286,12 @@ def _read_tar(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
                 assert file is not None, "a regular file"
                 data = file.read()
                 clip = clips.setdefault(key, {"key": key})
-                if suffix == "json":
-                    entry = json.loads(data)
-                    clip["lines"] = json.loads(entry["lines"]) if isinstance(entry.get("lines"), str) else [entry]
-                elif f".{suffix}".lower() in SUFFIXES:
+                is_text, is_media = suffix.lower() == "json", f".{suffix}".lower() in SUFFIXES
+                if ("lines" if is_text else "name") in clip and (is_text or is_media):
+                    left_out[member.name] = f"another file of the same key {key} comes before it"
+                elif is_text:
+                    clip["lines"] = _lines_in(data, f"{path}/{member.name}")
+                elif is_media:
                     place = {"name": member.name, "offset": member.offset_data, "size": member.size}
                     clip |= place | {"crc32": zlib.crc32(data)}
     except (tarfile.TarError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -297,6 +299,15 @@ def _read_tar(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
     for key in [key for key, clip in clips.items() if not {"name", "lines"} <= clip.keys()]:
         left_out[key] = "no .json with its questions" if "name" in clips.pop(key) else "no media file"
     return list(clips.values()), left_out
+
+
+def _lines_in(data: bytes, name: str) -> list[dict[str, Any]]:
+    """Return the lines of a manifest in `KEY.json`: those of `_texts`, or the only one that it is."""
+    entry = json.loads(data)
+    lines = json.loads(entry["lines"]) if isinstance(entry, dict) and isinstance(entry.get("lines"), str) else [entry]
+    if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
+        raise ValueError(f"Expected a line of a manifest, {{...}}, in {name}, found {str(lines)[:80]}. Correct it.")
+    return lines
 
 
 def _finish(folder: Path, names: Sequence[str], seconds: float) -> Sharded:

@@ -24,12 +24,18 @@ class Shards(Jsonl):
         folder = find_shards(root, split)
         lines: list[tuple[str, Line]] = []
         malformed = []
+        places: dict[str, str] = {}
         for shard in read_shards(folder):
             for clip in shard.clips:
                 place = f"{shard.archive}/{clip['key']}"
                 for number, entry in enumerate(clip["lines"]):
+                    default = f"{clip['key']}:{number}"
+                    if default in places:  # tars of other programs number their clips from 0 on, each anew
+                        default = f"{place}:{number}"
                     try:
-                        line = read_entry({"media": clip["name"], **entry}, f"{clip['key']}:{number}")
+                        line = read_entry({"media": clip["name"], **entry}, default)
+                        if (first := places.setdefault(line.id, place)) != place:
+                            raise ValueError(f"expected an id of its own, found {line.id!r} as in {first}.")
                         lines.append((place, replace(line, media=shard.member(clip))))
                     except ValueError as error:
                         malformed.append(f"{place}: {error}")

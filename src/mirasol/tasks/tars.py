@@ -5,12 +5,14 @@ A folder of shards holds WebDataset tars (`KEY.mp4`, `KEY.json`), beside each `N
 further line is one clip: where its bytes lie, their checksum, and the manifest lines about it.
 """
 
+import http.client
 import io
 import json
 import os
 import tarfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
@@ -22,6 +24,9 @@ from typing import Any
 FORMAT = 1
 LIST = "shards.json"
 BLOCK = tarfile.BLOCKSIZE
+CLIP_KEYS = {"key", "name", "offset", "size", "crc32", "lines"}  # of a line of an index
+NAME_BYTES = 100  # of a name that stands in a header of a tar; others stand in a block before it
+URL_CHARACTERS = "/:?=&%#@+,;~!$'()*[]"  # that stay as they are in an address
 ATTEMPTS, TIMEOUT_SECONDS, FIRST_WAIT_SECONDS = 4, 30.0, 0.2  # of a request over HTTP
 CONNECTIONS = 16
 
@@ -121,18 +126,25 @@ def read_shards(root: str | Path) -> list[Shard]:
     """
     root = str(root).rstrip("/")
     try:
-        listed = json.loads(read_all(f"{root}/{LIST}"))
+        names = json.loads(read_all(f"{root}/{LIST}"))["shards"]
     except FileNotFoundError:
         raise ValueError(
             f"Expected {LIST} in {root}, which is written when all shards are whole, found none. Run the same mirasol "
             f"data shard command again, or, for tars of other programs: mirasol data index {root}"
         ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected the list of shards that mirasol data shard writes in {root}/{LIST}, found something else "
+            f"({error!r}). Copy it again, or index the tars: mirasol data index {root}"
+        ) from error
     with ThreadPoolExecutor(CONNECTIONS if is_address(root) else 1) as pool:
-        return list(pool.map(lambda name: _read_shard(root, name), listed["shards"]))
+        return list(pool.map(lambda name: _read_shard(root, name), names))
 
 
 def _read_shard(root: str, name: str) -> Shard:
-    archive, index = f"{root}/{name}", f"{root}/{index_name(name)}"
+    archive, index = (
+        f"{root}/{urllib.parse.quote(file) if is_address(root) else file}" for file in (name, index_name(name))
+    )
     remedy = f"Copy it again, or index what is there: mirasol data index {root}"
     try:
         text = read_all(index).decode()
@@ -140,39 +152,47 @@ def _read_shard(root: str, name: str) -> Shard:
         size = size_of(archive)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"Expected {archive} with its index {index}, not both are ({error}). {remedy}") from error
-    if header.get("format") != FORMAT or len(clips) != header["clips"]:
+    try:
+        form, num_clips, tar_bytes = (header[key] for key in ("format", "clips", "tar_bytes"))
+        shard = Shard(archive, header, clips)
+        if incomplete := [clip for clip in clips if not clip.keys() >= CLIP_KEYS]:
+            raise KeyError(*sorted(CLIP_KEYS - incomplete[0].keys()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"Expected an index of a tar in {index}, found other lines ({error!r}). {remedy}") from error
+    if form != FORMAT or len(clips) != num_clips:
         raise ValueError(
-            f"Expected an index of format {FORMAT} with {header.get('clips')} clips in {index}, found format "
-            f"{header.get('format')} with {len(clips)}. {remedy}"
+            f"Expected an index of format {FORMAT} with {num_clips} clips in {index}, found format {form} with "
+            f"{len(clips)}. {remedy}"
         )
-    if size != header["tar_bytes"]:
-        what = "cut off" if size < header["tar_bytes"] else "younger than its index"
+    if size != tar_bytes:
+        what = "cut off" if size < tar_bytes else "younger than its index"
         raise ValueError(
-            f"Expected {archive} to have the {header['tar_bytes']} bytes that its index describes, found {size}: it "
-            f"is {what}. {remedy}"
+            f"Expected {archive} to have the {tar_bytes} bytes that its index describes, found {size}: it is {what}. "
+            f"{remedy}"
         )
-    shard = Shard(archive, header, clips)
-    if not is_address(root) and os.path.getmtime(archive) > os.path.getmtime(index):
-        _require_same_members(shard, index, remedy)
+    if not is_address(root):
+        is_younger = os.path.getmtime(archive) > os.path.getmtime(index)
+        _require_same_members(shard, clips if is_younger else [*clips[:1], *clips[-1:]], index, remedy)
     return shard
 
 
-def _require_same_members(shard: Shard, index: str, remedy: str) -> None:
-    """Refuse a tar younger than its index that holds other members; a copy of the same ones is only younger."""
+def _require_same_members(shard: Shard, clips: Sequence[dict[str, Any]], index: str, remedy: str) -> None:
+    """Refuse a tar that does not hold these clips where its index says; a copy of the same ones is only younger."""
     with open(shard.archive, "rb") as file:
-        for clip in shard.clips:
+        for clip in clips:
             file.seek(clip["offset"] - BLOCK)
             try:
                 found = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "surrogateescape")
             except tarfile.HeaderError:
                 found = tarfile.TarInfo("no file")
-            if (found.name, found.size) != (clip["name"], clip["size"]):
+            is_in_header = clip["name"].isascii() and len(clip["name"]) <= NAME_BYTES
+            if found.size != clip["size"] or (is_in_header and found.name != clip["name"]):
                 dates = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.path.getmtime(path)))
                          for path in (index, shard.archive)]  # fmt: skip
                 raise ValueError(
                     f"Expected {shard.archive} to hold {clip['name']} of {clip['size']} bytes at {clip['offset']}, as "
-                    f"its index of {dates[0]} says, found {found.name} of {found.size} bytes: the tar is of "
-                    f"{dates[1]}, younger than its index. {remedy}"
+                    f"its index of {dates[0]} says, found {found.name} of {found.size} bytes in the tar, which is of "
+                    f"{dates[1]}. {remedy}"
                 )
 
 
@@ -196,8 +216,11 @@ def size_of(archive: str) -> int:
     if not is_address(archive):
         return os.path.getsize(archive)
     first = {"Range": "bytes=0-0"}
-    span = _request(archive, first, lambda answer: _ranged(answer, 1) and answer.headers["Content-Range"])
-    return int(span.rpartition("/")[2])
+    span = _request(archive, first, lambda answer: _ranged(answer, 1) and str(answer.headers["Content-Range"]))
+    total = span.rpartition("/")[2]
+    if not total.isdecimal():
+        raise ValueError(f"expected the size of {archive} in the server's Content-Range, found {span!r}")
+    return int(total)
 
 
 def _ranged(answer: Any, size: int) -> bytes:
@@ -213,7 +236,7 @@ def _request(address: str, headers: dict[str, str], take: Callable[[Any], Any]) 
     """Return what `take` makes of the answer; tries again a few times where the network or the server fails."""
     for attempt in range(ATTEMPTS):
         try:
-            request = urllib.request.Request(address, headers=headers)
+            request = urllib.request.Request(urllib.parse.quote(address, URL_CHARACTERS), headers=headers)
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
                 data = take(answer)
                 length = answer.headers["Content-Length"]
@@ -226,7 +249,7 @@ def _request(address: str, headers: dict[str, str], take: Callable[[Any], Any]) 
             if error.code < 500 and error.code != 429:
                 raise OSError(f"Expected access to {address}, found status {error.code}. Check it.") from error
             failure: Exception = error
-        except OSError as error:  # URLError, timeouts, lost connections
+        except (OSError, http.client.HTTPException) as error:  # timeouts, lost connections, answers cut short
             failure = error
         if attempt < ATTEMPTS - 1:
             time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
