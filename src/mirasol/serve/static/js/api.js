@@ -96,5 +96,6 @@ byId("key-form").addEventListener("submit", (event) => {
   key = byId("key").value.trim();
   sessionStorage.setItem("key", key); // until the tab is closed
   byId("key-form").hidden = true;
+  showProblem("");
   document.dispatchEvent(new Event("server-back"));
 });
