@@ -37,7 +37,7 @@ import numpy as np
 import websockets
 from PIL import Image
 
-from mirasol.answer.answerer import Answerer, join_watched
+from mirasol.answer.answerer import Answerer, Watched, join_watched
 from mirasol.media import read_clip
 
 QUESTION = "which color is named?"
@@ -153,7 +153,7 @@ async def rate(options: argparse.Namespace) -> None:
         for turn in range(options.rounds):
             clips = distinct_clips(options.requests, 2 * turn)
             watched = [answerer.watch(clip) for clip in clips[:BATCH]]
-            joined = join_watched(watched)
+            watched = [Watched(clip.encoder_outputs) for clip in watched]  # as the server keeps them: no media
             ids = [(await client.ask(body(clip)))["mirasol"]["clip"] for clip in distinct_clips(BATCH, 2 * turn + 1)]
             repeats = -(-options.requests // BATCH)
             requests = {
@@ -162,7 +162,10 @@ async def rate(options: argparse.Namespace) -> None:
             }
             bare = {
                 "fresh": lambda: bare_fresh(answerer, clips),  # noqa: B023
-                "again": lambda: [answerer.answer(joined, [[QUESTION]] * BATCH) for _ in range(repeats)],  # noqa: B023
+                "again": lambda: [
+                    answerer.answer(join_watched(watched), [[QUESTION]] * BATCH)  # noqa: B023
+                    for _ in range(repeats)  # noqa: B023
+                ],
             }
             for kind, bodies in requests.items():
                 alone, alone_cpu = measured(bare[kind])

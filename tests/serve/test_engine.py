@@ -337,3 +337,27 @@ def test_a_question_that_cannot_be_asked_is_refused_before_it_waits(engine, file
 def test_an_unknown_id_is_refused(engine, id):
     with pytest.raises(ValueError):
         engine.ask(id, QUESTIONS[0])
+
+
+def test_a_question_after_a_call_of_two_waits_for_the_second_so_that_one_call_answers_both(engine, clip, monkeypatch):
+    monkeypatch.setattr("mirasol.serve.engine.GATHER_PART", 1_000.0)
+    monkeypatch.setattr("mirasol.serve.engine.GATHER_SECONDS", 30.0)
+    watched = run(engine, engine.watch(Media(video=clip)))[0]
+    run(engine, *(engine.ask(watched, QUESTIONS[0]) for _ in range(2)))
+    before = engine.counts["question_batches"]
+    first = engine.ask(watched, QUESTIONS[0])
+    later = threading.Timer(0.05, engine.ask, (watched, QUESTIONS[0]))
+    later.start()
+    engine.step()
+    later.join()
+    assert first.done() and engine.counts["question_batches"] == before + 1 and not len(engine.questions)
+
+
+def test_a_client_alone_never_waits_for_others(engine, clip, monkeypatch):
+    monkeypatch.setattr("mirasol.serve.engine.GATHER_PART", 1_000.0)
+    monkeypatch.setattr("mirasol.serve.engine.GATHER_SECONDS", 30.0)
+    watched = run(engine, engine.watch(Media(video=clip)))[0]
+    begin = time.monotonic()
+    for _ in range(3):
+        run(engine, engine.ask(watched, QUESTIONS[0]))
+    assert time.monotonic() - begin < 20

@@ -82,7 +82,7 @@ async def chat(request: Request) -> Response:
         events = await _begin(service, clip, asked, client, chosen)
         lines = _lines(events, head, clip, asked, wants_usage)
         return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-    reply = await service.ask(clip.id, asked.question, client, **chosen)
+    reply = await service.ask(clip, asked.question, client, **chosen)
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": reply.text, "refusal": None},
@@ -151,7 +151,7 @@ async def _begin(
     def on_text(text: str) -> None:
         put(text)
 
-    future = service.engine.ask(clip.id, asked.question, client=client, on_text=on_text, **chosen)
+    future = service.engine.ask(clip, asked.question, client=client, on_text=on_text, **chosen)
     future.add_done_callback(put)
 
     async def iterate() -> AsyncIterator[str | Reply]:

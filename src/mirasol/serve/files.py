@@ -137,8 +137,9 @@ async def clip_facts(request: Request, id: str) -> dict[str, Any]:
 @router.post("/v1/clips/{id}/ask")
 async def ask(request: Request, id: str, body: ClipQuestion) -> dict[str, Any]:
     """Answer a question about a watched clip."""
-    reply = await service_of(request).ask(
-        id, body.question, client_of(request), options=body.options, max_new_tokens=body.max_tokens,
+    service = service_of(request)
+    reply = await service.ask(
+        await service.clip(id), body.question, client_of(request), options=body.options, max_new_tokens=body.max_tokens,
         attribute=body.attribute,
     )  # fmt: skip
     return {"object": "clip.answer", "clip": id, "question": body.question, **reply.as_dict()}

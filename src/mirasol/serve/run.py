@@ -47,7 +47,7 @@ def serve(
     app = create_app(engine, Path(checkpoint).name if checkpoint else "mirasol", DRAIN_SECONDS)
     config = uvicorn.Config(
         app, log_level="warning", ws_max_size=limits.message_bytes, ws_max_queue=8,
-        timeout_graceful_shutdown=int(DRAIN_SECONDS), timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(DRAIN_SECONDS), timeout_keep_alive=30, proxy_headers=False, access_log=False,
     )  # fmt: skip
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}"
     if host not in LOOPBACK:

@@ -83,15 +83,14 @@ class Service:
         future = await run_in_threadpool(self.engine.watch, files, options, client)
         return await asyncio.shield(asyncio.wrap_future(future))  # others may wait for the same clip
 
-    async def ask(self, id: str, question: str, client: str, **chosen: Any) -> Reply:
+    async def ask(self, clip: WatchedClip, question: str, client: str, **chosen: Any) -> Reply:
         """Return the reply to a question about a clip."""
         options = chosen.get("options")
         if options is not None and len(options) > MAX_OPTIONS:
             raise ApiError(
                 400, f"Expected at most {MAX_OPTIONS} options, found {len(options)}. Send fewer.", "invalid_value"
             )
-        await self.clip(id)  # its latents are in memory now
-        return await asyncio.wrap_future(self.engine.ask(id, question, client=client, **chosen))
+        return await asyncio.wrap_future(self.engine.ask(clip, question, client=client, **chosen))
 
     async def clip(self, id: str) -> WatchedClip:
         """Return a watched clip."""
