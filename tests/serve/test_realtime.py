@@ -2,10 +2,15 @@
 
 import asyncio
 import json
+import time
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from mirasol.serve.engine import Engine
+from mirasol.serve.limits import Limits
+from tests.serve.conftest import start
 from tests.serve.live_media import live_media
 
 openai = pytest.importorskip("openai", reason="needs the package openai")
@@ -168,3 +173,110 @@ def test_an_unknown_model_and_an_unknown_session_are_refused_with_an_error_event
         assert connection.events[0]["type"] == "error" and connection.events[0]["error"]["message"]
         with pytest.raises(Exception, match="4004"):
             connection.receive()
+
+
+@pytest.fixture(scope="module")
+def strict_server(shipped, tmp_path_factory):
+    """A server with room for one session that may be 1.5 s behind, and ends it when it is idle for two."""
+    limits = Limits(session_lag_seconds=1.5, session_idle_seconds=2.0, sessions=1)
+    yield from start(Engine(shipped, tmp_path_factory.mktemp("strict"), limits))
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_session_that_may_skip_counts_its_lag_from_the_socket(strict_server, media, monkeypatch, is_slow):
+    decode = strict_server.engine.decode_picture
+
+    def slow(*arguments):
+        time.sleep(0.06)  # a picture is shown for 0.04 s
+        return decode(*arguments)
+
+    if is_slow:
+        monkeypatch.setattr(strict_server.engine, "decode_picture", slow)
+    live = alone_on(strict_server)
+    live.settings(mirasol={"chunks": True, "when_behind": "skip"})
+    for number, piece in enumerate(media.pieces()):
+        live.send("input_audio_buffer.append", **piece)
+        time.sleep(0.0 if is_slow or number % 2 else 0.2)
+    live.send("input_audio_buffer.commit")
+    live.settings()  # all before it was handled
+    live.ask()
+    chunks = [event for event in live.events if event["type"] == "mirasol.chunk"]
+    live.socket.close()
+    lag, dropped = max(chunk["lag_seconds"] for chunk in chunks), chunks[-1]["dropped"]
+    if is_slow:
+        assert lag > 1.5 and dropped["skipped_chunks"] > 0 and dropped["late_frames"] > 10, (lag, dropped)
+    else:
+        assert not dropped, (lag, dropped)
+
+
+def test_no_room_a_takeover_and_idleness_close_with_their_codes(strict_server, media):
+    first = alone_on(strict_server)
+    refused = Live(strict_server)
+    assert refused.events[0]["error"]["code"] and refused.events[0]["type"] == "error"
+    assert closed(refused) == 1013
+    first.send("input_audio_buffer.append", **media.pieces()[0])
+    second = Live(strict_server, f"?session={first.events[0]['session']['id']}")
+    assert closed(first) == 4001
+    assert second.until("error")["error"]["code"] == "idle"
+    assert closed(second) == 4002
+
+
+def alone_on(server) -> Live:
+    """Open a session after the one before has ended."""
+    while server.engine.sessions:
+        time.sleep(0.01)
+    return Live(server)
+
+
+def closed(live) -> int:
+    """Receive until the server closes; return its code."""
+    with pytest.raises(ConnectionClosed) as found:
+        while True:
+            live.receive()
+    return found.value.rcvd.code
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_session_ends_with_a_normal_close_unless_it_is_kept(live, server, media, keep):
+    first = live()
+    first.settings(mirasol={"keep": keep})
+    first.send("input_audio_buffer.append", **media.pieces()[0])
+    first.settings()
+    first.socket.close()
+    id = first.events[0]["session"]["id"]
+    limit = time.monotonic() + 10
+    while id in server.engine.sessions and time.monotonic() < limit:
+        time.sleep(0.01)
+    again = live(f"?session={id}").events[0]
+    assert again["type"] == ("session.created" if keep else "error")
+
+
+def test_pictures_of_items_and_without_timestamps_are_seen(live, media):
+    connection = live()
+    connection.settings(mirasol={"use_audio": False, "chunks": True})
+    for piece in media.pieces(timestamps=False, audio=False)[:2]:
+        connection.send("input_audio_buffer.append", **piece)
+        time.sleep(0.2)
+    picture = {"type": "input_image", "image_url": f"data:image/jpeg;base64,{media.frames[0][1]}"}
+    item = {"type": "message", "role": "user", "content": [picture]}
+    connection.send("conversation.item.create", item=item)
+    kept = connection.until("conversation.item.done")["item"]
+    assert "image_url" not in kept["content"][0]
+    assert connection.ask()["status"] == "completed"
+    assert any(event["has_video"] for event in connection.events if event["type"] == "mirasol.chunk")
+
+
+def test_a_response_is_cancelled_and_the_next_is_given(live, server, media, monkeypatch):
+    connection = live()
+    connection.send("input_audio_buffer.append", **media.pieces()[0])
+    connection.send("response.cancel")
+    assert connection.until("error")["error"]["code"] == "no_response"
+    answer = server.engine._answer_questions
+    monkeypatch.setattr(server.engine, "_answer_questions", lambda: time.sleep(0.01))
+    connection.send("conversation.item.create", item={
+        "type": "message", "role": "user", "content": [{"type": "input_text", "text": QUESTION}]})  # fmt: skip
+    connection.send("response.create")
+    connection.send("response.cancel")
+    assert connection.until("response.done")["response"]["status"] == "cancelled"
+    monkeypatch.setattr(server.engine, "_answer_questions", answer)
+    assert connection.ask()["status"] == "completed"

@@ -26,6 +26,7 @@ class LiveSession:
     def __init__(self, id: str, session: StreamSession, may_skip: bool = False, on_chunks: OnChunks | None = None):
         self.id, self.session, self.may_skip, self.on_chunks = id, session, may_skip, on_chunks
         self.is_closed = False
+        self.late_seconds = 0.0  # since the media that are being cut were received
         self._cutting = threading.Lock()
         self._inbox: deque[ClosedChunk] = deque()
 
@@ -41,8 +42,8 @@ class LiveSession:
 
     @property
     def lag_seconds(self) -> float:
-        """Seconds of media that are cut and not watched."""
-        return self.num_waiting * self.seconds_per_chunk
+        """Seconds of media that were received and are not watched."""
+        return self.num_waiting * self.seconds_per_chunk + self.late_seconds
 
     @property
     def has_media(self) -> bool:
@@ -78,9 +79,10 @@ class LiveSession:
         waiting = self.session.waiting
         while self._inbox:
             waiting.append(self._inbox.popleft())
-        if not self.may_skip or len(waiting) * self.seconds_per_chunk <= max_lag_seconds:
+        if not self.may_skip or len(waiting) * self.seconds_per_chunk + self.late_seconds <= max_lag_seconds:
             return 0
-        count = len(waiting) - int(max_lag_seconds * KEPT_PART / self.seconds_per_chunk)
+        kept_seconds = max(max_lag_seconds * KEPT_PART - self.late_seconds, 0.0)
+        count = len(waiting) - int(kept_seconds / self.seconds_per_chunk)
         self.session.skip(count)
         return count
 

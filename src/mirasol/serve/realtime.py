@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from mirasol.serve.errors import ApiError, as_api_error
+from mirasol.serve.realtime_inbox import Inbox
 from mirasol.serve.realtime_session import RealtimeSession
 from mirasol.serve.service import Service, service_of
 
@@ -56,12 +58,15 @@ class Connection:
         if (older := self.service.connections.get(state.id)) is not None:
             await older.leave()
         self.service.connections[state.id] = self
+        inbox = Inbox(state.may_skip)
         writer = asyncio.create_task(self._write())
+        reader = asyncio.create_task(inbox.fill(self.socket))
         code = SERVICE_RESTART
         try:
             state.greet()
-            code = await self._read(state)
+            code = await self._read(state, inbox)
         finally:
+            reader.cancel()
             await state.stop()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.outgoing.join(), 1.0 if code != IDLE else 0.1)
@@ -79,12 +84,12 @@ class Connection:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await self.socket.close(REPLACED)
 
-    async def _read(self, state: RealtimeSession) -> int:
+    async def _read(self, state: RealtimeSession, inbox: Inbox) -> int:
         """Handle events until the client leaves; return the code of the end."""
         idle = self.service.engine.limits.session_idle_seconds
         while True:
             try:
-                message = await asyncio.wait_for(self.socket.receive(), idle)
+                received, message = await asyncio.wait_for(inbox.get(), idle)
             except TimeoutError:
                 message_text = f"Expected an event within {idle:g} s, found none. Resume with ?session={state.id}."
                 self.post(error_event(ApiError(408, message_text, "idle")))
@@ -94,6 +99,7 @@ class Connection:
             event: Any = None
             try:
                 event = read_event(message)
+                state.note_delay(time.monotonic() - received, inbox.is_full)
                 await state.handle(event)
             except Exception as error:
                 id = event.get("event_id") if isinstance(event, dict) else None

@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from mirasol.answer.session import ChunkResult
 from mirasol.serve.batches import Reply
 from mirasol.serve.errors import ApiError, as_api_error
-from mirasol.serve.live import LiveSession
+from mirasol.serve.live import KEPT_PART, LiveSession
 from mirasol.serve.realtime_input import Settings, new_id, read_frames, read_item, read_sound
 from mirasol.serve.service import Service
 
@@ -50,6 +50,7 @@ class RealtimeSession:
         self.settings = Settings()
         self.items: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.is_resumed = False
+        self._is_late = False
         self._turn_ends = False  # media of a finished turn wait in a chunk that is still open
         self._anchor: tuple[float, float] | None = None  # the clock here, and the session time then
         self._response: asyncio.Task | None = None
@@ -78,6 +79,18 @@ class RealtimeSession:
             raise ApiError(400, message, "unknown_event", "type")
         await getattr(self, name)(event)
 
+    def may_skip(self) -> bool:
+        """Whether the client prefers to lose media over being slowed down."""
+        return self.settings.mirasol.when_behind == "skip"
+
+    def note_delay(self, seconds: float, is_full: bool) -> None:
+        """Note how long ago the event was received that is handled next; pictures of late ones are not decoded."""
+        limit = self.engine.limits.session_lag_seconds
+        if self.may_skip() and is_full:
+            seconds = max(seconds, 2 * limit)  # more waits in the socket
+        self._live.late_seconds = seconds
+        self._is_late = self.may_skip() and seconds > (limit * KEPT_PART if self._is_late else limit)
+
     async def stop(self) -> None:
         """End the response that is being given."""
         if self._response is not None:
@@ -101,7 +114,7 @@ class RealtimeSession:
             options = {"start_time": 0.0, **wanted.stream_options(Settings())}
             await run_in_threadpool(self.engine.configure, self.id, options)
         self.settings = wanted
-        self._live.may_skip = wanted.mirasol.when_behind == "skip"
+        self._live.may_skip = self.may_skip()
         self.send("session.updated", session=self._described())
 
     async def _append(self, event: dict[str, Any]) -> None:
@@ -110,14 +123,17 @@ class RealtimeSession:
 
     async def _push(self, audio: Any, frames: Any, timestamps: Any, audio_start: Any = None) -> None:
         """Give media to the engine; wait while it is behind, unless it may skip."""
-        while not self._live.may_skip and self._live.lag_seconds > self.engine.limits.session_lag_seconds:
+        limit = self.engine.limits.session_lag_seconds
+        while not self._live.may_skip and self._live.num_waiting * self._live.seconds_per_chunk > limit:
             await asyncio.sleep(POLL_SECONDS)
         await run_in_threadpool(self._push_now, audio, frames, timestamps, audio_start)
 
     def _push_now(self, audio: Any, frames: Any, timestamps: Any, audio_start: Any) -> None:
         rate, limits = self.settings.rate, self.engine.limits
         samples = read_sound(audio) if audio is not None else None
-        pictures = read_frames(frames, limits, self.engine.decode_picture)
+        pictures = [] if self._is_late else read_frames(frames, limits, self.engine.decode_picture)
+        if self._is_late and isinstance(frames, list):
+            self._live.session.chunks.dropped["late_frames"] += len(frames)
         media: dict[str, Any] = {}
         seconds = 0.0
         if samples is not None and len(samples):

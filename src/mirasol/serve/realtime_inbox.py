@@ -1,0 +1,57 @@
+"""`Inbox`: messages of a WebSocket with the moment each was received, so that lag is counted from there."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+MAX_BYTES = 4 * 2**20  # read ahead for a session that may skip
+MAX_MESSAGES = 4  # for one that waits: TCP then slows its client down
+
+
+class Inbox:
+    """Messages that were received and not handled.
+
+    Args:
+        may_skip: Tells whether the session prefers to lose media over being slowed down.
+    """
+
+    def __init__(self, may_skip: Callable[[], bool]):
+        self._may_skip = may_skip
+        self._messages: deque[tuple[float, Any]] = deque()
+        self._num_bytes = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing is read from the socket until a message is handled."""
+        return self._num_bytes >= MAX_BYTES or (len(self._messages) >= MAX_MESSAGES and not self._may_skip())
+
+    async def fill(self, socket: Any) -> None:
+        """Receive messages until the connection ends; its end is the last one."""
+        type = ""
+        while type != "websocket.disconnect":
+            await self._until(lambda: not self.is_full)
+            message = await socket.receive()
+            type = message["type"]
+            self._messages.append((time.monotonic(), message))
+            self._num_bytes += _num_bytes(message)
+            self._changed.set()
+
+    async def get(self) -> tuple[float, Any]:
+        """Return the oldest message, and the second of the monotonic clock at which it was received."""
+        await self._until(lambda: bool(self._messages))
+        received, message = self._messages.popleft()
+        self._num_bytes -= _num_bytes(message)
+        self._changed.set()
+        return received, message
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self._changed.clear()
+            await self._changed.wait()
+
+
+def _num_bytes(message: Any) -> int:
+    return len(message.get("text") or message.get("bytes") or "")
