@@ -138,8 +138,9 @@ async def clip_facts(request: Request, id: str) -> dict[str, Any]:
 async def ask(request: Request, id: str, body: ClipQuestion) -> dict[str, Any]:
     """Answer a question about a watched clip."""
     service = service_of(request)
+    clip = await service.clip(id)
     reply = await service.ask(
-        await service.clip(id), body.question, client_of(request), options=body.options, max_new_tokens=body.max_tokens,
+        clip, body.question, client_of(request), options=body.options, max_new_tokens=body.max_tokens,
         attribute=body.attribute,
     )  # fmt: skip
     return {"object": "clip.answer", "clip": id, "question": body.question, **reply.as_dict()}
