@@ -16,7 +16,7 @@ from mirasol.model.configuration_mirasol import MirasolConfig
 
 # Other programs' words for our keys.
 MEANINGS = {
-    "optimizer.learning_rate": ("lr", "rate", "step_size"),
+    "optimizer.learning_rate": ("lr", "lr_rate", "rate", "step_size"),
     "optimizer.weight_decay": ("wd", "decay", "l2"),
     "optimizer.warmup_fraction": ("warmup", "warmup_ratio", "warmup_steps"),
     "optimizer.final_learning_rate_fraction": ("min_lr", "min_learning_rate", "min_lr_rate"),

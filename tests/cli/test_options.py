@@ -160,7 +160,7 @@ def received(monkeypatch):
 
         def note(*arguments, **keywords):
             notes.update(parameters.bind(*arguments, **keywords).arguments)
-            for each in ("show", "write"):  # of `watch` and `predict`: what draws or prints
+            for each in ("show", "write", "report"):  # of `watch`, `predict`, `train`: what draws or prints
                 notes.pop(each, None)
             for name, parameter in parameters.parameters.items():
                 if parameter.kind is inspect.Parameter.VAR_KEYWORD:

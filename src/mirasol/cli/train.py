@@ -26,10 +26,11 @@ def train(
     every value, in recipe.yaml of a run's folder.
     """
     with imports():
+        from mirasol.report.training import write_training_report
         from mirasol.train.plan import plan
         from mirasol.train.run import train as run
 
     if dry_run:
         show(plan(recipe, overrides or [], gpus, gpu, utilisation, clips), as_json)
     else:
-        show(run(recipe, overrides or []), as_json)
+        show(run(recipe, overrides or [], report=write_training_report), as_json)

@@ -3,8 +3,10 @@ clips, and what is missing or cannot be read counted."""
 
 import contextlib
 import math
+import re
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -341,11 +343,26 @@ def load_rows(
 ) -> list[Row]:
     """Return the rows of one split, or of several joined by "+".
 
+    `train[5%:]` and `train[:5%]` are parts of a split, by the clips' ids: for data without a validation split.
     `classes` is the task's class list, if any, `metric` that of questions of own data that name none.
     """
     source = get_task(task, classes)
-    rows = [row for part in split.split("+") for row in source.load(root, part)]
+    rows = [row for part in split.split("+") for row in _rows_of(source, root, part)]
     return rows if metric is None else source.with_metric(rows, metric)
+
+
+def _rows_of(task: Task, root: str | Path, split: str) -> list[Row]:
+    cut = re.fullmatch(r"(.+)\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\]", split)
+    if cut is None:
+        return task.load(root, split)
+    name, low, high = cut[1], float(cut[2] or 0), float(cut[3] or 100)
+    rows = task.load(root, name)
+    chosen = [row for row in rows if low <= zlib.crc32(row.id.encode()) % 10_000 / 100 < high]
+    if not chosen:
+        raise ValueError(
+            f"Expected clips in {split}, found none of the {len(rows)} of {name} below {root}: widen the range."
+        )
+    return chosen
 
 
 def train_rows(task: str, root: str | Path | None, split: str = "", classes: str | Path | None = None) -> list[Row]:

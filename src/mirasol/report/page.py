@@ -18,7 +18,7 @@ from mirasol.report import drawing
 MAX_SHOWN_CHARACTERS = 60
 DRAWINGS = (
     "coverage_plot", "curve", "image_uri", "interval_plot", "reliability_plot", "share_bar", "spectrogram_uri",
-    "time_axis", "weight_bars",
+    "steps_plot", "time_axis", "weight_bars",
 )  # fmt: skip
 KIND_NAMES = {"said_at": "word at t", "preposition": "prepos."}
 BASELINES = {

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 
+from mirasol.settings import one_line
 from mirasol.train.schedule import is_stale
 
 if TYPE_CHECKING:
@@ -75,6 +78,24 @@ class MirasolCallback(TrainerCallback):
         is_last = state.global_step >= state.max_steps
         is_due = is_last or round(state.epoch) % self.trainer.recipe.validation.every_epochs == 0
         return self.trainer.validate is not None and is_due
+
+
+class Pages(TrainerCallback):
+    """Rewrites the page of the run when there is something new; a page that fails does not end a run."""
+
+    def __init__(self, folder: Path, report: Callable[[Path], Any]) -> None:
+        self.folder, self.report = folder, report
+
+    def write(self) -> None:
+        try:
+            self.report(self.folder)
+        except Exception as error:
+            warnings.warn(f"Expected to write the page of the run, found {one_line(error)}.", stacklevel=1)
+
+    def on_save(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        self.write()
+
+    on_evaluate = on_save
 
 
 class QuietProgress(ProgressCallback):

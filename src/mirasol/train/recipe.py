@@ -29,15 +29,7 @@ BOUNDS = {
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe in the YAML file at `path`, with overrides such as `optimizer.learning_rate=3e-4`."""
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"Expected a recipe file, found nothing at {path}: pass the path of a YAML recipe.")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"Expected YAML in {path}, found: {one_line(error)}. Correct that line.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"Expected key: value lines in {path}, found {str(values)[:40]!r}. Write e.g. seed: 1.")
-    values = json.loads(json.dumps(values, default=str))  # what a YAML alias shares becomes two values
+    values = json.loads(json.dumps(read_recipe(path), default=str))  # what a YAML alias shares becomes two values
     data = values.setdefault("data", {})
     if isinstance(data, dict):
         _refuse_old(data, path)
@@ -53,6 +45,32 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise ValueError(_refusal(error)) from error
+
+
+def read_recipe(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the keys of a recipe file over those of the one that it `extends`; a list replaces a list."""
+    if not path.is_file():
+        by = f", which {extending[-1]} extends" if extending else ""
+        raise ValueError(f"Expected a recipe file, found nothing at {path}{by}: pass the path of a YAML recipe.")
+    if path.resolve() in extending:
+        raise ValueError(f"Expected recipes that extend others, found {path} extending itself: correct `extends`.")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected YAML in {path}, found: {one_line(error)}. Correct that line.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"Expected key: value lines in {path}, found {str(values)[:40]!r}. Write e.g. seed: 1.")
+    if (other := values.pop("extends", None)) is None:
+        return values
+    return _over(read_recipe(path.parent / str(other), (*extending, path.resolve())), values)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            merged[key] = _over(below[key], above[key])
+    return merged
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -100,8 +118,7 @@ def _refuse_old(data: dict[str, Any], path: Path) -> None:
     names = ", ".join(f"data.{key}" for key in [*old, *(["also"] if also else [])])
     spelled = yaml.safe_dump({"sources": [old, *also]}, default_flow_style=True, width=10**6, sort_keys=False).strip()
     raise ValueError(
-        f"Expected data.sources in {path}, found the keys of an older recipe ({names}). "
-        f"Write data: {spelled}"
+        f"Expected data.sources in {path}, found the keys of an older recipe ({names}). Write data: {spelled}"
     )
 
 

@@ -22,6 +22,7 @@ from mirasol.answer.checkpoint import folder_of
 from mirasol.answer.known_questions import KnownQuestions
 from mirasol.files import write_whole
 from mirasol.results import Result
+from mirasol.train.callbacks import Pages
 from mirasol.train.checkpoint import newest_whole
 from mirasol.train.device import use_device
 from mirasol.train.export import export
@@ -33,6 +34,7 @@ from mirasol.train.schedule import is_stale, scheduler_arguments
 from mirasol.train.stop import STOP, SurvivingCollator
 from mirasol.train.trainer import MirasolTrainer, sampler_of
 
+Report = Callable[[Path], Any]
 Validate = Callable[[nn.Module], dict[str, float]]
 
 
@@ -65,9 +67,12 @@ class TrainResult(Result):
         return f"trained {how_far}; {best}{bad}\n{where}"
 
 
-def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainResult | None:
+def train(
+    recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = (), report: Report | None = None
+) -> TrainResult | None:
     """Train by the recipe, or resume the run in its folder; the best checkpoint is in `<output>/best`.
 
+    `report(folder)` writes a page of the run (`mirasol.report.training`) at every validation and checkpoint.
     Of several processes that torchrun starts, the first one returns the result, the others None.
     """
     from mirasol.train.build import build_parts
@@ -81,7 +86,7 @@ def train(recipe_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
     check_run(recipe)  # before anything is decoded
     set_seed(recipe.seed)
     parts = build_parts(recipe)
-    result = fit(recipe, **parts)
+    result = fit(recipe, **parts, report=report)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return result if _is_main() else None
@@ -96,6 +101,7 @@ def fit(
     collator: Callable,
     validate: Validate | None = None,
     data: dict[str, Any] | None = None,
+    report: Report | None = None,
     known_questions: KnownQuestions | None = None,
 ) -> TrainResult:
     """Trains `model` in the recipe's run folder, from its newest whole checkpoint if there is one."""
@@ -130,6 +136,7 @@ def fit(
         export(best, processor, folder / "best", recipe=recipe, record=record, known_questions=known_questions)
 
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1) if _is_main() else None
+    pages = [Pages(folder, report)] if writer and report else []
     trainer = MirasolTrainer(
         recipe=recipe,
         run_dir=folder,
@@ -141,7 +148,7 @@ def fit(
         layout=layout,
         train_dataset=train_dataset,
         data_collator=SurvivingCollator(collator),
-        callbacks=[TensorBoardCallback(writer)] if writer else [],
+        callbacks=[TensorBoardCallback(writer), *pages] if writer else [],
     )
     if resume_from is not None:
         trainer.state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
@@ -149,6 +156,8 @@ def fit(
     if not is_stale(trainer.state.log_history, str(validation.metric), validation.patience):
         with STOP.listening():
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    for page in pages:
+        page.write()
     if trainer.stopped_by == signal.SIGINT:
         step = trainer.state.global_step
         raise KeyboardInterrupt(f"training stopped after step {step}; the same command {next_start(trainer)}")
