@@ -48,7 +48,8 @@ def write_training_report(folder: Path) -> Path:
         hardware=launches[-1]["hardware"],
         recipe=recipe,
     )
-    return write_whole(folder / "report.html", page) or folder / "report.html"
+    write_whole(folder / "report.html", page)
+    return folder / "report.html"
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

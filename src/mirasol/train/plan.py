@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mirasol.model.configuration_mirasol import MirasolConfig
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
@@ -12,7 +11,7 @@ from mirasol.model.sizes import build, measure, parameters_by_part
 from mirasol.results import Document, Result
 from mirasol.settings import reject_unknown_fields, values_that_fit
 from mirasol.train.adapt import adapt
-from mirasol.train.optimizer import layer_matrices
+from mirasol.train.memory import fullest_moment, state_bytes
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.resolve import resolve
@@ -23,12 +22,14 @@ GPUS = {
     "rtx4090": (165, 24), "rtx3090": (71, 24), "t4": (65, 16),
 }  # fmt: skip
 GIB = 2**30
-FP32 = 4
-RESERVE = 1.10  # of the sum, for blocks that the allocator cannot fill and workspaces of libraries
+RESERVE = 1.10  # of the sum, for blocks that the allocator cannot fill, workspaces, and the formula's own error (10 %)
+# Of the maker's number, recomputation counted, measured on an H100 for 3b: recomputed and compiled, batch 24. Not
+# compiled 0.40; base, not compiled, 0.24 with recomputation and 0.18 without. Compiled without it: not measured.
+UTILISATION = 0.49
 
 
 class Memory(Result):
-    """GiB of one GPU at the peak of a step."""
+    """GiB of one GPU at the fullest moment of a step (`mirasol.train.memory`)."""
 
     weights: float
     gradients: float
@@ -37,7 +38,6 @@ class Memory(Result):
     activations: float
     total: float
     available: float
-    per_clip: float
 
 
 class Plan(Document):
@@ -75,7 +75,7 @@ class Plan(Document):
             f"{self.tflop_per_step:,.4g} TFLOP, {self.seconds_per_step:.3g} s at {self.utilisation:.0%} of the peak",
             f"memory of a GPU, GiB: weights {memory.weights:.2f}, gradients {memory.gradients:.2f}, optimizer "
             f"{memory.optimizer:.2f}, average {memory.average:.2f}, activations {memory.activations:.2f} "
-            f"({memory.per_clip:.2f} a clip); with reserve {memory.total:.2f} of {memory.available:.0f}",
+            f"at the fullest moment of a step; with reserve {memory.total:.2f} of {memory.available:.0f}",
         ]
         if not self.fits:
             lines.append(f"DOES NOT FIT: {self._remedy()}")
@@ -99,14 +99,14 @@ def plan(
     overrides: list[str] | tuple[str, ...] = (),
     num_gpus: int = 1,
     gpu: str = "h100",
-    utilisation: float = 0.4,
+    utilisation: float = UTILISATION,
     num_clips: int | None = None,
 ) -> Plan:
     """Return what the recipe costs; builds the model without memory, and reads no data.
 
     Args:
-        utilisation: share of the GPU's peak that training reaches; 0.4 is an assumption until measured
-            (`benchmarks/gpu.py`).
+        utilisation: share of the GPU's peak that training reaches, recomputation counted; by default what was
+            measured for 3b (`benchmarks/gpu.py`), and smaller models reach less.
         num_clips: clips of an epoch, where the recipe does not say (`data.sources.N.clips_per_epoch`).
     """
     if gpu not in GPUS:
@@ -125,12 +125,13 @@ def plan(
     flops, kept = measure(model, chunks, tokens * questions)
     shards = shards_of(recipe, model, num_gpus, GPUS[gpu][1])
     batch = recipe.schedule.batch_size
-    per_clip = activation_bytes(model, recipe, chunks, tokens * questions, kept)
-    state = state_bytes(model, recipe, shards)
     available = GPUS[gpu][1] * GIB
 
+    def held(clips: int) -> dict[str, float]:
+        return fullest_moment(model, recipe, clips, (chunks, tokens * questions), kept, shards)
+
     def total(clips: int) -> float:
-        return RESERVE * (sum(state.values()) + clips * per_clip)
+        return RESERVE * sum(held(clips).values())
 
     clips_per_step = batch * recipe.schedule.gradient_accumulation_steps * num_gpus
     # Backward is twice forward: also for frozen weights behind trained ones, so this is an upper bound.
@@ -158,14 +159,12 @@ def plan(
         utilisation=utilisation,
         seconds_per_step=seconds,
         memory=Memory(
-            **{name: value / GIB for name, value in state.items()},
-            activations=batch * per_clip / GIB,
-            per_clip=per_clip / GIB,
+            **{name: value / GIB for name, value in held(batch).items()},
             total=total(batch) / GIB,
             available=available / GIB,
         ),
         fits=total(batch) <= available,
-        largest_batch=max((size for size in range(1, batch + 1) if total(size) <= available), default=0),
+        largest_batch=next((size for size in range(batch, 0, -1) if total(size) <= available), 0),
         num_clips=clips,
         num_steps=steps,
         hours=None if steps is None else steps * seconds / 3600,
@@ -195,54 +194,6 @@ def planned_config(recipe: Recipe) -> MirasolConfig:
         overrides = {**overrides, "text_config": {**overrides.get("text_config", {}), "vocab_size": vocab_size}}
     with values_that_fit():
         return preset(name, **overrides)
-
-
-def state_bytes(model: MirasolForConditionalGeneration, recipe: Recipe, shards: int) -> dict[str, float]:
-    """Bytes of one GPU that do not depend on the batch, each sharded evenly.
-
-    Weights are fp32; autocast adds a bf16 copy of those that it multiplies (all but a shard's share at a time when
-    sharded). Gradients and each moment are fp32, of trained weights only. Muon has one moment of the layers' matrices.
-    """
-    all_weights = sum(p.numel() for p in model.parameters())
-    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
-    moments = {name: 2 * count for name, count in trained.items()}
-    if recipe.optimizer.name == "muon":
-        moments |= {name: trained[name] for name in layer_matrices(model) & set(trained)}
-    copies = 2 * all_weights if shards == 1 else 0
-    return {
-        "weights": (FP32 * all_weights) / shards + copies,
-        "gradients": FP32 * sum(trained.values()) / shards,
-        "optimizer": FP32 * sum(moments.values()) / shards,
-        "average": FP32 * all_weights / shards if recipe.optimizer.ema_decay else 0.0,
-    }
-
-
-def activation_bytes(
-    model: MirasolForConditionalGeneration, recipe: Recipe, chunks: int, tokens: int, kept: int
-) -> float:
-    """Bytes of a clip that are kept for the backward pass, at their peak.
-
-    `kept` counts all of them in bf16 (`sizes.measure`). Autocast keeps norms in fp32, inputs and outputs, which adds
-    about a third (`tests/train/test_plan.py` compares with a measured step). With recomputation of every n-th layer,
-    these keep their input only; one layer at a time is recomputed. Logits are kept in bf16 and, for the loss, twice in
-    fp32.
-    """
-    config: Any = model.config
-    logits = tokens * config.text_config.vocab_size * (2 + 2 * FP32)
-    whole = 1.33 * kept
-    every = recipe.model.recompute_every
-    if not every:
-        return whole + logits
-    video, audio = config.slot_sizes
-    layers = [
-        (config.video_config, chunks * video), (config.audio_config, chunks * audio),
-        (config.combiner_config, chunks * (video + audio)), (config.temporal_config, chunks * config.num_latents),
-        (config.text_config, tokens),
-    ]  # fmt: skip
-    inputs = sum(part.num_hidden_layers * 2 * part.hidden_size * count for part, count in layers)
-    largest = max(whole * part.hidden_size * count / sum(p.num_hidden_layers * p.hidden_size * n for p, n in layers)
-                  for part, count in layers)  # fmt: skip
-    return inputs / every + largest + (1 - 1 / every) * whole + logits
 
 
 def shards_of(recipe: Recipe, model: MirasolForConditionalGeneration, num_gpus: int, gib: int) -> int:
