@@ -27,5 +27,5 @@ def rows(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
 
 def test_the_guide_lists_every_key(repository):
     guide = (repository / "docs" / "training.md").read_text(encoding="utf-8").splitlines()
-    found = [line for line in guide if re.match(r"\| `[\w.]+` \| .*\|$", line)]
+    found = [line for line in guide if re.match(r"\| `[\w.]+` \| [^|]*\| [^|]*\|$", line)]
     assert found == list(rows()), "\n".join(["copy these rows:", *rows()])
