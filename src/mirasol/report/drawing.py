@@ -128,19 +128,19 @@ def curve(values: Float[np.ndarray, " chunk"], chunk_times: Float[np.ndarray, "c
 
 def steps_plot(points: Sequence[tuple[float, float]], label: str, num_shown: int = 300) -> Markup:
     """A line over steps with its smallest, largest and last value; many points are averaged in groups."""
-    height, left = 150.0, 4.0
+    height, left = 170.0, 4.0
     groups = np.array_split(np.array(points, dtype=float), min(len(points), num_shown))
     steps, values = np.array([group.mean(axis=0) for group in groups]).T
     low, high = values.min(), values.max()
     xs = left + (steps - steps[0]) / max(steps[-1] - steps[0], 1e-9) * (WIDTH - 2 * left)
-    ys = 22 + (high - values) / max(high - low, 1e-12) * (height - 48)
+    ys = 34 + (high - values) / max(high - low, 1e-12) * (height - 68)
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
-    soft = 'font-size="15" fill="var(--soft)"'
+    soft = 'font-size="21" fill="var(--soft)"'
     parts = [
-        line(left, height - 20, WIDTH - left, height - 20, 'stroke="var(--line)" stroke-width="1.5"'),
+        line(left, height - 26, WIDTH - left, height - 26, 'stroke="var(--line)" stroke-width="1.5"'),
         f'<polyline points="{path}" fill="none" stroke="var(--curve)" stroke-width="2.5" stroke-linejoin="round"/>',
         f'<circle cx="{xs[-1]:.1f}" cy="{ys[-1]:.1f}" r="4" fill="var(--curve)"/>',
-        text(left, 15, f"{low:.4g} to {high:.4g}, last {points[-1][1]:.4g}", soft),
+        text(left, 18, f"{low:.4g} to {high:.4g}, last {points[-1][1]:.4g}", soft),
         text(left, height - 3, f"step {points[0][0]:,.0f}", soft),
         text(WIDTH - left, height - 3, f"{points[-1][0]:,.0f}", f'text-anchor="end" {soft}'),
     ]
