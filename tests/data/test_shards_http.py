@@ -11,6 +11,8 @@ import pytest
 from mirasol.data.shard import index_folder, shard
 from mirasol.tasks import get_task, tars
 
+ERRORS = {"error": 503, "too many": 429}
+
 
 class RangeServer(http.server.SimpleHTTPRequestHandler):
     """Answers range requests; `faults` are what the next answers do instead."""
@@ -27,8 +29,8 @@ class RangeServer(http.server.SimpleHTTPRequestHandler):
             self.wfile.write(b"hello\r\n\r\n")
             return
         path = Path(self.translate_path(self.path))
-        if fault == "error" or not path.is_file():
-            self.send_error(503 if fault == "error" else 404)
+        if fault in ERRORS or not path.is_file():
+            self.send_error(ERRORS.get(fault, 404))
             return
         data, wanted = path.read_bytes(), self.headers.get("Range")
         total = len(data)
@@ -68,7 +70,7 @@ def test_clips_over_http_are_those_of_the_folder_and_no_tar_is_read_whole(served
     assert all(span for path, span in handler.asked if path.endswith(".tar"))
 
 
-@pytest.mark.parametrize("fault", ["error", "cut", "no answer"])
+@pytest.mark.parametrize("fault", ["error", "too many", "cut", "no answer"])
 def test_a_request_that_fails_is_made_again_but_not_for_ever(served, fault):
     address, folder, handler = served
     row = get_task("shards").load(address, "train")[0]
@@ -91,7 +93,7 @@ def test_what_is_not_there_and_a_server_without_ranges_are_refused(served):
         get_task("shards").load(address, "train")
 
 
-@pytest.mark.parametrize("fault", ["error", "cut", "no answer"])
+@pytest.mark.parametrize("fault", ["error", "too many", "cut", "no answer"])
 def test_a_list_and_an_index_that_arrive_cut_are_asked_for_again_but_not_for_ever(served, fault):
     address, folder, handler = served
     handler.faults[:] = [fault] * (tars.ATTEMPTS - 1)

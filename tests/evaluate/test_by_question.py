@@ -1,5 +1,7 @@
 """Results by question: each recurring question has its score, its baseline, its conditions and its confusions."""
 
+from dataclasses import replace
+
 import pytest
 
 from mirasol.evaluate.by_question import by_kind, by_question
@@ -102,3 +104,21 @@ def test_a_cut_answer_is_counted_in_grammar(count):
     )  # fmt: skip
     wanted = {1: "1 answer reached the limit of tokens and was cut", 2: "2 answers reached"}[count]
     assert wanted in str(metrics) and "raise --max-new-tokens" in str(metrics)
+
+
+def test_one_text_asked_as_two_kinds_is_two_groups():
+    questions = [Question(f"c/{i}", "who?", "ann", kind) for i, kind in enumerate(("who", "name", "name", "who"))]
+    rows = [Row("c", None, tuple(questions))]
+    assert [(g.name, g.kind, g.questions) for g in by_question(TASK, {BOTH: answered(rows, {})}, rows, [])] == [
+        ("who?", "who", 2), ("who?", "name", 2),
+    ]  # fmt: skip
+
+
+def test_an_answer_with_partial_credit_is_no_confusion():
+    found = [replace(p, credit=0.5) for p in answered(ROWS, {f"c{i}/what is heard?": "fog" for i in range(4)})]
+    assert by_question(TASK, {BOTH: found}, ROWS, [])[0].confusions == []
+
+
+def test_the_baseline_takes_answers_of_train_to_the_same_kind_only():
+    train = rows_of({"where is it?": "cow"}, {"where is it?": "cow"}, {"what else?": "cat"})
+    assert by_question(TASK, {BOTH: answered(ROWS, {})}, ROWS, train)[0].baseline_answer == "cat"

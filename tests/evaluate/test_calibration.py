@@ -107,3 +107,15 @@ def test_a_fitted_temperature_is_stored_and_lowers_the_error(grid_root, tmp_path
     found = calibrate_checkpoint(None, ["grid"], [str(grid_root)], **noisy, max_clips=12, output=tmp_path)
     assert found.ece_after < found.ece_before and found.temperature in [round(float(t), 4) for t in TEMPERATURES]
     assert json.loads((tmp_path / CALIBRATION).read_text())["temperature"] == load_temperature(tmp_path)
+
+
+def test_the_mean_accuracy_takes_the_surest_answers_first_wherever_they_stand():
+    found = calibrate([0.2, 0.9, 0.5], [False, True, False])
+    assert found.mean_accuracy == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-6)
+
+
+def test_a_point_of_the_curve_covers_at_least_what_is_wanted():
+    found = calibrate([0.9, 0.8, 0.7], [True, True, False])
+    assert [point.coverage for point in found.curve] == pytest.approx([1 / 3, 2 / 3, 1], abs=1e-6)
+    many = calibrate([1 - i / 1000 for i in range(30)], [True] * 30)
+    assert [point.coverage for point in many.curve][:3] == pytest.approx([2 / 30, 3 / 30, 5 / 30], abs=1e-6)

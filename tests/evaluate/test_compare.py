@@ -110,3 +110,33 @@ def test_what_is_no_finished_run_is_refused(runs, tmp_path):
     (tmp_path / "before" / "metrics.json").write_text('{"old": 1}')
     with pytest.raises(ValueError, match="results of this version"):
         compare_runs(runs[0], runs[1])
+
+
+def test_six_clips_are_enough_for_a_clear_difference(tmp_path):
+    none, every = ({text: [*range(count)] for text in QUESTIONS} for count in (0, 6))
+    runs = [write(tmp_path / name, predictions(r, clips=6)) for name, r in (("none", none), ("every", every))]
+    assert compare_runs(*runs).whole.is_clear
+
+
+def test_the_most_frequent_question_comes_first(tmp_path):
+    found = [p for p in predictions({text: [] for text in QUESTIONS}) if p.question == QUESTIONS[1] or p.clip < "c15"]
+    run = write(tmp_path / "run", found)
+    assert [group.name for group in compare_runs(run, run).questions] == [QUESTIONS[1], QUESTIONS[0]]
+
+
+def test_questions_that_only_one_of_both_runs_answered_are_counted_on_either_side(runs, tmp_path):
+    without = [write(tmp_path / clip, [p for p in runs[2] if p.clip != clip]) for clip in ("c0", "c1")]
+    found = compare_runs(*without)
+    assert (found.left_out, found.whole.questions) == (4, 36)
+
+
+def test_the_whole_is_the_mean_of_the_headline_kinds_alone(tmp_path):
+    kinds = {"color": 1, "sentence": 0}
+    found = [
+        Prediction(f"c{i}", f"c{i}/{kind}", kind, f"{kind}?", "red", "red", bool(right), 0.5)
+        for i in range(6)
+        for kind, right in kinds.items()
+    ]
+    run = write(tmp_path / "run", found, task="grid")
+    whole = compare_runs(run, run).whole
+    assert (whole.name, whole.questions, whole.first.value) == ("slots", 6, 1.0)
