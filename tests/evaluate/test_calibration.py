@@ -53,6 +53,13 @@ def test_captions_and_seconds_are_no_matter_of_right_or_wrong():
     assert abstention(found, get_task("grid"), 0.6).abstained == 1
 
 
+def test_where_no_answer_is_right_no_auroc_is_told():
+    assert "AUROC" not in str(calibration([prediction(0, 0.5, False)], get_task("jsonl")))
+    assert "AUROC of confidence 1.000" in str(
+        calibration([prediction(0, 0.9, True), prediction(1, 0.5, False)], get_task("jsonl"))
+    )
+
+
 def test_abstention_counts_what_is_withheld_and_scores_the_rest():
     found = [prediction(i, sure, right) for i, (sure, right) in enumerate([(0.9, True), (0.6, False), (0.599, False)])]
     withheld = abstention(found, get_task("jsonl"), 0.6)

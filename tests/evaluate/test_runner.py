@@ -154,6 +154,14 @@ def test_follows_counts_picture_sound_and_neither():
     assert {part: entry.value for part, entry in shares} == {"picture": 0.25, "sound": 0.5, "neither": 0.25}
 
 
+def test_the_interval_of_a_kind_is_over_the_clips_that_it_is_asked_of():
+    asked = [prediction(name, "color", "red", "red" if name < "d" else "blue", "") for name in "abcdef"]
+    others = [prediction(name, "letter", "f", "f", "") for name in "ghijklmnop"]
+    alone, among = (share(found, lambda p: p.right, ["color"]) for found in (asked, asked + others))
+    assert among == alone
+    assert among.num_clips == 6
+
+
 def test_swapped_clips_are_judged_by_every_accepted_answer():
     """A synonym counts for picture and sound, and a question that one answer is right for in both is left out."""
     task = get_task("jsonl")

@@ -11,17 +11,17 @@ import gc
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from mirasol.data.pool import forked_pool
 from mirasol.data.read import ClipReader
 from mirasol.features import MirasolVideoProcessor
 from mirasol.files import shared_folder, write_whole
@@ -137,8 +137,7 @@ def _write(folder: Path, rows: Sequence[Row], reader: ClipReader, progress: bool
         make = functools.partial(_write_part, folder, reader)
         done: Iterable[int] = map(make, waiting, waiting.values())
         if min(processes, len(waiting)) > 1:
-            context = multiprocessing.get_context("fork")  # as data loaders do; each would import torch otherwise
-            pool = stack.enter_context(ProcessPoolExecutor(min(processes, len(waiting)), context))
+            pool = stack.enter_context(forked_pool(min(processes, len(waiting))))
             stack.callback(pool.shutdown, cancel_futures=True)
             done = pool.map(make, waiting, waiting.values())
         for count in done:

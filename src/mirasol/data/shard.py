@@ -8,7 +8,6 @@ import functools
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import random
 import tarfile
@@ -16,7 +15,6 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mirasol.data.convert import load_rows
+from mirasol.data.pool import forked_pool
 from mirasol.files import write_whole
 from mirasol.media.encode import encode_small
 from mirasol.results import Result
@@ -121,7 +120,7 @@ def shard(
         counts: Iterable[int] = map(write, *arguments)
         workers = min(processes or os.cpu_count() or 1, len(waiting))
         if workers > 1:
-            pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("fork")))
+            pool = stack.enter_context(forked_pool(workers))
             stack.callback(pool.shutdown, cancel_futures=True)
             counts = pool.map(write, *arguments)
         for count in counts:

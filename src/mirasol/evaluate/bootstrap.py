@@ -50,7 +50,7 @@ def bootstrap_ratio(
     """Return the interval of sum(totals) / sum(counts), e.g. right answers over questions, clips resampled as a whole.
 
     Totals may be differences (right with picture and sound minus right with sound alone): then the interval is that of
-    the paired difference. Clips without a question (count 0) stay in the resampling and change nothing.
+    the paired difference.
     """
     if len(totals) == 0 or counts.sum() == 0:
         return Interval(np.nan, np.nan, np.nan, len(totals))

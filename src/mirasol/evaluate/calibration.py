@@ -1,5 +1,6 @@
 """How far the confidence of answers can be trusted: calibration, accuracy against coverage, and abstention."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,7 +53,8 @@ class Calibration(Result):
     def __str__(self) -> str:
         return (
             f"calibration error {100 * self.ece:.1f} %, mean confidence minus share right "
-            f"{100 * self.overconfidence:+.1f} %, AUROC of confidence {self.auroc:.3f}"
+            f"{100 * self.overconfidence:+.1f} %"
+            + ("" if math.isnan(self.auroc) else f", AUROC of confidence {self.auroc:.3f}")
         )
 
 

@@ -165,7 +165,7 @@ def share(
     predictions: Sequence[Prediction], holds: Callable[[Prediction], float], kinds: Collection[str], seed: int = 0
 ) -> Interval:
     """Return how often something holds (or its mean) over questions of these kinds, with its interval over clips."""
-    chosen = [[holds(p) for p in clip if p.kind in kinds] for clip in by_file(predictions)]
+    chosen = [[holds(p) for p in clip] for clip in by_file([p for p in predictions if p.kind in kinds])]
     totals, counts = (np.array([f(clip) for clip in chosen], dtype=np.float64) for f in (sum, len))
     return bootstrap_ratio(totals, counts, seed=seed)
 

@@ -191,9 +191,14 @@ def join_lines(lines: Sequence[tuple[str, Line]]) -> list[Row]:
 def find_manifest(root: Path, split: str) -> Path:
     """Return the manifest of a split: `root` if it is a file, else `root`/`split` with a suffix, or of classes."""
     places = [root / f"{split}{suffix}" for suffix in SUFFIXES] if root.is_dir() else [root]
-    for path in places:
-        if path.is_file():
-            return path
+    if there := [path for path in places if path.is_file()]:
+        if there[1:]:
+            left_out = ", ".join(path.name for path in there[1:])
+            warnings.warn(
+                f"{there[0]} is read, and {left_out} beside it is not: name the file itself, or move one away",
+                stacklevel=4,
+            )
+        return there[0]
     others = sorted(file.name for file in root.iterdir() if file.suffix in SUFFIXES) if root.is_dir() else []
     for folder in (root / split, root):
         if not others and is_classes(folder):
@@ -249,7 +254,7 @@ def read_questions(entry: dict[str, Any], line_id: str) -> tuple[Question, ...]:
     questions = entry.get("questions", [entry.get("question")])
     answers = entry.get("answers", [entry.get("answer")])
     if not is_texts(questions):
-        raise ValueError(f"expected text for 'questions', found {questions!r}.")
+        raise wrong_text(entry, "question")
     if entry.get("metric") == "labels" and isinstance(answers, list):
         answers = [joined(answer) for answer in answers]
     if "question" in entry:
@@ -259,7 +264,7 @@ def read_questions(entry: dict[str, Any], line_id: str) -> tuple[Question, ...]:
         raise ValueError(f"expected one answer per question, found {len(questions)} and {found}.")
     accepted = [answer if isinstance(answer, list) else [answer] for answer in answers]
     if not all(map(is_texts, accepted)):
-        raise ValueError(f"expected text for 'answers', found {answers[0] if 'question' in entry else answers!r}.")
+        raise wrong_text(entry, "answer")
     options, kind, seconds = entry.get("options", []), entry.get("kind", "open"), read_span(entry, "seconds")
     if "options" in entry and not is_texts(options):
         raise ValueError(f"expected 'options' as a list of texts, found {options!r}.")
@@ -272,6 +277,14 @@ def read_questions(entry: dict[str, Any], line_id: str) -> tuple[Question, ...]:
         Question(f"{line_id}/{number}", text, first, kind, seconds, tuple(options), tuple(others), metric, tolerance)
         for number, (text, (first, *others)) in enumerate(zip(questions, accepted, strict=True))
     )
+
+
+def wrong_text(entry: dict[str, Any], key: str) -> ValueError:
+    """Return the error of a question or an answer that is no text, under the key that the line has."""
+    key = key if key in entry else f"{key}s"
+    value = entry[key]
+    remedy = f' Write "{value}" in quotes.' if is_number(value) else ""
+    return ValueError(f"expected text for {key!r}, found {value!r}.{remedy}")
 
 
 def read_metric(entry: dict[str, Any], answers: list[str]) -> tuple[str, float]:
