@@ -14,7 +14,7 @@ from mirasol.serve import chat, files, realtime
 from mirasol.serve.engine import Engine
 from mirasol.serve.errors import add_handlers
 from mirasol.serve.metrics import Metrics
-from mirasol.serve.middleware import BodyLimit, Measure
+from mirasol.serve.middleware import BodyLimit, Head, Measure
 from mirasol.serve.service import Service, service_of
 
 STATIC = Path(__file__).parent / "static"
@@ -42,6 +42,7 @@ def create_app(engine: Engine, model: str = "mirasol", drain_seconds: float = 60
     app.state.metrics = metrics
     add_handlers(app)
     app.add_middleware(BodyLimit, limit=engine.limits.request_bytes)
+    app.add_middleware(Head)
     app.add_middleware(Measure, metrics=metrics)
     for routes in (chat, files, realtime):
         app.include_router(routes.router)
@@ -60,7 +61,9 @@ async def list_models(request: Request) -> dict[str, Any]:
 
 
 async def one_model(request: Request, id: str) -> dict[str, Any]:
-    """Describe the loaded model."""
+    """Describe the loaded model; without a name (`/v1/models/`) list it."""
+    if not id:
+        return await list_models(request)
     service = service_of(request)
     service.check_model(id)
     return _model(service)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
@@ -20,15 +21,22 @@ from mirasol.serve.service import Service, client_of, json_object, service_of
 router = APIRouter()
 Tokens = Annotated[int, Field(ge=1, le=100_000)]
 READ = ("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "mirasol", "n", "user",
-        "use_audio_in_video", "mm_processor_kwargs", "videos", "audios", "metadata", "store")  # fmt: skip
+        "use_audio_in_video", "mm_processor_kwargs", "videos", "audios", "metadata", "store", "seed")  # fmt: skip
 NEUTRAL: dict[str, tuple] = {
-    "temperature": (0, 0.0),
-    "n": (1,),
-    "tools": ([],),
+    "temperature": (0,),
+    "top_p": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
     "logprobs": (False,),
-    "seed": (),
-    "service_tier": (),
+    "tools": (),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
 }
+
+
+UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # nginx holds events back otherwise
 
 
 class Extras(BaseModel):
@@ -48,7 +56,7 @@ class ChatRequest(BaseModel):
 
     model: str | None = None
     messages: list[dict[str, Any]] = Field(min_length=1)
-    stream: StrictBool = False
+    stream: StrictBool | None = None
     stream_options: dict[str, Any] | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
@@ -65,7 +73,7 @@ async def chat(request: Request) -> Response:
     """Answer the last question of a conversation about its media."""
     service, client = service_of(request), client_of(request)
     body = await json_object(request)
-    asked, chat, use_audio = read_chat(body)
+    asked, chat, use_audio = await run_in_threadpool(read_chat, body)
     service.check_model(chat.model)
     extras = chat.mirasol or Extras()
     if extras.clip is None:
@@ -81,8 +89,8 @@ async def chat(request: Request) -> Response:
         wants_usage = bool((chat.stream_options or {}).get("include_usage"))
         events = await _begin(service, clip, asked, client, chosen)
         lines = _lines(events, head, clip, asked, wants_usage)
-        return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-    reply = await service.ask(clip, asked.question, client, **chosen)
+        return StreamingResponse(lines, media_type="text/event-stream", headers=UNBUFFERED)
+    reply = await service.ask_for(request, clip, asked.question, **chosen)
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": reply.text, "refusal": None},
@@ -104,17 +112,23 @@ def read_chat(body: dict[str, Any]) -> tuple[Asked, ChatRequest, bool | None]:
         raise ApiError(400, message, "invalid_value", place) from None
     if chat.n not in (None, 1):
         raise ApiError(400, f"Expected n to be 1, found {chat.n}: answers are greedy. Leave it out.", param="n")
-    if body.get("tools"):
-        raise ApiError(400, "Expected no tools, found some: this model calls none. Leave them out.", param="tools")
+    for name in ("tools", "functions"):
+        if body.get(name):
+            message = f"Expected no {name}, found some: this model calls none. Leave them out."
+            raise ApiError(400, message, param=name)
     asked = read_messages(chat.messages)
     for kind, values in (("video", chat.videos), ("audio", chat.audios)):
         for value in values:
             add_media(asked, kind, read_reference(value, f"{kind}s"))
     if chat.mirasol is not None and chat.mirasol.clip is not None:
+        if asked.media:
+            asked.warnings.append(f"The {', '.join(asked.media)} of the messages is not used: mirasol.clip is asked.")
         asked.media = {"video": Reference(id=chat.mirasol.clip)}
     for name, value in body.items():
-        if name not in READ and value is not None and value not in NEUTRAL.get(name, ()) and name not in ("seed",):
-            asked.warnings.append(f"{name} is not used: answers are greedy, and the server sets rates and budgets.")
+        if name not in READ and value not in (None, [], {}) and value not in NEUTRAL.get(name, ()):
+            asked.warnings.append(
+                f"{name} is not used: answers are greedy text, and the server sets rates and budgets."
+            )
     return asked, chat, _use_audio(chat, asked)
 
 
@@ -173,7 +187,8 @@ async def _lines(
 
     def line(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        return f"data: {json.dumps({**head, 'choices': [choice], **more})}\n\n"
+        empty = {"usage": None} if wants_usage else {}
+        return f"data: {json.dumps({**head, 'choices': [choice], **empty, **more})}\n\n"
 
     yield line({"role": "assistant", "content": ""})
     try:

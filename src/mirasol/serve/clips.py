@@ -49,6 +49,7 @@ class _Clip:
     media: Media
     options: WatchOptions
     digest: str
+    client: str
     future: Future[WatchedClip]
     decoded: Decoded | None = None
 
@@ -79,7 +80,7 @@ class Clips:
         self.counts: dict[str, float] = dict.fromkeys(("clips", "clips_found", "clip_failures"), 0)
         self._waiting: FairQueue[_Clip] = FairQueue("clips", limits.waiting_clips, limits.share_of_one_client)
         self._decoded: list[_Clip] = []
-        self._under_way: dict[str, Future[WatchedClip]] = {}
+        self._under_way: dict[str, _Clip] = {}
         self._recent: OrderedDict[str, WatchedClip] = OrderedDict()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(limits.decoders, "mirasol-decode")
@@ -95,10 +96,10 @@ class Clips:
         Raises:
             BusyError: Too many clips wait.
         """
-        clip = _Clip(media, options, digest(media, options), Future())
+        clip = _Clip(media, options, digest(media, options), client, Future())
         if (found := self.store.find(clip.digest)) is not None:
             self.counts["clips_found"] += 1
-            if clip.files and not found.facts["files"]:
+            if clip.files and clip.files != found.facts["files"]:  # who sent the older ones may have removed them
                 self.store.set_facts(found.id, {**found.facts, "files": clip.files})
                 self._recent.pop(found.id, None)
                 found = self.store.get(found.id) or found
@@ -106,12 +107,13 @@ class Clips:
             return clip.future
         with self._lock:
             if clip.digest in self._under_way:
-                return self._under_way[clip.digest]
-            if self.num_waiting >= self.limits.waiting_clips:
-                seconds = self.num_waiting * self._waiting.seconds_each
-                raise BusyError("clips", self.num_waiting, self.limits.waiting_clips, seconds)
+                return self._under_way[clip.digest].future
+            own = sum(each.client == client for each in list(self._under_way.values()))
+            for waiting, limit in ((own, self._waiting.of_one), (self.num_waiting, self.limits.waiting_clips)):
+                if waiting >= limit:
+                    raise BusyError("clips", waiting, limit, waiting * self._waiting.seconds_each)
             self._waiting.put(client, clip)
-            self._under_way[clip.digest] = clip.future
+            self._under_way[clip.digest] = clip
         clip.future.add_done_callback(lambda _: self._under_way.pop(clip.digest, None))
         self._pool.submit(self._decode_next)
         return clip.future
@@ -158,9 +160,9 @@ class Clips:
     def close(self) -> None:
         """Stop decoding; who still waits is refused."""
         self._pool.shutdown(cancel_futures=True)
-        for future in list(self._under_way.values()):
-            if not future.done():
-                future.set_exception(BusyError("clips", 1, 0, 10.0))
+        for clip in list(self._under_way.values()):
+            if not clip.future.done():
+                clip.future.set_exception(BusyError("clips", 1, 0, 10.0))
 
     def _decode_next(self) -> None:
         (clip,) = self._waiting.take(1)

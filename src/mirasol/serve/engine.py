@@ -117,6 +117,7 @@ class Engine:
             clip = self.clips.get(about) if isinstance(about, str) else about
             asked = Question(prompts, clip.view, self.answerer, **chosen)
         self.questions.put(client, asked)
+        asked.future.add_done_callback(lambda done: done.cancelled() and self.questions.discard(client, asked))
         self._work.set()
         return asked.future
 
@@ -128,11 +129,18 @@ class Engine:
         """
         if not question.strip():
             raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
-        if len(question) > self.limits.question_characters:
+        length = sum(len(question) + len(option) for option in ([""] if options is None else options))
+        if length > self.limits.question_characters:
+            each = "" if options is None else ", asked with each of its options,"
             raise ValueError(
-                f"Expected a question of at most {self.limits.question_characters} characters, found {len(question)}. "
+                f"Expected a question{each} of at most {self.limits.question_characters} characters, found {length}. "
                 "Shorten it."
             )
+        for text in (question, *(options or ())):
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise ValueError(
+                    f"Expected Unicode text, found half of a surrogate pair in {text[:80]!r}. Send whole characters."
+                )
         return self.answerer.prompts([question], None if options is None else [options])
 
     # ---- live sessions
@@ -211,10 +219,12 @@ class Engine:
             if live is None or on_chunks not in (None, live.on_chunks):
                 return
             live.is_closed = True
+            del self.sessions[id]  # also where the disk is full: its place is free
             if save and live.has_media:
                 live.collect(self.limits.session_lag_seconds)
                 self.saved.put(live.session.save, {}, id=id)
-            del self.sessions[id]
+            elif not save:
+                self.saved.remove(id)
 
         self._in_turn(close)
 
@@ -244,7 +254,10 @@ class Engine:
             self._thread.join()
         self._make_calls()
         for id in list(self.sessions):
-            self.close_session(id, save=True)
+            try:
+                self.close_session(id, save=True)
+            except Exception:  # the others are to be saved nevertheless
+                log.exception("session %s was not saved", id)
         for question in [*self._held, *self.questions.take(len(self.questions))]:
             if question.future.set_running_or_notify_cancel():
                 question.future.set_exception(BusyError("questions", 1, 0, 10.0))

@@ -71,6 +71,9 @@ def _of_validation(error: RequestValidationError) -> ApiError:
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "it is cut off")
         return ApiError(400, f"Expected JSON, found a body that is none ({reason}). Send one JSON object.", "bad_json")
+    if isinstance(first.get("input"), bytes) and not place:
+        message = "Expected JSON under the header content-type: application/json, found another type. Set the header."
+        return ApiError(400, message, "bad_json")
     found = repr(first.get("input"))
     found = found if len(found) <= 80 else f"{found[:80]}..."
     message = f"Expected another value of {place or 'the request'} ({first['msg']}), found {found}. Correct it."

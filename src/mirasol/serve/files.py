@@ -112,7 +112,10 @@ async def content(request: Request, id: str) -> FileResponse:
 @router.delete("/v1/files/{id}")
 async def remove_file(request: Request, id: str) -> dict[str, Any]:
     """Remove a file; clips that were watched from it stay."""
-    service_of(request).engine.files.remove(_file(request, id).id)
+    entry = _file(request, id)
+    if entry.facts["owner"] not in ("", getattr(request.state, "client", "")):
+        raise UnknownIdError("file", id)  # clips of the same bytes name it to other keys too
+    service_of(request).engine.files.remove(id)
     return {"id": id, "object": "file", "deleted": True}
 
 
@@ -139,10 +142,9 @@ async def ask(request: Request, id: str, body: ClipQuestion) -> dict[str, Any]:
     """Answer a question about a watched clip."""
     service = service_of(request)
     clip = await service.clip(id)
-    reply = await service.ask(
-        clip, body.question, client_of(request), options=body.options, max_new_tokens=body.max_tokens,
-        attribute=body.attribute,
-    )  # fmt: skip
+    reply = await service.ask_for(
+        request, clip, body.question, options=body.options, max_new_tokens=body.max_tokens, attribute=body.attribute
+    )
     return {"object": "clip.answer", "clip": id, "question": body.question, **reply.as_dict()}
 
 

@@ -39,6 +39,7 @@ class Limits(BaseModel):
     session_idle_seconds: Seconds = 900.0
     message_bytes: Count = 16 * MEBIBYTE  # of a WebSocket
     frames_at_once: Count = 64  # of one append
+    pixels_at_once: Count = 64 * 1280 * 720  # of their pictures: 177 MB
     clip_store_bytes: Count = 1024 * MEBIBYTE
     file_store_bytes: Count = 4096 * MEBIBYTE
     session_store_bytes: Count = 512 * MEBIBYTE

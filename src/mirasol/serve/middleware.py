@@ -73,6 +73,23 @@ class Measure:
             self.metrics.note_request(scope["method"], path, status, time.perf_counter() - begin)
 
 
+class Head:
+    """Answers HEAD as GET without its body, as players and health checks expect."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            return await self.app(scope, receive, send)
+
+        async def cut(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self.app({**scope, "method": "GET"}, receive, cut)
+
+
 async def refuse(send: Send, error: ApiError) -> None:
     """Send an error as the answer to a request."""
     body = json.dumps({"error": error.body}).encode()

@@ -75,6 +75,17 @@ class FairQueue(Generic[T]):
             self._length -= len(found)
         return found
 
+    def discard(self, client: str, item: T) -> None:
+        """Remove an item, if it still waits: nobody wants it any more."""
+        with self._lock:
+            items = self._items.get(client, deque())
+            kept = deque(each for each in items if each is not item)
+            self._length -= len(items) - len(kept)
+            if kept:
+                self._items[client] = kept
+            else:
+                self._items.pop(client, None)
+
     def note(self, seconds: float, count: int) -> None:
         """Note the seconds that `count` items took, from which waiting is estimated."""
         self.seconds_each = 0.8 * self.seconds_each + 0.2 * seconds / max(count, 1)

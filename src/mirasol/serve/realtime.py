@@ -50,6 +50,8 @@ class Connection:
 
     def post(self, event: dict[str, Any]) -> None:
         """Send an event; our own chunk events are left out for a client that does not read."""
+        if event["type"] == "mirasol.chunk" and self.outgoing.qsize() > EVENTS_AHEAD // 2:
+            return  # the other half is for answers
         with contextlib.suppress(asyncio.QueueFull):
             self.outgoing.put_nowait(event)
 
@@ -123,12 +125,16 @@ def read_event(message: Mapping[str, Any]) -> dict[str, Any]:
         found = f"{len(message.get('bytes') or b'')} bytes"
         raise ApiError(400, f"Expected an event as JSON text, found a message of {found}. Send text.", "bad_json")
     try:
-        event = json.loads(text)
+        event = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"Expected an event as JSON, found text that is none ({error}).", "bad_json") from None
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         raise ApiError(400, f"Expected an object with a type, found {text[:80]!r}. See docs/realtime.md.", "bad_event")
     return event
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def error_event(error: ApiError, client_event_id: Any = None) -> dict[str, Any]:

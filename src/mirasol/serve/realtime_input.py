@@ -14,6 +14,7 @@ from mirasol.serve.limits import Limits
 
 RATES = (16_000, 24_000)
 MAX_TEXT = 20_000
+MAX_PARTS = 64
 
 
 def new_id(kind: str) -> str:
@@ -121,7 +122,19 @@ def read_frames(values: Any, limits: Limits, decode_picture: DecodePicture) -> l
             f"Expected a list of at most {limits.frames_at_once} video_frames, found {found}. Append them in parts."
         )
         raise ApiError(400, message, "invalid_value", "video_frames")
-    return [decode_picture(_base64(value, f"video_frames.{place}"), limits) for place, value in enumerate(values)]
+    found: list[np.ndarray] = []
+    for place, value in enumerate(values):
+        found.append(decode_picture(_base64(value, f"video_frames.{place}"), limits))
+        pixels = sum(picture.shape[0] * picture.shape[1] for picture in found)
+        if pixels > limits.pixels_at_once:
+            raise ApiError(
+                400,
+                f"Expected video_frames of at most {limits.pixels_at_once} pixels together, found {pixels} in the "
+                f"first {place + 1}. Send smaller pictures, or append them in parts.",
+                "invalid_value",
+                "video_frames",
+            )
+    return found
 
 
 def read_item(item: Any) -> dict[str, Any]:
@@ -139,7 +152,14 @@ def read_item(item: Any) -> dict[str, Any]:
         raise ApiError(
             400, "Expected content as a list of parts, found another value.", "invalid_value", "item.content"
         )
-    content = [_part(dict(part), f"item.content.{place}") for place, part in enumerate(parts)]
+    texts = sum(len(part["text"]) for part in parts if isinstance(part.get("text"), str))
+    if len(parts) > MAX_PARTS or texts > MAX_TEXT:
+        message = (
+            f"Expected an item of at most {MAX_PARTS} parts and {MAX_TEXT} characters, found {len(parts)} parts and "
+            f"{texts} characters. Shorten it."
+        )
+        raise ApiError(400, message, "invalid_value", "item.content")
+    content = [_part(part, f"item.content.{place}") for place, part in enumerate(parts)]
     id = item.get("id")
     if id is not None and (not isinstance(id, str) or not 0 < len(id) <= 64):
         raise ApiError(400, f"Expected an item's id of at most 64 characters, found {id!r:.80}.", "invalid_value")
@@ -160,7 +180,8 @@ def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
     if kind == "input_image" and not value.startswith("data:"):
         message = f"Expected {where}.image_url as a data: URI, found {value[:80]!r}. Send the picture's bytes."
         raise ApiError(400, message, "invalid_value", f"{where}.image_url")
-    return {**part, "type": "input_text" if kind == "text" else kind}
+    times = {"timestamps": part.get("timestamps")} if kind == "input_image" else {}
+    return {"type": "input_text" if kind == "text" else kind, wanted[kind]: value, **times}
 
 
 def _base64(value: Any, where: str) -> bytes:

@@ -14,7 +14,15 @@ from mirasol.answer.session import ChunkResult
 from mirasol.serve.batches import Reply
 from mirasol.serve.errors import ApiError, as_api_error
 from mirasol.serve.live import KEPT_PART, LiveSession
-from mirasol.serve.realtime_input import Settings, new_id, read_frames, read_item, read_sound
+from mirasol.serve.realtime_input import (
+    STREAM_OPTIONS,
+    OwnSettings,
+    Settings,
+    new_id,
+    read_frames,
+    read_item,
+    read_sound,
+)
 from mirasol.serve.service import Service
 
 KEPT_ITEMS = 128
@@ -63,8 +71,10 @@ class RealtimeSession:
         if id is None:
             self.id = self.engine.open({"start_time": 0.0}, on_chunks=self._watched)
         else:
-            self.id = self.engine.resume(id, on_chunks=self._watched).id
-            self.is_resumed = True
+            live = self.engine.resume(id, on_chunks=self._watched)
+            self.id, self.is_resumed = live.id, True
+            media = {name: getattr(live.session.chunks, name) for name in STREAM_OPTIONS}
+            self.settings = Settings(mirasol=OwnSettings(**media))
 
     def greet(self) -> None:
         """Tell the client its session."""
@@ -199,11 +209,14 @@ class RealtimeSession:
 
     def _keep(self, item: dict[str, Any], before: str | None) -> None:
         item = {"object": "realtime.item", "status": "completed", **item}
+        self._remember(item)
+        for type in ("conversation.item.added", "conversation.item.done"):
+            self.send(type, item=item, previous_item_id=before)
+
+    def _remember(self, item: dict[str, Any]) -> None:
         self.items[item["id"]] = item
         while len(self.items) > KEPT_ITEMS:
             self.items.popitem(last=False)
-        for type in ("conversation.item.added", "conversation.item.done"):
-            self.send(type, item=item, previous_item_id=before)
 
     def _item(self, event: dict[str, Any]) -> dict[str, Any]:
         item = self.items.get(str(event.get("item_id")))
@@ -271,7 +284,10 @@ class RealtimeSession:
             message = f"Expected response.input as a list of items, found {items!r:.80}. Send a list."
             raise ApiError(400, message, "invalid_value", "response.input")
         own = [
-            read_item(item) for item in items if not (isinstance(item, dict) and item.get("type") == "item_reference")
+            self._item({"item_id": item.get("id")})
+            if isinstance(item, dict) and item.get("type") == "item_reference"
+            else read_item(item)
+            for item in items
         ]
         for item in [*reversed(own), *reversed(self.items.values())]:
             texts = [part["text"] for part in item["content"] if part["type"] == "input_text"]
@@ -320,7 +336,7 @@ class RealtimeSession:
         except Exception as error:
             status, details = "failed", {"type": "failed", "error": as_api_error(error).body}
         done = {**item, "status": "completed" if status == "completed" else "incomplete", "content": [part]}
-        self.items[item["id"]] = done
+        self._remember(done)
         self.send("response.output_text.done", **in_item, text=part["text"])
         self.send("response.content_part.done", **in_item, part=part)
         self.send("response.output_item.done", **at, item=done)

@@ -1,6 +1,7 @@
 """`Service`: what the routes share: references to media -> a watched clip, questions -> replies."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -92,6 +93,19 @@ class Service:
             )
         return await asyncio.wrap_future(self.engine.ask(clip, question, client=client, **chosen))
 
+    async def ask_for(self, request: Request, clip: WatchedClip, question: str, **chosen: Any) -> Reply:
+        """Return the reply, or take the question back when its client leaves."""
+        asking = asyncio.ensure_future(self.ask(clip, question, client_of(request), **chosen))
+        leaving = asyncio.ensure_future(_left(request))
+        try:
+            await asyncio.wait((asking, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise ApiError(499, "Expected a client that waits, found that it has left.", "client_left")
+            return asking.result()
+        finally:
+            asking.cancel()
+            leaving.cancel()
+
     async def clip(self, id: str) -> WatchedClip:
         """Return a watched clip."""
         recent = self.engine.clips.recent(id)
@@ -122,6 +136,12 @@ class Service:
         return entry.path
 
 
+async def _left(request: Request) -> None:
+    """Return when the client of a request that was read has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def too_large(limit: int, found: str) -> ApiError:
     """Return the refusal of a file that exceeds the limit."""
     return ApiError(
@@ -143,7 +163,7 @@ def client_of(connection: HTTPConnection) -> str:
 async def json_object(request: Request) -> dict[str, Any]:
     """Return the JSON object that a request holds."""
     try:
-        value = await request.json()
+        value = await run_in_threadpool(json.loads, await request.body())  # 300 MB of base64 take a second
     except (ValueError, RecursionError) as error:
         message = f"Expected JSON, found a body that is none ({error}). Send one JSON object."
         raise ApiError(400, message, "bad_json") from None
