@@ -122,10 +122,10 @@ def read_frames(values: Any, limits: Limits, decode_picture: DecodePicture) -> l
             f"Expected a list of at most {limits.frames_at_once} video_frames, found {found}. Append them in parts."
         )
         raise ApiError(400, message, "invalid_value", "video_frames")
-    found: list[np.ndarray] = []
+    pictures: list[np.ndarray] = []
     for place, value in enumerate(values):
-        found.append(decode_picture(_base64(value, f"video_frames.{place}"), limits))
-        pixels = sum(picture.shape[0] * picture.shape[1] for picture in found)
+        pictures.append(decode_picture(_base64(value, f"video_frames.{place}"), limits))
+        pixels = sum(picture.shape[0] * picture.shape[1] for picture in pictures)
         if pixels > limits.pixels_at_once:
             raise ApiError(
                 400,
@@ -134,7 +134,7 @@ def read_frames(values: Any, limits: Limits, decode_picture: DecodePicture) -> l
                 "invalid_value",
                 "video_frames",
             )
-    return found
+    return pictures
 
 
 def read_item(item: Any) -> dict[str, Any]:
