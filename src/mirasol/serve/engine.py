@@ -117,7 +117,12 @@ class Engine:
             clip = self.clips.get(about) if isinstance(about, str) else about
             asked = Question(prompts, clip.view, self.answerer, **chosen)
         self.questions.put(client, asked)
-        asked.future.add_done_callback(lambda done: done.cancelled() and self.questions.discard(client, asked))
+
+        def take_back(done: Future) -> None:
+            if done.cancelled():
+                self.questions.discard(client, asked)
+
+        asked.future.add_done_callback(take_back)
         self._work.set()
         return asked.future
 
