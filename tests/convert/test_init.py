@@ -5,14 +5,26 @@ import json
 import pytest
 import torch
 from einops import rearrange
-from transformers import AutoTokenizer, ViTConfig, ViTModel
+from transformers import (
+    AutoTokenizer,
+    Dinov2Config,
+    Dinov2Model,
+    GemmaConfig,
+    GemmaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    ViTConfig,
+    ViTModel,
+)
 
 from mirasol import MirasolForConditionalGeneration, MirasolProcessor
 from mirasol.cli import main
 from mirasol.convert import init
 from mirasol.convert.assemble import _divisors
 from tests.convert.parts import (
-    GRID,
+    DINO,
+    EVEN,
+    HEAD,
     IMAGE_SIZE,
     LLAMA3,
     MEAN,
@@ -20,10 +32,12 @@ from tests.convert.parts import (
     MEL_FRAMES,
     PATCH,
     STD,
+    TEXT,
     TEXTS,
     VISIONS,
     VIT,
     VOCAB,
+    features_of,
     random_pictures,
     write_audio,
     write_text,
@@ -35,6 +49,13 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 FRAMES = 4
 STILL = {"num_frames": FRAMES, "tubes": [[[1, PATCH, PATCH], [FRAMES, PATCH, PATCH], [0, 0, 0]]]}
 CHUNK = {"num_mel_frames": MEL_FRAMES}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 500.0,
+    "short_factor": [1.0] * 3,
+    "long_factor": [2.0] * 3,
+    "original_max_position_embeddings": 31,
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +85,6 @@ def clips(model, num_chunks=2):
     }
 
 
-def their_features(name, model, pictures):
-    if name != "siglip2":
-        tower = getattr(model, "vision_model", getattr(model, "vit", model))
-        return tower(pixel_values=pictures).last_hidden_state
-    patches = rearrange(pictures, "b c (row h) (column w) -> b (row column) (h w c)", h=PATCH, w=PATCH)
-    shapes = torch.tensor([[GRID, GRID]]).expand(len(pictures), 2)
-    return model(patches, torch.ones(patches.shape[:2]), shapes).last_hidden_state
-
-
 @pytest.mark.parametrize("name", VISIONS)
 @torch.no_grad()
 def test_vision_tower_sees_what_its_source_sees(name, parts, tmp_path):
@@ -87,7 +99,7 @@ def test_vision_tower_sees_what_its_source_sees(name, parts, tmp_path):
     ours, pictures = load(tmp_path / "out").model.encoder.video_encoder, random_pictures(3)
     chunks = torch.randn(3, FRAMES, *pictures.shape[1:])
     chunks[:, 0] = pictures
-    torch.testing.assert_close(ours(chunks), their_features(name, theirs, pictures), **CLOSE)
+    torch.testing.assert_close(ours(chunks), features_of(name, theirs, pictures), **CLOSE)
 
 
 @torch.no_grad()
@@ -130,9 +142,10 @@ def test_text_before_training_is_the_language_models(name, parts, tmp_path):
     assert (ours(**clips(ours), decoder_input_ids=ids).logits - expected).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("name", ["qwen3", "smollm3"])
 @torch.no_grad()
-def test_greedy_text_with_cache_is_the_language_models(parts, tmp_path):
-    theirs = write_text("qwen3", tmp_path / "text")
+def test_greedy_text_with_cache_is_the_language_models(name, parts, tmp_path):
+    theirs = write_text(name, tmp_path / "text")
     init(parts / "siglip", None, tmp_path / "text", tmp_path / "out")
     ours = load(tmp_path / "out")
     prompt = torch.randint(3, VOCAB, (1, 7), generator=torch.Generator().manual_seed(1))
@@ -198,6 +211,18 @@ def test_a_model_without_vision_looks_with_a_new_encoder(parts, tmp_path):
     assert config.video_config.position_code == "sincos" and config.audio_config.position_code == "learned"
 
 
+@torch.no_grad()
+def test_sound_in_the_vit_of_clip_passes_its_norm_too(parts, tmp_path):
+    write_vision("clip", tmp_path / "clip")
+    init(tmp_path / "clip", None, parts / "llama", tmp_path / "out", ["share_encoder=true"])
+    model = load(tmp_path / "out")
+    encoder, mel = model.model.encoder, model.config.audio_config.input_size
+    features = torch.randn(1, *mel, generator=torch.Generator().manual_seed(0))
+    before = encoder.audio_encoder(features)
+    encoder.video_encoder.embedding_norm.weight.mul_(3)
+    assert (encoder.audio_encoder(features) - before).abs().max() > 0.1
+
+
 def test_one_vit_for_both_senses_is_stored_once(parts, tmp_path):
     init(
         parts / "siglip",
@@ -212,14 +237,64 @@ def test_one_vit_for_both_senses_is_stored_once(parts, tmp_path):
     assert model.config.audio_config.hidden_size == model.config.video_config.hidden_size == 12
 
 
-@pytest.mark.parametrize(("part", "listed"), [("vision", "siglip"), ("audio", "audio-spectrogram"), ("text", "qwen3")])
-def test_other_architectures_are_refused_and_those_that_fit_listed(part, listed, parts, tmp_path):
+@pytest.mark.parametrize(
+    ("part", "listed", "model_type", "reason"),
+    [
+        ("vision", "siglip", "bert", "of another shape"),
+        ("vision", "siglip", "dinov3_vit", "it has rotary positions in every layer"),
+        ("audio", "audio-spectrogram", "whisper", "two convolutions with an activation between them"),
+        ("text", "qwen3", "gemma3_text", "norms behind attention and MLP"),
+        ("text", "qwen3", "phi", "attention and MLP run side by side"),
+    ],
+)
+def test_other_architectures_are_refused_and_why_and_those_that_fit_listed(
+    part, listed, model_type, reason, parts, tmp_path
+):
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": model_type}))
     names = {"vision": parts / "siglip", "audio": parts / "ast", "text": parts / "llama"} | {part: tmp_path / "other"}
-    with pytest.raises(ValueError, match=rf"Expected a {part} checkpoint of model_type .*{listed}.*found 'bert'"):
+    message = rf"Expected a {part} checkpoint of model_type .*{listed}.*found '{model_type}'.*{reason}"
+    with pytest.raises(ValueError, match=message):
         init(**names, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Dinov2Model(Dinov2Config(**DINO, use_swiglu_ffn=True)), "Expected MLPs without gate .*use_swiglu_ffn=True"),
+        (
+            Phi3ForCausalLM(Phi3Config(**EVEN, pad_token_id=None, rope_parameters=LONGROPE)),
+            "rope_type must be one of .*found 'longrope'",
+        ),
+        (
+            GemmaForCausalLM(GemmaConfig(**TEXT, head_dim=HEAD, use_bidirectional_attention=True)),
+            "Expected a causal model .*found use_bidirectional_attention=True",
+        ),
+    ],
+    ids=["dinov2_giant", "phi3_longrope", "gemma_bidirectional"],
+)
+def test_variants_that_do_not_fit_are_refused(model, message, parts, tmp_path):
+    write_text("llama", tmp_path / "other")  # its tokenizer
+    model.save_pretrained(tmp_path / "other")
+    names = {"vision": parts / "siglip", "text": parts / "llama"}
+    names["vision" if isinstance(model, Dinov2Model) else "text"] = tmp_path / "other"
+    with pytest.raises(ValueError, match=message):
+        init(**names, output=tmp_path / "out")
+
+
+@torch.no_grad()
+def test_a_sliding_window_becomes_the_context_beyond_which_the_source_forgets(parts, tmp_path):
+    theirs = write_text("mistral_window", tmp_path / "text")
+    with pytest.warns(UserWarning, match="reads its last 61 tokens only .*of 97 tokens before"):
+        init(parts / "siglip", None, tmp_path / "text", tmp_path / "out")
+    ours = load(tmp_path / "out")
+    assert ours.config.text_config.max_position_embeddings == 61
+    assert MirasolProcessor.from_pretrained(tmp_path / "out").tokenizer.model_max_length == 61
+    ids = torch.randint(0, VOCAB, (1, 62), generator=torch.Generator().manual_seed(1))
+    media = {name: value for name, value in clips(ours).items() if "audio" not in name and name != "input_features"}
+    difference = (ours(**media, decoder_input_ids=ids).logits - theirs(ids).logits).abs()[0].amax(1)
+    assert difference[:61].max() < 1e-4 < 1e-3 < difference[61]
 
 
 def test_a_tower_of_grey_pictures_is_refused(parts, tmp_path):

@@ -1,7 +1,9 @@
-"""Llama, SmolLM, Qwen2 and Qwen3 checkpoints -> config, weights and tokenizer of Mirasol's text decoder."""
+"""Checkpoints of Llama and its relatives -> config, weights and tokenizer of Mirasol's text decoder."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 from torch import Tensor
@@ -20,10 +22,16 @@ LAYER_NAMES = {
 def text_values(source: Source) -> dict[str, Any]:
     """Values of `MirasolTextConfig`; the gates of cross-attention are closed, so that step 0 equals the source."""
     config, weights = source.config, source.weights
-    if sliding := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+    if getattr(config, "use_bidirectional_attention", False):
         raise ValueError(
-            f"Expected full attention in every layer of {source.name}, found {', '.join(sorted(sliding))}. "
-            "Pass a checkpoint without a sliding window."
+            f"Expected a causal model in {source.name}, found use_bidirectional_attention=True. Pass one."
+        )
+    context = num_context_tokens(source)
+    if context < config.max_position_embeddings:
+        warnings.warn(
+            f"{source.name} reads its last {context} tokens only (sliding_window): they become the context, of "
+            f"{config.max_position_embeddings} tokens before.",
+            stacklevel=2,
         )
     attention, mlp = "model.layers.0.self_attn", "model.layers.0.mlp"
     return {
@@ -35,16 +43,30 @@ def text_values(source: Source) -> dict[str, Any]:
         "head_dim": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         "intermediate_size": config.intermediate_size,
         "hidden_act": config.hidden_act,
-        "max_position_embeddings": config.max_position_embeddings,
+        "max_position_embeddings": context,
         "rope_parameters": dict(config.rope_parameters),
         "rms_norm_eps": config.rms_norm_eps,
         "qkv_bias": f"{attention}.q_proj.bias" in weights,
         "output_bias": f"{attention}.o_proj.bias" in weights,
         "mlp_bias": f"{mlp}.gate_proj.bias" in weights,
         "qk_norm": f"{attention}.q_norm.weight" in weights,
+        "layers_without_rotary": [i for i, on in enumerate(getattr(config, "no_rope_layers", None) or ()) if not on],
         "tie_word_embeddings": config.tie_word_embeddings,
         "cross_attention_gate_init": 0.0,
     }
+
+
+def num_context_tokens(source: Source) -> int:
+    """Tokens of text within which a sliding window changes nothing, so that full attention equals it."""
+    config = source.config
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or (["sliding_attention"] if window else []))
+    if other := kinds - {"full_attention", "sliding_attention"}:
+        raise ValueError(
+            f"Expected full or sliding attention in every layer of {source.name}, found {', '.join(sorted(other))}. "
+            "Pass a checkpoint of these."
+        )
+    return min(config.max_position_embeddings, window if "sliding_attention" in kinds else math.inf)
 
 
 def text_weights(source: Source) -> dict[str, Tensor]:
@@ -80,5 +102,5 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
-    tokenizer.model_max_length = min(tokenizer.model_max_length, source.config.max_position_embeddings)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, num_context_tokens(source))
     return tokenizer

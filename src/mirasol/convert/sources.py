@@ -9,16 +9,27 @@ import torch
 from torch import Tensor
 from transformers import (
     ASTModel,
+    CLIPVisionModel,
+    DeiTModel,
+    Dinov2Model,
+    Dinov2WithRegistersModel,
+    GemmaForCausalLM,
+    GraniteForCausalLM,
     LlamaForCausalLM,
+    MistralForCausalLM,
+    Phi3ForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
     Siglip2VisionModel,
     SiglipVisionModel,
+    SmolLM3ForCausalLM,
     ViTModel,
 )
 from transformers.utils import logging
+
+from mirasol.convert.fold import fold
 
 # Checkpoints of a whole SigLIP, or of a ViT or AST with a classifier, hold the tower among other things.
 ARCHITECTURES: dict[str, dict[str, type[PreTrainedModel]]] = {
@@ -27,21 +38,58 @@ ARCHITECTURES: dict[str, dict[str, type[PreTrainedModel]]] = {
         "siglip_vision_model": SiglipVisionModel,
         "siglip2": Siglip2VisionModel,
         "siglip2_vision_model": Siglip2VisionModel,
+        "clip": CLIPVisionModel,
+        "clip_vision_model": CLIPVisionModel,
         "vit": ViTModel,
+        "deit": DeiTModel,
+        "dinov2": Dinov2Model,
+        "dinov2_with_registers": Dinov2WithRegistersModel,
     },
     "audio": {"audio-spectrogram-transformer": ASTModel},
-    "text": {"llama": LlamaForCausalLM, "qwen2": Qwen2ForCausalLM, "qwen3": Qwen3ForCausalLM},
+    "text": {
+        "llama": LlamaForCausalLM,
+        "mistral": MistralForCausalLM,
+        "qwen2": Qwen2ForCausalLM,
+        "qwen3": Qwen3ForCausalLM,
+        "smollm3": SmolLM3ForCausalLM,
+        "granite": GraniteForCausalLM,
+        "gemma": GemmaForCausalLM,
+        "phi3": Phi3ForCausalLM,
+    },
 }
 FAMILIES = {
-    "vision": "SigLIP, SigLIP 2 and ViT",
+    "vision": "SigLIP, SigLIP 2, CLIP, ViT, DeiT and DINOv2",
     "audio": "AST",
-    "text": "Llama, SmolLM, SmolLM2, Qwen2, Qwen2.5 and Qwen3",
+    "text": "Llama, SmolLM 1-3, Mistral, Qwen2, Qwen2.5, Qwen3, Granite, Gemma 1, Phi-3 and Phi-4",
+}
+_NORMS_AFTER = "it has norms behind attention and MLP, which no weight can take up"
+# Why what people ask for does not fit, by model_type.
+REASONS = {
+    "gemma2": f"{_NORMS_AFTER}, and caps its scores and logits",
+    "gemma3_text": f"{_NORMS_AFTER}, and two kinds of rotary positions",
+    "gemma3": f"{_NORMS_AFTER}, and two kinds of rotary positions",
+    "olmo2": _NORMS_AFTER,
+    "olmo3": _NORMS_AFTER,
+    "phi": "attention and MLP run side by side, under LayerNorm, and rotary positions turn only part of a head",
+    "gpt2": "it is no Llama: LayerNorm, learned positions, an MLP without gate",
+    "mixtral": "it has a mixture of experts in place of the MLP",
+    "qwen3_moe": "it has a mixture of experts in place of the MLP",
+    "dinov3_vit": "it has rotary positions in every layer",
+    "dinov3_convnext": "it is a convolutional network",
+    "beit": "it has biases of relative position in its attention, and no last norm",
+    "videomae": "its positions are of 16 frames at once, and most of its checkpoints have no last norm",
+    "vivit": "its positions are of 32 frames at once",
+    "vjepa2": "it has rotary positions in space and time in every layer",
+    "whisper": "two convolutions with an activation between them lead into it, which no patch projection can be",
+    "clap": "its sound tower is a Swin transformer, with windows and a hierarchy",
+    "wav2vec2": "seven convolutions over the waveform lead into it: it has no log-mel",
+    "hubert": "seven convolutions over the waveform lead into it: it has no log-mel",
 }
 
 
 @dataclass(frozen=True)
 class Source:
-    """One pretrained part: its name, its config and its weights in float32, by the names of transformers' class."""
+    """One pretrained part: name, config and weights in float32, folded, by the names of transformers' class."""
 
     name: str
     config: PreTrainedConfig
@@ -53,11 +101,12 @@ def load_source(part: str, name: str) -> Source:
     model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
     fitting = ARCHITECTURES[part]
     if model_type not in fitting:
+        reason = REASONS.get(model_type, "of another shape")
         raise ValueError(
             f"Expected a {part} checkpoint of model_type {', '.join(fitting)} ({FAMILIES[part]}), found "
-            f"{model_type!r} in {name}. Its weights do not fit Mirasol's {part} part: pass one of these."
+            f"{model_type!r} in {name}. Its weights do not fit Mirasol's {part} part ({reason}): pass one of these."
         )
-    kwargs: dict[str, Any] = {"add_pooling_layer": False} if model_type == "vit" else {}
+    kwargs: dict[str, Any] = {"add_pooling_layer": False} if model_type in ("vit", "deit") else {}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what a classifier or pooler beside the tower holds is not wanted
     logging.disable_progress_bar()
@@ -75,4 +124,4 @@ def load_source(part: str, name: str) -> Source:
             f"Expected all weights of {type(model).__name__} in {name}, found none for {len(absent)}: "
             f"{', '.join(absent[:5])}. Use a checkpoint of the whole model."
         )
-    return Source(name, model.config, model.state_dict())
+    return Source(name, model.config, fold(model.config, model.state_dict()))

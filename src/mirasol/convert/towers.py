@@ -1,4 +1,4 @@
-"""SigLIP, ViT and AST checkpoints -> configs and weights of Mirasol's encoders."""
+"""SigLIP, CLIP, ViT, DeiT, DINOv2 and AST checkpoints -> configs and weights of Mirasol's encoders."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import FeatureExtractionMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -20,6 +21,12 @@ from mirasol.model.configuration_mirasol import MirasolAudioConfig, MirasolVideo
 from mirasol.model.modeling_mirasol_encoders import window_centres
 
 NUM_CHANNELS = 3  # frames are RGB
+KINDS = ("weight", "bias")
+PREFIX_NAMES = [f"embeddings.{name}_token" for name in ("cls", "distillation")]
+PREFIX_NAMES += ["embeddings.class_embedding", "embeddings.register_tokens"]
+POSITION_NAMES = ("embeddings.position_embeddings", "embeddings.position_embedding.weight")
+PATCH_NAMES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embedding")
+CLIP_NORM = "pre_layrnorm"  # sic
 SIGLIP_NAMES = {
     "layers": "encoder.layers",
     "attention": "self_attn",
@@ -27,6 +34,14 @@ SIGLIP_NAMES = {
     "attention_norm": "layer_norm1",
     "mlp_norm": "layer_norm2",
     "norm": "post_layernorm",
+}
+DINO_NAMES = {
+    "layers": "encoder.layer",
+    "attention": "attention",
+    "o_proj": "o_proj",
+    "attention_norm": "norm1",
+    "mlp_norm": "norm2",
+    "norm": "layernorm",
 }
 VIT_NAMES = {
     "layers": "layers",
@@ -45,7 +60,7 @@ def vit_values(source: Source) -> dict[str, Any]:
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
-        "intermediate_size": config.intermediate_size,
+        "intermediate_size": getattr(config, "intermediate_size", None) or int(config.hidden_size * config.mlp_ratio),
         "hidden_act": config.hidden_act,
         "layer_norm_eps": config.layer_norm_eps,
         "qkv_bias": getattr(config, "qkv_bias", True),
@@ -56,8 +71,11 @@ def vit_values(source: Source) -> dict[str, Any]:
 def vit_weights(source: Source) -> dict[str, Tensor]:
     """Weights of the layers and the last norm, by the names of `MirasolTower`; keys and values in one matrix."""
     theirs = source.weights
-    names = VIT_NAMES if f"{VIT_NAMES['norm']}.weight" in theirs else SIGLIP_NAMES
-    ours = {f"norm.{kind}": theirs[f"{names['norm']}.{kind}"] for kind in ("weight", "bias")}
+    known = (SIGLIP_NAMES, DINO_NAMES, VIT_NAMES)
+    names = next(names for names in known if f"{names['layers']}.0.{names['mlp_norm']}.weight" in theirs)
+    ours = {f"norm.{kind}": theirs[f"{names['norm']}.{kind}"] for kind in KINDS}
+    if f"{CLIP_NORM}.weight" in theirs:
+        ours |= {f"embedding_norm.{kind}": theirs[f"{CLIP_NORM}.{kind}"] for kind in KINDS}
     for number in range(source.config.num_hidden_layers):
         layer, attention = f"{names['layers']}.{number}", f"{names['layers']}.{number}.{names['attention']}"
         pieces = {
@@ -70,27 +88,28 @@ def vit_weights(source: Source) -> dict[str, Tensor]:
             "mlp.2": [f"{layer}.mlp.fc2"],
         }
         for name, parts in pieces.items():
-            for kind in ("weight", "bias"):
+            for kind in KINDS:
                 if f"{parts[0]}.{kind}" in theirs:
                     ours[f"layers.{number}.{name}.{kind}"] = torch.cat([theirs[f"{part}.{kind}"] for part in parts])
     return ours
 
 
 class VisionTower:
-    """A SigLIP, SigLIP 2 or ViT: pictures of `image_size`, patches of `patch_size`, positions on a square grid."""
+    """A SigLIP, CLIP, ViT, DeiT or DINOv2: square pictures and patches, positions on a square grid."""
 
     def __init__(self, source: Source):
         self.source, config, theirs = source, source.config, source.weights
         self.patch_size = config.patch_size
-        if source.config.model_type == "vit":
-            self.prefix = theirs["embeddings.cls_token"][0]
-            positions = theirs["embeddings.position_embeddings"][0]
-            self.prefix_positions, positions = positions.split([1, len(positions) - 1])
-            patch = "embeddings.patch_embeddings.projection"
-        else:
-            positions = theirs["embeddings.position_embedding.weight"]
-            self.prefix = self.prefix_positions = positions[:0]
-            patch = "embeddings.patch_embedding"
+        empty = torch.zeros(0, config.hidden_size)
+        self.prefix = torch.cat(
+            [theirs[n].reshape(-1, config.hidden_size) for n in PREFIX_NAMES if n in theirs] or [empty]
+        )
+        positions = next(theirs[name] for name in POSITION_NAMES if name in theirs).reshape(-1, config.hidden_size)
+        num_registers = getattr(config, "num_register_tokens", 0)  # the last of the prefix, without positions
+        num_placed = len(self.prefix) - num_registers
+        placed, positions = positions.split([num_placed, len(positions) - num_placed])
+        self.prefix_positions = F.pad(placed, (0, 0, 0, num_registers))
+        patch = next(name for name in PATCH_NAMES if f"{name}.weight" in theirs)
         grid = math.isqrt(len(positions))
         self.image_size = getattr(config, "image_size", None) or grid * self.patch_size  # NaFlex: its grid's size
         if not isinstance(self.image_size, int) or not isinstance(self.patch_size, int) or grid**2 != len(positions):
@@ -99,7 +118,9 @@ class VisionTower:
                 f"patch_size={self.patch_size} and {len(positions)} positions. Pass a tower of square pictures."
             )
         self.positions = rearrange(positions, "(row column) dim -> row column dim", row=grid)
-        self.kernel, self.bias = theirs[f"{patch}.weight"], theirs[f"{patch}.bias"]
+        self.kernel, self.bias = theirs[f"{patch}.weight"], theirs.get(f"{patch}.bias")
+        if self.bias is None:  # CLIP
+            self.bias = torch.zeros(config.hidden_size)
         if (channels := getattr(config, "num_channels", 3)) != NUM_CHANNELS:
             raise ValueError(
                 f"Expected a vision tower of {NUM_CHANNELS} channels (RGB), found num_channels={channels} in "
@@ -113,6 +134,7 @@ class VisionTower:
         """Values of `MirasolVideoConfig` for chunks of `num_frames`."""
         return vit_values(self.source) | {
             "num_prefix_tokens": len(self.prefix),
+            "embedding_norm": f"{CLIP_NORM}.weight" in self.source.weights,
             "image_size": self.image_size,
             "num_frames": num_frames,
             "tubes": default_tubes(num_frames, self.patch_size),

@@ -84,6 +84,7 @@ class MirasolEncoderConfig(MirasolTransformerConfig):
 
     position_code: str = "sincos"  # of the windows' centres, fixed; or "learned": one row a token
     num_prefix_tokens: int = 0  # learned tokens before the windows': 1 for CLS, 2 for CLS and distillation
+    embedding_norm: bool = False  # a LayerNorm between embedding and layers (CLIP); a shared ViT has its video's
 
     def validate_architecture(self):
         super().validate_architecture()
@@ -260,9 +261,10 @@ class MirasolTextConfig(PreTrainedConfig):
     """Llama-shaped decoder with gated cross-attention to the latents.
 
     The options let it hold the weights of Llama (biases, scaled rotary positions), Qwen2 (`qkv_bias`), Qwen3
-    (`qk_norm`) and SmolLM (tied embeddings).
+    (`qk_norm`), SmolLM (tied embeddings) and SmolLM3 (`layers_without_rotary`).
 
     Args:
+        layers_without_rotary: numbers of the layers, from 0, whose self-attention knows no positions (NoPE).
         rope_parameters: rotary positions as transformers writes them, by default
             `{"rope_type": "default", "rope_theta": 10000.0}`; `rope_theta` alone may be given in its place.
         window_chunks: how many of a clip's or stream's last real chunks the text reads, their seconds counted from the
@@ -287,6 +289,7 @@ class MirasolTextConfig(PreTrainedConfig):
     output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    layers_without_rotary: list | tuple = ()
     cross_attention_gate_init: float = 1.0  # 0.0 when a pretrained language model is loaded: step 0 equals it
     time_code_size: int = 64
     tie_word_embeddings: bool = True
@@ -303,6 +306,10 @@ class MirasolTextConfig(PreTrainedConfig):
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even for rotary positions, found head_dim={self.head_dim}.")
+        if other := sorted(set(self.layers_without_rotary) - set(range(self.num_hidden_layers))):
+            raise ValueError(
+                f"layers_without_rotary must be numbers of layers, 0 to {self.num_hidden_layers - 1}, found {other}."
+            )
         _require_activation(type(self).__name__, self.hidden_act)
         if (rope_type := self.rope_parameters["rope_type"]) not in ROPE_TYPES:
             raise ValueError(f"rope_type must be one of {ROPE_TYPES}, found {rope_type!r}.")

@@ -50,7 +50,8 @@ class MirasolDecoderAttention(nn.Module):
         head_dim = self.config.head_dim
         query = self.q_norm(rearrange(self.q_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim))
         key = self.k_norm(rearrange(self.k_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim))
-        query, key = rotate(query, *rotation), rotate(key, *rotation)
+        if self.layer_idx not in self.config.layers_without_rotary:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
         value = rearrange(self.v_proj(hidden_states), "r t (h d) -> r h t d", d=head_dim)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)

@@ -104,12 +104,14 @@ class MirasolTower(nn.Module):
         # In a tuple, so that parameters are counted, saved and sharded once, with the tower they belong to.
         self._shared = (shared,)
         if shared is None:
+            normed = config.embedding_norm
+            self.embedding_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps) if normed else nn.Identity()
             self.layers = nn.ModuleList(MirasolEncoderLayer(config) for _ in range(config.num_hidden_layers))
             self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def encode(self, values: Float[Tensor, "chunk channel *size"]) -> Float[Tensor, "chunk token dim"]:
         vit = self._shared[0] or self
-        hidden_states = self.embedding(values)
+        hidden_states = vit.embedding_norm(self.embedding(values))
         for layer in vit.layers:
             hidden_states = layer(hidden_states)
         return vit.norm(hidden_states)
