@@ -9,10 +9,13 @@ from mirasol.cli.base import AsJson, Overrides, command, imports, show
 
 @command("mirasol init --vision google/siglip-base-patch16-224 --text HuggingFaceTB/SmolLM2-135M -o checkpoints/mine")
 def init(
-    text: Annotated[str, typer.Option(metavar="NAME", help="Llama, SmolLM, Qwen2 or Qwen3.")],
+    text: Annotated[
+        str, typer.Option(metavar="NAME", help="Llama, SmolLM, Mistral, Qwen, Granite, Gemma 1 or Phi-3.")
+    ],
     output: Annotated[str, typer.Option("-o", "--output", metavar="FOLDER", help="The checkpoint, a new folder.")],
     vision: Annotated[
-        str | None, typer.Option(metavar="NAME", help="SigLIP, SigLIP 2 or ViT: a folder or a name on the Hub.")
+        str | None,
+        typer.Option(metavar="NAME", help="SigLIP, CLIP, ViT, DeiT or DINOv2: a folder or a name on the Hub."),
     ] = None,
     audio: Annotated[str | None, typer.Option(metavar="NAME", help="AST; without it the model is video-only.")] = None,
     max_chunks: Annotated[int, typer.Option(metavar="N", min=1, help="Chunks of a clip at most.")] = 16,

@@ -71,9 +71,9 @@ def init(
     """Writes a Mirasol checkpoint that holds the weights of the named parts exactly, and new ones between them.
 
     Args:
-        vision: SigLIP, SigLIP 2 or ViT, a folder or a name on the Hub. Without it the video encoder is new.
+        vision: SigLIP, CLIP, ViT, DeiT or DINOv2, a folder or a name on the Hub. Without it the video encoder is new.
         audio: AST. Without it the model is video-only, unless `share_encoder` is on.
-        text: Llama, SmolLM, Qwen2 or Qwen3, with its tokenizer.
+        text: Llama, SmolLM, Mistral, Qwen2, Qwen3, Granite, Gemma 1 or Phi-3, with its tokenizer.
         output: Folder to be written; it must not exist.
         overrides: Values of `MirasolConfig`, as `key=value` or nested: `video_config.num_frames=4`.
         max_chunks: Budget of the processor for long clips.

@@ -14,7 +14,7 @@ Weights = dict[str, Tensor]
 
 def fold_gemma(config: Any, theirs: Weights) -> Weights:
     """Norms that multiply by 1 + weight, and embeddings times the root of the width."""
-    ours = {name: weight if name.endswith("norm.weight") else weight for name, weight in theirs.items()}
+    ours = {name: 1 + weight if name.endswith("norm.weight") else weight for name, weight in theirs.items()}
     return _scale_embedding(config, ours, config.hidden_size**0.5)
 
 
