@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
@@ -66,7 +65,8 @@ def num_context_tokens(source: Source) -> int:
             f"Expected full or sliding attention in every layer of {source.name}, found {', '.join(sorted(other))}. "
             "Pass a checkpoint of these."
         )
-    return min(config.max_position_embeddings, window if "sliding_attention" in kinds else math.inf)
+    context = config.max_position_embeddings
+    return min(context, window) if "sliding_attention" in kinds else context
 
 
 def text_weights(source: Source) -> dict[str, Tensor]:

@@ -118,9 +118,8 @@ class VisionTower:
                 f"patch_size={self.patch_size} and {len(positions)} positions. Pass a tower of square pictures."
             )
         self.positions = rearrange(positions, "(row column) dim -> row column dim", row=grid)
-        self.kernel, self.bias = theirs[f"{patch}.weight"], theirs.get(f"{patch}.bias")
-        if self.bias is None:  # CLIP
-            self.bias = torch.zeros(config.hidden_size)
+        self.kernel = theirs[f"{patch}.weight"]
+        self.bias = theirs.get(f"{patch}.bias", torch.zeros(config.hidden_size))  # CLIP has none
         if (channels := getattr(config, "num_channels", 3)) != NUM_CHANNELS:
             raise ValueError(
                 f"Expected a vision tower of {NUM_CHANNELS} channels (RGB), found num_channels={channels} in "
