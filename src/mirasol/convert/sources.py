@@ -101,7 +101,7 @@ def load_source(part: str, name: str) -> Source:
     model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
     fitting = ARCHITECTURES[part]
     if model_type not in fitting:
-        reason = REASONS.get(model_type, "of another shape")
+        reason = REASONS.get(str(model_type), "of another shape")
         raise ValueError(
             f"Expected a {part} checkpoint of model_type {', '.join(fitting)} ({FAMILIES[part]}), found "
             f"{model_type!r} in {name}. Its weights do not fit Mirasol's {part} part ({reason}): pass one of these."
