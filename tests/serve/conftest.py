@@ -33,7 +33,7 @@ def start(engine: Engine, **options: Any) -> Iterator[Server]:
     """Serve an engine on a free port; options are those of uvicorn."""
     listener = bind("127.0.0.1", 0)
     options = {"log_level": "warning", "ws_max_size": engine.limits.message_bytes, **options}
-    config = uvicorn.Config(create_app(engine), **options)
+    config = uvicorn.Config(options.pop("app", None) or create_app(engine), **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

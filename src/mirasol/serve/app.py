@@ -11,23 +11,34 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from mirasol.serve import chat, files, realtime
+from mirasol.serve.access import Access, Keys
 from mirasol.serve.engine import Engine
 from mirasol.serve.errors import add_handlers
 from mirasol.serve.metrics import Metrics
 from mirasol.serve.middleware import BodyLimit, Head, Measure
-from mirasol.serve.service import Service, service_of
+from mirasol.serve.service import Fetch, Service, refuse_to_fetch, service_of
 
 STATIC = Path(__file__).parent / "static"
 STARTER = Path(__file__).parent.parent / "starter" / "clips"  # samples of the page
 
 
-def create_app(engine: Engine, model: str = "mirasol", drain_seconds: float = 60.0) -> FastAPI:
+def create_app(
+    engine: Engine,
+    model: str = "mirasol",
+    drain_seconds: float = 60.0,
+    fetch: Fetch = refuse_to_fetch,
+    keys: Keys | None = None,
+    names: tuple[str, ...] | None = None,
+) -> FastAPI:
     """Return the application of an engine, which it starts and closes.
 
     Args:
         engine: Not started yet.
         model: Name under which clients know it.
         drain_seconds: That accepted work may take after the application is told to stop.
+        fetch: Gives the media at an address.
+        keys: API keys of those who may use it; None lets everybody.
+        names: Host names under which it may be called; None is any.
     """
 
     @asynccontextmanager
@@ -38,11 +49,12 @@ def create_app(engine: Engine, model: str = "mirasol", drain_seconds: float = 60
 
     app = FastAPI(title="mirasol", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     metrics = Metrics(engine)
-    app.state.service = Service(engine, model)
+    app.state.service = Service(engine, model, fetch)
     app.state.metrics = metrics
     add_handlers(app)
-    app.add_middleware(BodyLimit, limit=engine.limits.request_bytes)
+    app.add_middleware(BodyLimit, limits=engine.limits)
     app.add_middleware(Head)
+    app.add_middleware(Access, keys=keys, names=names)
     app.add_middleware(Measure, metrics=metrics)
     for routes in (chat, files, realtime):
         app.include_router(routes.router)

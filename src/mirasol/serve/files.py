@@ -163,7 +163,7 @@ def clip_object(clip: WatchedClip) -> dict[str, Any]:
 
 def _file(request: Request, id: str) -> Entry:
     entry = service_of(request).engine.files.get(id) if id.startswith("file_") else None
-    if entry is None:
+    if entry is None or entry.facts["owner"] != getattr(request.state, "client", ""):
         raise UnknownIdError("file", id)
     return entry
 

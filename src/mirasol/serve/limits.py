@@ -17,6 +17,9 @@ class Limits(BaseModel):
 
     upload_bytes: Count = 256 * MEBIBYTE  # of one file, also as base64 inside a request
     request_bytes: Count = 384 * MEBIBYTE  # of one HTTP request: a file of `upload_bytes` in base64
+    body_idle_seconds: Seconds = 20.0  # without a byte of a request that is not whole
+    body_bytes_per_second: Count = 16 * 1024  # of a request that takes longer than those
+    fetch_seconds: Seconds = 60.0  # for a file of another host
     clip_seconds: Seconds = 4 * 3600.0
     clip_frames: Count = 1_000_000
     clip_tracks: Count = 16

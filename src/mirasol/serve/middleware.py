@@ -1,5 +1,6 @@
 """Around every request: a bound on its bytes, and its place in the metrics. Plain ASGI: streams stay streams."""
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -7,15 +8,16 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mirasol.serve.errors import ApiError
+from mirasol.serve.limits import Limits
 from mirasol.serve.metrics import Metrics
 from mirasol.serve.service import too_large
 
 
 class BodyLimit:
-    """Answers 413 to a request that has more bytes than the limit, before it is read."""
+    """Answers 413 to a request that has more bytes than the limit, before it is read, and 408 to one that drips."""
 
-    def __init__(self, app: ASGIApp, limit: int):
-        self.app, self.limit = app, limit
+    def __init__(self, app: ASGIApp, limits: Limits):
+        self.app, self.limits, self.limit = app, limits, limits.request_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and stop it where it exceeds the limit."""
@@ -25,27 +27,48 @@ class BodyLimit:
         declared = headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self.limit:
             return await refuse(send, too_large(self.limit, declared.decode("latin-1")))
-        count, has_begun = 0, False
+        count, is_whole, has_begun, begin = 0, False, False, time.monotonic()
+
+        refusal: ApiError | None = None
+
+        def refused(error: ApiError) -> ApiError:
+            nonlocal refusal
+            refusal = error
+            return error
 
         async def bounded() -> Message:
-            nonlocal count
-            message = await receive()
+            nonlocal count, is_whole
+            if is_whole:  # what comes next is that the client leaves
+                return await receive()
+            late = begin + self.limits.body_idle_seconds + count / self.limits.body_bytes_per_second
+            try:
+                wait = max(min(self.limits.body_idle_seconds, late - time.monotonic()), 0.0)
+                message = await asyncio.wait_for(receive(), wait)
+            except TimeoutError:
+                raise refused(ApiError(
+                    408, f"Expected a whole request, found {count} bytes in {time.monotonic() - begin:.0f} s. Send it "
+                    "faster, or a smaller one.", "too_slow",
+                )) from None  # fmt: skip
+            is_whole = not message.get("more_body", False)
             count += len(message.get("body", b""))
             if count > self.limit:
-                raise too_large(self.limit, "more")
+                raise refused(too_large(self.limit, "more"))
             return message
 
         async def note(message: Message) -> None:
             nonlocal has_begun
+            if refusal is not None and not has_begun:
+                return  # the application calls it a body that cannot be parsed
             has_begun = True
             await send(message)
 
         try:
             await self.app(scope, bounded, note)
-        except ApiError as error:
+        except ApiError:
             if has_begun:
                 raise
-            await refuse(send, error)
+        if refusal is not None and not has_begun:
+            await refuse(send, refusal)
 
 
 class Measure:

@@ -2,21 +2,36 @@
 
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from mirasol.answer.answerer import Answerer
+from mirasol.serve.access import Keys
 from mirasol.serve.app import create_app
 from mirasol.serve.confined import Confined
 from mirasol.serve.engine import Engine
+from mirasol.serve.fetch import Fetcher
 from mirasol.serve.limits import Limits, default_folder
+from mirasol.serve.service import refuse_to_fetch
+from mirasol.serve.tls import own_certificate
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DRAIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A certificate and its key; without them, one is made and kept in the folder."""
+
+    certificate: str | None = None
+    key: str | None = None
 
 
 def serve(
@@ -25,6 +40,9 @@ def serve(
     checkpoint: str | None = None,
     folder: str | None = None,
     limits: Limits | None = None,
+    hosts: Sequence[str] = (),
+    key_file: str | None = None,
+    tls: Tls | None = None,
     say: Callable[[str], Any] = print,
 ) -> None:
     """Serve until a signal, then finish what was accepted and save the live sessions.
@@ -35,25 +53,35 @@ def serve(
         checkpoint: Its folder; by default the shipped one.
         folder: Keeps watched clips, files and sessions across restarts.
         limits: Of everything.
+        hosts: From which media may be fetched, as NAME or NAME:PORT.
+        key_file: API keys; None lets everybody in who reaches the address.
+        tls: Encrypt.
         say: Is given the lines for the user.
     """
+    keys = Keys.load(key_file) if key_file else None
+    kept, limits = Path(folder) if folder else default_folder(), limits or Limits()
+    encryption = _encryption(tls, kept, host, say) if tls else {}
     listener = bind(host, port)
-    limits = limits or Limits()
     answerer = Answerer.load(checkpoint)
     confined = Confined(answerer.processor, limits)
-    engine = Engine(
-        answerer, Path(folder) if folder else default_folder(), limits, confined.decode, confined.decode_picture
-    )
-    app = create_app(engine, Path(checkpoint).name if checkpoint else "mirasol", DRAIN_SECONDS)
-    config = uvicorn.Config(
+    engine = Engine(answerer, kept, limits, confined.decode, confined.decode_picture)
+    fetch = Fetcher(hosts, limits) if hosts else refuse_to_fetch
+    # Any web site may point its own name at this machine and then read what is there.
+    names = LOOPBACK if host in LOOPBACK and keys is None else None
+    app = create_app(engine, Path(checkpoint).name if checkpoint else "mirasol", DRAIN_SECONDS, fetch, keys, names)
+    configure = partial(uvicorn.Config, **encryption)
+    config = configure(
         app, log_level="warning", ws_max_size=limits.message_bytes, ws_max_queue=8,
         timeout_graceful_shutdown=int(DRAIN_SECONDS), timeout_keep_alive=30, proxy_headers=False, access_log=False,
     )  # fmt: skip
-    address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}"
-    if host not in LOOPBACK:
+    address = f"{'https' if tls else 'http'}://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}"
+    missing = [
+        what for what, is_there in (("encryption (--tls)", tls), ("API keys (--api-key-file)", keys)) if not is_there
+    ]
+    if host not in LOOPBACK and missing:
         say(
-            f"warning: {host} is reachable from other machines, without encryption and for anybody: use it in a "
-            "network that you trust."
+            f"warning: {host} is reachable from other machines, without {' and '.join(missing)}: use it in a network "
+            "that you trust."
         )
     say(f"{address}  (page, /v1/chat/completions, /v1/realtime)  Ctrl-C stops")
     sys.stdout.flush()
@@ -64,6 +92,25 @@ def serve(
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         confined.close()
+
+
+def _encryption(tls: Tls, folder: Path, host: str, say: Callable[[str], Any]) -> dict[str, Any]:
+    """Return uvicorn's options for TLS."""
+    if (tls.certificate is None) != (tls.key is None):
+        raise ValueError("Expected --tls-cert and --tls-key, found one of them. Pass both, or --tls alone.")
+    if tls.certificate is None:
+        certificate, key, fingerprint = own_certificate(folder, host)
+        say(f"certificate of our own, which browsers ask about once; its SHA-256 is {fingerprint}")
+    else:
+        certificate, key = Path(tls.certificate), Path(str(tls.key))
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        except OSError as error:
+            raise ValueError(
+                f"Expected a certificate and its key as PEM in {certificate} and {key}, found others ({error}). Check "
+                "the paths, and that the key belongs to the certificate."
+            ) from error
+    return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
 
 
 def bind(host: str, port: int) -> socket.socket:

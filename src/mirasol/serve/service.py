@@ -80,7 +80,7 @@ class Service:
         options = WatchOptions(use_video is not False, use_audio is not False)
         if not (options.use_video or options.use_audio):
             raise ApiError(400, "Expected use_video or use_audio, found both false. Switch one on.", "invalid_value")
-        files = Media(**{kind: await self._file(reference) for kind, reference in media.items()})
+        files = Media(**{kind: await self._file(reference, client) for kind, reference in media.items()})
         future = await run_in_threadpool(self.engine.watch, files, options, client)
         return await asyncio.shield(asyncio.wrap_future(future))  # others may wait for the same clip
 
@@ -123,7 +123,7 @@ class Service:
                 )
         return clip
 
-    async def _file(self, reference: Reference) -> bytes | Path:
+    async def _file(self, reference: Reference, client: str) -> bytes | Path:
         if reference.url is not None:
             return await self.fetch(reference.url)
         if reference.data is not None:
@@ -131,7 +131,7 @@ class Service:
                 raise too_large(self.engine.limits.upload_bytes, f"{len(reference.data)}")
             return reference.data
         entry = self.engine.files.get(reference.id or "")
-        if entry is None:
+        if entry is None or entry.facts["owner"] not in ("", client):
             raise UnknownIdError("file", reference.id or "")
         return entry.path
 

@@ -1,0 +1,159 @@
+"""Who may come in: API keys, the origin of browsers' requests, and headers that keep pages apart."""
+
+import hmac
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mirasol.serve.errors import ApiError
+from mirasol.serve.middleware import refuse
+
+OPEN_PATHS = ("/health", "/v1/openapi.json")  # beside the page
+KEY_PROTOCOL = "openai-insecure-api-key."  # how browsers, which cannot set headers, send a key to a WebSocket
+SHORTEST_KEY = 16
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+# Styles inside of components are inline; scripts never are.
+CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "media-src 'self' data: blob:; connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(self), geolocation=()",
+}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """API keys: the digest of each, and the name of its owner."""
+
+    owners: dict[str, str]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Keys":
+        """Read a file with a name and a key on each line; # begins a comment.
+
+        Raises:
+            ValueError: Another line, a short key, or the same key or name twice.
+        """
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise ValueError(
+                f"Expected API keys in {path}, found no text to read ({error}). Write the file."
+            ) from error
+        owners: dict[str, str] = {}
+        for number, line in enumerate(lines, 1):
+            words = line.split("#")[0].split()
+            if not words:
+                continue
+            if len(words) != 2 or len(words[1]) < SHORTEST_KEY:
+                raise ValueError(
+                    f"Expected a name and a key of {SHORTEST_KEY} or more characters in line {number} of {path}, "
+                    f"found {len(words)} words. Make a key with: openssl rand -hex 24"
+                )
+            owners[_digest(words[1])] = words[0]
+        if not owners or len(set(owners.values())) < sum(bool(line.split("#")[0].split()) for line in lines):
+            raise ValueError(
+                f"Expected a key for each name in {path}, each once, found {len(owners)} keys. Correct the file."
+            )
+        return cls(owners)
+
+    def owner(self, key: str) -> str | None:
+        """Return whose key it is, in a time that does not tell how much of it is right."""
+        digest, found = _digest(key), None
+        for known, name in self.owners.items():
+            if hmac.compare_digest(known, digest):
+                found = name
+        return found
+
+
+class Access:
+    """Refuses requests without a known key and those that other web sites make a browser send.
+
+    Args:
+        app: What is guarded.
+        keys: None lets everybody in.
+        names: Host names under which this server may be called; None is any. A server on loopback without keys needs
+            it, because any site may point its own name at 127.0.0.1 and then read what is there.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys | None = None, names: tuple[str, ...] | None = None):
+        self.app, self.keys, self.names = app, keys, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        try:
+            self._check(scope)
+        except ApiError as error:
+            if scope["type"] == "websocket":
+                await receive()
+                return await send({"type": "websocket.close", "code": 1008, "reason": error.message[:120]})
+            return await refuse(send, error)
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, guarded)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self.names is not None and _name(host) not in self.names:
+            raise ApiError(
+                403, f"Expected a request to {' or '.join(self.names)}, found one to {host[:80]!r}. Use the address "
+                "that the server printed, or start it with --api-key-file.", "wrong_host",
+            )  # fmt: skip
+        origin = headers.get("origin")
+        acts = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
+        if origin is not None and acts and urlsplit(origin).netloc.lower() != host.lower():
+            raise ApiError(
+                    403, f"Expected a request of a page of this server, found one of {origin[:80]!r}. Other sites may "
+                    "not use it from a browser.", "wrong_origin",
+                )  # fmt: skip
+        path = scope["path"]
+        if self.keys is None or path in OPEN_PATHS or not path.startswith(("/v1/", "/metrics")):
+            return
+        owner = self.keys.owner(_key(scope, headers))
+        if owner is None:
+            raise ApiError(
+                401, "Expected an API key that this server knows, found another or none. Send it as Authorization: "
+                "Bearer KEY.", "invalid_api_key", type="authentication_error", headers={"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+        scope.setdefault("state", {})["client"] = owner
+
+
+def _key(scope: Scope, headers: Headers) -> str:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    named = (each for each in scope.get("subprotocols", ()) if each.startswith(KEY_PROTOCOL))
+    return next(named, "").removeprefix(KEY_PROTOCOL)
+
+
+def _name(host: str) -> str:
+    """Return the name in a Host header, without the port."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _digest(key: str) -> str:
+    return sha256(key.encode()).hexdigest()
