@@ -6,7 +6,6 @@ import ssl
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +68,10 @@ def serve(
     # Any web site may point its own name at this machine and then read what is there.
     names = LOOPBACK if host in LOOPBACK and keys is None else None
     app = create_app(engine, Path(checkpoint).name if checkpoint else "mirasol", DRAIN_SECONDS, fetch, keys, names)
-    configure = partial(uvicorn.Config, **encryption)
-    config = configure(
+    config = uvicorn.Config(
         app, log_level="warning", ws_max_size=limits.message_bytes, ws_max_queue=8,
         timeout_graceful_shutdown=int(DRAIN_SECONDS), timeout_keep_alive=30, proxy_headers=False, access_log=False,
+        **encryption,
     )  # fmt: skip
     address = f"{'https' if tls else 'http'}://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}"
     missing = [
