@@ -14,6 +14,7 @@ import typer
 from mirasol.answer.reading import Reading
 from mirasol.cli import main
 from mirasol.cli.base import app
+from mirasol.serve.run import Tls
 
 MEDIA = (
     "--start 1 --end 2.5 --sampling dense --max-chunks 4 --device cpu --dtype bfloat16 --decoder pyav "
@@ -101,9 +102,11 @@ WORK = {
          "max_lag": 2.0, "answerer": "mine"},
     ),
     "serve": (
-        "--host 0.0.0.0 --port 8001 --checkpoint mine --folder kept",
+        "--host 0.0.0.0 --port 8001 --checkpoint mine --folder kept --allow-url-host a.org --allow-url-host b.org:81 "
+        "--api-key-file keys --tls --tls-cert cert.pem --tls-key key.pem",
         "mirasol.serve.run.serve",
-        {"host": "0.0.0.0", "port": 8001, "checkpoint": "mine", "folder": "kept"},
+        {"host": "0.0.0.0", "port": 8001, "checkpoint": "mine", "folder": "kept", "hosts": ["a.org", "b.org:81"],
+         "key_file": "keys", "tls": Tls("cert.pem", "key.pem")},
     ),
     "data info": ("vggsound", "mirasol.tasks.describe_task", {"name": "vggsound"}),
     "data verify": (

@@ -22,7 +22,7 @@ JSON = {"content-type": "application/json"}
 @pytest.fixture(scope="module")
 def strict(shipped, tmp_path_factory):
     """A server with small limits."""
-    limits = Limits(request_bytes=400_000, upload_bytes=200_000, clip_seconds=4.0, picture_pixels=10_000)
+    limits = Limits(request_bytes=400_000, upload_bytes=200_000, clip_seconds=4.0, picture_pixels=200 * 200)
     yield from start(Engine(shipped, tmp_path_factory.mktemp("strict"), limits))
 
 

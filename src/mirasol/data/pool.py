@@ -2,13 +2,23 @@
 
 import multiprocessing
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
 
-def forked_pool(processes: int) -> ProcessPoolExecutor:
-    """Return a pool of forked processes, as data loaders have; spawned, each would import torch.
+@contextmanager
+def forked_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool of forked processes, as data loaders have; spawned, each would import torch.
 
-    Ctrl-C reaches the whole group of processes: it ends these at once and silently, and the parent says what stopped.
+    Ctrl-C reaches the whole group of processes. These leave it to the parent, which ends them at once and silently;
+    were they to end by themselves, the pool might report that before the parent hears of the stop.
     """
     context = multiprocessing.get_context("fork")
-    return ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    with ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            raise

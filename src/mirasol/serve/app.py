@@ -9,6 +9,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from mirasol.serve import chat, files, realtime
 from mirasol.serve.access import Access, Keys
@@ -63,8 +65,16 @@ def create_app(
     app.get("/health")(health)
     app.get("/metrics")(show_metrics)
     app.mount("/starter", StaticFiles(directory=STARTER))
+    # What no route takes is refused here; the page's files would answer for it.
+    app.add_route("/v1/{path:path}", unknown, ["GET", "POST", "PUT", "PATCH", "DELETE"])
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app
+
+
+async def unknown(request: Request) -> Response:
+    """Refuse what no route takes: 405 where the path is known under another method, else 404."""
+    is_known = any(route.matches(request.scope)[0] is Match.PARTIAL for route in request.app.routes)
+    raise HTTPException(405 if is_known else 404)
 
 
 async def list_models(request: Request) -> dict[str, Any]:
