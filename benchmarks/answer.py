@@ -30,7 +30,7 @@ from mirasol.answer.answerer import Answerer  # noqa: E402
 from mirasol.answer.checkpoint import load_checkpoint  # noqa: E402
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration  # noqa: E402
 from mirasol.tasks import get_task  # noqa: E402
-from mirasol.train.build import build_processor, model_config, training_texts  # noqa: E402
+from mirasol.train.build import build_processor, model_config, training_questions  # noqa: E402
 from mirasol.train.recipe import load_recipe  # noqa: E402
 from mirasol.train.resolve import resolve  # noqa: E402
 
@@ -65,7 +65,8 @@ def untrained(recipe_path: Path):
     recipe = resolve(load_recipe(recipe_path))
     (source,) = recipe.data.sources
     rows = get_task(source.task).load(str(REPOSITORY / source.root), "train")
-    processor = build_processor(recipe, training_texts(recipe, source.task, rows))
+    asked = training_questions(recipe, source.task, rows)
+    processor = build_processor(recipe, [f"{question}\n{answer}" for _, question, answer in asked])
     torch.manual_seed(0)
     return MirasolForConditionalGeneration(model_config(recipe, processor)).eval(), processor
 

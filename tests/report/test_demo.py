@@ -36,7 +36,7 @@ def test_the_shipped_checkpoint_is_also_asked_about_the_sets_beside_grid(grid_ro
     page = (tmp_path / "report.html").read_text()
     for name, found in result.sets.items():
         assert f"{found.right} of clips right" in str(result)
-        assert f"<td>{name}</td><td>2</td>" in page
+        assert f'<td>{name}</td><td data-label="clips">2</td>' in page
 
 
 def story(**changes) -> Story:

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -23,7 +23,7 @@ CUT_PAIR = "which color \\ud83d is named?"  # as JSON: half of an emoji
 
 @pytest.fixture(scope="module")
 def http(server):
-    with httpx.Client(base_url=server.address, timeout=30) as client:
+    with httpx2.Client(base_url=server.address, timeout=30) as client:
         yield client
 
 
@@ -213,7 +213,7 @@ def wait_for(condition, seconds=10.0):
 def test_a_full_queue_is_answered_with_429_and_when_to_come_back(shipped, tmp_path, clip):
     engine = Engine(shipped, tmp_path, Limits(waiting_questions=1))
     running = start(engine)
-    http = httpx.Client(base_url=next(running).address, timeout=30)
+    http = httpx2.Client(base_url=next(running).address, timeout=30)
     id = engine.watch(Media(video=clip)).result(30).id
     go, held = threading.Event(), threading.Event()
     real = engine._answer_questions
