@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 CODE = """
 from time import sleep
@@ -20,6 +21,7 @@ def test_ctrl_c_ends_the_processes_of_a_pool_at_once_and_without_a_traceback_of_
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
         try:
             assert process.stdout.readline() == "ready\n"
+            time.sleep(0.5)  # now it waits for them, as it does nearly always
             os.killpg(process.pid, signal.SIGINT)
             _, told = process.communicate(timeout=30)
         finally:
