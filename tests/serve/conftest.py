@@ -3,7 +3,7 @@
 import base64
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from mirasol.serve.app import create_app
 from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
 from mirasol.serve.run import bind
+from tests.serve.live_client import Live
 
 
 @dataclass
@@ -67,3 +68,17 @@ def clip(grid_root) -> bytes:
 @pytest.fixture(scope="session")
 def data_uri(clip) -> str:
     return f"data:video/mp4;base64,{base64.b64encode(clip).decode()}"
+
+
+@pytest.fixture
+def live(server: Server) -> Iterator[Callable[..., Live]]:
+    """Opens connections that are closed after the test."""
+    connections: list[Live] = []
+
+    def open(query: str = "?model=mirasol") -> Live:
+        connections.append(Live(server, query))
+        return connections[-1]
+
+    yield open
+    for each in connections:
+        each.socket.close()

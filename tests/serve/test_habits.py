@@ -14,8 +14,8 @@ from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
 from mirasol.serve.queues import BusyError
 from tests.serve.conftest import start
+from tests.serve.live_client import QUESTION
 from tests.serve.live_media import jpeg, live_media
-from tests.serve.test_realtime import QUESTION, Live
 
 USER = {"role": "user", "content": QUESTION}
 CUT_PAIR = "which color \\ud83d is named?"  # as JSON: half of an emoji
@@ -35,19 +35,6 @@ def watched(http, data_uri) -> str:
 @pytest.fixture(scope="module")
 def pieces(clip):
     return live_media(clip).pieces()
-
-
-@pytest.fixture
-def live(server):
-    connections = []
-
-    def open(query="?model=mirasol"):
-        connections.append(Live(server, query))
-        return connections[-1]
-
-    yield open
-    for each in connections:
-        each.socket.close()
 
 
 def chat(http, watched, **more):

@@ -1,73 +1,23 @@
 """Live sessions: the official client is understood, broken connections are resumed, garbage ends nothing."""
 
 import asyncio
-import json
 import time
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
 from tests.serve.conftest import start
+from tests.serve.live_client import QUESTION, Live
 from tests.serve.live_media import live_media
 
 openai = pytest.importorskip("openai", reason="needs the package openai")
-
-QUESTION = "which color is named?"
 
 
 @pytest.fixture(scope="module")
 def media(clip):
     return live_media(clip)
-
-
-class Live:
-    """A connection that sends and receives events."""
-
-    def __init__(self, server, query="?model=mirasol"):
-        self.socket = connect(f"{server.address.replace('http', 'ws')}/v1/realtime{query}", max_size=None)
-        self.events = [self.receive()]
-
-    def send(self, type, **values):
-        self.socket.send(json.dumps({"type": type, **values}))
-
-    def receive(self):
-        return json.loads(self.socket.recv(timeout=20))
-
-    def until(self, type):
-        """Receive up to the next event of this type."""
-        while True:
-            self.events.append(self.receive())
-            if self.events[-1]["type"] == type:
-                return self.events[-1]
-
-    def settings(self, **values):
-        self.send("session.update", session={"type": "realtime", **values})
-        return self.until("session.updated")["session"]
-
-    def ask(self, question=QUESTION):
-        self.send("conversation.item.create", item={
-            "type": "message", "role": "user", "content": [{"type": "input_text", "text": question}]})  # fmt: skip
-        self.send("response.create")
-        return self.until("response.done")["response"]
-
-    def text(self, question=QUESTION):
-        return self.ask(question)["output"][0]["content"][0]["text"]
-
-
-@pytest.fixture
-def live(server):
-    connections = []
-
-    def open(query="?model=mirasol"):
-        connections.append(Live(server, query))
-        return connections[-1]
-
-    yield open
-    for each in connections:
-        each.socket.close()
 
 
 def test_the_official_client_streams_a_clip_and_asks(server, media):
