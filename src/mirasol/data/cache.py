@@ -138,7 +138,6 @@ def _write(folder: Path, rows: Sequence[Row], reader: ClipReader, progress: bool
         done: Iterable[int] = map(make, waiting, waiting.values())
         if min(processes, len(waiting)) > 1:
             pool = stack.enter_context(forked_pool(min(processes, len(waiting))))
-            stack.callback(pool.shutdown, cancel_futures=True)
             done = pool.map(make, waiting, waiting.values())
         for count in done:
             bar.update(count)

@@ -121,7 +121,6 @@ def shard(
         workers = min(processes or os.cpu_count() or 1, len(waiting))
         if workers > 1:
             pool = stack.enter_context(forked_pool(workers))
-            stack.callback(pool.shutdown, cancel_futures=True)
             counts = pool.map(write, *arguments)
         for count in counts:
             bar.update(count)
