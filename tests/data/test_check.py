@@ -90,9 +90,21 @@ def test_a_single_file_and_clean_clips_are_checked_too(own, tmp_path, capsys):
     assert "2 x 100.0%  'what?': 'beep' 2" in printed
 
 
+def test_the_exit_code_is_1_only_for_what_harms_a_training(own, tmp_path, capsys):
+    for names, code in (
+        ("heard other silent mute long", 0), ("heard gone", 1), ("heard junk", 1), ("heard copy", 1),
+    ):  # fmt: skip
+        rows = [f"{name}.mp4,what?,beep\n" for name in names.split()]
+        (tmp_path / "some.csv").write_text("media,question,answer\n" + "".join(rows))
+        command = ["data", "check", str(tmp_path / "some.csv"), "--checkpoint", str(DEFAULT_CHECKPOINT)]
+        assert main(command) == code, names
+        assert ("to mend before training" in capsys.readouterr().out) == bool(code)
+    assert main(["data", "check", str(tmp_path / "nothing.csv")]) == 2
+
+
 def test_the_sheet_shows_frames_and_sound_of_each_clip_and_says_what_cannot_be_read(own, tmp_path, capsys):
     page = tmp_path / "sheet.html"
-    assert main(["data", "check", str(own), "--split", "train", "--sheet", str(page), "--json"]) == 0
+    assert main(["data", "check", str(own), "--split", "train", "--sheet", str(page), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["sheet"] == str(page)
     text = page.read_text()
     assert text.count("<section>") == 10 and text.count('alt="spectrogram"') == 6

@@ -122,7 +122,11 @@ def data_check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check own clips and questions before training: missing, silent, duplicated, leaking, too long, baselines."""
+    """Check own clips and questions before training: missing, silent, duplicated, leaking, too long, baselines.
+
+    Exit code 0: nothing that harms a training; 1: clips are missing, undecodable, empty, duplicated or in two splits,
+    answers contradict each other, or a text is too long; 2: the arguments were wrong.
+    """
     from mirasol.report.sheet import check_with_sheet
     from mirasol.tasks.formats import read_columns
 
@@ -131,3 +135,4 @@ def data_check(
         workers=workers, output=output,
     )  # fmt: skip
     show(result, as_json)
+    raise typer.Exit(result.exit_code)

@@ -30,6 +30,7 @@ from mirasol.tasks.tars import Damaged, Member
 SPLITS = ("train", "val", "test")
 FEW_TRAIN, FEW_HELD_OUT, FEW_OF_ANSWER = 50, 30, 5  # clips; below these a warning says what to expect
 SHOWN = 3
+HARMLESS = ("silent", "without sound", "without picture", "damaged", "longer than ")  # a training may mean them so
 
 
 class Finding(Result):
@@ -40,6 +41,11 @@ class Finding(Result):
     count: int
     of: int
     first: list[str]
+
+    @property
+    def is_harmful(self) -> bool:
+        """Whether it breaks a training or biases what is learned or measured."""
+        return not self.fault.startswith(HARMLESS)
 
 
 class AskedQuestion(Result):
@@ -66,6 +72,11 @@ class Checked(Result):
     warnings: list[str]
     sheet: str | None = None
 
+    @property
+    def exit_code(self) -> int:
+        """1 if a finding breaks or biases a training, else 0."""
+        return int(any(found.is_harmful for found in self.findings))
+
     def __str__(self) -> str:
         counts = ", ".join(f"{split} {count:,} clips with {self.questions[split]:,} questions"
                            for split, count in self.clips.items())  # fmt: skip
@@ -83,7 +94,10 @@ class Checked(Result):
             more = ", ..." if asked.num_answers > SHOWN else ""
             lines.append(f"  {asked.split:<7}{asked.count:>6,} x {asked.baseline:>6.1%}  {asked.text!r}: {top}{more}")
         lines += [f"warning: {text}" for text in self.warnings]
-        return "\n".join(lines + ([f"what the model sees: {self.sheet}"] if self.sheet else []))
+        lines += [f"what the model sees: {self.sheet}"] if self.sheet else []
+        if harmful := dict.fromkeys(found.fault for found in self.findings if found.is_harmful):
+            lines.append(f"to mend before training (exit code 1): {', '.join(harmful)}")
+        return "\n".join(lines)
 
 
 def check(
