@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,7 +90,7 @@ class Connection:
         idle = self.service.engine.limits.session_idle_seconds
         while True:
             try:
-                received, message = await asyncio.wait_for(inbox.get(), idle)
+                message, waited_seconds, was_full = await asyncio.wait_for(inbox.get(), idle)
             except TimeoutError:
                 message_text = f"Expected an event within {idle:g} s, found none. Resume with ?session={state.id}."
                 self.post(error_event(ApiError(408, message_text, "idle")))
@@ -101,7 +100,7 @@ class Connection:
             event: Any = None
             try:
                 event = read_event(message)
-                state.note_delay(time.monotonic() - received, inbox.is_full)
+                state.note_delay(waited_seconds, was_full)
                 await state.handle(event)
             except Exception as error:
                 id = event.get("event_id") if isinstance(event, dict) else None

@@ -1,13 +1,21 @@
 """`Inbox`: messages of a WebSocket with the moment each was received, so that lag is counted from there."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 MAX_BYTES = 4 * 2**20  # read ahead for a session that may skip
 MAX_MESSAGES = 4  # for one that waits: TCP then slows its client down
+
+
+class Received(NamedTuple):
+    """A message when its turn has come."""
+
+    message: Any
+    waited_seconds: float  # since it was received
+    was_full: bool  # so that more may wait in the socket
 
 
 class Inbox:
@@ -35,17 +43,18 @@ class Inbox:
             await self._until(lambda: not self.is_full)
             message = await socket.receive()
             type = message["type"]
-            self._messages.append((time.monotonic(), message))
+            self._messages.append((monotonic(), message))
             self._num_bytes += _num_bytes(message)
             self._changed.set()
 
-    async def get(self) -> tuple[float, Any]:
-        """Return the oldest message, and the second of the monotonic clock at which it was received."""
+    async def get(self) -> Received:
+        """Return the oldest message."""
         await self._until(lambda: bool(self._messages))
+        was_full = self.is_full
         received, message = self._messages.popleft()
         self._num_bytes -= _num_bytes(message)
         self._changed.set()
-        return received, message
+        return Received(message, monotonic() - received, was_full)
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():
