@@ -1,9 +1,11 @@
-"""A server in this process with the shipped checkpoint, and the clips that it is asked about."""
+"""A server in this process with the shipped checkpoint, the clips that it is asked about, and a browser."""
 
 import base64
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
 from mirasol.serve.run import bind
 from tests.serve.live_client import Live
+from tests.serve.page_steps import arguments
 
 
 @dataclass
@@ -30,9 +33,9 @@ class Server:
     engine: Engine
 
 
-def start(engine: Engine, **options: Any) -> Iterator[Server]:
-    """Serve an engine on a free port; options are those of uvicorn."""
-    listener = bind("127.0.0.1", 0)
+def start(engine: Engine, port: int = 0, **options: Any) -> Iterator[Server]:
+    """Serve an engine, by default on a free port; options are those of uvicorn."""
+    listener = bind("127.0.0.1", port)
     options = {"log_level": "warning", "ws_max_size": engine.limits.message_bytes, **options}
     config = uvicorn.Config(options.pop("app", None) or create_app(engine), **options)
     server = uvicorn.Server(config)
@@ -42,10 +45,15 @@ def start(engine: Engine, **options: Any) -> Iterator[Server]:
         assert thread.is_alive()
         time.sleep(0.01)
     scheme = "https" if "ssl_certfile" in options else "http"
-    yield Server(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", engine)
-    server.should_exit = True
-    thread.join(30)
+    try:
+        yield Server(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", engine)
+    finally:
+        server.should_exit = True
+        thread.join(30)
     assert not thread.is_alive()
+
+
+serving = contextmanager(start)
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +71,19 @@ def server(shipped, tmp_path_factory) -> Iterator[Server]:
 def clip(grid_root) -> bytes:
     """A clip in which "bin blue at f four please" is said and seen."""
     return (grid_root / "clips" / "bbaf4p.mp4").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def browser(clip, tmp_path_factory) -> Iterator:
+    """Chromium whose camera and microphone play the clip over and over, and which finds us as mirasol.test too."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("needs Chromium as `chromium` on PATH, which is not on this machine")
+    with playwright.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=path, args=arguments(clip, tmp_path_factory.mktemp("devices")))
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,232 +1,173 @@
-"""The page of `mirasol serve` in Chromium, offline: clips by mouse, keyboard and link, and live with a fake camera."""
+"""The clip view of the page of `mirasol serve` in Chromium: by mouse, keyboard and link, and where something fails."""
 
-import io
 import re
-import shutil
-import time
-import wave
-from collections.abc import Iterator
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from mirasol.media import read_clip
+from mirasol.serve.errors import as_api_error
+from mirasol.serve.queues import BusyError
+from tests.serve.page_steps import PHONE, TIMEOUT, ask, give, inspect, opened, tab_to, until
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium as `chromium` on PATH, which is not on this machine"),
-]
-expect = playwright.expect
+expect = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright").expect
+expect.set_options(timeout=TIMEOUT)
+pytestmark = pytest.mark.slow
 CLIP_LINK = re.compile(r"#clip=clip_[0-9a-f]{32}$")
+COLOR = "which color is named?"
 
 
-@pytest.fixture(scope="module")
-def browser(clip, tmp_path_factory) -> Iterator:
-    """Chromium whose camera and microphone play the clip over and over."""
-    folder, read = tmp_path_factory.mktemp("devices"), read_clip(clip)
-    (folder / "camera.mjpeg").write_bytes(b"".join(map(jpeg, read.frames)))
-    with wave.open(str(folder / "microphone.wav"), "wb") as file:
-        file.setparams((1, 2, read.sampling_rate, 0, "NONE", ""))
-        file.writeframes((read.waveform.clip(-1, 1) * 32_767).astype("<i2").tobytes())
-    arguments = [
-        "--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-video-capture={folder / 'camera.mjpeg'}",
-        f"--use-file-for-fake-audio-capture={folder / 'microphone.wav'}",
-    ]  # fmt: skip
-    with playwright.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield chromium
-        chromium.close()
+def answer(page):
+    return page.locator("#answers .answer").first
 
 
-def jpeg(picture: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=95)
-    return file.getvalue()
+def test_a_clip_is_watched_once_and_the_seconds_of_an_answer_seek(browser, server, clip):
+    with opened(browser, server.address, viewport=PHONE) as page:
+        watched = []
+        page.on("request", lambda sent: watched.append(sent.url) if sent.url.endswith("/v1/clips") else None)
+        inspect(page)
+        give(page, clip)
+        ask(page, COLOR)
+        expect(answer(page)).to_have_text("blue")
+        place = page.locator("#answers .rests button").first
+        expect(place).to_be_visible()
+        assert page.locator("#marks .mark").count() == page.locator("#answers .rests button").count()
+        start = float(re.search(r": ([\d.]+)", place.inner_text())[1])
+        page.evaluate("document.getElementById('video').currentTime = 2.5")
+        place.click()
+        until(page, f"Math.abs(document.getElementById('video').currentTime - {start}) < 0.02")
+        ask(page, "what is said?")
+        expect(answer(page)).to_have_text("bin blue at f four please")
+        assert len(watched) == 1
+        page.click("#chunks summary")
+        page.click("#model")
+        assert page.locator("#chunks tbody tr").count() == 10
+        inspect(page)
 
 
-@pytest.fixture(scope="module")
-def context(browser) -> Iterator:
-    made = browser.new_context(viewport={"width": 1280, "height": 900})
-    made.set_default_timeout(20_000)
-    yield made
-    made.close()
+def test_the_sound_may_be_switched_off_or_be_that_of_another_clip(browser, server, clip):
+    with opened(browser, server.address) as page:
+        give(page, clip)
+        link = page.url
+        page.select_option("#swap", "samples/red.mp4")
+        until(page, f"location.href !== {link!r}")
+        link = page.url
+        page.uncheck("#use-video")
+        expect(page.locator("#facts")).to_contain_text("Picture not used")
+        assert page.url != link
+        ask(page, COLOR)
+        expect(answer(page)).to_have_text("red")
+        page.click("#use-audio")
+        expect(page.locator("#status")).to_contain_text("one stays on")
+        assert page.is_checked("#use-audio")
+        inspect(page)
 
 
-@pytest.fixture
-def page(context, server) -> Iterator:
-    """The page, which must log no error and ask no other server for anything."""
-    opened, faults = context.new_page(), []
-    opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on(
-        "request",
-        lambda sent: None if sent.url.startswith((server.address, "blob:", "data:")) else faults.append(sent.url),
-    )
-    opened.faults = faults
-    opened.goto(server.address)
-    yield opened
-    opened.close()
-    assert faults == []
+def test_a_link_opens_the_watched_clip_and_an_unknown_one_is_told(browser, server, clip):
+    with opened(browser, server.address, may_log=("404",)) as page:
+        give(page, clip)
+        assert CLIP_LINK.search(page.url)
+        other = page.context.new_page()
+        other.goto(page.url)
+        expect(other.locator("#work")).to_be_visible()
+        until(other, "document.getElementById('video').duration > 2.9")
+        ask(other, "which letter is named?")
+        expect(answer(other)).to_have_text("f")
+        other.go_back()
+        page.go_back()
+        expect(page.locator("#start")).to_be_visible()
+        page.goto(f"{server.address}/#clip=clip_{'0' * 32}")
+        expect(page.locator("#status")).to_contain_text("made room")
+        expect(page.locator("#start")).to_be_visible()
 
 
-def give(page, clip: bytes, name: str = "blue.mp4") -> None:
-    page.set_input_files("#file", {"name": name, "mimeType": "video/mp4", "buffer": clip})
-    expect(page.locator("#work")).to_be_visible()
-    expect(page.locator("#status")).to_have_text("", timeout=20_000)
+def test_all_of_it_works_by_keyboard(browser, server):
+    with opened(browser, server.address) as page:
+        tab_to(page, "at.closest('#samples') !== null")
+        page.keyboard.press("Enter")
+        expect(page.locator("#question")).to_be_focused()
+        page.keyboard.press("Enter")  # the sample brings a question
+        expect(page.locator("#answers .rests button").first).to_be_visible()
+        tab_to(page, "at.closest('.suggestions') !== null")
+        page.keyboard.press("Enter")
+        expect(page.locator("#answers li")).to_have_count(2)
+        expect(page.locator("#answers .rests button").first).to_be_visible()
+        tab_to(page, "at.closest('#answers') !== null")
+        page.keyboard.press("Space")
+        until(page, "document.getElementById('video').currentTime > 0.3")
+        tab_to(page, "at.id === 'seek'")
+        before = page.evaluate("document.getElementById('video').currentTime")
+        page.keyboard.press("ArrowRight")
+        until(page, f"document.getElementById('video').currentTime > {before}")
+        tab_to(page, "at.id === 'use-video'", "Shift+Tab")
+        page.keyboard.press("Space")
+        expect(page.locator("#facts")).to_contain_text("Picture not used")
+        expect(page.locator("#unseen")).to_contain_text("switched off")
+        tab_to(page, "at.id === 'tab-clip'", "Shift+Tab")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#live")).to_be_visible()
+        expect(page.locator("#tab-live")).to_be_focused()
 
 
-def ask(page, question: str) -> None:
-    page.fill("#question", question)
-    page.press("#question", "Enter")
+def test_an_unreadable_file_is_told_in_words_and_its_sending_may_be_cancelled(browser, server, clip):
+    with opened(browser, server.address, viewport=PHONE, may_log=("400",)) as page:
+        page.set_input_files("#file", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"no video at all"})
+        expect(page.locator("#status")).to_contain_text("Expected a video or sound file")
+        expect(page.locator("#start")).to_be_visible()
+        expect(page.locator("#file")).to_be_focused()
+        inspect(page)
+        held = []
+        page.route("**/v1/clips", lambda route: held.append(route))
+        page.set_input_files("#file", {"name": "b.mp4", "mimeType": "video/mp4", "buffer": clip})
+        expect(page.locator("#status")).to_have_text("The model watches")
+        expect(page.locator("#elapsed")).to_have_text(re.compile("[2-9] s"))
+        inspect(page)
+        page.click("#cancel")
+        expect(page.locator("#status")).to_have_text("Cancelled.")
+        expect(page.locator("#start")).to_be_visible()
+        assert len(held) == 1
 
 
-def until(page, truth: str, seconds: float = 30.0) -> None:
-    """Wait for an expression; playwright's own way to do so needs eval, which the page forbids."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(truth):
-        assert time.monotonic() < end, f"not within {seconds} s: {truth}"
-        page.wait_for_timeout(50)
+def test_a_busy_server_is_asked_again_when_it_may_have_room(browser, server, clip):
+    with opened(browser, server.address, may_log=("429",)) as page:
+        refusal, seen = as_api_error(BusyError("clips", 32, 32, 1.0)), []
+
+        def first_refuse(route) -> None:
+            seen.append(route.request.url)
+            if len(seen) > 1:
+                return route.continue_()
+            route.fulfill(status=429, headers=refusal.headers, json={"error": refusal.body})
+
+        page.route("**/v1/clips", first_refuse)
+        page.set_input_files("#file", {"name": "b.mp4", "mimeType": "video/mp4", "buffer": clip})
+        expect(page.locator("#status")).to_have_text("The server is busy: trying again in 1 s")
+        expect(page.locator("#work")).to_be_visible()
+        assert len(seen) == 2
 
 
-def violations(page) -> list[str]:
-    found = axe.Axe().run(page).response["violations"]
-    return [f"{each['id']}: {[node['html'][:120] for node in each['nodes']]}" for each in found]
+def test_a_clip_that_the_server_forgot_is_sent_and_watched_again(browser, server, clip):
+    with opened(browser, server.address, may_log=("404",)) as page:
+        give(page, clip)
+        old = page.url.split("=")[1]
+        (file,) = server.engine.clips.get(old).facts["files"].values()
+        server.engine.clips.forget(old)
+        server.engine.files.remove(file)
+        ask(page, COLOR)
+        expect(answer(page)).to_have_text("blue")
+        assert page.url.split("=")[1] != old
 
 
-def is_too_wide(page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth > innerWidth")
-
-
-def test_a_clip_is_watched_once_and_the_seconds_of_an_answer_seek(page, clip):
-    watched = []
-    page.on("request", lambda sent: watched.append(sent.url) if sent.url.endswith("/v1/clips") else None)
-    give(page, clip)
-    ask(page, "which color is named?")
-    expect(page.locator("#answers .answer").first).to_have_text("blue")
-    place = page.locator("#answers .rests button").first
-    expect(place).to_be_visible()
-    assert page.locator("#marks .mark").count() == page.locator("#answers .rests button").count()
-    start = float(re.search(r": ([\d.]+)", place.inner_text())[1])
-    page.evaluate("document.getElementById('video').currentTime = 2.5")
-    place.click()
-    until(page, f"Math.abs(document.getElementById('video').currentTime - {start}) < 0.02")
-    ask(page, "what is said?")
-    expect(page.locator("#answers .answer").first).to_have_text("bin blue at f four please")
-    assert len(watched) == 1
-    assert page.locator("#chunks tbody tr").count() == 10
-
-
-def test_the_sound_may_be_switched_off_or_be_that_of_another_clip(page, clip):
-    give(page, clip)
-    page.select_option("#swap", "samples/red.mp4")
-    expect(page.locator("#status")).to_have_text("")
-    link = page.url
-    page.uncheck("#use-video")
-    expect(page.locator("#facts")).to_contain_text("Picture not used")
-    assert page.url != link
-    ask(page, "which color is named?")
-    expect(page.locator("#answers .answer").first).to_have_text("red")
-    page.click("#use-audio")
-    expect(page.locator("#status")).to_contain_text("one stays on")
-    assert page.is_checked("#use-audio")
-
-
-def test_a_link_opens_the_watched_clip_and_an_unknown_one_is_told(page, context, clip, server):
-    give(page, clip)
-    assert CLIP_LINK.search(page.url)
-    other = context.new_page()
-    other.goto(page.url)
-    expect(other.locator("#work")).to_be_visible()
-    until(other, "document.getElementById('video').duration > 2.9")
-    ask(other, "which letter is named?")
-    expect(other.locator("#answers .answer").first).to_have_text("f")
-    other.goto(f"{server.address}/#clip=clip_{'0' * 32}")
-    expect(other.locator("#status")).to_contain_text("made room")
-    other.close()
-    page.goto("about:blank")
-
-
-def test_all_of_it_works_by_keyboard(page):
-    for _ in range(20):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.closest('#samples') !== null"):
-            break
-    page.keyboard.press("Enter")
-    expect(page.locator("#question")).to_be_focused(timeout=20_000)
-    page.keyboard.press("Enter")  # the sample brings a question
-    place = page.locator("#answers .rests button").first
-    expect(place).to_be_visible()
-    for _ in range(20):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.closest('#answers') !== null"):
-            break
-    page.keyboard.press("Space")
-    until(page, "document.getElementById('video').currentTime > 0.3")
-    page.focus("#seek")
-    before = page.evaluate("document.getElementById('video').currentTime")
-    page.keyboard.press("ArrowRight")
-    until(page, f"document.getElementById('video').currentTime > {before}")
-    page.focus("#tab-clip")
-    page.keyboard.press("ArrowRight")
-    expect(page.locator("#live")).to_be_visible()
-    expect(page.locator("#tab-live")).to_be_focused()
-
-
-def test_an_unreadable_file_and_a_server_that_is_away_are_told_in_words(page):
-    page.set_input_files("#file", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"no video at all"})
-    expect(page.locator("#status")).to_contain_text("Expected")
-    expect(page.locator("#start")).to_be_visible()
-    page.context.set_offline(True)
-    page.locator("#samples button").first.click()
-    expect(page.locator("#problem")).to_contain_text("does not answer")
-    page.context.set_offline(False)
-    expect(page.locator("#problem")).to_have_text("")
-    page.faults.clear()  # the browser logs both failures
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_and_a_phone_needs_no_scroll_sideways(page, clip, scheme):
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert violations(page) == [] and not is_too_wide(page)
-    give(page, clip)
-    ask(page, "which color is named?")
-    expect(page.locator("#answers .rests button").first).to_be_visible()
-    page.click("#chunks summary")
-    page.click("#model")
-    assert violations(page) == [] and not is_too_wide(page)
-    page.click("#tab-live")
-    assert violations(page) == [] and not is_too_wide(page)
-
-
-def test_live_answers_come_and_stop_releases_camera_and_microphone(page):
-    page.evaluate("""() => {
-        const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
-        devices.getUserMedia = async (wanted) => (window.stream = await open(wanted));
-    }""")
-    page.click("#tab-live")
-    page.click("#live-start")
-    until(page, "parseFloat(document.getElementById('watched').textContent) > 4")
-    page.fill("#live-question", "which color is named?")
-    page.press("#live-question", "Enter")
-    answer = page.locator("#live-answers li:not([aria-busy]) .answer").first
-    expect(answer).to_have_text(re.compile("^(blue|green|red|white)$"))
-    assert float(page.inner_text("#lag").split()[0]) < 5
-    page.click("#live-chunks summary")
-    assert page.locator("#live-chunks tbody tr").count() > 10
-    page.click("#live-stop")
-    assert page.evaluate("window.stream.getTracks().map((track) => track.readyState)") == ["ended", "ended"]
-    expect(page.locator("#live-status")).to_contain_text("released")
-
-
-def test_without_a_secure_context_the_page_says_how_to_get_one(page):
-    page.add_init_script("Object.defineProperty(window, 'isSecureContext', {value: false})")
-    page.reload()
-    page.click("#tab-live")
-    expect(page.locator("#live-refused")).to_contain_text("mirasol serve --tls")
-    expect(page.locator("#live-start")).to_be_disabled()
+def test_what_a_person_wanted_is_done_when_the_server_is_back(browser, server):
+    with opened(browser, server.address, may_log=("ERR_INTERNET_DISCONNECTED",)) as page:
+        page.context.set_offline(True)
+        page.locator("#samples button").first.click()
+        expect(page.locator("#problem")).to_contain_text("does not answer")
+        expect(page.locator("#status")).to_have_text("Waiting for the server")
+        inspect(page)
+        page.context.set_offline(False)
+        expect(page.locator("#work")).to_be_visible()
+        expect(page.locator("#problem")).to_have_text("")
+        expect(page.locator("#question")).to_be_focused()
+        page.context.set_offline(True)
+        page.keyboard.press("Enter")
+        expect(answer(page)).to_contain_text("Waiting for the server")
+        page.context.set_offline(False)
+        expect(answer(page)).to_have_text("blue")

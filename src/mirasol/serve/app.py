@@ -115,6 +115,7 @@ def _model(service: Service) -> dict[str, Any]:
         "image_size": processor.image_processor.image_size,
         "context_tokens": processor.tokenizer.model_max_length,
         "hears": config.use_audio,
+        "upload_bytes": service.engine.limits.upload_bytes,
         "known_questions": known and [{"text": each.text, "answers": each.answers} for each in known.questions],
     }
     return {

@@ -1,5 +1,5 @@
 // One answer in a list: the question, the text as it streams in, and the seconds it rests on.
-import { make, span } from "./dom.js";
+import { countSeconds, make, span } from "./dom.js";
 
 const KEPT = 30;
 
@@ -12,6 +12,7 @@ export class Answer {
     list.prepend(this.item);
     while (list.children.length > KEPT) list.lastElementChild.remove();
     this.told = "";
+    this.endCount = countSeconds(this.rests);
   }
 
   add(piece) {
@@ -19,22 +20,36 @@ export class Answer {
     this.text.textContent = this.told;
   }
 
+  // Why it does not come yet; what came of it is void.
+  wait(why) {
+    this.told = "";
+    this.text.textContent = `… ${why}`;
+  }
+
   // extras: confidence and attributed_to; onSpan(index) makes a button of each span.
   finish({ confidence, attributed_to: spans }, onSpan) {
+    this.end();
     if (!this.told) this.text.textContent = "(no words)";
     const sure = confidence == null ? "" : `${Math.round(100 * confidence)} % sure`;
     const places = (spans || []).map((place, i) => onSpan
-      ? make("button", { type: "button", textContent: `${i + 1}: ${span(place)}`, onclick: () => onSpan(i) })
+      ? make("button", { type: "button", textContent: `${i + 1}: ${span(place)}`, ariaLabel: `Go to place ${i + 1}: ${span(place)}`, onclick: () => onSpan(i) })
       : span(place));
     const said = [sure, places.length && "rests on"].filter(Boolean).join(" · ");
     if (onSpan) this.rests.replaceChildren(said, ...places);
     else this.rests.textContent = `${said} ${places.join(", ")}`;
-    this.item.removeAttribute("aria-busy");
   }
 
-  fail(error) {
+  // again: asks once more.
+  fail(error, again) {
+    this.end();
     this.text.textContent = error.message;
     this.text.classList.add("failed");
+    const once = () => { this.item.remove(); again(); };
+    if (again) this.rests.replaceChildren(make("button", { type: "button", textContent: "Ask again", onclick: once }));
+  }
+
+  end() {
+    this.endCount();
     this.item.removeAttribute("aria-busy");
   }
 }

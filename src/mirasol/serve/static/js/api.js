@@ -1,58 +1,68 @@
-// The server's routes. Every failure becomes an Error whose message a person can read.
-import { byId, showProblem } from "./dom.js";
+// The server's routes. Every failure becomes a Failure whose message a person can read.
+import { showProblem, sleep } from "./dom.js";
+import * as key from "./key.js";
 
-let key = sessionStorage.getItem("key") || "";
+const AWAY = `The server at ${location.host} does not answer. Is mirasol serve still running? This page goes on as soon as it is back.`;
+const TRIES = 20, LOOK_EVERY = 2000; // ms
 let watching = 0; // for the return of the server
-export const AWAY = `The server at ${location.host} does not answer. Is mirasol serve still running? This page goes on as soon as it is back.`;
 
-export const apiKey = () => key;
-
-export async function call(path, options = {}) {
-  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    serverIsAway();
-    throw new Error(AWAY);
+// status: of the response, 0 if there was none; wait: seconds after which a busy server may have room.
+export class Failure extends Error {
+  constructor(message, status = 0, wait = 0) {
+    super(message);
+    Object.assign(this, { status, wait });
   }
-  if (response.ok) return response;
-  if (response.status === 401) byId("key-form").hidden = false;
-  const body = await response.json().catch(() => null);
-  const wait = response.headers.get("Retry-After");
-  throw new Error((body?.error?.message || `The server answered ${response.status}.`) + (wait ? ` Try again in ${wait} s.` : ""));
 }
 
-export const get = async (path) => (await call(path)).json();
+function refused(status, body, wait) {
+  if (status === 401) key.want();
+  const words = {
+    401: "The server wants an API key: enter it above.",
+    429: "The server is busy.",
+  };
+  return new Failure(words[status] || body?.error?.message || `The server answered ${status}.`, status, +wait);
+}
+
+export async function call(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers: { ...options.headers, ...key.headers() } });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw away();
+  }
+  if (response.ok) return response;
+  throw refused(response.status, await response.json().catch(() => null), response.headers.get("Retry-After"));
+}
+
+export const get = async (path, signal) => (await call(path, { signal })).json();
 
 export const post = (path, body, signal) =>
   call(path, { method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
 // Keep a file on the server; report(share) is called while it is sent.
-export function upload(file, report) {
+export function upload(file, report, signal) {
   const form = new FormData();
   form.append("purpose", "user_data");
   form.append("file", file, file.name);
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", "/v1/files");
-    if (key) request.setRequestHeader("Authorization", `Bearer ${key}`);
+    for (const [name, value] of Object.entries(key.headers())) request.setRequestHeader(name, value);
     request.responseType = "json";
     request.upload.onprogress = (event) => event.lengthComputable && report(event.loaded / event.total);
-    request.onerror = () => { serverIsAway(); reject(new Error(AWAY)); };
+    request.onerror = () => reject(away());
+    request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     request.onload = () => {
       if (request.status < 300) return resolve(request.response.id);
-      if (request.status === 401) byId("key-form").hidden = false;
-      reject(new Error(request.response?.error?.message || `The server answered ${request.status}.`));
+      reject(refused(request.status, request.response, request.getResponseHeader("Retry-After")));
     };
+    signal?.addEventListener("abort", () => request.abort());
     request.send(form);
   });
 }
 
-export async function content(id) {
-  return (await call(`/v1/files/${id}/content`)).blob();
-}
+export const content = async (id) => (await call(`/v1/files/${id}/content`)).blob();
 
 // Ask about a watched clip; onText gets pieces of the answer. Return our extras (seconds, confidence).
 export async function askStreaming(clip, question, onText) {
@@ -60,7 +70,7 @@ export async function askStreaming(clip, question, onText) {
   const reader = (await post("/v1/chat/completions", body)).body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "", extras = null;
   for (;;) {
-    const { done, value } = await reader.read().catch(() => { serverIsAway(); throw new Error(AWAY); });
+    const { done, value } = await reader.read().catch(() => { throw away(); });
     if (done) break;
     const lines = (rest + value).split("\n\n");
     rest = lines.pop();
@@ -68,34 +78,42 @@ export async function askStreaming(clip, question, onText) {
       const data = line.replace(/^data: /, "");
       if (data === "[DONE]") continue;
       const event = JSON.parse(data);
-      if (event.error) throw new Error(event.error.message);
+      if (event.error) throw new Failure(event.error.message, 500);
       const text = event.choices[0]?.delta.content;
       if (text) onText(text);
       extras = event.mirasol || extras;
     }
   }
-  if (!extras) throw new Error("The answer broke off. Ask again.");
+  if (!extras) throw new Failure("The answer broke off.", 500);
   return extras;
 }
 
-export function serverIsAway() {
+// Do a request until it is done or refused: wait for a server that is away, for a key, and for room in a busy server.
+export async function persist(request, tell, signal) {
+  for (let tries = 1; ; tries++) {
+    signal?.throwIfAborted();
+    try {
+      return await request();
+    } catch (error) {
+      const waits = error.wait > 0 && tries < TRIES;
+      if (!waits && error.status !== 0 && error.status !== 401) throw error;
+      tell(waits ? `The server is busy: trying again in ${error.wait} s` : error.status ? "Waiting for the API key" : "Waiting for the server");
+      await (waits ? sleep(1000 * error.wait) : ready());
+    }
+  }
+}
+
+// Resolves when the server is back, or a key was entered.
+export const ready = () => new Promise((done) => document.addEventListener("ready", done, { once: true }));
+
+function away() {
   showProblem(AWAY);
-  if (watching) return;
-  watching = setInterval(async () => {
-    const alive = await fetch("/health").then((response) => response.ok, () => false);
-    if (!alive) return;
+  watching ||= setInterval(async () => {
+    if (!(await fetch("/health").then((response) => response.ok, () => false)) || !watching) return;
     clearInterval(watching);
     watching = 0;
     showProblem("");
-    document.dispatchEvent(new Event("server-back"));
-  }, 2000);
+    document.dispatchEvent(new Event("ready"));
+  }, LOOK_EVERY);
+  return new Failure(AWAY);
 }
-
-byId("key-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  key = byId("key").value.trim();
-  sessionStorage.setItem("key", key); // until the tab is closed
-  byId("key-form").hidden = true;
-  showProblem("");
-  document.dispatchEvent(new Event("server-back"));
-});

@@ -13,6 +13,7 @@ export function inWords(error) {
     NotAllowedError: "The browser refused camera or microphone. Allow them for this page (symbol beside the address) and start again.",
     NotFoundError: "No camera or microphone was found that fits. Connect one, or switch off the one that is missing.",
     NotReadableError: "Camera or microphone is used by another program. Close it there and start again.",
+    NotSupportedError: "This browser cannot give the sound of the microphone at 16 kHz (Firefox cannot). Use another browser, or switch the microphone off.",
   };
   return known[error.name] || error.message;
 }
@@ -22,7 +23,7 @@ export class Capture {
   static async open(view, { video, audio, framesPerSecond }, onPiece) {
     const wanted = { video: video && { width: { ideal: 320 }, height: { ideal: 320 }, frameRate: { ideal: 25 } }, audio: audio && { echoCancellation: false, noiseSuppression: false, autoGainControl: false } };
     const capture = new Capture();
-    Object.assign(capture, { view, onPiece, framesPerSecond, frames: [], times: [], heard: 0, timers: [] });
+    Object.assign(capture, { view, onPiece, framesPerSecond, frames: [], times: [], heard: 0, silent: 0, timers: [] });
     capture.stream = await navigator.mediaDevices.getUserMedia(wanted);
     try {
       await capture.start(video, audio);
@@ -54,12 +55,28 @@ export class Capture {
         this.begin = performance.now() - 1000 * PIECE;
         this.frames = [];
         this.times = [];
+        this.silent = this.stopped;
+      }
+      const slept = this.stopped - this.silent; // of a closed laptop, or a phone call: the sound stood still
+      if (slept > 1) {
+        this.heard += Math.round(slept * RATE);
+        this.silent += slept;
       }
       const audioStart = this.heard / RATE;
       this.heard += data.byteLength / 2;
       this.emit({ audio: base64(data), audio_start: audioStart });
     };
     await this.context.resume();
+  }
+
+  // Seconds of the page that the sound's own clock does not have.
+  get stopped() {
+    return performance.now() / 1000 - this.context.currentTime;
+  }
+
+  // Begin again at 0.
+  restart() {
+    Object.assign(this, { heard: 0, frames: [], times: [], begin: performance.now() });
   }
 
   get seconds() {

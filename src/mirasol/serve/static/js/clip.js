@@ -1,9 +1,10 @@
 // The clip view: a file or sample is watched once, then asked any number of times.
 import { Answer } from "./answers.js";
-import { askStreaming, content, get, post, upload } from "./api.js";
+import { askStreaming, call, content, get, persist, post, upload } from "./api.js";
 import { byId, make } from "./dom.js";
+import { busy, complain, say } from "./notice.js";
 import { Player } from "./player.js";
-import { decodeSound } from "./spectrum.js";
+import { soundOf } from "./spectrum.js";
 import { Timeline } from "./timeline.js";
 
 const SAMPLES = [
@@ -11,41 +12,80 @@ const SAMPLES = [
   { url: "samples/red.mp4", name: "“Bin red …”", says: "another sentence, 3 s", question: "what is said?" },
   { url: "starter/helicopter.mp4", name: "Helicopter", says: "picture without sound", question: "what flies?" },
 ];
+const GONE = "The file of this clip is no longer kept, so that it can be neither played nor watched in another way. Questions are answered all the same.";
 const player = new Player((time) => timeline.at(time));
 const timeline = new Timeline((time) => player.seek(time));
 const own = { file: null, id: null }; // the picture: a Blob, and its id on the server
 const other = { file: null, id: null }; // the sound that replaces its own
-let clip = null, turn = 0; // a newer request makes the answers of older ones void
+let clip = null, turn = new AbortController(), maxBytes = Infinity; // a newer turn makes what older ones do void
 
-const say = (text) => { byId("status").textContent = text; };
+function newTurn() {
+  turn.abort();
+  turn = new AbortController();
+  return turn.signal;
+}
 
-async function sent(part, what) {
-  part.id ??= await upload(part.file, (share) => say(`Sending ${what}, ${Math.round(100 * share)} %`));
+// Do the work of a turn, and say why if it fails; false if it failed or is void.
+async function inTurn(signal, work) {
+  try {
+    await persist(work, busy, signal);
+    signal.throwIfAborted();
+    return true;
+  } catch (error) {
+    if (signal.aborted) return false;
+    complain(error.message);
+    goBack();
+    return false;
+  }
+}
+
+// To the clip that was shown before what was cancelled or failed, or to the start.
+function goBack() {
+  if (!clip) return showStart();
+  byId("use-video").checked = clip.mirasol.use_video;
+  byId("use-audio").checked = clip.mirasol.use_audio;
+}
+
+function showStart() {
+  byId("work").hidden = true;
+  byId("start").hidden = false;
+  byId("file").value = "";
+  byId("file").focus();
+}
+
+async function send(part, what, signal) {
+  if (part.file.size > maxBytes) throw new Error(`${part.file.name} has ${megabytes(part.file.size)}; this server takes files up to ${megabytes(maxBytes)}. Cut the clip, or encode it smaller.`);
+  part.id ??= await upload(part.file, (share) => busy(`Sending ${what}`, share), signal);
   return part.id;
 }
 
+const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 24 ? 1 : 0)} MiB`;
+
 // Have the server watch what is chosen, and show it.
-async function watch() {
-  const mine = ++turn, fresh = byId("work").hidden;
-  const use = [byId("use-video").checked, byId("use-audio").checked];
-  try {
-    const kind = /^(audio|image)\//.exec(own.file.type)?.[1] || "video";
-    const body = { [kind]: await sent(own, "the clip"), use_video: use[0], use_audio: use[1] };
-    if (other.file) body.audio = await sent(other, "the sound");
-    say("The model watches …");
-    const watched = await (await post("/v1/clips", body)).json();
-    if (mine === turn) await show(watched);
-  } catch (error) {
-    if (mine !== turn) return;
-    say(error.message);
-    byId("start").hidden = !fresh;
-  }
+function watch() {
+  const signal = newTurn(), use = { use_video: byId("use-video").checked, use_audio: byId("use-audio").checked };
+  const kind = /^(audio|image)\//.exec(own.file.type)?.[1] || "video";
+  const tell = async () => {
+    const body = { ...use, [kind]: await send(own, "the clip", signal) };
+    if (other.file) body.audio = await send(other, "the sound", signal);
+    busy("The model watches");
+    return (await post("/v1/clips", body, signal)).json();
+  };
+  return inTurn(signal, async () => {
+    busy(own.id ? "The model watches" : "Sending the clip");
+    const watched = await tell().catch((error) => {
+      if (error.status !== 404) throw error;
+      own.id = other.id = null; // the files made room for newer ones
+      return tell();
+    });
+    if (!signal.aborted) await show(watched);
+  });
 }
 
 async function show(watched) {
   clip = watched;
-  const facts = clip.mirasol, before = location.hash;
-  if (before !== `#clip=${clip.id}`) history.pushState(null, "", `#clip=${clip.id}`);
+  const facts = clip.mirasol;
+  if (location.hash !== `#clip=${clip.id}`) history.pushState(null, "", `#clip=${clip.id}`);
   byId("start").hidden = true;
   byId("work").hidden = false;
   byId("name").textContent = own.file?.name || "A watched clip";
@@ -53,134 +93,163 @@ async function show(watched) {
   byId("use-audio").checked = facts.use_audio;
   const seen = facts.seconds_covered < facts.seconds - 0.5 ? `, of which it saw ${facts.seconds_covered.toFixed(1)} s` : "";
   byId("facts").textContent = [`Watched once: ${facts.seconds.toFixed(1)} s${seen}, ${facts.num_frames} frames.`, `Picture ${facts.video}, sound ${facts.audio}.`, ...facts.warnings].join(" ");
-  if (player.clip !== own.file || player.sound !== other.file) {
-    player.load(own.file, other.file);
-    Object.assign(player, { clip: own.file, sound: other.file });
-  }
-  player.use(facts.use_video, facts.use_audio);
-  const source = facts.use_audio ? other.file || own.file : null;
-  timeline.show(source && (await decodeSound(source)), facts);
-  say("");
+  player.show(own.file, other.file, facts);
+  const [sound, without] = await soundOf(other.file || own.file, facts);
+  if (clip !== watched) return;
+  timeline.show(sound, without, facts);
+  say(own.file ? "" : GONE);
 }
 
-export function begin(file, question = "") {
+export async function begin(file, question = "") {
   Object.assign(own, { file, id: null });
   Object.assign(other, { file: null, id: null });
+  clip = null;
+  player.video.pause();
   byId("swap").value = "";
+  byId("swap-file").hidden = true;
   byId("use-video").checked = byId("use-audio").checked = true;
   byId("answers").replaceChildren();
   byId("question").value = question;
-  byId("start").hidden = true;
-  watch().then(() => byId("question").focus());
+  byId("start").hidden = byId("work").hidden = true;
+  if (await watch()) byId("question").focus();
 }
 
 async function fromSample({ url, question }) {
-  say("Loading the sample …");
-  try {
-    begin(await fetched(url), question);
-  } catch (error) {
-    say(error.message);
-  }
+  const signal = newTurn();
+  let file;
+  busy("Loading the sample");
+  if (await inTurn(signal, async () => { file = await fetched(url); })) begin(file, question);
 }
 
 async function fetched(url) {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(`The server has no sample ${url} (${response.status}).`);
-  return new File([await response.blob()], url.split("/").at(-1), { type: "video/mp4" });
+  return new File([await (await call(url)).blob()], url.split("/").at(-1), { type: "video/mp4" });
 }
 
 async function ask(question) {
-  const answer = new Answer(byId("answers"), question), asked = clip.id;
+  if (!question) return complain("Write a question first.");
+  if (!clip) return;
+  const answer = new Answer(byId("answers"), question);
+  let asked = clip;
+  const once = () => persist(() => askStreaming(asked.id, question, (piece) => answer.add(piece)), (why) => answer.wait(why));
   try {
-    const extras = await askStreaming(asked, question, (piece) => answer.add(piece));
+    const extras = await once().catch(async (error) => {
+      if (error.status !== 404 || asked !== clip || !own.file) throw error;
+      answer.wait("the server no longer has this clip: it is sent and watched again");
+      if (!(await watch())) throw error;
+      asked = clip;
+      return once();
+    });
     const reveal = (i) => {
       for (const item of byId("answers").children) item.classList.toggle("shown", item === answer.item);
       timeline.mark(extras.attributed_to || []);
       if (i !== undefined) player.seek(extras.attributed_to[i].start);
     };
     answer.finish(extras, reveal);
-    if (asked === clip.id) reveal();
+    if (asked === clip) reveal();
   } catch (error) {
-    answer.fail(error);
+    answer.fail(error, () => ask(question));
   }
 }
 
 // The clip of a link: #clip=clip_...
 export async function openLink() {
   const id = /^#clip=(clip_\w+)$/.exec(location.hash)?.[1];
+  if (!id && clip) return leave();
   if (!id || id === clip?.id) return;
-  const mine = ++turn;
+  const signal = newTurn();
   byId("start").hidden = true;
-  say("Opening the clip of the link …");
-  try {
-    const watched = await get(`/v1/clips/${id}`), files = watched.mirasol.files || {};
+  busy("Opening the clip of the link");
+  await inTurn(signal, async () => {
+    const watched = await get(`/v1/clips/${id}`, signal).catch((error) => {
+      throw error.status === 404 ? new Error("This server does not have the clip of the link: it is of another server, or made room for newer clips. Choose the file again.") : error;
+    });
+    const files = watched.mirasol.files || {};
     for (const [part, ref] of [[own, files.video || files.image || (files.audio ?? null)], [other, files.video ? files.audio : null]]) {
-      const kept = ref ? await content(ref).catch(() => null) : null; // the file may be gone; the watched clip is not
+      const kept = ref ? await content(ref).catch((error) => { if (error.status === 404) return null; throw error; }) : null;
       Object.assign(part, { id: ref, file: kept && new File([kept], part === own ? "Shared clip" : "Other sound", { type: kept.type }) });
     }
-    if (mine !== turn) return;
+    if (signal.aborted) return;
     byId("answers").replaceChildren();
     await show(watched);
-    if (!own.file) say("The file of this clip is no longer kept, so it cannot be played; questions are answered all the same.");
-  } catch (error) {
-    if (mine !== turn) return;
-    say(`${error.message} The link may be of another server, or the clip made room for newer ones.`);
-    byId("start").hidden = !byId("work").hidden;
-  }
+  });
 }
 
-function swap(file) {
-  Object.assign(other, { file, id: null });
-  watch();
+function leave() {
+  newTurn();
+  clip = null;
+  player.video.pause();
+  say("");
+  showStart();
 }
 
-export function setUp() {
+async function swap(load) {
+  const signal = newTurn();
+  busy("Loading the sound");
+  await inTurn(signal, async () => Object.assign(other, { file: await load(), id: null })) && watch();
+}
+
+async function share() {
+  const copied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
+  const local = /^(localhost|127\.|\[::1\])/.test(location.hostname);
+  const reach = local ? "It works on this machine, for as long as the clip is kept." : "It works for everybody who reaches this server, for as long as the clip is kept.";
+  say(copied ? `Link copied. ${reach}` : `The link to this clip: ${location.href} ${reach}`);
+}
+
+function setUpSamples() {
   for (const sample of SAMPLES) {
     const preview = make("video", { src: sample.url, muted: true, preload: "metadata", tabIndex: -1 });
     preview.setAttribute("aria-hidden", "true");
     byId("samples").append(make("button", { onclick: () => fromSample(sample) }, preview, make("strong", { textContent: sample.name }), make("span", { textContent: sample.says })));
     if (sample !== SAMPLES.at(-1)) byId("swap").lastElementChild.before(make("option", { value: sample.url, textContent: `sample ${sample.name}` }));
   }
+}
+
+function setUpDrop() {
   byId("file").addEventListener("change", (event) => event.target.files[0] && begin(event.target.files[0]));
-  const drop = byId("drop");
   for (const name of ["dragover", "dragleave", "drop"]) {
-    document.addEventListener(name, (event) => { event.preventDefault(); drop.classList.toggle("over", name === "dragover"); });
+    document.addEventListener(name, (event) => { event.preventDefault(); byId("drop").classList.toggle("over", name === "dragover"); });
   }
-  document.addEventListener("drop", (event) => event.dataTransfer.files[0] && begin(event.dataTransfer.files[0]));
+  document.addEventListener("drop", (event) => {
+    if (event.dataTransfer.files[0] && !byId("clip").hidden) begin(event.dataTransfer.files[0]);
+  });
+}
+
+function setUpChoices() {
   for (const id of ["use-video", "use-audio"]) {
-    byId(id).addEventListener("change", (event) => {
-      if (byId("use-video").checked || byId("use-audio").checked) return own.file ? watch() : say("The file of this clip is no longer kept: it cannot be watched again.");
-      event.target.checked = true;
-      say("The model needs picture or sound: one stays on.");
+    byId(id).addEventListener("change", ({ target }) => {
+      const problem = !own.file ? GONE : byId("use-video").checked || byId("use-audio").checked ? "" : "The model needs picture or sound: one stays on.";
+      if (!problem) return watch();
+      target.checked = !target.checked;
+      complain(problem);
     });
   }
-  byId("swap").addEventListener("change", async (event) => {
-    const value = event.target.value;
+  byId("swap").addEventListener("change", ({ target: { value } }) => {
     byId("swap-file").hidden = value !== "file";
-    if (!own.file) return say("The file of this clip is no longer kept: it cannot be watched with another sound.");
+    if (!own.file) return complain(GONE);
     if (value === "file") return byId("swap-file").click();
-    try {
-      swap(value ? await fetched(value) : null);
-    } catch (error) {
-      say(error.message);
-    }
+    swap(() => (value ? fetched(value) : null));
   });
-  byId("swap-file").addEventListener("change", (event) => event.target.files[0] && swap(event.target.files[0]));
+  byId("swap-file").addEventListener("change", ({ target }) => target.files[0] && swap(() => target.files[0]));
+}
+
+// facts: of the model.
+export function tell(facts) {
+  maxBytes = facts.upload_bytes || Infinity;
+}
+
+export function setUp() {
+  setUpSamples();
+  setUpDrop();
+  setUpChoices();
   byId("ask-form").addEventListener("submit", (event) => { event.preventDefault(); ask(byId("question").value.trim()); });
-  byId("another").addEventListener("click", () => {
-    turn++;
-    clip = null;
-    player.video.pause();
-    history.pushState(null, "", location.pathname);
-    byId("work").hidden = true;
-    byId("start").hidden = false;
-    byId("file").value = "";
-    byId("file").focus();
+  byId("another").addEventListener("click", () => { history.pushState(null, "", location.pathname); leave(); });
+  byId("cancel").addEventListener("click", () => {
+    newTurn();
+    say("Cancelled.");
+    goBack();
+    if (clip) byId("question").focus();
   });
-  byId("share").addEventListener("click", async () => {
-    const copied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
-    say(copied ? "Link copied. It works for everybody who reaches this server, for as long as the clip is kept." : `The link to this clip: ${location.href}`);
-  });
+  byId("share").addEventListener("click", share);
   addEventListener("hashchange", openLink);
 }
 

@@ -7,6 +7,7 @@ export function make(tag, props = {}, ...children) {
   return node;
 }
 
+export const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 export const seconds = (value) => `${value.toFixed(2)} s`;
 export const span = ({ start, end }) => `${start.toFixed(2)}–${end.toFixed(2)} s`;
 
@@ -14,11 +15,21 @@ export const span = ({ start, end }) => `${start.toFixed(2)}–${end.toFixed(2)}
 export function chunkTable(rows) {
   const head = make("tr", {}, ...["From", "To", "Surprise", "Picture", "Sound"].map((text) => make("th", { scope: "col", textContent: text })));
   const body = rows.map(([start, end, surprise, seen, heard]) =>
-    make("tr", {}, ...[seconds(start), seconds(end), surprise == null ? "none yet" : surprise.toFixed(2), seen ? "yes" : "no", heard ? "yes" : "no"]
+    make("tr", {}, ...[seconds(start), seconds(end), surprise == null ? "none" : surprise.toFixed(2), seen ? "yes" : "no", heard ? "yes" : "no"]
       .map((text) => make("td", { textContent: text }))));
   return make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
 }
 
 export function showProblem(text) {
   byId("problem").textContent = text;
+}
+
+// Show the seconds since now in a node, from the second one on; return a function that ends it.
+export function countSeconds(node) {
+  const begin = performance.now();
+  const timer = setInterval(() => {
+    const passed = Math.floor((performance.now() - begin) / 1000);
+    if (passed > 1) node.textContent = `${passed} s`;
+  }, 500);
+  return () => { clearInterval(timer); node.textContent = ""; };
 }

@@ -1,71 +1,55 @@
-// The live view: camera and microphone over /v1/realtime, answers and surprise as they come.
+// The live view: camera and microphone over a connection, answers and surprise as they come.
 import { Answer } from "./answers.js";
-import { AWAY, apiKey, serverIsAway } from "./api.js";
+import { persist } from "./api.js";
 import { Capture, inWords, whyNot } from "./capture.js";
+import { Connection } from "./connection.js";
 import { Curve } from "./curve.js";
 import { byId, chunkTable, seconds } from "./dom.js";
 
 const SHOWN = 60, REPEAT = 2000, TOO_MUCH_WAITING = 2e6; // seconds, ms, bytes
-let curve, socket = null, capture = null, answer = null, chunks = [], asking = 0, unsent = 0, sentFrames = [], model = {};
+let curve, connection = null, capture = null, answer = null, chunks = [], asking = 0, unsent = 0, sentFrames = [], model = {};
 
 const say = (text) => { byId("live-status").textContent = text; };
-const send = (type, values = {}) => socket?.readyState === 1 && socket.send(JSON.stringify({ type, ...values }));
 
 async function start() {
   const video = byId("live-video").checked, audio = byId("live-audio").checked;
   if (!video && !audio) return say("Switch on camera or microphone first.");
-  byId("live-start").disabled = true;
-  say("Asking for camera and microphone …");
+  const opening = new Connection(
+    { chunks: true, attribute: true, when_behind: "skip", use_video: video, use_audio: audio },
+    { onEvent, onError, onLost, onBack, onEnd: stop },
+  );
+  connection = opening;
+  chunks = [];
+  sentFrames = [];
+  unsent = 0;
+  setRunning("opening");
   try {
-    await connect(video, audio);
-    chunks = [];
-    sentFrames = [];
-    unsent = 0;
-    capture = await Capture.open(byId("camera"), { video, audio, framesPerSecond: model.frames_per_second || 12.5 }, push);
-    if (!socket) return stop(); // it broke off meanwhile
-    setRunning(true, video);
+    say("Connecting …");
+    await persist(() => opening.open(), (why) => say(`${why} …`));
+    say("Asking for camera and microphone: the browser may want your consent …");
+    const opened = await Capture.open(byId("camera"), { video, audio, framesPerSecond: model.frames_per_second || 12.5 }, push);
+    if (opening !== connection) return opened.stop(); // stopped meanwhile
+    capture = opened;
+    setRunning("on", video);
     say("");
     tellLosses({});
+    drawCurve();
   } catch (error) {
-    stop(inWords(error));
+    if (opening === connection) stop(inWords(error));
   }
 }
 
-function connect(video, audio) {
-  const address = `${location.origin.replace(/^http/, "ws")}/v1/realtime?model=mirasol`;
-  const opening = new WebSocket(address, apiKey() ? ["realtime", `openai-insecure-api-key.${apiKey()}`] : ["realtime"]);
-  return new Promise((resolve, reject) => {
-    let problem = "";
-    opening.onmessage = ({ data }) => {
-      const event = JSON.parse(data);
-      if (event.type === "session.created") {
-        socket = opening;
-        const format = { type: "audio/pcm", rate: 16000 };
-        send("session.update", { session: { type: "realtime", audio: { input: { format } }, mirasol: { chunks: true, attribute: true, when_behind: "skip", use_video: video, use_audio: audio } } });
-      } else if (event.type === "session.updated") resolve();
-      else if (event.type === "error") { problem = event.error.message; say(problem); answer?.fail(event.error); answer = null; }
-      else handle(event);
-    };
-    opening.onclose = ({ code }) => {
-      const text = problem || (code === 1012 ? "The server stops or restarts." : socket ? "The connection to the server broke off. Start again." : AWAY);
-      reject(new Error(text));
-      if (socket !== opening) return socket || serverIsAway();
-      socket = null;
-      stop(text);
-    };
-  });
-}
-
 function push(piece) {
-  if (socket?.bufferedAmount > TOO_MUCH_WAITING) unsent++; // a slow network: rather a gap than ever more delay
-  else send("input_audio_buffer.append", piece);
   const now = performance.now();
+  if (!connection?.isOpen) return;
+  if (connection.waiting > TOO_MUCH_WAITING) unsent++; // a slow network: rather a gap than ever more delay
+  else connection.send("input_audio_buffer.append", piece);
   sentFrames.push([now, piece.video_frames?.length || 0]);
   sentFrames = sentFrames.filter(([time]) => time > now - 3000);
   byId("rate").textContent = Math.round(sentFrames.reduce((sum, [, count]) => sum + count, 0) / Math.max(0.16, (now - sentFrames[0][0]) / 1000 || 0.16));
 }
 
-function handle(event) {
+function onEvent(event) {
   if (event.type === "mirasol.chunk") {
     chunks = [...chunks, event].filter(({ end }) => end > event.end - SHOWN);
     byId("watched").textContent = `${event.end.toFixed(1)} s`;
@@ -76,7 +60,7 @@ function handle(event) {
   } else if (event.type === "response.output_text.delta") answer?.add(event.delta);
   else if (event.type === "response.done" && answer) {
     const { status, status_details: details, mirasol, output } = event.response;
-    if (status === "failed") answer.fail(details?.error || new Error("The server could not answer."));
+    if (status === "failed") answer.fail(details?.error || new Error("The server could not answer."), ask);
     else {
       if (!answer.told) answer.add(output[0]?.content[0]?.text || "");
       answer.finish(mirasol || {});
@@ -85,9 +69,35 @@ function handle(event) {
   }
 }
 
+function onError(message) {
+  say(message);
+  answer?.fail(new Error(message), ask);
+  answer = null;
+}
+
+function onLost() {
+  answer?.fail(new Error("The connection broke off before the answer came."), ask);
+  answer = null;
+  byId("live-losses").textContent = "";
+  byId("lag").textContent = "–";
+  say("The connection to the server broke off. Connecting again; camera and microphone stay on …");
+}
+
+// session: what the server says of it: whether it was resumed, and up to which second it has watched.
+function onBack({ resumed, seconds: watched }) {
+  if (!resumed) {
+    capture?.restart();
+    chunks = [];
+    return say("The connection is back, but the server no longer has this session. A new one has begun: the model knows nothing of what came before.");
+  }
+  const now = capture?.seconds ?? watched;
+  say(`The connection is back. The model missed what happened from ${watched.toFixed(1)} to ${now.toFixed(1)} s, and still knows what came before.`);
+}
+
 function tellLosses({ skipped_chunks: skipped, ...others }) {
-  const lost = Object.entries(others).map(([name, count]) => `${count} ${name.replaceAll("_", " ")}`);
-  if (skipped) lost.unshift("chunks left out because the server is too slow for this stream");
+  const units = (name, count) => (name.endsWith("_seconds") ? `${count.toFixed(1)} s of ${name.slice(0, -8).replaceAll("_", " ")}` : `${count} ${name.replaceAll("_", " ")}`);
+  const lost = Object.entries(others).map(([name, count]) => units(name, count));
+  if (skipped) lost.unshift("parts left out because the server is too slow for this stream");
   if (unsent) lost.unshift("pieces not sent because the network is too slow");
   const text = lost.length ? `The model watches, with losses: ${lost.join(", ")}.` : "The model watches.";
   if (byId("live-losses").textContent !== text) byId("live-losses").textContent = text;
@@ -104,46 +114,52 @@ const tabulate = () => byId("live-chunks").querySelector(".scroll").replaceChild
 
 function ask() {
   const question = byId("live-question").value.trim();
-  if (!question || answer || !socket) return;
+  if (!question) return say("Write a question first.");
+  if (!capture) return say("Start camera or microphone first: the question is about what they show.");
+  if (!connection.isOpen) return say("The connection is broken. Ask again when it is back.");
+  if (answer) return;
   answer = new Answer(byId("live-answers"), `${question} at ${capture.seconds.toFixed(1)} s`);
-  send("response.create", { response: { input: [{ type: "message", role: "user", content: [{ type: "input_text", text: question }] }] } });
+  connection.send("response.create", { response: { input: [{ type: "message", role: "user", content: [{ type: "input_text", text: question }] }] } });
 }
 
 function repeat() {
   clearInterval(asking);
-  asking = byId("live-repeat").checked && socket ? setInterval(ask, REPEAT) : 0;
+  const wanted = byId("live-repeat").checked && capture;
+  asking = wanted ? setInterval(() => connection.isOpen && byId("live-question").value.trim() && ask(), REPEAT) : 0;
 }
 
-function setRunning(running, video = false) {
-  byId("live-start").hidden = running;
-  byId("live-start").disabled = !running && whyNot() !== "";
-  byId("live-stop").hidden = !running;
-  byId("live-video").disabled = byId("live-audio").disabled = running;
-  byId("live-form").querySelector("button").disabled = !running;
-  byId("camera-off").hidden = running && video;
-  byId("camera-off").textContent = running ? "Listening; the camera is off" : "Camera and microphone are off";
+// state: "off", "opening" or "on".
+function setRunning(state, video = false) {
+  byId("live-start").hidden = state !== "off";
+  byId("live-start").disabled = whyNot() !== "";
+  byId("live-stop").hidden = state === "off";
+  byId("live-stop").textContent = state === "opening" ? "Cancel" : "Stop";
+  byId("live-video").disabled = byId("live-audio").disabled = state !== "off";
+  byId("camera-off").textContent = state !== "on" ? "Camera and microphone are off" : video ? "" : "Listening; the camera is off";
+  if (state === "opening") byId("live-stop").focus();
 }
 
-export function stop(text = "") {
+export function stop(text) {
+  if (!connection) return;
   capture?.stop();
-  capture = null;
-  const closing = socket;
-  socket = null;
-  closing?.close(1000);
+  connection.end();
+  capture = connection = null;
   answer?.fail(new Error("Stopped before the answer came."));
   answer = null;
-  setRunning(false);
+  setRunning("off");
   repeat();
   byId("live-losses").textContent = "";
   say(text);
 }
 
+// facts: of the model.
 export function setUp(facts) {
+  if (connection) return; // it runs already
   model = facts;
   curve ??= new Curve(byId("live-surprise"), 40);
   byId("live-refused").textContent = whyNot();
   byId("live-refused").hidden = whyNot() === "";
-  setRunning(capture !== null);
+  setRunning("off");
   byId("live-audio").checked = facts.hears !== false;
 }
 
@@ -152,7 +168,7 @@ byId("live-stop").addEventListener("click", () => { stop("Stopped: camera and mi
 byId("live-form").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
 byId("live-repeat").addEventListener("change", repeat);
 byId("live-chunks").addEventListener("toggle", tabulate);
-addEventListener("pagehide", () => stop());
+addEventListener("pagehide", () => stop(""));
 
 // Drawn when the view is shown, because a hidden box has no width.
 export const shown = () => drawCurve();

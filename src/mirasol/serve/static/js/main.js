@@ -2,6 +2,7 @@
 import { get } from "./api.js";
 import * as clip from "./clip.js";
 import { byId, make, showProblem } from "./dom.js";
+import * as key from "./key.js";
 import * as live from "./live.js";
 
 const SUGGESTED = 8;
@@ -15,7 +16,7 @@ function select(tab) {
     byId(each.getAttribute("aria-controls")).hidden = !chosen;
   }
   if (tab.id === "tab-live") live.shown();
-  else live.stop();
+  else live.stop("Stopped when you left this view.");
 }
 
 for (const tab of tabs) {
@@ -60,15 +61,18 @@ function tell(model) {
 async function load() {
   try {
     const model = (await get("/v1/models")).data[0];
+    key.accepted();
+    showProblem("");
     tell(model);
+    clip.tell(model.mirasol);
     live.setUp(model.mirasol);
     await clip.openLink();
   } catch (error) {
-    showProblem(error.message);
+    if (error.status !== 401) showProblem(error.message); // the form of the key says it
   }
 }
 
 clip.setUp();
 live.setUp({});
-document.addEventListener("server-back", load);
+document.addEventListener("ready", load);
 load();

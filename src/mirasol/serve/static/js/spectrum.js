@@ -1,13 +1,18 @@
 // Sound of a file -> samples, and a picture of its frequencies.
-const RATE = 16000, SIZE = 512; // 32 ms
+const RATE = 16000, SIZE = 512, LONGEST = 1200; // Hz, 32 ms, s
 export const RANGE_DB = 70;
 
-export async function decodeSound(blob) {
+// The sound of a watched file, or null and why there is none to draw.
+export async function soundOf(blob, facts) {
+  if (!facts.use_audio) return [null, "Sound switched off for the model."];
+  if (!blob) return [null, "The file is no longer kept."];
+  if (facts.audio === "not found") return [null, "This clip has no sound."];
+  if (facts.seconds > LONGEST) return [null, `The sound is drawn for clips of up to ${LONGEST / 60} minutes.`];
   try {
     const sound = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(await blob.arrayBuffer());
-    return { samples: sound.getChannelData(0), rate: RATE, seconds: sound.duration };
+    return [{ samples: sound.getChannelData(0), rate: RATE, seconds: sound.duration }, ""];
   } catch {
-    return null; // a clip without sound, or one that this browser cannot read
+    return [null, "This browser cannot read the sound; the model has heard it."];
   }
 }
 

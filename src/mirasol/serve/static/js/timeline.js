@@ -17,11 +17,12 @@ export class Timeline {
     });
     byId("seek").addEventListener("input", () => seek(+byId("seek").value));
     dark.addEventListener("change", () => this.draw());
-    new ResizeObserver(() => this.draw()).observe(byId("wave"));
+    new ResizeObserver(() => this.draw()).observe(byId("timeline"));
   }
 
-  // sound: samples or null; facts: of the watched clip.
-  show(sound, facts) {
+  // sound: samples, or null and why there are none; facts: of the watched clip.
+  show(sound, without, facts) {
+    byId("no-sound").textContent = without;
     Object.assign(this, { sound, length: facts.seconds || 1 });
     const rows = facts.chunk_times.map(([start, end], i) => [start, end, facts.surprise[i], facts.has_video[i], facts.has_audio[i]]);
     this.curve.set(rows, [0, this.length]);
@@ -49,15 +50,14 @@ export class Timeline {
 
   draw() {
     const wave = byId("wave"), picture = byId("spectrogram");
-    if (!wave.clientWidth) return;
-    picture.parentElement.hidden = !this.sound;
+    for (const canvas of [wave, picture]) canvas.parentElement.hidden = !this.sound;
+    if (!wave.clientWidth) return; // hidden, or nothing to draw
     for (const canvas of [wave, picture]) {
       canvas.width = canvas.clientWidth * devicePixelRatio;
       canvas.height = canvas.clientHeight * devicePixelRatio;
     }
     const pen = wave.getContext("2d");
     pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--wave");
-    if (!this.sound) return pen.fillRect(0, wave.height / 2, wave.width, 1);
     const { samples, rate } = this.sound, perPixel = (this.length * rate) / wave.width;
     const peak = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 1e-3);
     for (let x = 0; x < wave.width; x++) {

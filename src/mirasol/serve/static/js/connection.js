@@ -1,0 +1,84 @@
+// A live session over /v1/realtime. When its connection breaks, it is resumed by its id.
+import { Failure, get, ready } from "./api.js";
+import { sleep } from "./dom.js";
+import { protocols } from "./key.js";
+
+const SILENT = 15000, AGAIN = 2000, LONGEST_GAP = 570000; // ms; a session takes no gap of 10 minutes
+const REFUSED = 4004, REPLACED = 4001, BROKEN = 4000; // codes of closing
+
+export class Connection {
+  // settings: of mirasol; listener: onEvent(event), onError(message), onLost(), onBack(session), onEnd(message).
+  constructor(settings, listener) {
+    Object.assign(this, { settings, listener, id: null, socket: null, isOpen: false, hasEnded: false, heard: 0 });
+    this.leave = () => this.lost();
+    addEventListener("offline", this.leave);
+  }
+
+  // Resolves with the session when the server takes media.
+  async open() {
+    await get("/v1/models"); // an absent server or a refused key is told here; a WebSocket keeps it to itself
+    if (this.hasEnded) throw new Failure("Stopped.", 499);
+    const resumed = this.id ? `&session=${this.id}` : "";
+    const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/v1/realtime?model=mirasol${resumed}`, protocols());
+    this.socket = socket;
+    const session = await new Promise((resolve, reject) => {
+      let problem = "";
+      socket.onmessage = ({ data }) => {
+        const event = JSON.parse(data);
+        this.heard = performance.now();
+        if (event.type === "session.created") {
+          this.id = event.session.id;
+          const format = { type: "audio/pcm", rate: 16000 };
+          socket.send(JSON.stringify({ type: "session.update", session: { type: "realtime", audio: { input: { format } }, mirasol: this.settings } }));
+        } else if (event.type === "session.updated") resolve(event.session.mirasol);
+        else if (event.type === "error") this.listener.onError(problem = event.error.message);
+        else this.listener.onEvent(event);
+      };
+      socket.onclose = ({ code }) => {
+        reject(new Failure(problem || "The server answers, but the live connection does not open. A proxy on the way may not pass WebSockets.", code));
+        if (this.socket !== socket || !this.isOpen) return;
+        if (code === REPLACED) this.listener.onEnd("Another connection took this session over.");
+        else this.lost();
+      };
+    });
+    this.isOpen = true;
+    return session;
+  }
+
+  get waiting() {
+    return this.isOpen ? this.socket.bufferedAmount : 0; // bytes
+  }
+
+  send(type, values = {}) {
+    if (!this.isOpen) return;
+    if (performance.now() - this.heard > SILENT) return this.lost();
+    this.socket.send(JSON.stringify({ type, ...values }));
+  }
+
+  // Give a broken socket up and connect anew, until it succeeds or `end` is called.
+  async lost() {
+    if (!this.isOpen) return;
+    this.isOpen = false;
+    const begin = performance.now(), broken = this.socket;
+    this.socket = null;
+    broken.close(BROKEN); // any code but 1000, which would end the session
+    this.listener.onLost();
+    while (!this.hasEnded) {
+      if (performance.now() - begin > LONGEST_GAP) this.id = null;
+      try {
+        return this.listener.onBack(await this.open());
+      } catch (error) {
+        if (error.status === REFUSED) this.id = null; // no longer kept: a new one begins
+        await (error.status === 0 || error.status === 401 ? ready() : sleep(AGAIN));
+      }
+    }
+  }
+
+  end() {
+    this.hasEnded = true;
+    this.isOpen = false;
+    removeEventListener("offline", this.leave);
+    this.socket?.close(1000);
+    this.socket = null;
+  }
+}
