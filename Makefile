@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -qq --constraint constraints.txt torch==2.13.0
 	$(PIP) install -qq --constraint constraints.txt hatchling editables
-	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable '.[train,demo,torchcodec,serve,dev]'
+	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable '.[train,demo,torchcodec,serve,ray,dev]'
 	@touch $@
 
 demo: setup

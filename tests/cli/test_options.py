@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import warnings
+from pathlib import Path
 
 import pytest
 import typer
@@ -14,7 +15,8 @@ import typer
 from mirasol.answer.reading import Reading
 from mirasol.cli import main
 from mirasol.cli.base import app
-from mirasol.serve.run import Tls
+from mirasol.serve.access import Keys
+from mirasol.serve.run import Setup, Tls
 
 MEDIA = (
     "--start 1 --end 2.5 --sampling dense --max-chunks 4 --device cpu --dtype bfloat16 --decoder pyav "
@@ -105,8 +107,8 @@ WORK = {
         "--host 0.0.0.0 --port 8001 --checkpoint mine --folder kept --allow-url-host a.org --allow-url-host b.org:81 "
         "--api-key-file keys --tls --tls-cert cert.pem --tls-key key.pem",
         "mirasol.serve.run.serve",
-        {"host": "0.0.0.0", "port": 8001, "checkpoint": "mine", "folder": "kept", "hosts": ["a.org", "b.org:81"],
-         "key_file": "keys", "tls": Tls("cert.pem", "key.pem")},
+        {"setup": Setup("0.0.0.0", 8001, "mine", Path("kept"), hosts=["a.org", "b.org:81"], keys=Keys({"keys": "one"}),
+                        tls=Tls("cert.pem", "key.pem"))},
     ),
     "data info": ("vggsound", "mirasol.tasks.describe_task", {"name": "vggsound"}),
     "data verify": (
@@ -172,6 +174,7 @@ def received(monkeypatch):
 
         monkeypatch.setattr(work, note)
         monkeypatch.setattr("mirasol.answer.answerer.Answerer.load", lambda checkpoint: checkpoint)
+        monkeypatch.setattr("mirasol.serve.access.Keys.load", lambda path: Keys({path: "one"}))
         monkeypatch.setattr("mirasol.report.run.write_report", lambda result: None)
         return notes
 
@@ -197,11 +200,22 @@ def test_every_option_reaches_the_work(command, received, capsys):
     line, work, expected = WORK[command]
     words = shlex.split(line)
     untried = options_of(command) - {"--json", "--help", "--output", "--dry-run"} - set(words)
-    assert untried <= {"--no-audio", "--no-video"}, "an option is not tried here"  # both leave nothing to watch
+    elsewhere = {"--engine", "--replicas"} if command == "serve" else set()  # in the next test: another work
+    # Without picture and sound there is nothing to watch.
+    assert untried <= {"--no-audio", "--no-video"} | elsewhere, "an option is not tried here"
     notes = received(work)
     assert main([*command.split(), *words]) == 0
     assert notes == expected
     assert capsys.readouterr().out == ("as text\n" if command in PRINTING else "")
+
+
+def test_a_server_has_the_defaults_of_its_setup_and_its_replicas_reach_ray(received, capsys):
+    one = received("mirasol.serve.run.serve")
+    assert main(["serve"]) == 0 and one == {"setup": Setup()}
+    many = received("mirasol.integrations.ray_serve.serve")
+    assert main(["serve", "--engine", "ray", "--replicas", "3"]) == 0
+    assert many == {"setup": Setup(), "replicas": 3}
+    assert main(["serve", "--replicas", "3"]) == 2 and "--engine ray" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", PRINTING)

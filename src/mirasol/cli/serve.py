@@ -1,10 +1,19 @@
 """`mirasol serve`."""
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mirasol.cli.base import Checkpoint, command, imports
+
+
+class ServeEngine(StrEnum):
+    """What carries the application."""
+
+    uvicorn = "uvicorn"
+    ray = "ray"
 
 
 @command("mirasol serve --port 8000")
@@ -33,18 +42,35 @@ def serve(
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt, with a certificate made and kept here.")] = False,
     tls_cert: Annotated[str | None, typer.Option(metavar="PEM", help="Encrypt with this certificate.")] = None,
     tls_key: Annotated[str | None, typer.Option(metavar="PEM", help="Its private key.")] = None,
+    engine: Annotated[
+        ServeEngine, typer.Option(help="uvicorn is one process; ray is several, with Ray Serve: 'mirasol[ray]'.")
+    ] = ServeEngine.uvicorn,
+    replicas: Annotated[int, typer.Option(metavar="N", min=1, help="Processes with the model, of --engine ray.")] = 1,
 ) -> None:
     """Serve a page, the API of OpenAI's clients, and live sessions."""
+    if replicas > 1 and engine is ServeEngine.uvicorn:
+        raise ValueError(
+            f"Expected --replicas 1 with --engine uvicorn, found {replicas}. Pass --engine ray to have several."
+        )
     try:
         with imports():
-            from mirasol.serve.run import Tls
+            from mirasol.serve.access import Keys
+            from mirasol.serve.run import Setup, Tls
             from mirasol.serve.run import serve as run
+
+            if engine is ServeEngine.ray:
+                from mirasol.integrations.ray_serve import serve as run_replicas
     except ModuleNotFoundError as error:
         raise ValueError(
             f"Expected the packages of the server, found no {error.name}. Install them: pip install 'mirasol[serve]'."
         ) from error
     encrypts = tls or tls_cert is not None or tls_key is not None
-    run(
-        host, port, checkpoint, folder, hosts=allow_url_host or (), key_file=api_key_file,
-        tls=Tls(tls_cert, tls_key) if encrypts else None,
+    kept: dict = {"folder": Path(folder)} if folder else {}
+    setup = Setup(
+        host, port, checkpoint, hosts=allow_url_host or (), keys=Keys.load(api_key_file) if api_key_file else None,
+        tls=Tls(tls_cert, tls_key) if encrypts else None, **kept,
     )  # fmt: skip
+    if engine is ServeEngine.ray:
+        run_replicas(setup, replicas)
+    else:
+        run(setup)

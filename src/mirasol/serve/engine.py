@@ -15,13 +15,15 @@ from mirasol.answer.session import CHUNKS_AT_ONCE, ChunkResult, StreamSession, a
 from mirasol.serve.batches import OnText, Question, Reply, answer_together
 from mirasol.serve.clips import Clips, Decode, WatchedClip
 from mirasol.serve.decode import DecodePicture, Media, WatchOptions, decode, decode_picture
+from mirasol.serve.holds import ID, Holds
 from mirasol.serve.limits import Limits
 from mirasol.serve.live import LiveSession, OnChunks
-from mirasol.serve.queues import BusyError, FairQueue, UnknownIdError
+from mirasol.serve.queues import BusyError, FairQueue, HeldError, UnknownIdError
 from mirasol.serve.store import Store
 
 log = logging.getLogger("mirasol.serve")
 IDLE_SECONDS = 0.2
+HAND_OVER_SECONDS, POLL_SECONDS = 15.0, 0.05  # of a session that another process has
 GATHER_PART, GATHER_SECONDS = 0.5, 0.05  # of the last call of the decoder, and at most
 T = TypeVar("T")
 
@@ -48,6 +50,7 @@ class Engine:
         bounds, made_of = self.limits, fingerprint(answerer.model)
         self.files = Store(folder / "files", bounds.file_store_bytes, "file")
         self.saved = Store(folder / "sessions" / made_of, bounds.session_store_bytes, "sess")
+        self.holds = Holds(self.saved.folder)
         self._work = threading.Event()
         store = Store(folder / "clips" / made_of, bounds.clip_store_bytes, "clip")
         self.clips = Clips(answerer, store, bounds, decode, self._work.set)
@@ -159,28 +162,42 @@ class Engine:
             BusyError: Too many sessions are open.
         """
         id = f"sess_{secrets.token_hex(16)}"
+        self.holds.take(id)
         self._add(LiveSession(id, StreamSession(self.answerer, **(options or {})), may_skip, on_chunks))
         return id
 
     def resume(self, id: str, may_skip: bool = False, on_chunks: OnChunks | None = None) -> LiveSession:
-        """Return a session that is open, or open one again that was saved when it was closed.
+        """Return a session that is open, here or in another process, or open one again that was saved.
 
         Raises:
             UnknownIdError: There is none.
-            BusyError: Too many sessions are open.
+            BusyError: Too many sessions are open, or the process that has this one does not give it up.
         """
 
-        def find() -> LiveSession:
+        def find() -> LiveSession | None:
             if (live := self.sessions.get(id)) is not None:
                 live.on_chunks, live.may_skip = on_chunks, may_skip
                 return live
-            entry = self.saved.get(id) if id.startswith("sess_") else None
-            if entry is None:
-                raise UnknownIdError("session", id)
-            session = StreamSession.load(entry.path, self.answerer)
-            return self._add(LiveSession(id, session, may_skip, on_chunks))
+            if not self.holds.take(id):
+                return None
+            try:
+                if (entry := self.saved.get(id)) is None:
+                    raise UnknownIdError("session", id)
+                return self._add(LiveSession(id, StreamSession.load(entry.path, self.answerer), may_skip, on_chunks))
+            except BaseException:
+                self.holds.release(id)
+                raise
 
-        return self._in_turn(find)
+        if not ID.fullmatch(id):
+            raise UnknownIdError("session", id)
+        limit = time.monotonic() + HAND_OVER_SECONDS
+        while (live := self._in_turn(find)) is None:
+            is_late = time.monotonic() > limit
+            self.holds.want(id, not is_late)
+            if is_late:
+                raise HeldError(id)
+            time.sleep(POLL_SECONDS)
+        return live
 
     def session(self, id: str) -> LiveSession:
         """Return an open session.
@@ -225,11 +242,13 @@ class Engine:
                 return
             live.is_closed = True
             del self.sessions[id]  # also where the disk is full: its place is free
-            if save and live.has_media:
-                live.collect(self.limits.session_lag_seconds)
-                self.saved.put(live.session.save, {}, id=id)
-            elif not save:
-                self.saved.remove(id)
+            try:
+                if save and live.has_media:
+                    self.saved.put(live.save, {}, id=id)
+                elif not save:
+                    self.saved.remove(id)
+            finally:
+                self.holds.release(id)
 
         self._in_turn(close)
 
@@ -250,7 +269,7 @@ class Engine:
         """Accept nothing more, finish what was accepted, save the sessions, and stop."""
         self.is_draining = True
         limit = time.monotonic() + timeout
-        while self.is_alive and self._has_work() and time.monotonic() < limit:
+        while self.is_alive and self.has_work and time.monotonic() < limit:
             time.sleep(0.01)
         with self._lock:
             self._stops = True
@@ -267,7 +286,7 @@ class Engine:
             if question.future.set_running_or_notify_cancel():
                 question.future.set_exception(BusyError("questions", 1, 0, 10.0))
         self.clips.close()
-        for store in (self.clips.store, self.files, self.saved):
+        for store in (self.clips.store, self.files, self.saved, self.holds):
             store.close()
 
     def step(self) -> bool:
@@ -276,7 +295,9 @@ class Engine:
         found = [self._advance_sessions(), self.clips.encode()]
         if not any(found):
             self._gather()
-        return any([*found, self._answer_questions()])
+        found.append(self._answer_questions())
+        self._save_due()
+        return any(found)
 
     def _run(self) -> None:
         while not self._stops:
@@ -317,7 +338,16 @@ class Engine:
             live.is_closed = True
             live.session.waiting.clear()
             self.sessions.pop(live.id, None)
+            self.holds.release(live.id)
             return []
+
+    def _save_due(self) -> None:
+        """Save the session whose last save is the oldest, if it is old: a process that is killed saves nothing."""
+        changed = [each for each in list(self.sessions.values()) if each.has_unsaved]
+        live = min(changed, key=lambda each: each.saved_at, default=None)
+        if live is not None and time.monotonic() - live.saved_at >= self.limits.session_save_seconds:
+            live.saved_at = time.monotonic()
+            self.saved.put(live.save, {}, id=live.id)
 
     def _gather(self) -> None:
         """Wait a part of a decoder call for as many questions as the last one left: who was answered asks again.
@@ -397,6 +427,8 @@ class Engine:
         if self.is_draining:
             raise BusyError("requests", 1, 0, 10.0)
 
-    def _has_work(self) -> bool:
+    @property
+    def has_work(self) -> bool:
+        """Whether anything that was accepted waits."""
         waiting = [each for each in list(self.sessions.values()) if each.num_waiting]
         return bool(self.clips.num_waiting or len(self.questions) or self._held or self._calls or waiting)

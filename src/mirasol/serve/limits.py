@@ -40,6 +40,7 @@ class Limits(BaseModel):
     sessions: Count = 64  # live at the same time
     session_lag_seconds: Seconds = 5.0  # behind by more, chunks are skipped, oldest first
     session_idle_seconds: Seconds = 900.0
+    session_save_seconds: Seconds = 15.0  # between saves of a live session: a process may be killed
     message_bytes: Count = 16 * MEBIBYTE  # of a WebSocket
     frames_at_once: Count = 64  # of one append
     pixels_at_once: Count = 64 * 1280 * 720  # of their pictures: 177 MB

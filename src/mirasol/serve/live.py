@@ -1,8 +1,10 @@
 """`LiveSession`: a `StreamSession` whose media are cut by callers' threads and watched by the engine's."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mirasol.answer.session import ChunkResult, StreamSession
@@ -26,6 +28,7 @@ class LiveSession:
     def __init__(self, id: str, session: StreamSession, may_skip: bool = False, on_chunks: OnChunks | None = None):
         self.id, self.session, self.may_skip, self.on_chunks = id, session, may_skip, on_chunks
         self.is_closed = False
+        self.saved_at, self._num_saved = time.monotonic(), session.chunks.num_closed  # the save, its closed chunks
         self.late_seconds = 0.0  # since the media that are being cut were received
         self._cutting = threading.Lock()
         self._inbox: deque[ClosedChunk] = deque()
@@ -52,6 +55,11 @@ class LiveSession:
         return chunks.num_closed > 0 or chunks.video.last_time is not None or chunks.audio.end is not None
 
     @property
+    def has_unsaved(self) -> bool:
+        """Whether chunks have closed since the session was saved."""
+        return self.session.chunks.num_closed > self._num_saved
+
+    @property
     def reached(self) -> float:
         """Session time up to which sound or else video has arrived."""
         chunks = self.session.chunks
@@ -76,15 +84,25 @@ class LiveSession:
 
     def collect(self, max_lag_seconds: float) -> int:
         """Move cut chunks to those that the model takes next; skip the oldest of too many, and return how many."""
+        self._collect()
         waiting = self.session.waiting
-        while self._inbox:
-            waiting.append(self._inbox.popleft())
         if not self.may_skip or len(waiting) * self.seconds_per_chunk + self.late_seconds <= max_lag_seconds:
             return 0
         kept_seconds = max(max_lag_seconds * KEPT_PART - self.late_seconds, 0.0)
         count = len(waiting) - int(kept_seconds / self.seconds_per_chunk)
         self.session.skip(count)
         return count
+
+    def save(self, folder: Path) -> None:
+        """Write the session, with the chunks that wait; media that come meanwhile wait for it."""
+        with self._cutting:
+            self._collect()
+            self.session.save(folder)
+            self._num_saved = self.session.chunks.num_closed
+
+    def _collect(self) -> None:
+        while self._inbox:
+            self.session.waiting.append(self._inbox.popleft())
 
     def view(self) -> View:
         """Return the chunks that a question is about now."""

@@ -1,4 +1,4 @@
-"""A bounded queue that serves its clients in turn, and the two refusals of the engine."""
+"""A bounded queue that serves its clients in turn, and the refusals of the engine."""
 
 import threading
 from collections import OrderedDict, deque
@@ -15,6 +15,18 @@ class BusyError(RuntimeError):
         super().__init__(
             f"Expected room for one more of the {what} that wait, found {waiting} of at most {limit}. Try again in "
             f"{self.retry_after:.0f} s."
+        )
+
+
+class HeldError(BusyError):
+    """Another process of this server has the session and does not give it up."""
+
+    def __init__(self, id: str):
+        self.retry_after = 10.0
+        RuntimeError.__init__(
+            self,
+            f"Expected the session {id[:80]!r} to be free, found it in another process of this server, which is busy. "
+            "Try again in 10 s.",
         )
 
 

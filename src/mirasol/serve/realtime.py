@@ -17,6 +17,7 @@ from mirasol.serve.service import Service, service_of
 router = APIRouter()
 NORMAL, SERVICE_RESTART, TRY_LATER = 1000, 1012, 1013  # of RFC 6455 and its registry
 REPLACED, IDLE, REFUSED = 4001, 4002, 4004  # ours
+WANTED_SECONDS = 0.25
 EVENTS_AHEAD = 1_000  # for a client that does not read
 ENDINGS = {429: TRY_LATER}
 
@@ -62,12 +63,14 @@ class Connection:
         inbox = Inbox(state.may_skip)
         writer = asyncio.create_task(self._write())
         reader = asyncio.create_task(inbox.fill(self.socket))
+        watcher = asyncio.create_task(self._give_up_when_wanted(state.id))
         code = SERVICE_RESTART
         try:
             state.greet()
             code = await self._read(state, inbox)
         finally:
             reader.cancel()
+            watcher.cancel()
             await state.stop()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.outgoing.join(), 1.0 if code != IDLE else 0.1)
@@ -82,6 +85,13 @@ class Connection:
     async def leave(self) -> None:
         """Give the session up to a newer connection."""
         self.is_replaced = True
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+            await self.socket.close(REPLACED)
+
+    async def _give_up_when_wanted(self, id: str) -> None:
+        """End the connection, which saves the session, when its client has come back to another process."""
+        while not self.service.engine.holds.is_wanted(id):
+            await asyncio.sleep(WANTED_SECONDS)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await self.socket.close(REPLACED)
 

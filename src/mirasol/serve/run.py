@@ -5,11 +5,12 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from mirasol.answer.answerer import Answerer
 from mirasol.serve.access import Keys
@@ -23,6 +24,7 @@ from mirasol.serve.tls import own_certificate
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DRAIN_SECONDS = 60.0
+Say = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,9 @@ class Tls:
     key: str | None = None
 
 
-def serve(
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    checkpoint: str | None = None,
-    folder: str | None = None,
-    limits: Limits | None = None,
-    hosts: Sequence[str] = (),
-    key_file: str | None = None,
-    tls: Tls | None = None,
-    say: Callable[[str], Any] = print,
-) -> None:
-    """Serve until a signal, then finish what was accepted and save the live sessions.
+@dataclass(frozen=True)
+class Setup:
+    """What is served, where, and to whom: the same for one process and for several.
 
     Args:
         host: Address to bind; the default is reachable from this machine only.
@@ -53,55 +46,41 @@ def serve(
         folder: Keeps watched clips, files and sessions across restarts.
         limits: Of everything.
         hosts: From which media may be fetched, as NAME or NAME:PORT.
-        key_file: API keys; None lets everybody in who reaches the address.
+        keys: None lets everybody in who reaches the address.
         tls: Encrypt.
-        say: Is given the lines for the user.
     """
-    keys = Keys.load(key_file) if key_file else None
-    kept, limits = Path(folder) if folder else default_folder(), limits or Limits()
-    encryption = _encryption(tls, kept, host, say) if tls else {}
-    listener = bind(host, port)
-    answerer = Answerer.load(checkpoint)
-    confined = Confined(answerer.processor, limits)
-    engine = Engine(answerer, kept, limits, confined.decode, confined.decode_picture)
-    fetch = Fetcher(hosts, limits) if hosts else refuse_to_fetch
-    # Any web site may point its own name at this machine and then read what is there.
-    names = LOOPBACK if host in LOOPBACK and keys is None else None
-    app = create_app(engine, Path(checkpoint).name if checkpoint else "mirasol", DRAIN_SECONDS, fetch, keys, names)
-    config = uvicorn.Config(
-        app, log_level="warning", ws_max_size=limits.message_bytes, ws_max_queue=8,
-        timeout_graceful_shutdown=int(DRAIN_SECONDS), timeout_keep_alive=30, proxy_headers=False, access_log=False,
-        **encryption,
-    )  # fmt: skip
-    address = f"{'https' if tls else 'http'}://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}"
-    missing = [
-        what for what, is_there in (("encryption (--tls)", tls), ("API keys (--api-key-file)", keys)) if not is_there
-    ]
-    if host not in LOOPBACK and missing:
-        say(
-            f"warning: {host} is reachable from other machines, without {' and '.join(missing)}: use it in a network "
-            "that you trust."
-        )
-    say(f"{address}  (page, /v1/chat/completions, /v1/realtime)  Ctrl-C stops")
-    sys.stdout.flush()
-    # uvicorn raises the signal again after it has drained, which would end the process as killed.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        confined.close()
 
+    host: str = "127.0.0.1"
+    port: int = 8000
+    checkpoint: str | None = None
+    folder: Path = field(default_factory=default_folder)
+    limits: Limits = field(default_factory=Limits)
+    hosts: Sequence[str] = ()
+    keys: Keys | None = None
+    tls: Tls | None = None
 
-def _encryption(tls: Tls, folder: Path, host: str, say: Callable[[str], Any]) -> dict[str, Any]:
-    """Return uvicorn's options for TLS."""
-    if (tls.certificate is None) != (tls.key is None):
-        raise ValueError("Expected --tls-cert and --tls-key, found one of them. Pass both, or --tls alone.")
-    if tls.certificate is None:
-        certificate, key, fingerprint = own_certificate(folder, host)
-        say(f"certificate of our own, which browsers ask about once; its SHA-256 is {fingerprint}")
-    else:
-        certificate, key = Path(tls.certificate), Path(str(tls.key))
+    def build(self) -> tuple[FastAPI, Confined]:
+        """Return the application, and its decoders, which are to be closed after it."""
+        answerer = Answerer.load(self.checkpoint)
+        confined = Confined(answerer.processor, self.limits)
+        engine = Engine(answerer, self.folder, self.limits, confined.decode, confined.decode_picture)
+        fetch = Fetcher(self.hosts, self.limits) if self.hosts else refuse_to_fetch
+        # Any web site may point its own name at this machine and then read what is there.
+        names = LOOPBACK if self.host in LOOPBACK and self.keys is None else None
+        model = Path(self.checkpoint).name if self.checkpoint else "mirasol"
+        return create_app(engine, model, DRAIN_SECONDS, fetch, self.keys, names), confined
+
+    def encryption(self, say: Say) -> dict[str, Any]:
+        """Return uvicorn's options for TLS."""
+        if self.tls is None:
+            return {}
+        certificate, key = self.tls.certificate, self.tls.key
+        if (certificate is None) != (key is None):
+            raise ValueError("Expected --tls-cert and --tls-key, found one of them. Pass both, or --tls alone.")
+        if certificate is None:
+            made, made_key, fingerprint = own_certificate(self.folder, self.host)
+            say(f"certificate of our own, which browsers ask about once; its SHA-256 is {fingerprint}")
+            return {"ssl_certfile": str(made), "ssl_keyfile": str(made_key)}
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
         except OSError as error:
@@ -109,7 +88,41 @@ def _encryption(tls: Tls, folder: Path, host: str, say: Callable[[str], Any]) ->
                 f"Expected a certificate and its key as PEM in {certificate} and {key}, found others ({error}). Check "
                 "the paths, and that the key belongs to the certificate."
             ) from error
-    return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+        return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+
+    def announce(self, port: int, say: Say) -> None:
+        """Tell the address, after a warning if strangers may reach it."""
+        needed = (("encryption (--tls)", self.tls), ("API keys (--api-key-file)", self.keys))
+        missing = [name for name, is_there in needed if not is_there]
+        if self.host not in LOOPBACK and missing:
+            say(
+                f"warning: {self.host} is reachable from other machines, without {' and '.join(missing)}: use it in a "
+                "network that you trust."
+            )
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        address = f"{'https' if self.tls else 'http'}://{name}:{port}"
+        say(f"{address}  (page, /v1/chat/completions, /v1/realtime)  Ctrl-C stops")
+        sys.stdout.flush()
+
+
+def serve(setup: Setup, say: Say = print) -> None:
+    """Serve until a signal, then finish what was accepted and save the live sessions; `say` gets lines for users."""
+    encryption = setup.encryption(say)
+    listener = bind(setup.host, setup.port)
+    app, confined = setup.build()
+    config = uvicorn.Config(
+        app, log_level="warning", ws_max_size=setup.limits.message_bytes, ws_max_queue=8,
+        timeout_graceful_shutdown=int(DRAIN_SECONDS), timeout_keep_alive=30, proxy_headers=False, access_log=False,
+        **encryption,
+    )  # fmt: skip
+    setup.announce(listener.getsockname()[1], say)
+    # uvicorn raises the signal again after it has drained, which would end the process as killed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        confined.close()
 
 
 def bind(host: str, port: int) -> socket.socket:

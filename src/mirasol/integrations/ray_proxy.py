@@ -1,0 +1,109 @@
+"""What Ray Serve's proxy lacks: errors as OpenAI's clients expect them, and a bound on what waits for a replica.
+
+Both sides are plain ASGI. The proxy imports this file, so that it imports neither torch nor FastAPI.
+"""
+
+import asyncio
+import json
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BYTES_AHEAD = 4 * 2**20  # of one connection, that its replica has not read
+READ = "mirasol.read"  # a message of our own, from the replica to the proxy
+OURS = "content-security-policy"  # every answer of the application has this header, none of Ray's own
+# By these a client could change how Ray treats its request.
+HEADERS_OF_RAY = (
+    "x-request-timeout-seconds", "x-request-disconnect-disabled", "x-session-id", "serve_multiplexed_model_id",
+    "serve-multiplexed-model-id",
+)  # fmt: skip
+SERVICE_RESTART = 1012
+
+
+def middlewares() -> list[Middleware]:
+    """Return what RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH puts around the proxy."""
+    return [Middleware(AtProxy)]
+
+
+class AtReplica:
+    """Tells the proxy how many bytes the application has read."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+
+        async def read() -> Message:
+            message = await receive()
+            if size := _num_bytes(message):
+                await send({"type": READ, "bytes": size})
+            return message
+
+        await self.app(scope, read, send)
+
+
+class AtProxy:
+    """Reads ahead of a replica by no more than `BYTES_AHEAD`, and answers for one that died."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] == "lifespan" or scope["path"].startswith("/-/"):
+            return await self.app(scope, receive, send)
+        scope["headers"] = [each for each in scope["headers"] if each[0].decode("latin-1") not in HEADERS_OF_RAY]
+        ahead, has_room = 0, asyncio.Event()
+        begun = ended = False
+        status = 0  # of an answer of Ray's own, which is replaced
+
+        async def bounded() -> Message:
+            nonlocal ahead
+            while ahead >= BYTES_AHEAD:
+                has_room.clear()
+                await has_room.wait()
+            message = await receive()
+            ahead += _num_bytes(message)
+            return message
+
+        async def answer(message: Message) -> None:
+            nonlocal ahead, begun, ended, status
+            kind = message["type"]
+            if kind == READ:
+                ahead -= message["bytes"]
+                has_room.set()
+            elif kind == "http.response.start" and OURS not in Headers(raw=message["headers"]):
+                status = message["status"]
+            elif not status:
+                begun = True
+                ended = ended or kind in ("websocket.close", "websocket.http.response.body")
+                await send(message)
+
+        await self.app(scope, bounded, answer)
+        if scope["type"] == "websocket" and begun and not ended:
+            await send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "resume with ?session="})
+        elif not begun:
+            await _refuse(scope, send, status)
+
+
+async def _refuse(scope: Scope, send: Send, status: int) -> None:
+    """Answer a request that no replica has answered."""
+    kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+    error = {
+        "message": "Expected an answer of a replica, found that it ended, or that none runs yet. Try again in 2 s.",
+        "type": "server_error", "param": None, "code": "replica_lost",
+    }  # fmt: skip
+    headers = [(b"content-type", b"application/json"), (b"retry-after", b"2"), (b"x-content-type-options", b"nosniff")]
+    known = status if status in (408, 429) else 503
+    await send({"type": f"{kind}.start", "status": known, "headers": headers})
+    await send({"type": f"{kind}.body", "body": json.dumps({"error": error}).encode()})
+
+
+def _num_bytes(message: Message) -> int:
+    content: Any = message.get("body") or message.get("text") or message.get("bytes") or b""
+    return len(content)

@@ -1,0 +1,128 @@
+"""`mirasol serve --engine ray`: replicas of the same application behind the proxy of Ray Serve."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from importlib.util import find_spec
+from typing import Any
+
+from mirasol.integrations.ray_proxy import SERVICE_RESTART, AtReplica
+from mirasol.serve.run import DRAIN_SECONDS, Say, Setup, bind
+
+OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; nothing of ours goes through it
+POLL_SECONDS = 0.05
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",  # who reaches Ray's ports may run code there
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one machine: Ray's own ports listen on loopback
+    "RAY_worker_niceness": "0",  # by default replicas yield to everything else on the machine
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",  # on a busy machine it imports for longer than 5 s
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "mirasol.integrations.ray_proxy:middlewares",
+    "FORWARDED_ALLOW_IPS": "",  # clients do not choose the address that they are counted under
+}
+
+
+def serve(setup: Setup, replicas: int = 2, say: Say = print) -> None:
+    """Serve from several processes until a signal, then finish what was accepted and save the live sessions.
+
+    Args:
+        setup: What each replica serves; they share its folder.
+        replicas: Processes with the model.
+        say: Gets lines for the user.
+    """
+    if find_spec("ray") is None:
+        raise ValueError("Expected Ray Serve, found no ray. Install it: pip install 'mirasol[ray]'.")
+    encryption = setup.encryption(say)
+    with bind(setup.host, setup.port) as listener:  # refused here, before Ray is started
+        port = listener.getsockname()[1]
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+    from ray import serve as ray_serve
+
+    quiet: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    scratch = tempfile.mkdtemp(prefix="mirasol-ray-")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    try:
+        ray.init(
+            address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
+            logging_level=logging.WARNING, _temp_dir=scratch,
+        )  # fmt: skip
+        signal.signal(signal.SIGTERM, _interrupt)  # Ray has set its own
+        http = {"host": setup.host, "port": port, "keep_alive_timeout_s": 30, **encryption}
+        ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
+        handle = ray_serve.run(deployment(setup, replicas, quiet), name="mirasol", route_prefix="/")
+        setup.announce(port, say)
+        while True:
+            signal.pause()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        if ray.is_initialized():
+            with contextlib.suppress(Exception):  # replicas that died have nothing to finish
+                handle.broadcast("drain").results(timeout_s=DRAIN_SECONDS + 10.0)
+            ray_serve.shutdown()
+            ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def deployment(setup: Setup, replicas: int, logs: dict[str, Any]) -> Any:
+    """Return the application for `ray.serve.run`."""
+    from ray import serve as ray_serve
+
+    @ray_serve.deployment(
+        name="mirasol", num_replicas=replicas, ray_actor_options={"num_cpus": 0}, logging_config=logs,
+        max_ongoing_requests=10_000,  # the engine's own queues refuse what is too much
+        graceful_shutdown_timeout_s=DRAIN_SECONDS, graceful_shutdown_wait_loop_s=0.2,
+        health_check_period_s=5.0, health_check_timeout_s=60.0,
+    )  # fmt: skip
+    @ray_serve.ingress()
+    class Replica:
+        def __serve_build_asgi_app__(self) -> Any:
+            self.web, self.confined = setup.build()
+            self.web.add_middleware(AtReplica)
+            return self.web
+
+        def check_health(self) -> None:
+            """Ray replaces a replica whose model's thread has ended."""
+            if not self.web.state.service.engine.is_alive:
+                raise RuntimeError("Expected the model's thread to run, found that it has ended.")
+
+        def pid(self) -> int:
+            """Process of this replica."""
+            return os.getpid()
+
+        async def drain(self) -> None:
+            """Accept nothing more, end the connections of live sessions, which saves them, and finish the rest."""
+            await drain(self.web.state.service)
+
+        def __del__(self) -> None:
+            self.confined.close()
+
+    made: Any = Replica  # the decorators return a deployment
+    return made.bind()
+
+
+async def drain(service: Any) -> None:
+    """See `Replica.drain`."""
+    service.engine.is_draining = True
+    for connection in list(service.connections.values()):
+        with contextlib.suppress(RuntimeError):
+            await connection.socket.close(SERVICE_RESTART)
+    async with asyncio.timeout(DRAIN_SECONDS):
+        while service.connections or service.engine.has_work:
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
