@@ -27,6 +27,7 @@ def pixel_values(
     if not mask.any():
         return values
     used, index = np.unique(placement.frame_index[mask.numpy()], return_inverse=True)
+    assert clip.frames is not None, "a real chunk has frames"
     frames = check_frames(clip.frames)
     if not do_resize and frames.shape[1:3] != (size, size):
         raise ValueError(
@@ -58,6 +59,7 @@ def input_features(
             f"Sound must come at {extractor.sampling_rate} Hz, but this clip's sampling_rate is "
             f"{clip.sampling_rate} Hz: resample it to {extractor.sampling_rate} Hz first."
         )
+    assert clip.waveform is not None, "a real chunk has sound"
     begin = 0
     for block in blocks(clip.waveform):
         check_waveform(block, begin)

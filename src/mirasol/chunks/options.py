@@ -32,11 +32,11 @@ def sort_options(kwargs: Mapping[str, Any], tokenizer_defaults: Mapping[str, Any
     nested: list[tuple[str | None, str, Any]] = [
         (None, name, value) for name, value in (kwargs.get("common_kwargs") or {}).items()
     ]
-    for group in GROUPS:
-        for name, value in (kwargs.get(group) or {}).items():
+    for part in GROUPS:
+        for name, value in (kwargs.get(part) or {}).items():
             if name in given:
-                raise ValueError(f"Keyword {name} was passed twice, in {group} and on its own: pass it once.")
-            nested.append((group, name, value))
+                raise ValueError(f"Keyword {name} was passed twice, in {part} and on its own: pass it once.")
+            nested.append((part, name, value))
     for group, name, value in [*nested, *((None, name, value) for name, value in given.items())]:
         if name not in ((*GROUPS[group], "return_tensors") if group else FLAT):
             raise TypeError(

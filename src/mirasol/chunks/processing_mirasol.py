@@ -295,7 +295,7 @@ class MirasolProcessor(ProcessorMixin):
         """Decode as the tokenizer does, but leave out ignored places (-100), which predictions of a Trainer hold."""
         return self.tokenizer.batch_decode([[int(i) for i in row if i >= 0] for row in sequences], **kwargs)
 
-    def apply_chat_template(
+    def apply_chat_template(  # type: ignore[override]  # every keyword by name
         self,
         conversation: list,
         chat_template: str | None = None,

@@ -83,8 +83,8 @@ def _replace_sound(clip: Clip | None, samples: np.ndarray) -> Clip:
     if clip.waveform is not None or (clip.info and clip.info.has_audio):
         source = clip.info.source if clip.info else "The clip"
         warnings.warn(f"{source} has sound of its own; the given audio replaces it.", stacklevel=4)
-    alone = clip.waveform is None or clip.video_end is None
-    picture_seconds = 0.0 if clip.frames is None else clip.duration if alone else clip.video_end
+    picture_end = clip.duration if clip.waveform is None or clip.video_end is None else clip.video_end
+    picture_seconds = 0.0 if clip.frames is None else picture_end
     return replace(
         clip, waveform=samples, audio_start=0.0, audio_gaps=[], duration=max(seconds, picture_seconds),
         video_end=picture_seconds,
@@ -148,6 +148,7 @@ def as_clips(
             "the times of each video, None for a file."
         )
     clips = []
+    clip: Clip | None
     for number, (video, sound) in enumerate(zip(video_list, audio_list, strict=True)):
         if isinstance(video, FILES):
             clip = read(video, use_video=use_video, use_audio=use_audio and sound is None)
@@ -158,6 +159,7 @@ def as_clips(
             clip = clip_from_frames(video, times, frame_rate)
         if isinstance(sound, FILES):
             heard = read(sound, use_video=False, use_audio=True)
+            assert heard.waveform is not None, "a reader raises where there is no sound"
             clip = _replace_sound(clip, heard.waveform)
         elif sound is not None:
             clip = with_waveform(clip, sound, sampling_rate)

@@ -137,7 +137,7 @@ class ChunkStream:
                 self.video.add(time, picture)
         if samples is not None:
             lost = self.audio.add(begin, rate, samples, closed_until)
-            self.dropped.update({name: seconds for name, seconds in lost.items() if seconds})  # type: ignore[arg-type]
+            self.dropped.update({name: seconds for name, seconds in lost.items() if seconds})
         return self._close_ready()
 
     def flush(self) -> list[ClosedChunk]:

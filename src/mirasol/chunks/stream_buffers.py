@@ -119,6 +119,7 @@ class SoundBuffer:
         if len(samples):
             if self._resampler is None or begin != self.end or rate != self.rate:
                 self._start_segment(begin, rate)
+            assert self._resampler is not None
             self._append(self._resampler.push(samples))
             self.end = begin + len(samples) / rate
         return {"repeated_audio_seconds": repeated / rate, "late_audio_seconds": late / rate}

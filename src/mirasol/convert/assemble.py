@@ -111,8 +111,8 @@ def init(
     num_pretrained = sum(weight.numel() for weight in weights.values())
     return InitResult(
         output=str(folder),
-        vision=vision and str(vision),
-        audio=audio and str(audio),
+        vision=str(vision) if vision else None,
+        audio=str(audio) if audio else None,
         text=str(text),
         num_pretrained_parameters=num_pretrained,
         num_new_parameters=sum(parameter.numel() for parameter in model.parameters()) - num_pretrained,
@@ -130,7 +130,9 @@ def build_config(
     tokenizer: PreTrainedTokenizerBase,
 ) -> MirasolConfig:
     """The parts' sizes, `overrides` in front of them, and new parts as wide as the wider tower."""
-    given = {name: dict(value) if isinstance(value, dict) else value for name, value in overrides.items()}
+    given: dict[str, Any] = {
+        name: dict(value) if isinstance(value, dict) else value for name, value in overrides.items()
+    }
     mine = {name: given.pop(name, {}) for name in MirasolConfig.sub_configs_defaults}
     share = given.get("share_encoder", False)
     if share and listener:
@@ -168,15 +170,14 @@ def build_config(
             f"The tokenizer, the language model and the mel frames of a chunk decide {', '.join(clash)}, found "
             f"{clash[0]}={given[clash[0]]}. Leave it out."
         )
-    return MirasolConfig(
-        video_config=video.to_dict(),
-        audio_config=sound.to_dict(),
-        combiner_config=width | {"num_latents": min(MAX_LATENTS, slots)} | mine["combiner_config"],
-        temporal_config=width | small | mine["temporal_config"],
-        text_config=text | mine["text_config"],
-        **given,
-        **decided,
-    )
+    parts = {
+        "video_config": video.to_dict(),
+        "audio_config": sound.to_dict(),
+        "combiner_config": width | {"num_latents": min(MAX_LATENTS, slots)} | mine["combiner_config"],
+        "temporal_config": width | small | mine["temporal_config"],
+        "text_config": text | mine["text_config"],
+    }
+    return MirasolConfig(**parts, **given, **decided)
 
 
 def build_processor(
@@ -187,9 +188,10 @@ def build_processor(
     max_chunks: int,
 ) -> MirasolProcessor:
     """The processor on the config's grid, with the statistics of the parts."""
+    statistics: dict[str, Any] = tower.statistics() if tower else {}
     heard = listener.statistics() if listener else {"num_mel_bins": config.num_mel_bins}
     processor = MirasolProcessor(
-        image_processor=MirasolVideoProcessor(image_size=config.image_size, **(tower.statistics() if tower else {})),
+        image_processor=MirasolVideoProcessor(image_size=config.image_size, **statistics),
         feature_extractor=MirasolFeatureExtractor(**heard),
         tokenizer=tokenizer,
         **grid_of_chunk(config.num_frames_per_chunk, config.num_mel_frames_per_chunk),

@@ -87,6 +87,7 @@ def flat_modules() -> tuple[dict[str, str], set[str]]:
     while waiting:
         module = waiting.pop()
         path = _path_of(module)
+        assert path is not None, f"{module} is imported and has no file"
         lines = path.read_text(encoding="utf-8").splitlines()
         imports = [node for node in ast.walk(ast.parse("\n".join(lines))) if isinstance(node, ast.ImportFrom)]
         for node in sorted(imports, key=lambda node: node.lineno, reverse=True):

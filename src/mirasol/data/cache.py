@@ -175,7 +175,7 @@ def _write_part(folder: Path, reader: ClipReader, name: str, rows: Sequence[Row]
                     block.tofile(file)
             clips[row.id] = {
                 "first_byte": first_byte, "num_frames": num_frames, "size": size,
-                "frame_times": clip.frame_times.tolist() if num_frames else [],
+                "frame_times": [] if clip.frame_times is None or not num_frames else clip.frame_times.tolist(),
                 "first_sample": first_sample, "num_samples": num_samples, "sampling_rate": clip.sampling_rate,
                 "audio_start": clip.audio_start, "duration": clip.duration, "warnings": clip.warnings,
                 "video_end": clip.video_end, "audio_gaps": clip.audio_gaps,

@@ -82,11 +82,11 @@ def matched(predictions: Sequence[Prediction], task: Task) -> list[Prediction]:
 def coverage(predictions: Sequence[Prediction], task: str, split: str) -> Coverage | None:
     """Return how much of the published split was measured; None for data that is no published benchmark."""
     info = get_task(task).info
-    sizes = [] if info is None else [info.sizes.get(part) for part in split.split("+")]
-    if info is None or None in sizes:
+    parts = split.split("+")
+    if info is None or not set(parts) <= set(info.sizes):
         return None
     measured = len(predictions) if info.unit == "questions" else len({p.clip for p in predictions})
-    return Coverage(measured=measured, published=sum(sizes), unit=info.unit)
+    return Coverage(measured=measured, published=sum(info.sizes[part] for part in parts), unit=info.unit)
 
 
 def ranking_scores(

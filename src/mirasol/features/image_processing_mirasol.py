@@ -141,7 +141,8 @@ class MirasolVideoProcessor(BaseImageProcessor):
         values = torch.stack([self.to_pixel_values(self.crop_and_resize(video)) for video in videos])
         return BatchFeature({"pixel_values_videos": values}, tensor_type=return_tensors)
 
-    def __call__(self, images, return_tensors: str | None = "pt", **kwargs) -> BatchFeature:
+    def __call__(  # type: ignore[override]  # videos alone
+        self, images, return_tensors: str | None = "pt", **kwargs) -> BatchFeature:
         """See `preprocess`."""
         return self.preprocess(images, return_tensors=return_tensors, **kwargs)
 

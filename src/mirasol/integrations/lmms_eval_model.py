@@ -75,7 +75,7 @@ class Mirasol(lmms):
         def answer(watched: Watched, asked: Sequence[tuple]) -> list[GenerationResult]:
             targets = [target if isinstance(target, str) else target(self._doc(rest)) for _, target, *rest in asked]
             scores = self.answerer.score(watched, [context for context, *_ in asked], [t.strip() for t in targets])
-            return [GenerationResult((-total, is_greedy)) for total, is_greedy in scores]  # type: ignore[arg-type]
+            return [GenerationResult((-total, is_greedy)) for total, is_greedy in scores]
 
         return self._answer(requests, answer)
 

@@ -50,6 +50,7 @@ class Clock:
         is_restart = dts is not None and last is not None and stamp < last - RESTART_SECONDS
         is_jump = self._end is not None and stamp + self.moves[part] > self._end + LONGEST_GAP_SECONDS
         if is_restart or is_jump:
+            assert self._end is not None, "a restart or a jump follows an earlier packet"
             begin = stamp if pts is None else pts
             # Another track may have met the same break before this one.
             later = range(part + 1, len(self.moves))

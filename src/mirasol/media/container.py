@@ -61,6 +61,7 @@ def media_errors(source: Source) -> Iterator[None]:
 def open_container(source: Source) -> av.container.InputContainer:
     """An open PyAV container, or a `MediaError` that says what was found instead."""
     name, source = name_of(source), held(source)
+    file: str | bytes
     if isinstance(source, bytes):
         size, file = len(source), source
     else:
@@ -103,7 +104,7 @@ def _open(file: str | bytes, options: dict[str, str] | None = None) -> av.contai
     options = {"format_whitelist": CONTAINERS} | (options or {})
     opened = io.BytesIO(file) if isinstance(file, bytes) else file
     # Titles may be in any encoding: they are not worth an error.
-    return av.open(opened, container_options=options, metadata_errors="replace")
+    return av.open(opened, "r", container_options=options, metadata_errors="replace")
 
 
 def _format_name(source: str | Path | bytes) -> str | None:
@@ -190,6 +191,7 @@ class PacketTable:
     def shown_at(self, times: Float64[np.ndarray, " time"]) -> Float64[np.ndarray, " frame"]:
         """Presentation seconds of the frames shown at `times`, each once; needs known `shown_times`."""
         shown = self.shown_times()
+        assert shown is not None, "frames are looked up by times that the container gives"
         return np.unique(shown[np.clip(np.searchsorted(shown, times, side="right") - 1, 0, None)])
 
     def to_decode(self, times: Float64[np.ndarray, " time"]) -> Bool[np.ndarray, " packet"] | None:

@@ -2,6 +2,7 @@
 
 import io
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -39,11 +40,12 @@ def encode_small(source: Source, height: int, gop: int) -> bytes | None:
             return None
         file = io.BytesIO()
         with av.open(file, "w", format="mp4") as output:
-            video = audio = None
-            size = _small_size(survey.info.width, survey.info.height, height)
+            video: Any = None
+            audio: Any = None
             if survey.info.has_video:
+                assert survey.info.frame_rate is not None and survey.info.width and survey.info.height
                 video = output.add_stream("libx264", rate=Fraction(survey.info.frame_rate).limit_denominator(1001))
-                video.width, video.height = size
+                video.width, video.height = _small_size(survey.info.width, survey.info.height, height)
                 video.pix_fmt, video.time_base = "yuv420p", TIME_BASE
                 video.codec_context.time_base, video.codec_context.gop_size = TIME_BASE, gop
                 video.options = X264
@@ -59,8 +61,6 @@ def encode_small(source: Source, height: int, gop: int) -> bytes | None:
 
 def _small_size(width: int, height: int, shorter: int) -> tuple[int, int]:
     """Return the even width and height at which the shorter side has so many pixels, or as many as before."""
-    if not width:
-        return 0, 0
     share = min(shorter / min(width, height), 1.0)
     return 2 * max(round(width * share / 2), 1), 2 * max(round(height * share / 2), 1)
 

@@ -24,7 +24,7 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return 0, False
-    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix)[:36], np.int32) / 65536
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix)[:36], np.int32) / 65536  # type: ignore[call-overload]  # a buffer
     is_mirrored = a * d - b * c < 0
     if is_mirrored:
         a, b = -a, -b

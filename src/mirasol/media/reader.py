@@ -145,6 +145,7 @@ def _wanted_times(survey: Survey, select: Select | None, segment) -> Float64[np.
 
 def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None, is_straight: bool = False):
     """Decodes what the wanted times need, in one pass with PyAV; `is_straight`: everything, from the beginning on."""
+    assert survey.video_index is not None, "the file has a picture"
     packets = survey.scan.packets
     wanted = None if times is None else times + survey.origin + SAME_TIME_SECONDS
     needed = None if wanted is None or is_straight else packets.to_decode(wanted)
@@ -152,16 +153,16 @@ def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None,
     with open_container(source) as container:
         stream = container.streams[survey.video_index]
         seek(container, stream, survey.scan.begin)
-        stream.thread_type = "AUTO"
+        stream.thread_type = "AUTO"  # type: ignore[attr-defined]  # a VideoStream
         decoder = FrameDecoder(container, stream, packets.times)
         for time, frame in decoder.frames(needed, is_sought=survey.scan.begin is not None):
             picker.offer(time - survey.origin, partial(decoder.to_image, frame))
             if picker.is_done:
                 break
     shown, missing = picker.result(), 0
-    if packets.shown_times() is not None:
-        promised = packets.shown_times() if wanted is None else packets.shown_at(wanted)
-        missing = len(np.setdiff1d((promised - survey.origin).round(3), shown[1].round(3)))
+    if (promised := packets.shown_times()) is not None:
+        promised = promised if wanted is None else packets.shown_at(wanted)
+        missing = len(np.setdiff1d(np.round(promised - survey.origin, 3), shown[1].round(3)))
     is_partial = survey.scan.begin is not None or (needed is not None and not needed[: needed.nonzero()[0][-1]].all())
     if missing and is_partial:
         raise FalseKeyframe
@@ -173,6 +174,7 @@ def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None,
 
 def _read_frames_torchcodec(source: Source, survey: Survey, times, prepare: Prepare | None, is_straight: bool = False):
     """Read with torchcodec the frames that the packets' timestamps promise."""
+    assert survey.video_index is not None, "the file has a picture"
     packets = survey.scan.packets
     promised = packets.shown_times()
     if promised is not None and times is not None:
@@ -185,7 +187,7 @@ def _read_frames_torchcodec(source: Source, survey: Survey, times, prepare: Prep
         picker.offer(time - survey.origin, partial(square_pixels, image, size))
         if picker.is_done:
             break
-    if wrong:
+    if promised is not None and wrong:
         survey.warnings.append(
             f"torchcodec gave another frame than the file's timestamps ask for at {wrong} of {len(promised)} times. "
             'Use decoder="pyav".'

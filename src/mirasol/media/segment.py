@@ -62,6 +62,7 @@ def first_sound_time(source: Source, audio) -> float | None:
 def cut_waveform(sound: SoundTrack, span: tuple[float, float]) -> Float32[np.ndarray, " sample"]:
     """The samples within `span`, seconds on the file's clock: cut after resampling, which looks both ways."""
     begin, end = span
+    assert sound.start is not None, "there is sound"
     first = max(round((begin - sound.start) * SAMPLING_RATE), 0)
     last = None if np.isinf(end) else round((end - sound.start) * SAMPLING_RATE)
     return np.ascontiguousarray(sound.waveform()[first:last])

@@ -82,6 +82,7 @@ class SoundTrack:
             self._resample()
 
     def _resample(self, last: bool = False) -> None:
+        assert self._resampler is not None, "a segment is open"
         pieces, self._pieces = self._pieces, []
         self._resampled.append(self._resampler.push(np.concatenate([*pieces, np.zeros(0, np.float32)]), last))
 

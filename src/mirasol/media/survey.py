@@ -82,7 +82,7 @@ def survey_file(
                 "Use another file, or do not switch off the track that is there."
             )
         several = tracks(container, "audio")
-        if use_audio and audio_stream is None and len(several) > 1:
+        if use_audio and audio is not None and audio_stream is None and len(several) > 1:
             notes.append(
                 f"The file has {len(several)} sound tracks, {describe_tracks(several)}: {several.index(audio)} is "
                 "used. Choose another one with audio_stream."

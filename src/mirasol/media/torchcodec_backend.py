@@ -59,7 +59,7 @@ def frames(
         for step in range(len(decoder)) if times is None else times:
             if times is None:
                 frame = decoder.get_frame_at(step)
-            elif has_hidden_frames:
+            elif has_hidden_frames or shown is None:
                 frame = decoder.get_frame_played_at(float(step) + SAME_TIME_SECONDS)
             else:
                 frame = decoder.get_frame_at(int(np.searchsorted(shown, step)))

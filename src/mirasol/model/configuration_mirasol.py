@@ -1,6 +1,7 @@
 """Configuration of every part of Mirasol; relations between parts are checked here, at construction."""
 
 from math import isclose, prod
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -311,6 +312,7 @@ class MirasolTextConfig(PreTrainedConfig):
                 f"layers_without_rotary must be numbers of layers, 0 to {self.num_hidden_layers - 1}, found {other}."
             )
         _require_activation(type(self).__name__, self.hidden_act)
+        assert self.rope_parameters, "filled in by __post_init__"
         if (rope_type := self.rope_parameters["rope_type"]) not in ROPE_TYPES:
             raise ValueError(f"rope_type must be one of {ROPE_TYPES}, found {rope_type!r}.")
         if (factor := self.rope_parameters.get("partial_rotary_factor", 1.0)) != 1.0:
@@ -331,7 +333,7 @@ class MirasolConfig(PreTrainedConfig):
     model_type = "mirasol"
     is_encoder_decoder: bool = True
     keys_to_ignore_at_inference = ["past_key_values", "encoder_outputs"]
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "video_config": MirasolVideoConfig,
         "audio_config": MirasolAudioConfig,
         "combiner_config": MirasolCombinerConfig,
@@ -339,11 +341,18 @@ class MirasolConfig(PreTrainedConfig):
         "text_config": MirasolTextConfig,
     }
 
-    video_config: dict | PreTrainedConfig | None = None
-    audio_config: dict | PreTrainedConfig | None = None
-    combiner_config: dict | PreTrainedConfig | None = None
-    temporal_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    if TYPE_CHECKING:  # a dict, or None for the defaults, is made a config before anybody reads it
+        video_config: MirasolVideoConfig = MirasolVideoConfig()
+        audio_config: MirasolAudioConfig = MirasolAudioConfig()
+        combiner_config: MirasolCombinerConfig = MirasolCombinerConfig()
+        temporal_config: MirasolTemporalConfig = MirasolTemporalConfig()
+        text_config: MirasolTextConfig = MirasolTextConfig()
+    else:
+        video_config: dict | PreTrainedConfig | None = None
+        audio_config: dict | PreTrainedConfig | None = None
+        combiner_config: dict | PreTrainedConfig | None = None
+        temporal_config: dict | PreTrainedConfig | None = None
+        text_config: dict | PreTrainedConfig | None = None
 
     use_audio: bool = True
     share_encoder: bool = False

@@ -37,7 +37,7 @@ class MirasolModel(MirasolPreTrainedModel):
         return self.decoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module):
-        self.decoder.embed_tokens = value
+        self.decoder.embed_tokens = value  # type: ignore[assignment]  # an Embedding, which the base does not say
 
     def get_encoder(self, modality=None) -> nn.Module:
         return self.encoder
@@ -175,7 +175,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         if model_kwargs.get("encoder_outputs") is None:
             given = model_kwargs if inputs is None else {**model_kwargs, self.main_input_name: inputs}
             need_clips(given, self.config.use_audio)
-        return super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
+        return super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)  # type: ignore[misc]  # narrow `self`
 
     def _prepare_decoder_input_ids_for_generation(self, batch_size, model_input_name, model_kwargs, *args, **kwargs):
         """The questions as they are: k of them for each clip, where transformers expects one, padded on the left."""
@@ -193,13 +193,14 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
         """More rows of text for beams and samples; all rows of a clip share its latents, which are never copied."""
         text = {key: model_kwargs.pop(key) for key in ("decoder_attention_mask",) if key in model_kwargs}
-        input_ids, text = super()._expand_inputs_for_generation(expand_size, False, input_ids, **text)
+        expand = super()._expand_inputs_for_generation  # type: ignore[misc]  # narrow `self`
+        input_ids, text = expand(expand_size, False, input_ids, **text)
         return input_ids, {**model_kwargs, **text}
 
     @staticmethod
     def _reorder_cache(past_key_values: EncoderDecoderCache, beam_idx: Int[Tensor, " row"]) -> EncoderDecoderCache:
         """The rows' keys and values in the order of the chosen beams; beams of one clip share those of its latents."""
-        past_key_values.self_attention_cache.reorder_cache(beam_idx)
+        past_key_values.self_attention_cache.reorder_cache(beam_idx)  # type: ignore[arg-type]  # long
         return past_key_values
 
     def set_objective(self, objective: str) -> None:

@@ -32,7 +32,7 @@ class MirasolPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "pixel_values_videos"
     # And video; but where it is named, transformers' pipeline wants torchvision, which only its own processors need.
-    input_modalities = ("audio", "text")
+    input_modalities = ["audio", "text"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["MirasolEncoderLayer", "MirasolDecoderLayer"]
     _supports_sdpa = True
@@ -73,7 +73,7 @@ class MirasolPreTrainedModel(PreTrainedModel):
         elif isinstance(module, MirasolDecoderLayer):
             init.constant_(module.cross_attention_gate, self.config.text_config.cross_attention_gate_init)
         if "feature_mean" in module._buffers:
-            init.zeros_(module.feature_mean)
+            init.zeros_(module.get_buffer("feature_mean"))
 
 
 def _require_equal_widths(config: MirasolConfig, saved: MirasolConfig, name) -> None:

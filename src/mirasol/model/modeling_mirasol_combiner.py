@@ -142,6 +142,7 @@ class MirasolTransformerCombiner(MirasolCombiner):
                     "(batch chunk) latent dim -> batch chunk latent dim",
                     chunk=num_chunks,
                 )
+                assert stream_cache is not None
                 past.append(torch.cat([stream_cache["history"][:, :, index], kept], dim=1))
                 tokens = torch.cat([previous_chunks(past[-1], history), hidden_states], dim=1)
             is_last = index == len(self.layers) - 1  # of its outputs nobody reads the others

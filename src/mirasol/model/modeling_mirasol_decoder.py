@@ -1,5 +1,7 @@
 """The contextual model: a Llama-shaped decoder over text whose gated cross-attention reads the latents."""
 
+from typing import Any
+
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
@@ -19,6 +21,7 @@ from .modeling_mirasol_stream import decoder_window
 def rotary_frequencies(config: MirasolTextConfig) -> tuple[list[float], float]:
     """Radians a token of every pair of a head's numbers, and the factor on sine and cosine (YaRN's, else 1)."""
     rope = config.rope_parameters
+    assert rope, "filled in by the config's __post_init__"
     with torch.device("cpu"):  # also where the model is built on the meta device
         if rope["rope_type"] == "default":
             exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
@@ -91,7 +94,7 @@ class MirasolCrossAttention(nn.Module):
         """
         head_dim = self.config.head_dim
         if cache is not None and cache.is_updated.get(self.layer_idx):
-            layer = cache.cross_attention_cache.layers[self.layer_idx]
+            layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
             key, value = layer.keys, layer.values
         else:
             states = zip(self.project(latents) if projected is None else projected, self.project(times), strict=True)
@@ -185,7 +188,8 @@ class MirasolTextDecoder(nn.Module):
         self, latents: Float[Tensor, "batch chunk latent dim"]
     ) -> Float[Tensor, "batch chunk pair latent size"]:
         """Keys and values of the latents in every layer, without times: what a stream makes once a chunk."""
-        states = [state for layer in self.layers for state in layer.cross_attention.project(latents)]
+        layers: Any = self.layers
+        states = [state for layer in layers for state in layer.cross_attention.project(latents)]
         return torch.stack(states, dim=2)
 
     def forward(

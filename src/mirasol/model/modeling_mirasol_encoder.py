@@ -85,6 +85,7 @@ class MirasolEncoder(MirasolPreTrainedModel):
         if not self.config.use_audio:
             refuse_sound(audio_chunk_mask)
             input_features, audio_chunk_mask = None, torch.zeros_like(video_chunk_mask)
+        assert audio_chunk_mask is not None, "a model with audio takes its mask"
         if stream_cache and len(stream_cache["prediction"]) != len(video_chunk_mask):
             raise ValueError(
                 f"Expected a chunk of each of the {len(stream_cache['prediction'])} streams in stream_cache, found "
@@ -93,7 +94,7 @@ class MirasolEncoder(MirasolPreTrainedModel):
         self._check_media(pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask, chunk_times)
         video_features = run_real_chunks(self.video_encoder, pixel_values_videos.to(self.dtype), video_chunk_index)
         audio_features = None
-        if self.config.use_audio:
+        if input_features is not None:
             audio_features = run_real_chunks(self.audio_encoder, input_features.to(self.dtype), audio_chunk_index)
         combined, state = self.combiner(
             video_features, audio_features, video_chunk_mask, audio_chunk_mask, stream_cache or None

@@ -1,5 +1,7 @@
 """The transformer layer shared by encoders, Combiner and temporal model, and the sin/cos codes of places and times."""
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -25,7 +27,7 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
     return rearrange(torch.einsum("bhqk,bhkd->bhqd", weights, value), "b h q d -> b q h d"), weights
 
 
-def attend(module: nn.Module, query, key, value, attention_mask):
+def attend(module: Any, query, key, value, attention_mask):
     """Runs the attention chosen by `config._attn_implementation`; heads come second, and are merged in the result."""
     function = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
     output, weights = function(module, query, key, value, attention_mask, scaling=module.scaling, dropout=0.0)

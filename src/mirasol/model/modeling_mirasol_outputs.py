@@ -47,8 +47,10 @@ class MirasolEncoderOutput(BaseModelOutput):
         hidden_states, attentions: of the temporal model's layers, when asked for.
     """
 
-    chunk_mask: Tensor | None = None
-    chunk_times: Tensor | None = None
+    # Always given; None only because a dataclass wants a default behind another one.
+    last_hidden_state: Tensor = None  # type: ignore[assignment]
+    chunk_mask: Tensor = None  # type: ignore[assignment]
+    chunk_times: Tensor = None  # type: ignore[assignment]
     combined_features: Tensor | None = None
     predicted_features: Tensor | None = None
     surprise: Tensor | None = None

@@ -77,8 +77,9 @@ class MirasolTemporalModel(nn.Module):
         state: dict[str, Tensor] = {}
         for number, layer in enumerate(self.layers):
             names = f"key_{number}", f"value_{number}"
-            past = [stream_cache[name].flatten(1, 2) for name in names] if stream_cache else []
-            past = None if stream_cache is None else past
+            past = None
+            if stream_cache is not None:  # empty at the start of a stream
+                past = [stream_cache[name].flatten(1, 2) for name in names if stream_cache]
             hidden_states = layer(hidden_states, mask, rotation, past=past)
             for name, values in zip(names, past or (), strict=past is not None):
                 state[name] = self._newest(values.unflatten(1, (num_past + num_chunks, num_latents)))

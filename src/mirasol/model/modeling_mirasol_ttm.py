@@ -128,6 +128,7 @@ class MirasolTokenTuringUnit(nn.Module):
         self.process_position = nn.Parameter(torch.zeros(num_latents, config.hidden_size))
         self.layers = nn.ModuleList(MirasolEncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.write: nn.Module
         if self.adds_and_erases:
             self.write = MirasolAddEraseWrite(config)
         else:

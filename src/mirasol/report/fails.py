@@ -76,9 +76,10 @@ def look(fail: Prediction, row: Row, eyes: MirasolVideoProcessor, condition: str
     hears = condition not in ("picture", "silent")
     clip = read(use_audio=hears or condition == "silent", select=partial(evenly, rate=PREVIEW_RATE), prepare=small)
     pictures, spectrogram, frames = [], "", None
-    if clip.frames is not None:
+    if clip.frames is not None and clip.frame_times is not None:
         look_there = partial(eyes.square_of, crop=row.crop or eyes.crop)
         saw = read(use_audio=False, select=partial(evenly, rate=NUM_PICTURES / clip.duration), prepare=look_there)
+        assert saw.frames is not None, "the clip has a picture"
         pictures = [image_uri(square) for square in saw.frames]
         times = evenly(clip.duration, PREVIEW_RATE)
         frames = clip.frames[(np.searchsorted(clip.frame_times, times + 1e-6, side="right") - 1).clip(min=0)]
@@ -116,5 +117,6 @@ def small(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "show
 
 def log_mel(clip: Clip) -> Float[np.ndarray, "shown mel"]:
     """Return the log-mel of a clip's sound, neighbours averaged where it has more columns than a picture shows."""
+    assert clip.waveform is not None, "the clip has sound"
     mel = MirasolFeatureExtractor()(clip.waveform, sampling_rate=clip.sampling_rate)["input_features"][0]
     return np.stack([part.mean(axis=0) for part in np.array_split(np.asarray(mel), min(len(mel), MAX_COLUMNS))])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mirasol.answer.answerer import Answerer
 from mirasol.evaluate.bootstrap import Interval
-from mirasol.evaluate.runner import evaluate_rows, load_rows
+from mirasol.evaluate.runner import evaluate_here, load_rows
 from mirasol.results import Result
 
 # Task, folder beside that of GRID, and a split that no model of `recipes/joint_nano.yaml` is trained on.
@@ -31,7 +31,7 @@ def measure_sets(answerer: Answerer, beside: Path, max_clips: int | None) -> dic
         root = beside / folder
         if root.is_dir():
             rows = load_rows(task, root, split)[:max_clips]
-            metrics = evaluate_rows(answerer, rows, task=task, root=root).metrics
+            metrics = evaluate_here(answerer, rows, task=task, root=root).metrics
             constant: float = metrics.baselines["majority"]["exact_match"]  # type: ignore[assignment]
             right = metrics.intervals_95["all"]
             found[name] = SetResult(clips=metrics.clips.answered, right=right, most_common_answer=constant)

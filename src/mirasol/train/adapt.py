@@ -52,7 +52,11 @@ def add_lora(model: nn.Module, recipe: LoraRecipe) -> None:
     freeze(model, ["language_model"])
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     config = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=ADAPTED, bias="none"
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,  # type: ignore[arg-type]  # a factor, which peft declares as int
+        lora_dropout=recipe.dropout,
+        target_modules=ADAPTED,
+        bias="none",
     )
     inject_adapter_in_model(config, model.get_submodule(DECODER.rstrip(".")), adapter_name=ADAPTER)
     for parameter, is_trained in trained:  # peft freezes all but its own

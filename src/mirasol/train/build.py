@@ -124,7 +124,7 @@ def check_texts(processor: MirasolProcessor, rows: Sequence[Row], root: str, wit
 
 def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
     """The processor with the recipe's grid and sizes, and a tokenizer made from the training texts."""
-    sizes = recipe.processor
+    sizes: Any = recipe.processor  # all given after `resolve`
     return MirasolProcessor(
         image_processor=MirasolVideoProcessor(sizes.image_size, sizes.crop_fraction, sizes.crop_center),
         feature_extractor=MirasolFeatureExtractor(num_mel_bins=sizes.num_mel_bins),
@@ -163,6 +163,7 @@ def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:
         name: {**overrides.get(name, {}), **value} if isinstance(value, dict) else value
         for name, value in (overrides | decided).items()
     }
+    assert recipe.model.preset is not None, "a model without a checkpoint has a preset after `resolve`"
     with values_that_fit():
         return preset(recipe.model.preset, **merged)
 

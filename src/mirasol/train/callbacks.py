@@ -38,13 +38,15 @@ class MirasolCallback(TrainerCallback):
         # whose sampler has epochs too.
         epoch = int(state.epoch or 0)
         self.trainer.sampler.set_epoch(epoch)
-        if hasattr(self.trainer.train_dataset, "set_epoch"):
-            self.trainer.train_dataset.set_epoch(epoch)
+        dataset: Any = self.trainer.train_dataset
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(epoch)
         pretraining = epoch < self.trainer.recipe.schedule.pretrain_epochs
         self.trainer.model.set_objective("pretrain" if pretraining else "finetune")
         self.trainer.skipped.begin_epoch(self.trainer.sampler.num_clips)
+        unfreeze_epoch = self.trainer.recipe.model.unfreeze_epoch
         for parameter in self.trainer.thawing:
-            parameter.requires_grad_(epoch >= self.trainer.recipe.model.unfreeze_epoch)
+            parameter.requires_grad_(unfreeze_epoch is not None and epoch >= unfreeze_epoch)
         self.trainer._restart_window()
 
     def on_optimizer_step(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
@@ -59,11 +61,12 @@ class MirasolCallback(TrainerCallback):
 
     def on_evaluate(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         validation = self.trainer.recipe.validation
+        assert validation.metric is not None, "the recipe is resolved"
         control.should_training_stop |= is_stale(state.log_history, validation.metric, validation.patience)
 
     def on_epoch_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self.trainer.skipped.count:
-            self.trainer.log(self.trainer.skipped.as_logs())
+            self.trainer.log(dict(self.trainer.skipped.as_logs()))
             warnings.warn(str(self.trainer.skipped), stacklevel=1)
         if self.trainer.stopped_by is not None:
             return  # saved, and there may be no time to validate

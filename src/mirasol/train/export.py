@@ -25,11 +25,11 @@ def export(
     known_questions: KnownQuestions | None = None,
 ) -> Path:  # fmt: skip
     """The folder with `model`, adapters merged, `processor` and a card; it appears whole or not at all."""
-    config = copy.deepcopy(model.config)
+    config: Any = copy.deepcopy(model.config)
     config.use_cache = True  # the Trainer turns it off, and generation would project the clip anew for every word
     for name in config.sub_configs:  # of a model that was loaded, the parts name the format it was loaded in
         getattr(config, name).dtype = None
-    exported = type(model)(config)
+    exported: Any = type(model)(config)
     exported.load_state_dict(merged_state_dict(model))
     exported.set_objective("finetune")
     with whole_folder(folder) as partial:

@@ -34,7 +34,7 @@ class BatchedMuon(torch.optim.Muon):
                 if parameter.grad is not None:
                     by_shape[parameter.shape, is_sharded(parameter)].append(parameter)
             for (shape, _), parameters in by_shape.items():
-                gradients = torch.stack([local(parameter.grad) for parameter in parameters])
+                gradients = torch.stack([local(p.grad) for p in parameters if p.grad is not None])
                 is_used = gradients.flatten(1).any(dim=1).to(gradients.dtype)  # a factor: asking it would wait
                 is_used = any_of_shards(is_used, parameters[0])[:, None, None]
                 buffers = [local(self._momentum_buffer(parameter)) for parameter in parameters]
@@ -52,6 +52,7 @@ class BatchedMuon(torch.optim.Muon):
     def _momentum_buffer(self, parameter: nn.Parameter) -> Tensor:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
+            assert parameter.grad is not None, "step() takes parameters with a gradient"
             state["momentum_buffer"] = torch.zeros_like(parameter.grad)
         return state["momentum_buffer"]
 

@@ -61,6 +61,7 @@ def _default_sizes(recipe: Recipe, preset_name: str | None) -> ProcessorRecipe:
             "image_size": named.image_size,
         }
         return NEW_PROCESSOR.model_copy(update=sizes)
+    assert recipe.model.checkpoint is not None, "without a preset there is a checkpoint"
     default = sizes_of(saved_processor(recipe.model.checkpoint))
     for name in ("vocab_size", "model_max_length"):
         wanted, kept = getattr(given, name), getattr(default, name)

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import Seq2SeqTrainer
 
 from mirasol.files import replace_folder
+from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.settings import one_line
 from mirasol.train.checkpoint import digests, files_of, load_state, save_state, seal
 from mirasol.train.parallel import Layout, filled, gathered, local, shard_weights, skeleton, tensors_of
@@ -35,6 +36,8 @@ class ShardedTrainer(Seq2SeqTrainer):
         layout: None is one process, or replicas.
         ema_decay: Decay of the averaged weights; None keeps none.
     """
+
+    model: MirasolForConditionalGeneration
 
     def __init__(self, *, run_dir: Path, layout: Layout | None, ema_decay: float | None, **kwargs: Any) -> None:
         self.run_dir = run_dir
@@ -72,11 +75,11 @@ class ShardedTrainer(Seq2SeqTrainer):
     @contextlib.contextmanager
     def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
         """Of all micro-batches but the last, gradients are reduced to shards, but not yet among replicas."""
-        self.model.set_requires_all_reduce(False)
+        self.model.set_requires_all_reduce(False)  # type: ignore[operator]  # of FSDPModule
         try:
             yield
         finally:
-            self.model.set_requires_all_reduce(True)
+            self.model.set_requires_all_reduce(True)  # type: ignore[operator]
 
     # -- agreement: what one process finds, all act on
 
@@ -116,6 +119,7 @@ class ShardedTrainer(Seq2SeqTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._require_finite(self.model)
+        assert self.args.output_dir is not None
         step = self.state.global_step
         final = Path(self.args.output_dir) / f"{CHECKPOINT_PREFIX}{step}"
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -180,10 +184,11 @@ class ShardedTrainer(Seq2SeqTrainer):
         self.saved_step = step = step_of(Path(checkpoint))
         # The rate is a function of the step. What torch would save of it has an entry for each group of parameters,
         # and sharded weights make other groups than whole ones.
-        schedule = self.lr_scheduler
+        schedule, optimizer = self.lr_scheduler, self.optimizer
+        assert schedule is not None and optimizer is not None, "made before a checkpoint is loaded"
         schedule.last_epoch, schedule._step_count = step, step + 1
         schedule._last_lr = [base * at(step) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
-        for group, rate in zip(self.optimizer.param_groups, schedule._last_lr, strict=True):
+        for group, rate in zip(optimizer.param_groups, schedule._last_lr, strict=True):
             group["lr"] = rate
 
 

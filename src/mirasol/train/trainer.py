@@ -140,7 +140,8 @@ class MirasolTrainer(ShardedTrainer):
         The model's losses are shares of these, which add up to the loss of one large batch.
         """
         names = ("labels", "video_chunk_mask", "audio_chunk_mask")
-        counts = sum(count_targets(*(batch[name] for name in names)) for batch in batches).to(self.args.device)
+        counted = torch.stack([count_targets(*(batch[name] for name in names)) for batch in batches]).sum(dim=0)
+        counts = counted.to(self.args.device)
         counts = torch.cat([counts, counts.new_tensor([self.skipped.unseen])])
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts, reduction="sum")
@@ -149,7 +150,7 @@ class MirasolTrainer(ShardedTrainer):
 
     # -- losses
 
-    def compute_loss_context_manager(self) -> contextlib.AbstractContextManager:
+    def compute_loss_context_manager(self) -> contextlib.AbstractContextManager:  # type: ignore[override]  # enough
         """Autocast to bf16 where the recipe asks for it.
 
         Ours instead of accelerate's, which replaces the model's `forward` and copies every output to float32.
@@ -189,13 +190,14 @@ class MirasolTrainer(ShardedTrainer):
         """Return the message of a step that is not finite, after its clips are written to a file; all have to ask."""
         *losses, norm = losses
         args, step, order = self.args, self.state.global_step, list(self.sampler)
+        dataset: Any = self.train_dataset
         size, world = args.per_device_train_batch_size, args.world_size
         steps_per_epoch = math.ceil(len(order) // size // world / args.gradient_accumulation_steps)
         first = step % steps_per_epoch * args.gradient_accumulation_steps
         batches = []
         for number, loss in enumerate(losses):
             start = ((first + number) * world + args.process_index) * size
-            clips = [self.train_dataset.row_id(row) for row in order[start : start + size] if row >= 0]
+            clips = [dataset.row_id(row) for row in order[start : start + size] if row >= 0]
             batches.append({"process": args.process_index, "loss": loss, "clips": clips})
         batches = gather_object(batches)
         bad = [batch for batch in batches if not math.isfinite(batch["loss"])]
@@ -257,6 +259,7 @@ class MirasolTrainer(ShardedTrainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **kwargs) -> dict[str, float]:
         """Metrics of answers generated on val, each under `eval_`."""
+        assert self.validate is not None, "evaluated only where there is validation"
         start = time.perf_counter()
         model = self.best_weights
         self._require_finite(model)

@@ -25,16 +25,23 @@ def main_metric(sources: Sequence[SourceRecipe]) -> str:
     return MEAN_OF_TASKS if len(sources) > 1 else f"mean_{get_task(sources[0].task).headline}"
 
 
+def conditions_of(source: SourceRecipe) -> tuple[str, ...]:
+    """Return the conditions of a source's validation, which `resolve` has filled in."""
+    assert source.conditions is not None, "the recipe is resolved"
+    return source.conditions
+
+
 def check_validation(recipe: Recipe) -> None:
     """Refuses, before anything is decoded or trained, what the first validation could not measure."""
     sources = recipe.data.sources
     metric, mean = recipe.validation.metric, main_metric(sources)
+    assert metric is not None, "the recipe is resolved"
     if metric.startswith("mean_") and metric not in (mean, "mean_exact_match"):
         raise ValueError(
             f"Recipe key validation.metric is {metric!r}, but validation on "
             f"{', '.join(source.task for source in sources)} gives {mean!r}: set validation.metric={mean}."
         )
-    for name in {name for source in sources for name in source.conditions}:
+    for name in {name for source in sources for name in conditions_of(source)}:
         if Condition(name).name == "swapped":
             raise ValueError(
                 "Expected validation.conditions that leave one answer right, found 'swapped': measure it afterwards, "
@@ -48,10 +55,12 @@ def check_metric(recipe: Recipe, val_rows: Mapping[SourceRecipe, Sequence[Row]])
     for source, name in zip(val_rows, source_names([*val_rows]), strict=True):
         task, questions = get_task(source.task), [question for row in val_rows[source] for question in row.questions]
         scores = task.score(questions, [question.answer for question in questions])
-        flat = {key: value for c in source.conditions for key, value in runner.flat_scores(scores, c).items()}
-        flat |= runner.mean_scores(flat, task, source.conditions)
+        flat = {key: value for c in conditions_of(source) for key, value in runner.flat_scores(scores, c).items()}
+        flat |= runner.mean_scores(flat, task, conditions_of(source))
         known += flat if len(val_rows) == 1 else [f"{name}_{key}" for key in flat]
-    if (metric := recipe.validation.metric) not in known:
+    metric = recipe.validation.metric
+    assert metric is not None, "the recipe is resolved"
+    if metric not in known:
         raise ValueError(
             f"Recipe key validation.metric is {metric!r}, but validation gives: {', '.join(sorted(known))}. "
             f"Did you mean {nearest(metric, known)!r}?"
@@ -118,7 +127,7 @@ def build_validation(
             processor=processor,
             rows=rows,
             task=source.task,
-            conditions=source.conditions,
+            conditions=conditions_of(source),
             read=read,
             batch_size=recipe.validation.batch_size,
             should_stop=lambda: STOP.signal is not None,
