@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/answer.py [CLIP] [--checkpoint FOLDER | --untrained] [--max-chunks 32]
 
-The stages are those of `mirasol ask`, without the seconds an answer rests on: decode (file to frames and sound),
+The stages are those of `mirasol ask`, without attribution: decode (file to frames and sound),
 features (to chunks of pixels and log-mel), encode (to latents), generate (to text). "First" is the first answer after
 loading, the others are medians. "CPU" is what the process used on all its threads, which a busy machine changes less
 than "wall". "Peak" is the process's largest resident memory until then. A checkpoint reads as many chunks as it was

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-SCHEMA_VERSION = 2  # of every result written as JSON, docs/evaluation.md; 1 was the dictionaries without a version
+SCHEMA_VERSION = 3  # of every result written as JSON; docs/evaluation.md lists the changes
 
 Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
 """A float that is null in JSON where it is not finite, because there was nothing to measure."""

@@ -6,7 +6,7 @@ import pytest
 from clips import write_clip
 
 from mirasol.answer.ask import ask, ask_all
-from mirasol.evaluate.attribution import measure_rests_on
+from mirasol.evaluate.attribution import measure_attribution
 from mirasol.report.info import ClipInfo, PresetInfo, checkpoint_info, clip_info, info
 from mirasol.tasks import get_task
 
@@ -21,10 +21,11 @@ def test_the_answer_says_what_it_was_made_of(untrained, clip):
     assert 0 < answer.confidence <= 1
     assert answer.seconds_covered == pytest.approx(3.0, abs=0.02)
     assert answer.sound == "used"
-    assert len(answer.rests_on) == 3
-    assert all(0 <= e.start < e.end <= answer.seconds for e in answer.rests_on)
-    assert set(json.loads(json.dumps(answer.as_dict()))) >= {"answer", "confidence", "rests_on", "sound", "warnings"}
-    for part in ("confidence", "covered", "sound", "rests on"):
+    assert len(answer.attributed_to) == 3
+    assert all(0 <= e.start < e.end <= answer.seconds for e in answer.attributed_to)
+    fields = {"answer", "confidence", "attributed_to", "sound", "warnings"}
+    assert set(json.loads(json.dumps(answer.as_dict()))) >= fields
+    for part in ("confidence", "covered", "sound", "attribution"):
         assert part in str(answer)
 
 
@@ -38,10 +39,10 @@ def test_an_answer_below_the_asked_confidence_is_marked_as_withheld(answerer, cl
 
 @pytest.mark.parametrize("method", ["attention", "leave_one_out"])
 def test_sound_that_is_left_out_is_reported(answerer, clip, method):
-    answer = ask(clip, "what is said?", use_audio=False, rests_on_method=method, answerer=answerer)
+    answer = ask(clip, "what is said?", use_audio=False, attribution_method=method, answerer=answerer)
     assert answer.sound == "found, not used"
     assert not any("it is not used" in warning for warning in answer.warnings), "it was left out on purpose"
-    assert answer.rests_on_method == method
+    assert answer.attribution_method == method
 
 
 def test_bytes_are_answered_like_the_file_they_come_from(answerer, clip):
@@ -141,7 +142,7 @@ def test_info_of_a_checkpoint_counts_every_parameter_and_sees_every_frame(untrai
 
 
 def test_resting_places_of_right_answers_are_counted(answerer, grid_root):
-    shares = measure_rests_on(answerer, get_task("grid").load(grid_root, "test")[:1], progress=False)
+    shares = measure_attribution(answerer, get_task("grid").load(grid_root, "test")[:1], progress=False)
     assert [share.method for share in shares] == ["attention", "leave_one_out"]
     assert shares[0].num_answers == shares[1].num_answers
     assert "uniformly" in str(shares[0])

@@ -1,4 +1,4 @@
-"""What an answer rests on: weights by hand, both methods on a model, and which chunks touch a word."""
+"""Attribution: weights by hand, both methods on a model, and which chunks overlap a word."""
 
 import pytest
 import torch

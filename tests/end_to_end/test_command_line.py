@@ -145,7 +145,7 @@ def test_a_condition_that_does_not_exist_is_refused_with_those_that_do(refused):
 def test_ask_prints_answer_and_evidence(clip, untrained, capsys):
     assert main(["ask", clip, COLOR, "--checkpoint", str(untrained)]) == 0
     text = capsys.readouterr().out
-    assert all(word in text for word in ("confidence", "covered", "sound", "used", "rests on"))
+    assert all(word in text for word in ("confidence", "covered", "sound", "used", "attribution"))
     assert re.search(r"covered +3\.0\d of 3\.0\d s, 75 frames", text)  # the sound ends a few milliseconds later
 
 

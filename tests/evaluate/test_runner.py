@@ -214,7 +214,7 @@ def test_summary_of_a_model_that_names_no_time_is_valid_json():
         **summarise(found, rows, "grid"),
     )  # fmt: skip
     written = json.loads(metrics.as_json(), parse_constant=pytest.fail)
-    assert written["schema_version"] == 2 and written["intervals_95"]["when_letter"]["high"] is None
+    assert written["schema_version"] == 3 and written["intervals_95"]["when_letter"]["high"] is None
     assert metrics.intervals_95["when_letter"].value == pytest.approx(0.1)
     assert "median error 0.100 s" in str(metrics)
     read = Metrics.model_validate_json(metrics.as_json())

@@ -1,4 +1,4 @@
-"""Answers appended to a JSONL or CSV file, clip by clip, so that a run that was killed goes on where it was."""
+"""Answers appended to a JSONL or CSV file, clip by clip, so that a killed run resumes at the first missing clip."""
 
 import csv
 import fcntl
@@ -19,13 +19,13 @@ Key = tuple[str, float, float | None, str]
 class AnswerFile:
     """A file of answers, one row for each question about each clip; several processes may append to it.
 
-    The rows of a clip are written in one piece. What a kill cut short is cut away by the next start.
+    The rows of a clip are written in one piece. The next start removes a row that a kill left incomplete.
 
     Args:
         path: Ends with .jsonl or .csv.
-        about: What decides the answers; kept beside the file, and a file of something else is refused.
+        about: Settings that the answers depend on, stored beside the file. A file with other settings is refused.
 
-    `done` maps what is answered already to the error of its row, empty where there was none.
+    `done` maps the key of each row in the file to its error, empty if it has none.
     """
 
     def __init__(self, path: str | Path, about: Mapping[str, Any]):
@@ -75,12 +75,12 @@ def _bytes(text: str) -> bytes:
 
 
 def key_of(row: Mapping[str, Any]) -> Key:
-    """Return what identifies a row."""
+    """Return the key of a row: clip, start, end, question."""
     return row["clip"], float(row["start"]), None if row["end"] in (None, "") else float(row["end"]), row["question"]
 
 
 def json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as lines of JSON, without fields that are None but `answer`."""
+    """Return the rows as lines of JSON, without empty fields except `end` and `answer`."""
     return "".join(
         json.dumps({k: v for k, v in row.items() if k in ("end", "answer") or v not in (None, [])}) + "\n"
         for row in rows

@@ -39,16 +39,16 @@ from mirasol.model.modeling_mirasol_outputs import MirasolEncoderOutput
 from mirasol.model.modeling_mirasol_stream import MirasolStreamCache
 
 CHUNKS_AT_ONCE = 256  # the attention mask over more grows with their square: 28 GB for an hour of 0.32 s
-Source = Clip | str | Path | bytes | Mapping[str, Tensor]  # a mapping: what `chunk_clip` gave for the clip
+Source = Clip | str | Path | bytes | Mapping[str, Tensor]  # a mapping: the result of `chunk_clip`
 
 
 @dataclass(frozen=True)
 class Watched:
-    """Latents of some clips.
+    """Latents of a batch of clips.
 
     Args:
-        encoder_outputs: What the encoder gave, a `MirasolEncoderOutput`.
-        media: The encoder's inputs, kept to encode the clips again without a chunk; None where they are gone.
+        encoder_outputs: Output of the encoder, a `MirasolEncoderOutput`.
+        media: Inputs of the encoder, with which leave-one-out attribution encodes the clips again; None if not kept.
     """
 
     encoder_outputs: Any
@@ -66,7 +66,7 @@ class Watched:
 
 
 def join_watched(clips: Sequence[Watched]) -> Watched:
-    """Return clips, each watched alone, as one batch; chunks that a shorter one lacks stand behind it, masked."""
+    """Join clips that were watched one by one into a batch; shorter clips are padded with masked chunks."""
     if len(clips) == 1:
         return clips[0]
     outputs = [clip.encoder_outputs for clip in clips]
@@ -78,7 +78,7 @@ def join_watched(clips: Sequence[Watched]) -> Watched:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The questions of one clip as rows of tokens: one a question, or one an option where there are options."""
+    """Token rows of one clip's questions: one row per question or, with options, one per option."""
 
     rows: TokenRows
     options: tuple[tuple[str, ...], ...] = ()
@@ -88,14 +88,14 @@ Questions = Prompts | Sequence[str]
 
 
 class Answerer:
-    """Model and processor of a checkpoint, as one thing that answers; threads may share it.
+    """A checkpoint's model and processor, which answer questions about clips; threads may share it.
 
     Args:
         model: A `MirasolForConditionalGeneration` in evaluation mode.
         processor: Its `MirasolProcessor`.
-        max_new_tokens: Limit of an answer; by default the checkpoint's own, else what the context leaves.
+        max_new_tokens: Limit of an answer; by default the checkpoint's, else the room left in the context.
         temperature: Divides the logits for the confidence of generated answers; the answers do not depend on it.
-        known_questions: Those of its training, where the checkpoint keeps them.
+        known_questions: Questions that the checkpoint was trained on, if it stores them.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class Answerer:
             checkpoint: Its folder, or "shipped".
             device: Such as "cpu", "cuda:1" or "mps"; by default a CUDA device where there is one.
             max_new_tokens: Limit of an answer.
-            decoder: Of files, as the checkpoint's processor says by default; so are the next two.
-            sampling: Policy for clips longer than the budget: `uniform`, `snippets` or `dense`.
-            max_chunks: That budget.
-            dtype: Of the weights, "float32" by default, "bfloat16" or "float16".
+            decoder: Decoder of media files; by default the checkpoint's, as for the next two.
+            sampling: Policy for clips longer than `max_chunks`: `uniform`, `snippets` or `dense`.
+            max_chunks: Largest number of chunks of a clip.
+            dtype: Type of the weights: "float32" (default), "bfloat16" or "float16".
         """
         if decoder not in (None, *DECODERS):
             raise ValueError(f"Expected decoder to be one of {DECODERS}, found {decoder!r}. Leave it out to use PyAV.")
@@ -133,7 +133,7 @@ class Answerer:
         processor.decoder = decoder or processor.decoder
         processor.sampling = sampling or processor.sampling
         processor.max_chunks = max_chunks or processor.max_chunks
-        processor.grid.plan(0.0, processor.sampling)  # refuses another policy
+        processor.grid.plan(0.0, processor.sampling)  # raises for an unknown policy
         folder = folder_of(checkpoint)
         return cls(model, processor, max_new_tokens, load_temperature(folder), KnownQuestions.load(folder))
 
@@ -156,7 +156,7 @@ class Answerer:
         return Watched(encode(**batch), media)
 
     def _encode_long(self, video_chunk_index, audio_chunk_index=None, **media: Tensor) -> MirasolEncoderOutput:
-        """Encode long clips as streams, a block of chunks after the other: the same latents, in bounded memory."""
+        """Encode long clips block by block, as streams: equal latents in bounded memory."""
         outputs, cache = [], MirasolStreamCache()
         for start in range(0, media["chunk_times"].shape[1], CHUNKS_AT_ONCE):
             block = {name: value[:, start : start + CHUNKS_AT_ONCE] for name, value in media.items()}
@@ -169,10 +169,10 @@ class Answerer:
         return MirasolEncoderOutput(**whole)
 
     def prompts(self, questions: Sequence[str], options: Sequence[Sequence[str]] | None = None) -> Prompts:
-        """Return questions, with the options of each if given, as rows of tokens.
+        """Tokenise questions, with the options of each if given.
 
         Raises:
-            ValueError: a row is longer than the context, or a question has fewer than two options.
+            ValueError: A row exceeds the context, or a question has fewer than two options.
         """
         if options is None:
             return Prompts(self.processor.tokenize_questions(list(questions)))
@@ -188,7 +188,7 @@ class Answerer:
 
     @torch.no_grad()
     def advance(self, stream_cache: Any, chunks: Sequence[Mapping[str, Tensor]]) -> Any:
-        """Return what the encoder gives for the next chunks of each stream, its `stream_cache` ready to be asked."""
+        """Encode the next chunks of each stream; questions can be asked from the output's `stream_cache`."""
         batch = MirasolCollator(self.processor.pad_token_id)(chunks)
         return self.model.advance(stream_cache, **{name: value.to(self.model.device) for name, value in batch.items()})
 
@@ -198,8 +198,8 @@ class Answerer:
     ) -> list[list[GeneratedAnswer]]:
         """Return one greedy answer per question of each clip; clips may have different numbers of questions.
 
-        A transformers `streamer` is given the tokens of a single question as they come. An answer that was cut only
-        because a longer question shared its batch is given again alone.
+        A transformers `streamer` receives the tokens of a single question as they are generated. If a longer question
+        in the batch cut an answer short, that answer is generated again alone.
         """
         prompts = [self._prompts(of_clip).rows["decoder_input_ids"] for of_clip in questions]
         answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
@@ -227,7 +227,7 @@ class Answerer:
     def confidences(
         self, watched: Watched, questions: Questions, given: Sequence[GeneratedAnswer], temperatures: Sequence[float]
     ) -> list[list[float]]:
-        """Return the confidence of each answer about one clip under each temperature, as `answer` gave them."""
+        """Return the confidence [answer temperature] of one clip's answers, which `answer` generated."""
         text = with_answers(self._pad(self._prompts(questions).rows["decoder_input_ids"]), given)
         labels = text.pop("labels")
         logits = self.model(encoder_outputs=watched.encoder_outputs, **text, use_cache=False).logits
@@ -253,7 +253,7 @@ class Answerer:
 
     @torch.no_grad()
     def score(self, watched: Watched, questions: Sequence[str], answers: Sequence[str]) -> list[tuple[float, bool]]:
-        """Return the log-probability of each answer about one clip, and whether greedy decoding would give it."""
+        """Return each answer's log-probability for one clip, and whether greedy decoding would generate it."""
         rows = self.processor.tokenize_questions(list(questions), list(answers))
         return score_rows(self.model, watched.encoder_outputs, [rows], self.processor.pad_token_id)[0]
 
@@ -261,12 +261,12 @@ class Answerer:
         self, watched: Watched, questions: Sequence[Questions], given: Sequence[Sequence[GeneratedAnswer]],
         method: str = DEFAULT_METHOD,
     ) -> list[Tensor]:  # fmt: skip
-        """Return, per clip, the share [question chunk] of each chunk in what the answers are attributed to.
+        """Return the attribution of each clip's answers to its chunks: weights [question chunk].
 
         Args:
             watched: The clips.
-            questions: Those of each clip.
-            given: Their answers, as `answer` gave them.
+            questions: Questions of each clip.
+            given: The answers that `answer` generated for them.
             method: One of `METHODS`.
         """
         if method not in METHODS:
@@ -288,15 +288,15 @@ class Answerer:
     def attribute_together(
         self, watched: Watched, questions: Sequence[Questions], given: Sequence[GeneratedAnswer]
     ) -> Tensor:
-        """Return the share [clip chunk] of each chunk by cross-attention, for one question a clip, in one call."""
+        """Return cross-attention weights [clip chunk] for one question per clip, in one call."""
         rows = [self._prompts(of_clip).rows["decoder_input_ids"][0] for of_clip in questions]
         return attention_weights(self._twin, watched.encoder_outputs, with_answers(self._pad(rows), given))
 
     @cached_property
     def streaming(self) -> "Answerer":
-        """This answerer with constant memory a stream: windows of `max_chunks` chunks where its config has none.
+        """This answerer with constant memory per stream: windows of `max_chunks` chunks where the config has none.
 
-        It shares the weights. Its `watch` is the offline twin of every stream that it watches.
+        It shares the weights. Its `watch` gives the latents that its streams give for the same media.
         """
         config = self.model.config
         if None not in (config.temporal_config.window_chunks, config.text_config.window_chunks):

@@ -20,7 +20,8 @@ class Answer(Document):
 
     `confidence` is exp of the mean log-probability of the answer's tokens (the closing one included), under the
     checkpoint's temperature where `mirasol calibrate` stored one: 1 is certain. It says how sure the model is, not how
-    often it is right. `abstained`: it is below `abstain_below`. `rests_on` holds the heaviest chunks with their share.
+    often it is right. `abstained` is True if it is below `abstain_below`. `attributed_to` lists the chunks of most
+    weight.
     """
 
     clip: str
@@ -31,27 +32,27 @@ class Answer(Document):
     seconds_covered: float
     num_frames: int
     sound: str
-    rests_on: list[Evidence] = []
-    rests_on_method: str = DEFAULT_METHOD
+    attributed_to: list[Evidence] = []
+    attribution_method: str = DEFAULT_METHOD
     abstained: bool = False
     warnings: list[str] = []
 
     def __str__(self) -> str:
-        evidence = ", ".join(f"{e.start:.2f}-{e.end:.2f} s ({100 * e.weight:.0f} %)" for e in self.rests_on)
+        evidence = ", ".join(f"{e.start:.2f}-{e.end:.2f} s ({100 * e.weight:.0f} %)" for e in self.attributed_to)
         answer = self.answer or "(an empty answer)"
         lines = [
             f"(not sure enough to answer; the likeliest is: {answer})" if self.abstained else answer,
             f"  confidence  {100 * self.confidence:.1f} % {CONFIDENCE}",
             f"  covered     {self.seconds_covered:.2f} of {self.seconds:.2f} s, {self.num_frames} frames",
             f"  sound       {self.sound}",
-            f"  rests on    {evidence} [by {METHODS[self.rests_on_method]}]",
+            f"  attribution {evidence} [by {METHODS[self.attribution_method]}]",
             *(f"  warning     {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
 
 
 class Answers(Document):
-    """Answers to one or several questions about a clip; a single one is shown without the list."""
+    """Answers to one or several questions about a clip; a single answer is shown without the list."""
 
     answers: list[Answer]
 
@@ -71,27 +72,27 @@ def ask(
     checkpoint: str | Path | None = None,
     *,
     answerer: Answerer | None = None,
-    rests_on_method: str = DEFAULT_METHOD,
+    attribution_method: str = DEFAULT_METHOD,
     reading: Reading = WHOLE_FILE,
     abstain_below: float | None = None,
     **options: Any,
 ) -> Answer:
-    """Return the greedy answer of a checkpoint, loaded here unless an `answerer` is given.
+    """Answer a question about a clip by greedy decoding.
 
     Args:
         clip: A file, or its bytes.
         question: What is asked.
-        checkpoint: Its folder; by default the shipped one.
-        answerer: Answers instead of `checkpoint`.
-        rests_on_method: How the answer is attributed to seconds, one of `METHODS`.
+        checkpoint: Folder of the checkpoint to load; by default the shipped one.
+        answerer: A loaded checkpoint, instead of `checkpoint`.
+        attribution_method: Method of attributing the answer to seconds, one of `METHODS`.
         reading: The part of the clip to watch; by default all of it.
         abstain_below: Confidence from 0 to 1 below which an answer is marked as withheld.
-        **options: Those of `Reading` instead of `reading` (`use_audio`, `use_video`, `crop`, `audio_stream`, `start`,
-            `end`), and those of `Answerer.load` instead of `answerer` (`device`, `dtype`, `decoder`, `sampling`,
+        **options: Fields of `Reading` (`use_audio`, `use_video`, `crop`, `audio_stream`, `start`, `end`), instead of
+            `reading`, and arguments of `Answerer.load` (`device`, `dtype`, `decoder`, `sampling`,
             `max_chunks`, `max_new_tokens`).
     """
     return ask_all(
-        clip, [question], checkpoint, answerer=answerer, rests_on_method=rests_on_method, reading=reading,
+        clip, [question], checkpoint, answerer=answerer, attribution_method=attribution_method, reading=reading,
         abstain_below=abstain_below, **options,
     ).answers[0]  # fmt: skip
 
@@ -102,7 +103,7 @@ def ask_all(
     checkpoint: str | Path | None = None,
     *,
     answerer: Answerer | None = None,
-    rests_on_method: str = DEFAULT_METHOD,
+    attribution_method: str = DEFAULT_METHOD,
     reading: Reading = WHOLE_FILE,
     abstain_below: float | None = None,
     **options: Any,
@@ -120,7 +121,7 @@ def ask_all(
     if answerer is None and not isinstance(clip, bytes) and not Path(clip).is_file():
         raise ValueError(f"Expected a video or sound file at {clip}, found no such file: correct the path.")
     answerer = answerer or Answerer.load(checkpoint, **options)
-    prompts = answerer.prompts(questions)  # refuses a question that is too long before anything is decoded
+    prompts = answerer.prompts(questions)  # raises for a question that is too long, before anything is decoded
     chunks, report = reading.chunks(answerer.processor, clip)
     watched = answerer.watch(chunks)
     (given,) = answerer.answer(watched, [prompts])
@@ -131,7 +132,7 @@ def ask_all(
                 f"Expected a probability of the answer about {name}, found {one.log_likelihood}: weights or media "
                 "hold values that are not finite. Check the sound's samples and the checkpoint."
             )
-    (weights,) = answerer.attribute(watched, [prompts], [given], rests_on_method)
+    (weights,) = answerer.attribute(watched, [prompts], [given], attribution_method)
     outputs = watched.encoder_outputs
     times, mask = outputs.chunk_times[0].clamp(max=report.duration_seconds), outputs.chunk_mask[0]
     known = answerer.known_questions
@@ -146,8 +147,8 @@ def ask_all(
                 seconds_covered=round(report.seconds_covered, 3),
                 num_frames=report.num_frames_used,
                 sound="used" if report.used_sound else "found, not used" if report.found_sound else "not found",
-                rests_on=top_evidence(shares, times, mask),
-                rests_on_method=rests_on_method,
+                attributed_to=top_evidence(shares, times, mask),
+                attribution_method=attribution_method,
                 abstained=abstain_below is not None and one.confidence < abstain_below,
                 warnings=[
                     *([warning] if known and (warning := known.warning(question)) else []),

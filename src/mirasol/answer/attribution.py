@@ -1,4 +1,4 @@
-"""Attribution of an answer to the chunks of a clip: cross-attention, or what the answer loses without the chunk."""
+"""Attribution of an answer to the chunks of a clip, by cross-attention or by leaving each chunk out."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from mirasol.results import Result
 
 METHODS = {
     "attention": "cross-attention to each chunk",
-    "leave_one_out": "how much the answer loses when a chunk is taken away",
+    "leave_one_out": "loss of log-probability without the chunk",
 }
-DEFAULT_METHOD = "attention"  # its top chunk is on the asked word more often than that of leaving chunks out
-MARGIN_SECONDS = 0.16  # a chunk this close to the asked word counts as on it
+DEFAULT_METHOD = "attention"  # its top chunk hits the asked word more often than leave_one_out's
+MARGIN_SECONDS = 0.16  # a chunk this close to the asked word counts as a hit
 
 
 class Evidence(Result):
-    """Seconds of one chunk, and its share (0 to 1) of what the answer is attributed to."""
+    """Seconds of one chunk and its weight (0 to 1) in the attribution of an answer."""
 
     start: float
     end: float
@@ -29,9 +29,9 @@ class Evidence(Result):
 
 
 def eager_twin(model):
-    """Return a model with the same weights whose decoder computes attention step by step.
+    """Return a copy that shares the weights and whose decoder uses eager attention.
 
-    Fused kernels do not give their weights out. The model itself stays as it is, because other threads may use it.
+    Fused kernels do not return attention weights. The model itself is not changed, because other threads may use it.
     """
     shared = [model.model.encoder, *model.parameters(), *model.buffers()]
     twin = copy.deepcopy(model, {id(part): part for part in shared})
@@ -44,7 +44,7 @@ def chunk_attention(
     answer_mask: Bool[Tensor, "row token"],
     num_chunks: int,
 ) -> Float[Tensor, "row chunk"]:
-    """Return each chunk's share of cross-attention, averaged over layers, heads and places that predict answers."""
+    """Return each chunk's share of cross-attention, averaged over layers, heads and answer tokens."""
     per_token = reduce(
         torch.stack(list(cross_attentions)).float(),
         "layer row head token (chunk latent) -> row token chunk",
@@ -64,7 +64,7 @@ def answer_log_probability(
 
 @torch.no_grad()
 def attention_weights(twin, encoder_outputs, text: Mapping[str, Tensor]) -> Float[Tensor, "row chunk"]:
-    """Return each chunk's share of cross-attention while the answer is written, by an `eager_twin`.
+    """Return each chunk's share of the answer tokens' cross-attention in an `eager_twin`.
 
     `text` holds decoder_input_ids with the answer, their mask and labels.
     """
@@ -81,10 +81,10 @@ def attention_weights(twin, encoder_outputs, text: Mapping[str, Tensor]) -> Floa
 
 @torch.no_grad()
 def leave_one_out_weights(model, media: dict[str, Tensor], text: Mapping[str, Tensor]) -> Float[Tensor, "row chunk"]:
-    """Return each chunk's share of the loss in the answer's log-probability when its picture and sound are masked.
+    """Return chunk weights in proportion to the log-probability that the answer loses when the chunk is masked.
 
-    Every real chunk is masked in turn and the clip encoded anew, because later chunks carry what earlier ones showed.
-    A chunk whose loss helps the answer has weight 0; if none hurts, the weight is spread evenly over the real ones.
+    Each real chunk is masked in turn and the clip encoded again, because later latents depend on earlier chunks. The
+    weight is 0 where masking raises the log-probability; if it does so everywhere, real chunks get equal weights.
     """
     real = media["video_chunk_mask"] | media["audio_chunk_mask"]
     num_rows = text["decoder_input_ids"].shape[0]
@@ -121,7 +121,7 @@ def top_evidence(
     real: Bool[Tensor, " chunk"],
     count: int = 3,
 ) -> list[Evidence]:
-    """Return the `count` heaviest real chunks, heaviest first."""
+    """Return the `count` real chunks of most weight, in descending order."""
     order = torch.where(real, weights, -1.0).argsort(descending=True, stable=True)[: min(count, int(real.sum()))]
     return [
         Evidence(start=float(chunk_times[i, 0]), end=float(chunk_times[i, 1]), weight=float(weights[i]))
@@ -130,6 +130,6 @@ def top_evidence(
 
 
 def overlaps(chunk_times: Float[Tensor, "chunk 2"], seconds: tuple[float, float]) -> Bool[Tensor, " chunk"]:
-    """Return which chunks touch the interval of seconds, widened by 0.16 s on both sides."""
+    """Return a mask of the chunks that overlap the interval, widened by `MARGIN_SECONDS` on both sides."""
     start, end = rearrange(chunk_times, "chunk edge -> edge chunk")
     return (start < seconds[1] + MARGIN_SECONDS) & (end > seconds[0] - MARGIN_SECONDS)

@@ -23,8 +23,7 @@ def load_checkpoint(
 ) -> tuple[Any, Any]:
     """Return (model, processor) of a folder, or of the shipped one.
 
-    Weights stored in bf16 are computed with in float32 unless `dtype` is another of `DTYPES`, because it is exact and
-    faster on most CPUs.
+    bf16 weights are converted to float32 unless `dtype` says otherwise: exact, and faster on most CPUs.
     """
     import torch
     import transformers
@@ -47,7 +46,7 @@ def load_checkpoint(
             f"Expected whole weights in {folder}, found a file that is cut off or no safetensors ({error}). "
             "Copy the folder again."
         ) from error
-    # transformers would draw these weights at random or leave them out, with no more than a warning.
+    # transformers only warns, and initialises missing weights at random.
     resized = {str(entry[0]) for entry in loaded["mismatched_keys"]}
     if wrong := sorted({*loaded["missing_keys"], *loaded["unexpected_keys"], *resized}):
         raise ValueError(
@@ -60,7 +59,7 @@ def load_checkpoint(
 
 
 def load_temperature(folder: Path) -> float:
-    """Return the temperature of the confidence that `mirasol calibrate` stored with a checkpoint, 1 without one."""
+    """Return the temperature that `mirasol calibrate` stored with a checkpoint, else 1."""
     file = folder / CALIBRATION
     if not file.is_file():
         return 1.0
@@ -76,7 +75,7 @@ def load_temperature(folder: Path) -> float:
 
 
 def usable_device(name: Any = None) -> Any:
-    """Return the device of this name, by default CUDA where it is there, else the CPU.
+    """Return the device of this name, by default CUDA if there is one, else the CPU.
 
     Raises:
         ValueError: There is no such device here.
@@ -96,7 +95,7 @@ def usable_device(name: Any = None) -> Any:
 
 
 def digest_of_weights(folder: Path) -> str:
-    """A digest of everything in the checkpoint's folder that answers depend on."""
+    """Return a digest of the checkpoint's weights, configs and tokenizer."""
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"):

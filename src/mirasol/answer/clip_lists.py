@@ -1,4 +1,4 @@
-"""Arguments of a command -> clips to ask about: files, folders, globs, manifests without answers, lists on stdin."""
+"""Clips to ask about, from files, folders, globs, manifests without answers, or a list on stdin."""
 
 import glob
 import json
@@ -19,7 +19,7 @@ ANSWERS = ("answer", "answers", "kind", "metric", "tolerance", "seconds", "refer
 
 @dataclass(frozen=True)
 class Asked:
-    """A clip, or some seconds of one, with its questions; `options` are those to choose between."""
+    """A clip, or a segment of one, with its questions and the options to choose between."""
 
     clip: str
     questions: tuple[str, ...]
@@ -32,10 +32,10 @@ def read_clips(sources: Sequence[str], questions: Sequence[str], options: Sequen
     """Return the clips in the order of the sources, folders sorted by name, each once.
 
     Args:
-        sources: Files; folders, whose media files are found at any depth; globs; manifests (.jsonl), whose lines need
-            no answers, and no questions where there are `questions`; or "-", paths on standard input, one a line.
-        questions: Asked about every clip without questions of its own.
-        options: To choose between, where a line has none of its own.
+        sources: Files; folders, searched at any depth; globs; manifests (.jsonl), whose lines need no answers and,
+            with `questions`, no questions; or "-" for paths on standard input, one per line.
+        questions: Default for clips without questions of their own.
+        options: Default for manifest lines without options of their own.
     """
     found = [clip for source in sources for clip in _of_source(source, tuple(questions), tuple(options))]
     if not found:

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from mirasol.chunks.text import IGNORED_LABEL
 
-ROWS_AT_ONCE = 256  # of text, whatever the clips of a batch ask: bounds the memory of the decoder's cache
+ROWS_AT_ONCE = 256  # of text in one call: bounds the memory of the decoder's cache
 
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
-    """One greedy answer with the log-probability of its tokens, the closing one included.
+    """One greedy answer with the log-probability of its tokens, the end token included.
 
-    `is_cut`: the limit of new tokens was reached before the model closed the answer. `calibrated`: the same
-    log-probability under the checkpoint's temperature, where it has one.
+    `is_cut`: the answer reached the limit of new tokens before an end token. `calibrated`: the log-probability under
+    the checkpoint's temperature, if it has one.
     """
 
     text: str
@@ -30,7 +30,7 @@ class GeneratedAnswer:
 
     @property
     def confidence(self) -> float:
-        """exp of the mean log-probability of the tokens, calibrated where it can be: 1 is certain."""
+        """exp of the mean log-probability of the tokens, calibrated if there is a temperature: 1 is certain."""
         total = self.log_likelihood if self.calibrated is None else self.calibrated
         return math.exp(total / len(self.token_ids))
 
@@ -39,10 +39,10 @@ def generate_answers(
     model, processor, encoder_outputs, text: Mapping[str, Tensor], max_new_tokens: int | None = None,
     streamer: Any = None, temperature: float = 1.0,
 ) -> list[GeneratedAnswer]:
-    """Return one greedy answer per row of questions about clips that are encoded already.
+    """Generate one greedy answer per row of questions about encoded clips.
 
-    The limit of new tokens is `max_new_tokens`, else that of the checkpoint's generation config, else the context that
-    the longest of these questions leaves.
+    The limit of new tokens is `max_new_tokens`, else the generation config's, else the room that the longest question
+    leaves in the context.
     """
     width = text["decoder_input_ids"].shape[1]
     output = model.generate(
@@ -73,13 +73,13 @@ def generate_answers(
 
 
 def token_limit(model, prompt_length: int, max_new_tokens: int | None = None) -> int:
-    """Return how many tokens the answer to a prompt of this length may have."""
+    """Return the limit of new tokens for a prompt of this length."""
     room = max(1, model.config.text_config.max_position_embeddings - prompt_length)
     return min(max_new_tokens or model.generation_config.max_new_tokens or room, room)
 
 
 def with_answers(text: Mapping[str, Tensor], given: Sequence[GeneratedAnswer]) -> dict[str, Tensor]:
-    """Return the prompts followed by the tokens that were generated, and labels for these tokens only."""
+    """Append the generated tokens to the prompts; the labels cover only these tokens."""
     prompt, mask = text["decoder_input_ids"], text["decoder_attention_mask"]
     labels = prompt.new_full((len(given), max(len(answer.token_ids) for answer in given)), IGNORED_LABEL)
     for row, answer in enumerate(given):
@@ -95,7 +95,7 @@ def with_answers(text: Mapping[str, Tensor], given: Sequence[GeneratedAnswer]) -
 def end_tokens(
     new_ids: Int[Tensor, "row token"], eos_token_id: int | Sequence[int] | None
 ) -> Bool[Tensor, "row token"]:
-    """Return which generated tokens end an answer."""
+    """Return a mask of the end tokens."""
     ends = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or [])
     return torch.isin(new_ids, new_ids.new_tensor(ends))
 
@@ -103,16 +103,16 @@ def end_tokens(
 def label_log_probabilities(
     logits: Float[Tensor, "row token vocab"], labels: Int[Tensor, "row token"]
 ) -> Float[Tensor, "row token"]:
-    """Return the log-probability of each label under the logits at its place, 0 where the label is ignored."""
+    """Return the log-probability of each label under its logits, 0 where the label is ignored."""
     picked = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     return picked.masked_fill(labels == IGNORED_LABEL, 0.0)
 
 
 def rounds(counts: Sequence[int], rows_at_once: int = ROWS_AT_ONCE) -> Iterator[tuple[list[int], range]]:
-    """Yield which clips take part and which of their rows of text, until every clip has had its `counts` rows.
+    """Split the text rows of clips with unequal `counts` into batches; yield the clips and row numbers of each.
 
-    A round has equally many rows for each of its clips (a clip that has fewer left repeats its last one) and, with
-    more than one row a clip, at most `rows_at_once` in all.
+    A batch has equally many rows of each of its clips (a clip with fewer rows left repeats its last one) and at most
+    `rows_at_once` rows, unless that is less than one per clip.
     """
     first = 0
     while clips := [clip for clip, count in enumerate(counts) if count > first]:
@@ -122,7 +122,7 @@ def rounds(counts: Sequence[int], rows_at_once: int = ROWS_AT_ONCE) -> Iterator[
 
 
 def of_clips(encoder_outputs, clips: Sequence[int]):
-    """Return what the encoder gave for these clips of its batch; the same object, not a copy, where these are all."""
+    """Return the encoder outputs of these clips; the same object, not a copy, if these are all."""
     if len(clips) == len(encoder_outputs.chunk_mask):
         return encoder_outputs
     return type(encoder_outputs)(**{name: value[list(clips)] for name, value in encoder_outputs.items()})

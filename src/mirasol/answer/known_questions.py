@@ -1,4 +1,4 @@
-"""The questions a checkpoint was trained on, kept beside its weights: about others its answers are guesses."""
+"""The questions a checkpoint was trained on, stored beside its weights; answers to other questions are guesses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAR = 1 / 3  # share of a question's words that differ from the nearest known on
 
 
 class KnownQuestion(Result):
-    """A question of training with numbers as #, how often it came, and its most frequent answers."""
+    """A training question with numbers as #, its count, and its most frequent answers."""
 
     text: str
     count: int
@@ -24,7 +24,7 @@ class KnownQuestion(Result):
 
 
 class KnownQuestions(Result):
-    """The most frequent questions of training, how many different ones there were, and their words."""
+    """The most frequent training questions, the number of different ones, and their vocabulary."""
 
     questions: list[KnownQuestion]
     num_different: int
@@ -52,21 +52,21 @@ class KnownQuestions(Result):
 
     @classmethod
     def load(cls, folder: Path) -> KnownQuestions | None:
-        """Return those of a checkpoint's folder, None where they were not kept."""
+        """Return the known questions of a checkpoint's folder, None if it stores none."""
         file = folder / FILE
         return cls.model_validate_json(file.read_bytes()) if file.is_file() else None
 
     def warning(self, question: str) -> str | None:
-        """Return a warning if the question is far from all of training, else None.
+        """Return a warning if the question is unlike every training question, else None.
 
-        It is far if one of its words came in none of them, or if it differs from the nearest one in more than a third
-        of the words. Case, punctuation and the value of numbers do not count. Where the list was cut at 200
-        questions, only the words count.
+        It is unlike them if it has a word that none of them has, or if more than a third of its words differ from the
+        nearest one. Case, punctuation and the value of numbers are ignored. If the list was cut at 200 questions, only
+        the vocabulary is compared.
         """
         words = words_of(question)
         unknown = [word for word in words if word not in self.words]
         distances = [_distance(question, known.text) for known in self.questions]
-        # Of equally near ones, the one of the most like spelling.
+        # Ties go to the most similar spelling.
         distance, _, nearest = min(distances, default=(1.0, 0.0, "none"))
         is_listed = self.num_different <= len(self.questions)
         if not unknown and (distance <= FAR or not is_listed):
@@ -84,14 +84,14 @@ def words_of(text: str) -> list[str]:
 
 
 def _distance(question: str, known: str) -> tuple[float, float, str]:
-    """Return the share of words that differ, that of characters, and the known question."""
+    """Return the share of words that differ, the share of characters, and the known question."""
     words, others = words_of(question), words_of(known)
     share = _num_changes(words, others) / max(len(words), len(others), 1)
     return share, 1 - difflib.SequenceMatcher(None, question, known).ratio(), known
 
 
 def _num_changes(first: list[str], second: list[str]) -> int:
-    """Return the number of words to insert, delete or replace to make one text of the other."""
+    """Return the edit distance in words."""
     row = list(range(len(second) + 1))
     for place, word in enumerate(first, start=1):
         before, row[0] = row[0], place

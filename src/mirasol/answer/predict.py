@@ -21,13 +21,13 @@ from mirasol.media import probe
 from mirasol.results import Document
 
 CLIPS_AHEAD = 4  # decoded and waiting, for each worker
-SHORT = 0.1  # a rest shorter than this share of a segment belongs to the one before
+SHORT = 0.1  # a remainder shorter than this share of a segment is merged into the one before
 SHOWN = 5
 Write = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Predicted(Document):
-    """What a run answered; a clip that could not be read has rows with its error."""
+    """Summary of a run; a clip that could not be read has rows with its error."""
 
     clips: int
     answers: int
@@ -64,7 +64,7 @@ class Decoded:
 
 
 class AskedClips(Dataset):
-    """Item i is clip i decoded; one that cannot be read is an item that holds the reason."""
+    """Item i is clip i decoded, or the reason why it could not be."""
 
     def __init__(self, asked: Sequence[Asked], processor, reading: Reading):
         self.asked, self.processor, self.reading = asked, processor, reading
@@ -78,7 +78,7 @@ class AskedClips(Dataset):
         try:
             chunks, report = reading.chunks(self.processor, asked.clip)
             return Decoded(chunks, report.warnings)
-        except Exception as error:  # whatever one file does to a decoder, the other clips are still to be answered
+        except Exception as error:  # one bad file must not end the run
             known = isinstance(error, ValueError | OSError)
             return Decoded(error=str(error) if known else f"{type(error).__name__}: {error}")
 
@@ -101,22 +101,23 @@ def predict(
 ) -> Predicted:
     """Answer questions about many clips; rows go to `output`, or to `write` clip by clip.
 
-    Processes that torchrun started share the clips and append to the same file.
+    Under torchrun the processes divide the clips and append to the same file.
 
     Args:
         sources: Files, folders, globs, manifests or "-", see `read_clips`.
-        questions: Asked about every clip that has none of its own.
-        checkpoint: Its folder; by default the shipped one.
-        options: Choose among these by likelihood.
+        questions: Default for clips without questions of their own.
+        checkpoint: Folder of the checkpoint; by default the shipped one.
+        options: Answers to rank by likelihood; implies `rank`.
         reading: Part of each clip to watch.
-        rank: Choose among the options of a manifest's own lines.
-        segment_seconds: Ask about each so many seconds of a clip, instead of about all of it.
-        output: A .jsonl or .csv file, to which a run that was killed goes on.
-        write: Gets the rows of a clip instead.
+        rank: Rank the options of the manifest's lines instead of generating.
+        segment_seconds: Cut each clip into segments of this length and ask about each of them.
+        output: A .jsonl or .csv file, from which a killed run resumes.
+        write: Called with the rows of each clip, if there is no `output`.
         batch_size: Clips watched at once.
-        workers: Processes that decode; by default one a core, and none for a handful of clips.
-        progress: Show it.
-        **loading: Those of `Answerer.load`: `device`, `dtype`, `decoder`, `sampling`, `max_chunks`, `max_new_tokens`.
+        workers: Processes that decode; by default one per core, none for a handful of clips.
+        progress: Show a progress bar.
+        **loading: Arguments of `Answerer.load`: `device`, `dtype`, `decoder`, `sampling`, `max_chunks`,
+            `max_new_tokens`.
     """
     clips = read_clips(sources, questions, options or ())
     rank = rank or options is not None
@@ -127,7 +128,7 @@ def predict(
         )
     answerer = Answerer.load(checkpoint, **loading)
     prompts = {}
-    for clip in clips:  # refuses a question that is too long before anything is decoded
+    for clip in clips:  # raises for a question that is too long, before anything is decoded
         for question in clip.questions:
             if not question.strip():
                 raise ValueError("Expected a question, found empty text: leave it out.")
@@ -177,13 +178,13 @@ def predict(
 
 
 def within(clip: Asked, reading: Reading) -> Asked:
-    """Return the clip with the seconds of `reading`, which count from the start of a line's own segment."""
+    """Return the clip restricted to `reading`, whose seconds count from the start of the clip's own segment."""
     ends = [end for end in (clip.end, reading.end and clip.start + reading.end) if end is not None]
     return replace(clip, start=clip.start + reading.start, end=min(ends, default=None))
 
 
 def pieces(clip: Asked, reading: Reading, seconds: float) -> Iterator[Asked]:
-    """Yield the clip in pieces of so many seconds; one that cannot be read stays whole, and fails where it is read."""
+    """Yield the clip in segments; an unreadable clip is yielded whole, and its error is reported when it is read."""
     clip = within(clip, reading)
     try:
         duration = probe(clip.clip).duration_seconds
@@ -268,6 +269,6 @@ def _ranked(answerer: Answerer, watched, asked: Sequence[Sequence[Prompts]]) -> 
 
 
 def _joined(prompts: Sequence[Prompts]) -> Prompts:
-    """Return the questions of one clip, which were tokenised one by one, as one."""
+    """Join the prompts of one clip, whose questions were tokenised one by one."""
     rows = {name: [row for one in prompts for row in one.rows[name]] for name in prompts[0].rows}
     return Prompts(rows, tuple(options for one in prompts for options in one.options))

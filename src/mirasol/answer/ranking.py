@@ -1,4 +1,4 @@
-"""The other way to answer: how likely each given option is, for multiple choice and class lists."""
+"""Likelihood of given options, for multiple choice and class lists."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ LOGITS_AT_ONCE = 2**26  # values: with a vocabulary of 150,000 fewer rows of tex
 class Ranking:
     """Log-likelihood of each option of one question, in the order in which the question lists them.
 
-    `log_probabilities` are sums over an option's tokens and its closing one, `num_tokens` of them: what the model
-    says. Their mean over tokens (`per_token`) does not favour short options. `is_greedy`: greedy decoding gives it.
+    `log_probabilities` are sums over the `num_tokens` tokens of an option, its end token included. Their mean
+    (`per_token`) does not favour short options. `is_greedy`: greedy decoding would generate the option.
     """
 
     options: tuple[str, ...]
@@ -32,7 +32,7 @@ class Ranking:
         return tuple(total / count for total, count in zip(self.log_probabilities, self.num_tokens, strict=True))
 
     def best(self, count: int, per_token: bool = False) -> list[str]:
-        """Return the `count` likeliest options, likeliest first; equally likely ones as the question lists them."""
+        """Return the `count` likeliest options, likeliest first; ties in the question's order."""
         scores = self.per_token if per_token else self.log_probabilities
         return [self.options[i] for i in sorted(range(len(scores)), key=lambda i: -scores[i])[:count]]
 
@@ -40,9 +40,9 @@ class Ranking:
 def score_rows(
     model, encoder_outputs, tokens: Sequence[TokenRows], pad_token_id: int, rows_at_once: int | None = None
 ) -> list[list[tuple[float, bool]]]:
-    """Return the log-probability of each row's answer and whether greedy decoding gives it, `tokens` rows per clip.
+    """Return each row's log-probability and whether greedy decoding would generate it, as a list per clip.
 
-    The rows of a clip share its latents, some rows at a time.
+    The rows of a clip share its latents; at most `rows_at_once` rows are scored in one call.
     """
     if rows_at_once is None:
         longest = max((len(row) for rows in tokens for row in rows["decoder_input_ids"]), default=1)

@@ -1,4 +1,4 @@
-"""`Reading`: the part of a file that is watched, shared by every way to ask about files."""
+"""`Reading`: the part of a file to watch, shared by all commands that ask about files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ class Reading:
         end: Seconds where it ends; None: the file's end.
         use_video: False leaves the picture out.
         use_audio: False leaves the sound out.
-        crop: Square of the picture to look at instead of the checkpoint's own: its side as a part of the frame's
-            shorter side and, if not the middle, x and y of its centre as parts of the frame.
+        crop: Square crop that replaces the checkpoint's: its side as a fraction of the frame's shorter side and, if
+            not centred, x and y of its centre as fractions of the frame.
         audio_stream: Number, counted from 0, or language of the sound track, where there are several.
     """
 
@@ -43,7 +43,7 @@ class Reading:
         square(self.crop)
 
     def chunks(self, processor, source: str | Path | bytes) -> tuple[Mapping[str, Tensor], ClipReport]:
-        """Return the chunk inputs of a file, and what the processor used of it."""
+        """Return the chunk inputs of a file and a report of the media used."""
         tracks = {"use_video": self.use_video, "use_audio": self.use_audio}
         clip = processor.read_clip(
             source, warn=False, crop=square(self.crop), audio_stream=self.audio_stream, start=self.start, end=self.end,
@@ -56,7 +56,7 @@ class Reading:
 
 
 def square(crop: Sequence[float] | None) -> Crop | None:
-    """Return the crop with its centre, in the middle where only a side is given."""
+    """Return the crop with its centre, by default the middle of the frame."""
     if crop is None:
         return None
     if len(crop) not in (1, 3):

@@ -1,4 +1,4 @@
-"""`StreamSession`: a live source watched as it comes, asked at any moment, in constant memory."""
+"""`StreamSession`: watches a live source in constant memory and answers at any moment."""
 
 import json
 import math
@@ -20,8 +20,8 @@ from mirasol.model.modeling_mirasol_stream import MirasolStreamCache
 from mirasol.results import Document
 
 KEPT_RESULTS = 4_096
-CHUNKS_AT_ONCE = 16  # of one session in one call of the model, where many have closed
-INCIDENTAL = ("transformers_version", "architectures", "dtype", "_name_or_path", "auto_map")  # of a config
+CHUNKS_AT_ONCE = 16  # of one session in one call of the model
+INCIDENTAL = ("transformers_version", "architectures", "dtype", "_name_or_path", "auto_map")  # not the model
 MIN_SURPRISES = 8  # before a z-score means anything
 
 
@@ -29,8 +29,8 @@ MIN_SURPRISES = 8  # before a z-score means anything
 class ChunkResult:
     """Result of a closed chunk: its seconds in session time, its surprise, and the modalities that were real.
 
-    `surprise` is 1 - cosine between the prediction and the chunk's features, their running mean removed; `surprise_z`
-    counts it in standard deviations from the mean of the session so far. Both are None where nothing was predicted.
+    `surprise` is 1 - cosine between the predicted and the actual features, minus their running mean; `surprise_z` is
+    its z-score within the session so far. Both are None where nothing was predicted.
     """
 
     index: int
@@ -59,14 +59,14 @@ class StreamSession:
     """Takes frames and sound in pieces of any size, and answers about the latest chunks at any moment.
 
     The latents equal those of `processor(sampling="dense")` and one forward of `answerer.streaming` on the same media.
-    Time and memory a chunk are constant: the model looks back `window_chunks` chunks, or the processor's `max_chunks`
-    where its config has no window.
+    Time and memory per chunk are constant: the model attends to the last `window_chunks` chunks, or to the processor's
+    `max_chunks` if its config has no window.
 
     Any thread may `ask` at any time. All else (push, flush, skip, save, reset, `advance`) is for one thread.
 
     Args:
         answerer: Model and processor; sessions may share it.
-        options: Of `ChunkStream`: `use_video`, `use_audio`, `allowed_lateness`, `start_time`, `crop`.
+        options: Arguments of `ChunkStream`: `use_video`, `use_audio`, `allowed_lateness`, `start_time`, `crop`.
     """
 
     def __init__(self, answerer: Answerer, **options: Any):
@@ -74,7 +74,7 @@ class StreamSession:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: the next media is the start of a new stream."""
+        """Forget everything; the next media start a new stream."""
         self.chunks = ChunkStream(self.answerer.processor, **self._options)
         self.stream_cache = MirasolStreamCache()
         self.results: deque[ChunkResult] = deque(maxlen=KEPT_RESULTS)
@@ -92,7 +92,7 @@ class StreamSession:
         sampling_rate: int | None = None,
         watch: bool = True,
     ) -> list[ChunkResult]:
-        """Take media as `ChunkStream.push` does, watch the chunks that they close, and return their results.
+        """Take media as `ChunkStream.push` does, watch the chunks that this closes, and return their results.
 
         With `watch=False` the chunks wait for `advance(sessions)`, which watches those of many sessions together.
         """
@@ -102,7 +102,7 @@ class StreamSession:
         return advance([self])[0] if watch else []
 
     def flush(self) -> list[ChunkResult]:
-        """Watch what has arrived of the chunk that is open, as at a file's end."""
+        """Close and watch the open chunk with the media that have arrived, as at the end of a file."""
         self.waiting += self.chunks.flush()
         return advance([self])[0]
 
@@ -113,7 +113,7 @@ class StreamSession:
         return found
 
     def skip(self, count: int) -> None:
-        """Empty the oldest `count` waiting chunks, because the model cannot keep up; they are counted as dropped."""
+        """Mask the oldest `count` waiting chunks, because the model cannot keep up; they count as dropped."""
         for place in range(min(count, len(self.waiting))):
             chunk = self.waiting[place]
             masks = {name: torch.zeros_like(value) for name, value in chunk.inputs.items() if name.endswith("_mask")}
@@ -122,7 +122,7 @@ class StreamSession:
 
     @property
     def dropped(self) -> dict[str, float]:
-        """What was not watched: late_ and repeated_frames, late_ and repeated_audio_seconds, skipped_chunks."""
+        """Media not watched: late_ and repeated_frames, late_ and repeated_audio_seconds, skipped_chunks."""
         return {name: count for name, count in self.chunks.dropped.items() if count}
 
     @property
@@ -137,9 +137,9 @@ class StreamSession:
 
         Args:
             question: What is asked.
-            options: Choose the likeliest of these instead of generating text.
-            streamer: A transformers streamer, given the tokens as they come.
-            attribute: Also find the seconds to which a generated answer is attributed.
+            options: Rank these answers instead of generating one.
+            streamer: A transformers streamer, which receives the tokens as they are generated.
+            attribute: Also attribute a generated answer to seconds.
         """
         if not question.strip():
             raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
@@ -165,7 +165,7 @@ class StreamSession:
         )  # fmt: skip
 
     def retained(self) -> tuple[Watched, tuple[float, float]]:
-        """Return the chunks that a question is about, a view that no later push changes, and their seconds.
+        """Return a view of the retained chunks, which later pushes do not change, and their seconds.
 
         Raises:
             ValueError: No chunk was watched yet, or none of the retained ones holds media.
@@ -185,7 +185,7 @@ class StreamSession:
     # ---- saved and loaded
 
     def save(self, folder: str | Path) -> Path:
-        """Write the session into a folder, which is whole or absent whatever is killed."""
+        """Write the session into a folder, atomically."""
         state = {
             "is_closed": self.is_closed,
             "surprises": self._surprises,
@@ -217,7 +217,7 @@ class StreamSession:
         return {"model": fingerprint(self.answerer.model), "grid": asdict(self.chunks.grid)}
 
     def _record(self, chunk: ClosedChunk, surprise: float) -> ChunkResult:
-        """Keep and return the chunk's result; its surprise is compared with the earlier ones."""
+        """Store and return the chunk's result, with the z-score of its surprise."""
         is_real = chunk.has_video or chunk.has_audio
         value = score = None
         if is_real and self._was_real:
@@ -236,10 +236,10 @@ class StreamSession:
 
 
 def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> list[list[ChunkResult]]:
-    """Watch the closed chunks that wait in each session, those of all sessions as one batch; the new results of each.
+    """Watch the waiting chunks of all sessions as one batch, and return the new results of each session.
 
-    The sessions share one model. What one of them gives does not depend on the others. With `rounds`, at most so many
-    chunks of each are watched. Chunks wait until the model has watched them, whatever it raises.
+    The sessions share one model; their results do not depend on each other. `rounds` limits the chunks of each session
+    that are watched. If the model raises, the chunks stay in the queue.
     """
     if len({id(session) for session in sessions}) < len(sessions) or len({id(s.answerer) for s in sessions}) > 1:
         raise ValueError(
@@ -248,7 +248,7 @@ def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> lis
         )
     found: list[list[ChunkResult]] = [[] for _ in sessions]
     while any(session.waiting for session in sessions) and (rounds is None or rounds > 0):
-        # Streams that have begun have a state to be joined; those at their start have none.
+        # Only streams that have begun have a state to join.
         for has_begun in (True, False):
             group = [i for i, session in enumerate(sessions) if session.waiting and bool(session.results) == has_begun]
             if not group:
@@ -275,7 +275,7 @@ def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> lis
 
 
 def fingerprint(model: Any) -> str:
-    """A digest of the config and of some values of every weight."""
+    """Return a digest of the config and of some values of every weight."""
 
     def essence(values: Any) -> Any:
         if not isinstance(values, dict):

@@ -17,7 +17,7 @@ FORMAT = 1
 
 
 def save_state(folder: Path, made_of: dict[str, Any], state: dict[str, Any]) -> Path:
-    """Write a nested state of numbers, lists and tensors, and what it was made of."""
+    """Write a nested state of numbers, lists and tensors, with `made_of`: the model and grid that it belongs to."""
     if folder.exists() and not (folder / NUMBERS).is_file():
         raise ValueError(f"Expected a new folder or a saved session at {folder}, found other files. Name another one.")
     tensors: dict[str, Tensor] = {}
@@ -29,7 +29,7 @@ def save_state(folder: Path, made_of: dict[str, Any], state: dict[str, Any]) -> 
 
 
 def load_state(folder: Path, made_of: dict[str, Any]) -> dict[str, Any]:
-    """The state saved in a folder, if it was made of the same."""
+    """Return the state saved in a folder; raise ValueError if its `made_of` differs."""
     try:
         record = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
         found = {"format": record["format"], **record["made_of"]}
@@ -49,12 +49,12 @@ def load_state(folder: Path, made_of: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_json(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The value with the name of a tensor in the place of each array."""
+    """Return the value with each array replaced by the name of a tensor."""
     if isinstance(value, Tensor | np.ndarray):
         name = f"t{len(tensors)}"
-        is_array = isinstance(value, np.ndarray)
-        tensors[name] = (torch.from_numpy(value) if is_array else value.detach().cpu()).clone().contiguous()
-        return {"array" if is_array else "tensor": name}
+        tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value.detach().cpu()
+        tensors[name] = tensor.clone().contiguous()
+        return {"array" if isinstance(value, np.ndarray) else "tensor": name}
     if isinstance(value, dict):
         return {key: _to_json(entry, tensors) for key, entry in value.items()}
     if isinstance(value, list | tuple):

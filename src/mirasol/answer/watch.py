@@ -1,4 +1,4 @@
-"""`mirasol watch`: a file, pipe, URL or camera watched as it plays, with questions asked again and again."""
+"""`mirasol watch`: watch a file, pipe, URL or camera as it plays, and ask questions at intervals."""
 
 import json
 import math
@@ -17,11 +17,11 @@ from mirasol.media import MediaError
 from mirasol.media.live import Source
 from mirasol.results import Document
 
-CHUNKS_AHEAD = 8  # of a source that waits, watched in one call
+CHUNKS_AHEAD = 8  # watched in one call, if the source waits for its reader
 
 
 class WatchSummary(Document):
-    """Result of watching a source, and the last answers about it."""
+    """Summary of a watched source, with the last answers."""
 
     source: str
     seconds: float
@@ -49,7 +49,7 @@ def answer_line(answer: StreamAnswer) -> str:
 
 @dataclass
 class WatchState:
-    """State that a display shows while the source plays."""
+    """State for a display, while the source plays."""
 
     source: str
     session: StreamSession
@@ -72,22 +72,22 @@ def watch(
     jsonl: str | Path | None = None,
     show: Callable[[WatchState], None] | None = None,
 ) -> WatchSummary:
-    """Watch a source to its end, until it stalls, or until Ctrl-C; what was watched is kept in each case.
+    """Watch a source until it ends or stalls, or until Ctrl-C; the answers so far are kept in each case.
 
-    When a source that does not wait is more than `max_lag` seconds ahead of the model, whole chunks are skipped, the
-    oldest first, until half of that is left.
+    If a live source is more than `max_lag` seconds ahead of the model, the oldest chunks are skipped until half of
+    that lag is left.
 
     Args:
         source: See `Source`.
-        questions: Asked at the end and, with `every`, again each time as many seconds were watched.
-        answerer: Answers.
-        every: Seconds of the session.
-        use_video, use_audio: The tracks that are watched.
+        questions: Asked at the end and, with `every`, at intervals.
+        answerer: Model and processor.
+        every: Interval in seconds of the session.
+        use_video, use_audio: Tracks to watch.
         realtime: Play a file at its own speed.
         timeout: Seconds without media after which the source counts as stalled.
-        max_lag: Seconds.
-        save: Folder of the session, written at the end. One that is there is continued: the source follows its end.
-        jsonl: File to which each chunk and answer is appended, a line each.
+        max_lag: Largest lag in seconds.
+        save: Folder of the session, written at the end. A saved session there is resumed; the source follows its end.
+        jsonl: File to which each chunk and answer is appended as one line.
         show: Called after each step.
     """
     if every is not None and not every > 0:
@@ -103,7 +103,7 @@ def watch(
         )  # fmt: skip
     state = WatchState(source, session)
     for question in questions:
-        session.answerer.prompts([question])  # refuses one that is too long now
+        session.answerer.prompts([question])  # raises for one that is too long, before watching
         if answerer.known_questions and (unknown := answerer.known_questions.warning(question)):
             warnings.warn(unknown, stacklevel=2)
     offset, due = session.chunks.next_start, None if every is None else session.seconds + every
@@ -118,7 +118,7 @@ def watch(
     with _lines(jsonl) as write, _on_signal(interrupt):
 
         def step(count: int) -> None:
-            """Watch some of the waiting chunks, none beyond the next moment of asking."""
+            """Watch up to `count` waiting chunks; ask whenever the interval is over."""
             nonlocal due
             while session.waiting and count > 0:
                 until_due = count if due is None else max(math.ceil((due - session.seconds) / seconds_per_chunk), 1)
@@ -143,7 +143,7 @@ def watch(
             for media in player:
                 try:
                     session.push(**_later(media, offset), watch=False)
-                except ValueError as error:  # a broken clock, samples that are no sound: what came before is kept
+                except ValueError as error:  # broken timestamps or samples: earlier media are kept
                     raise MediaError(f"{source} broke off: {error}") from error
                 if player.waits:
                     if len(session.waiting) >= CHUNKS_AHEAD or not player.waiting():
@@ -177,7 +177,7 @@ def _later(media: dict[str, Any], offset: float) -> dict[str, Any]:
 
 @contextmanager
 def _on_signal(call: Callable[..., None]) -> Iterator[None]:
-    """Call instead of dying by Ctrl-C or SIGTERM, so that what follows the loop is done once, whenever they come."""
+    """Call a function on Ctrl-C or SIGTERM instead of ending, so that the work after the loop is done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -191,7 +191,7 @@ def _on_signal(call: Callable[..., None]) -> Iterator[None]:
 
 @contextmanager
 def _lines(path: str | Path | None) -> Iterator[Callable[[str, dict[str, Any]], None]]:
-    """A function that appends one line of JSON, at once on disk; without a path it does nothing."""
+    """Yield a function that appends and flushes one line of JSON; without a path it does nothing."""
     if path is None:
         yield lambda kind, values: None
         return

@@ -1,4 +1,4 @@
-"""Accuracy of attribution: the share of answers that are attributed to seconds in which the asked word is spoken."""
+"""Accuracy of attribution: how often the chunk of most weight contains the asked word."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ from mirasol.results import Number, Result
 from mirasol.tasks import Row, get_task
 
 
-class RestsOnShare(Result):
-    """Among right answers, how often the heaviest chunk touches the asked word (+-0.16 s), and by chance."""
+class AttributionShare(Result):
+    """Share of right answers whose top chunk overlaps the asked word (+-0.16 s), and that of a random chunk."""
 
     method: str
     share: Interval
@@ -28,16 +28,16 @@ class RestsOnShare(Result):
         )
 
 
-def measure_rests_on(
+def measure_attribution(
     answerer: Answerer, rows: Sequence[Row], *, task: str = "grid", methods: Sequence[str] = tuple(METHODS),
     batch_size: int = 8, progress: bool = True,
-) -> list[RestsOnShare]:  # fmt: skip
-    """Return one share per method, over the questions of the task's headline kinds (in GRID: one spoken word each)."""
+) -> list[AttributionShare]:  # fmt: skip
+    """Measure each method on the questions of the task's headline kinds (in GRID: one spoken word each)."""
     asker = get_task(task)
     hits: dict[str, list[float]] = {method: [] for method in methods}
     right_per_clip: list[int] = []
     expected: list[float] = []
-    bar = tqdm(total=len(rows), desc="what answers rest on", unit="clip", disable=None if progress else True)
+    bar = tqdm(total=len(rows), desc="attributing answers", unit="clip", disable=None if progress else True)
     for first in range(0, len(rows), batch_size):
         batch = rows[first : first + batch_size]
         asked = [[q for q in row.questions if q.kind in asker.headline_kinds] for row in batch]
@@ -49,7 +49,7 @@ def measure_rests_on(
         for clip, questions in enumerate(asked):
             tops, right, real = dict.fromkeys(methods, 0), 0, outputs.chunk_mask[clip]
             for place, question in enumerate(questions):
-                if not asker.is_right(question, given[clip][place].text):
+                if question.seconds is None or not asker.is_right(question, given[clip][place].text):
                     continue
                 on_word = overlaps(outputs.chunk_times[clip], question.seconds) & real
                 right += 1
@@ -64,7 +64,7 @@ def measure_rests_on(
     counts = np.array(right_per_clip, dtype=np.float64)
     uniform = float(np.mean(expected)) if expected else float("nan")
     return [
-        RestsOnShare(
+        AttributionShare(
             method=method,
             share=bootstrap_ratio(np.array(hits[method], dtype=np.float64), counts),
             uniform_choice=uniform,

@@ -15,11 +15,11 @@ from einops import rearrange
 from mirasol import DEFAULT_CHECKPOINT
 from mirasol.answer.answerer import Answerer
 from mirasol.answer.attribution import METHODS
-from mirasol.evaluate.attribution import RestsOnShare, measure_rests_on
+from mirasol.evaluate.attribution import AttributionShare, measure_attribution
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import CONDITIONS, Condition, swap_partners
 from mirasol.evaluate.results import Clips, Evaluation, Follows, Prediction
-from mirasol.evaluate.runner import evaluate_rows, train_rows
+from mirasol.evaluate.runner import evaluate_here, train_rows
 from mirasol.files import GRID_ROOT, REPORT, write_whole
 from mirasol.report.labelled_sets import SetResult, measure_sets
 from mirasol.report.page import Answered, Story, percent, render
@@ -30,7 +30,7 @@ from mirasol.tasks import Row, get_task, grid
 NUM_STORIES = 5
 SHOWN_AS = ("both", "sound", "picture", "swapped")
 HIDDEN_KINDS = ("when_command", "when_color", "when_preposition", "when_adverb")  # two of the six are enough to see
-NUM_RESTS_ON_CLIPS = 24  # leaving out every chunk in turn encodes a clip as often as it has chunks
+NUM_ATTRIBUTED_CLIPS = 24  # leaving out every chunk in turn encodes a clip as often as it has chunks
 
 
 class Demo(Document):
@@ -40,7 +40,7 @@ class Demo(Document):
     accuracy: dict[str, Interval]
     follows: Follows
     sets: dict[str, SetResult]
-    rests_on: list[RestsOnShare]
+    attribution: list[AttributionShare]
     seconds: float
     try_next: list[str] = []
 
@@ -66,9 +66,9 @@ def demo(
     rows: list[grid.GridRow] = get_task("grid").load(root, "test")[:max_clips]  # type: ignore[assignment]
     answerer = Answerer.load(checkpoint)
     # The four ways of showing are compared clip by clip, so all of them get the same clips.
-    runs = {name: evaluate_rows(answerer, rows, Condition(name), root=root) for name in SHOWN_AS}
-    rests_on = measure_rests_on(answerer, rows[:NUM_RESTS_ON_CLIPS])
-    method = better_method(rests_on)
+    runs = {name: evaluate_here(answerer, rows, Condition(name), root=root) for name in SHOWN_AS}
+    attribution = measure_attribution(answerer, rows[:NUM_ATTRIBUTED_CLIPS])
+    method = better_method(attribution)
     sets = measure_sets(answerer, root.parent, max_clips) if checkpoint is None else {}
     stories = [
         tell(answerer, row, rows, runs, method) for row in choose_stories(rows, runs["both"].predictions, NUM_STORIES)
@@ -78,15 +78,15 @@ def demo(
     follows = runs["swapped"].metrics.follows["slots"]
     seconds, commands = round(time.perf_counter() - start, 1), next_commands(root, rows, checkpoint)
     result = Demo(
-        report=str(path), accuracy=accuracy, follows=follows, sets=sets, rests_on=rests_on, seconds=seconds,
+        report=str(path), accuracy=accuracy, follows=follows, sets=sets, attribution=attribution, seconds=seconds,
         try_next=commands,
     )  # fmt: skip
     chance = chance_levels(train_rows("grid", root) or rows)  # type: ignore[arg-type]
-    write_whole(path, page(answerer.model, runs, stories, rests_on, method, result, chance, checkpoint))
+    write_whole(path, page(answerer.model, runs, stories, attribution, method, result, chance, checkpoint))
     return result
 
 
-def better_method(shares: Sequence[RestsOnShare]) -> str:
+def better_method(shares: Sequence[AttributionShare]) -> str:
     """Cross-attention where it is on the asked word in at least 60 % of right answers, else leaving chunks out."""
     attention = next(share for share in shares if share.method == "attention")
     return "attention" if attention.share.value >= 0.6 else "leave_one_out"
@@ -189,7 +189,7 @@ def page(
     model,
     runs: dict[str, Evaluation],
     stories: Sequence[Story],
-    rests_on: Sequence[RestsOnShare],
+    attribution: Sequence[AttributionShare],
     method: str,
     result: Demo,
     chance: dict[str, float],
@@ -223,7 +223,7 @@ def page(
         },
         sets=result.sets,
         weights_are=METHODS[method],
-        rests_on=rests_on_text(rests_on),
+        attribution=attribution_text(attribution),
         stories=stories,
         commands=result.try_next,
         checkpoint=str(checkpoint or f"{DEFAULT_CHECKPOINT.name}, shipped with mirasol"),
@@ -240,11 +240,11 @@ def page_warnings(accuracy: Interval, chance: dict[str, float], clips: Clips) ->
     yield from clip_warnings(clips)
 
 
-def rests_on_text(shares: Sequence[RestsOnShare]) -> str:
+def attribution_text(shares: Sequence[AttributionShare]) -> str:
     """Return the share of answers that each method attributes to the asked word, beside a random choice."""
     attention, without = (percent(share.share.value) for share in shares)
     if not shares[0].num_answers:
-        return "No answer was right, so where it rests on cannot be judged."
+        return "No answer was right, so its attribution cannot be judged."
     return (
         f"The highest bar touches the asked word (within 0.16 s) in {attention} % of right answers by cross-attention "
         f"and in {without} % by leaving each chunk out; a chunk chosen at random would in "

@@ -216,7 +216,7 @@ def usage(reply: Reply) -> dict[str, int]:
 
 
 def about(clip: WatchedClip, reply: Reply, warnings: list[str]) -> dict[str, Any]:
-    """Return our extras of an answer: the clip, what of it was seen and heard, and what the answer rests on."""
+    """Return our extras of an answer: the clip, the media used, confidence and attribution."""
     found = reply.as_dict()
     names = ("confidence", "seen", "attributed_to", "log_probabilities")
     facts = {**clip.facts, "warnings": [*warnings, *clip.facts["warnings"]]}
