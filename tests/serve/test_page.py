@@ -1,11 +1,15 @@
 """The clip view of the page of `mirasol serve` in Chromium: by mouse, keyboard and link, and where something fails."""
 
+import base64
 import re
 
+import av
 import pytest
 
+from mirasol.media import read_clip
 from mirasol.serve.errors import as_api_error
 from mirasol.serve.queues import BusyError
+from tests.serve.live_media import jpeg
 from tests.serve.page_steps import PHONE, TIMEOUT, ask, give, inspect, opened, tab_to, until
 
 expect = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright").expect
@@ -124,6 +128,24 @@ def test_an_unreadable_file_is_told_in_words_and_its_sending_may_be_cancelled(br
         expect(page.locator("#status")).to_have_text("Cancelled.")
         expect(page.locator("#start")).to_be_visible()
         assert len(held) == 1
+
+
+def test_a_picture_and_a_film_that_the_browser_cannot_play_are_asked_about(browser, server, clip, tmp_path):
+    picture = read_clip(clip).frames[20]
+    with av.open(tmp_path / "old.avi", "w") as file:
+        track = file.add_stream("mpeg4", rate=25, width=160, height=160)
+        for _ in range(25):
+            file.mux(track.encode(av.VideoFrame.from_ndarray(picture[:160, :160], "rgb24")))
+        file.mux(track.encode())
+    (tmp_path / "face.jpg").write_bytes(base64.b64decode(jpeg(picture)))
+    with opened(browser, server.address) as page:
+        for name, told in (("face.jpg", ""), ("old.avi", "This browser cannot play this kind of file")):
+            page.set_input_files("#file", tmp_path / name)
+            expect(page.locator("#name")).to_have_text(name)
+            expect(page.locator("#unseen")).to_contain_text(told)
+            ask(page, COLOR)
+            expect(page.locator("#answers li:not([aria-busy])")).to_contain_text("rests on")
+        expect(page.locator("#no-sound")).to_have_text("This clip has no sound.")
 
 
 def test_a_busy_server_is_asked_again_when_it_may_have_room(browser, server, clip):

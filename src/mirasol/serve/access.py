@@ -16,9 +16,8 @@ OPEN_PATHS = ("/health", "/v1/openapi.json")  # beside the page
 KEY_PROTOCOL = "openai-insecure-api-key."  # how browsers, which cannot set headers, send a key to a WebSocket
 SHORTEST_KEY = 16
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-# Styles inside of components are inline; scripts never are.
 CONTENT_POLICY = (
-    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "media-src 'self' data: blob:; connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )

@@ -33,7 +33,7 @@ async function inTurn(signal, work) {
     return true;
   } catch (error) {
     if (signal.aborted) return false;
-    complain(error.message);
+    complain(error.message.replace(/<\d+ bytes>/, own.file?.name)); // as a file is called that came as bytes
     goBack();
     return false;
   }
@@ -82,6 +82,16 @@ function watch() {
   });
 }
 
+function describe({ seconds, seconds_covered: covered, num_frames: frames, video, audio, warnings }) {
+  const isPicture = seconds < 0.1, seen = covered < seconds - 0.5 ? `, of which it saw ${covered.toFixed(1)} s` : "";
+  const length = [isPicture ? "" : `${seconds.toFixed(1)} s${seen}`, frames ? `${frames} ${frames === 1 ? "frame" : "frames"}` : ""];
+  byId("facts").textContent = `Watched once: ${length.filter(Boolean).join(", ")}. Picture ${video}, sound ${audio}.`;
+  byId("time").hidden = isPicture;
+  byId("remarks").hidden = !warnings.length;
+  byId("remarks").querySelector("summary").textContent = `Remarks about this file (${warnings.length})`;
+  byId("remarks").querySelector("ul").replaceChildren(...warnings.map((text) => make("li", { textContent: text })));
+}
+
 async function show(watched) {
   clip = watched;
   const facts = clip.mirasol;
@@ -91,8 +101,7 @@ async function show(watched) {
   byId("name").textContent = own.file?.name || "A watched clip";
   byId("use-video").checked = facts.use_video;
   byId("use-audio").checked = facts.use_audio;
-  const seen = facts.seconds_covered < facts.seconds - 0.5 ? `, of which it saw ${facts.seconds_covered.toFixed(1)} s` : "";
-  byId("facts").textContent = [`Watched once: ${facts.seconds.toFixed(1)} s${seen}, ${facts.num_frames} frames.`, `Picture ${facts.video}, sound ${facts.audio}.`, ...facts.warnings].join(" ");
+  describe(facts);
   player.show(own.file, other.file, facts);
   const [sound, without] = await soundOf(other.file || own.file, facts);
   if (clip !== watched) return;
@@ -110,7 +119,8 @@ export async function begin(file, question = "") {
   byId("use-video").checked = byId("use-audio").checked = true;
   byId("answers").replaceChildren();
   byId("question").value = question;
-  byId("start").hidden = byId("work").hidden = true;
+  byId("work").hidden = true;
+  byId("start").hidden = false;
   if (await watch()) byId("question").focus();
 }
 
@@ -192,7 +202,7 @@ async function share() {
   const copied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
   const local = /^(localhost|127\.|\[::1\])/.test(location.hostname);
   const reach = local ? "It works on this machine, for as long as the clip is kept." : "It works for everybody who reaches this server, for as long as the clip is kept.";
-  say(copied ? `Link copied. ${reach}` : `The link to this clip: ${location.href} ${reach}`);
+  say(copied ? `Link copied. ${reach}` : `The link to this clip: ${location.href} ${reach}`, !copied);
 }
 
 function setUpSamples() {

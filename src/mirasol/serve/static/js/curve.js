@@ -14,9 +14,12 @@ export class Curve {
 
   // chunks: [start, end, surprise]; range: seconds shown.
   set(chunks, range) {
-    const last = chunks.at(-1);
-    const known = chunks.map(([, , surprise]) => surprise ?? null);
-    this.data = last ? [[...chunks.map(([start]) => start), last[1]], [...known, known.at(-1)]] : [[], []];
+    this.data = [[], []];
+    const add = (time, value) => { this.data[0].push(time); this.data[1].push(value); };
+    for (const [i, [start, end, surprise]] of chunks.entries()) {
+      add(start, surprise ?? null);
+      if (surprise != null && chunks[i + 1]?.[2] == null) add(end - 1e-6, surprise); // a step ends where nothing follows
+    }
     this.range = range;
     if (!this.plot) return this.build();
     this.plot.setData(this.data, false);
