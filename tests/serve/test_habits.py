@@ -71,6 +71,36 @@ def test_head_is_answered_as_get_without_its_body(http, clip, path):
     assert http.head("/v1/chat/completions").status_code in (404, 405)
 
 
+@pytest.mark.parametrize("range, start, end", [
+    ("bytes=0-99", 0, 100), ("bytes=100-", 100, None), ("bytes=-7", -7, None), ("bytes=5-5", 5, 6),
+    ("bytes=0-99999999", 0, None),
+])  # fmt: skip
+def test_a_player_gets_the_bytes_that_it_asks_for(http, clip, range, start, end):
+    id = http.post("/v1/files", files={"file": ("a.mp4", clip)}).json()["id"]
+    found = http.get(f"/v1/files/{id}/content", headers={"Range": range})
+    assert found.status_code == 206 and found.content == clip[start:end]
+    first = start % len(clip)
+    assert found.headers["content-range"] == f"bytes {first}-{first + len(found.content) - 1}/{len(clip)}"
+
+
+@pytest.mark.parametrize("range", ["bytes=99999999-", "bytes=5-3", "bytes=", "bytes=a-b", "lines=0-3", "bytes"])
+def test_a_range_that_the_file_does_not_have_is_refused_with_its_size(http, clip, range):
+    id = http.post("/v1/files", files={"file": ("a.mp4", clip)}).json()["id"]
+    found = http.get(f"/v1/files/{id}/content", headers={"Range": range})
+    assert found.status_code == 416 and found.headers["content-range"] == f"bytes */{len(clip)}"
+    error = found.json()["error"]
+    assert error["code"] == "invalid_range" and str(len(clip)) in error["message"] and range in error["message"]
+
+
+@pytest.mark.parametrize("what, value, state", [("is_draining", True, "draining"), ("_thread", None, "stopped")])
+def test_a_server_that_takes_no_more_work_is_not_healthy(http, server, monkeypatch, what, value, state):
+    assert http.get("/health").status_code == 200
+    with monkeypatch.context() as patched:
+        patched.setattr(server.engine, what, value)
+        found = http.get("/health")
+    assert found.status_code == 503 and found.json()["status"] == state
+
+
 def test_models_with_a_trailing_slash_are_listed(http):
     assert http.get("/v1/models/").json() == http.get("/v1/models").json()
 

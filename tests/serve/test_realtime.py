@@ -201,5 +201,6 @@ def test_a_response_is_cancelled_and_the_next_is_given(live, server, media, monk
     connection.send("response.create")
     connection.send("response.cancel")
     assert connection.until("response.done")["response"]["status"] == "cancelled"
+    assert len(server.engine.questions) == 0  # nobody waits for it: the model does not answer it
     monkeypatch.setattr(server.engine, "_answer_questions", answer)
     assert connection.ask()["status"] == "completed"

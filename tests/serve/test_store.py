@@ -34,6 +34,14 @@ def test_those_unused_for_longest_make_room(store):
     assert store.num_bytes == 900 and len(list(store.folder.glob("file_*"))) == 3
 
 
+def test_room_is_never_made_by_removing_what_was_just_put(store, monkeypatch):
+    older = store.put(writing(bytes(600)), {}).id
+    monkeypatch.setattr("mirasol.serve.store.time.time", lambda: 0.0)  # a clock that was set back: it seems the oldest
+    newest = store.put(writing(bytes(600)), {}).id
+    assert store.get(newest) is not None and store.get(older) is None
+    assert store.get(store.put(writing(bytes(2_000)), {}).id) is not None  # larger than the store
+
+
 def test_of_two_with_one_digest_the_first_stays(store):
     first, second = store.put(writing(b"one"), {}, "same"), store.put(writing(b"two"), {}, "same")
     assert first.id == second.id and second.path.read_bytes() == b"one"

@@ -10,6 +10,8 @@ from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from mirasol.serve.clips import WatchedClip
 from mirasol.serve.errors import ApiError
@@ -45,6 +47,25 @@ class ClipQuestion(BaseModel):
     options: list[str] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
     attribute: StrictBool = False
+
+
+class RangedFile(FileResponse):
+    """A file whose wrong ranges are refused with an error object instead of plain text."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file."""
+
+        async def checked(message: Message) -> None:
+            if message.get("status") in (400, 416):
+                size, found = self.headers["content-length"], Headers(scope=scope).get("range", "")
+                raise ApiError(
+                    416, f"Expected a range within the {size} bytes of the file, found {found[:80]!r}. Send one such "
+                    "as bytes=0-999, or leave the header out.", "invalid_range", "Range",
+                    headers={"Content-Range": f"bytes */{size}"},
+                )  # fmt: skip
+            await send(message)
+
+        await super().__call__(scope, receive, checked)
 
 
 @router.post("/v1/files")
@@ -106,7 +127,7 @@ async def content(request: Request, id: str) -> FileResponse:
     type = mimetypes.guess_type(name)[0] or ""
     type = type if type.startswith(SHOWN) else "application/octet-stream"
     safe = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox; default-src 'none'"}
-    return FileResponse(entry.path, media_type=type, filename=name, content_disposition_type="inline", headers=safe)
+    return RangedFile(entry.path, media_type=type, filename=name, content_disposition_type="inline", headers=safe)
 
 
 @router.delete("/v1/files/{id}")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from mirasol.serve.errors import ApiError, as_api_error
-from mirasol.serve.realtime_inbox import Inbox
+from mirasol.serve.realtime_inbox import Inbox, Received
 from mirasol.serve.realtime_session import RealtimeSession
 from mirasol.serve.service import Service, service_of
 
@@ -18,7 +18,8 @@ router = APIRouter()
 NORMAL, SERVICE_RESTART, TRY_LATER = 1000, 1012, 1013  # of RFC 6455 and its registry
 REPLACED, IDLE, REFUSED = 4001, 4002, 4004  # ours
 WANTED_SECONDS = 0.25
-EVENTS_AHEAD = 1_000  # for a client that does not read
+EVENTS_AHEAD = 500  # for a client that does not read
+POLL_SECONDS = 0.02
 ENDINGS = {429: TRY_LATER}
 
 
@@ -45,15 +46,13 @@ class Connection:
 
     def __init__(self, socket: WebSocket, service: Service):
         self.socket, self.service = socket, service
-        self.outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue(EVENTS_AHEAD)
+        self.outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.is_replaced = False
 
     def post(self, event: dict[str, Any]) -> None:
         """Send an event; our own chunk events are left out for a client that does not read."""
-        if event["type"] == "mirasol.chunk" and self.outgoing.qsize() > EVENTS_AHEAD // 2:
-            return  # the other half is for answers
-        with contextlib.suppress(asyncio.QueueFull):
-            self.outgoing.put_nowait(event)
+        if event["type"] != "mirasol.chunk" or self.outgoing.qsize() < EVENTS_AHEAD:
+            self.outgoing.put_nowait(event)  # bounded: `_next` stops reading, and one response is given at a time
 
     async def run(self, state: RealtimeSession) -> None:
         """Serve until either side ends, and keep the session if it broke off."""
@@ -100,7 +99,7 @@ class Connection:
         idle = self.service.engine.limits.session_idle_seconds
         while True:
             try:
-                message, waited_seconds, was_full = await asyncio.wait_for(inbox.get(), idle)
+                message, waited_seconds, was_full = await asyncio.wait_for(self._next(inbox), idle)
             except TimeoutError:
                 message_text = f"Expected an event within {idle:g} s, found none. Resume with ?session={state.id}."
                 self.post(error_event(ApiError(408, message_text, "idle")))
@@ -116,15 +115,18 @@ class Connection:
                 id = event.get("event_id") if isinstance(event, dict) else None
                 self.post(error_event(as_api_error(error), id))
 
+    async def _next(self, inbox: Inbox) -> Received:
+        """Return the next message, once the client has read most of the answers to those before it."""
+        while self.outgoing.qsize() > EVENTS_AHEAD:
+            await asyncio.sleep(POLL_SECONDS)
+        return await inbox.get()
+
     async def _write(self) -> None:
         while True:
             event = await self.outgoing.get()
-            try:
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # it has left: `_read` is told next
                 await self.socket.send_text(json.dumps(event))
-            except (RuntimeError, WebSocketDisconnect):
-                return
-            finally:
-                self.outgoing.task_done()
+            self.outgoing.task_done()
 
 
 def read_event(message: Mapping[str, Any]) -> dict[str, Any]:
