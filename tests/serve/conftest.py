@@ -23,6 +23,7 @@ from mirasol.serve.limits import Limits
 from mirasol.serve.run import bind
 from tests.serve.live_client import Live
 from tests.serve.page_steps import arguments
+from tests.waiting import PATIENCE
 
 
 @dataclass
@@ -49,7 +50,7 @@ def start(engine: Engine, port: int = 0, **options: Any) -> Iterator[Server]:
         yield Server(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", engine)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

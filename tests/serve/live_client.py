@@ -4,6 +4,8 @@ import json
 
 from websockets.sync.client import connect
 
+from tests.waiting import PATIENCE
+
 QUESTION = "which color is named?"
 
 
@@ -18,7 +20,7 @@ class Live:
         self.socket.send(json.dumps({"type": type, **values}))
 
     def receive(self):
-        return json.loads(self.socket.recv(timeout=20))
+        return json.loads(self.socket.recv(timeout=PATIENCE))
 
     def until(self, type):
         """Receive up to the next event of this type."""

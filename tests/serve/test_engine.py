@@ -1,10 +1,12 @@
 """The engine gives each client what it would get alone, refuses at once what does not fit, and loses nothing."""
 
+import math
 import random
 import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +19,7 @@ from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
 from mirasol.serve.queues import BusyError, FairQueue, UnknownIdError
 from tests.clips import write_clip
+from tests.waiting import PATIENCE, wait_for
 
 QUESTIONS = ("which color is named?", "what is said?", "which digit is named?", "which letter is named in this clip?")
 
@@ -61,10 +64,11 @@ def engine(shipped, tmp_path):
 
 def run(engine: Engine, *futures: Future) -> list:
     """Step until all futures are done."""
-    limit = time.monotonic() + 60
-    while not all(future.done() for future in futures):
-        engine.step() or time.sleep(0.002)
-        assert time.monotonic() < limit
+
+    def are_done() -> bool:
+        return all(future.done() for future in futures)
+
+    wait_for(lambda: are_done() or (engine.step(), are_done())[1])
     return [future.result() for future in futures]
 
 
@@ -139,17 +143,19 @@ def test_a_question_to_a_session_sees_all_that_was_pushed_before_it(engine, file
 
 
 def test_bytes_that_are_watched_already_are_not_decoded_again(shipped, tmp_path, files):
-    decoded = []
+    decoded, all_asked = [], threading.Event()
 
     def count(media, *others):
         decoded.append(media)
-        time.sleep(0.05)
+        all_asked.wait(PATIENCE)
         return decode(media, *others)
 
     engine = Engine(shipped, tmp_path, decode=count)
     data = files[0].read_bytes()
     sources = [Media(video=data), Media(video=files[0]), Media(video=data)]
-    ids = {clip.id for clip in run(engine, *(engine.watch(media) for media in sources))}
+    futures = [engine.watch(media) for media in sources]
+    all_asked.set()
+    ids = {clip.id for clip in run(engine, *futures)}
     ids |= {run(engine, engine.watch(Media(video=data)))[0].id}
     assert len(ids) == len(decoded) == 1
     other = run(engine, engine.watch(Media(video=data), WatchOptions(use_audio=False)))[0]
@@ -159,21 +165,21 @@ def test_bytes_that_are_watched_already_are_not_decoded_again(shipped, tmp_path,
 
 def test_clips_and_sessions_survive_a_restart(shipped, tmp_path, files):
     first = Engine(shipped, tmp_path).start()
-    clip = first.watch(Media(video=files[0])).result(30)
-    before = first.ask(clip.id, QUESTIONS[1]).result(30)
+    clip = first.watch(Media(video=files[0])).result(PATIENCE)
+    before = first.ask(clip.id, QUESTIONS[1]).result(PATIENCE)
     session = first.open({"start_time": 0.0})
     media = pieces(files[0], 0)
     for piece in media[:3]:
         first.push(session, **piece)
     first.close()
     second = Engine(shipped, tmp_path).start()
-    assert second.ask(clip.id, QUESTIONS[1]).result(30) == before
+    assert second.ask(clip.id, QUESTIONS[1]).result(PATIENCE) == before
     assert second.watch(Media(video=files[0].read_bytes())).result(0).id == clip.id
     second.resume(session)
     for piece in media[3:]:
         second.push(session, **piece)
     second.flush(session)
-    assert second.ask(session, QUESTIONS[1]).result(30).text == before.text
+    assert second.ask(session, QUESTIONS[1]).result(PATIENCE).text == before.text
     second.close_session(session)
     with pytest.raises(UnknownIdError):
         second.ask(session, QUESTIONS[1])
@@ -184,22 +190,21 @@ def test_what_was_accepted_is_finished_and_new_work_is_refused_while_the_engine_
     gate = threading.Event()
 
     def slow(*arguments):
-        gate.wait(20)
+        gate.wait(PATIENCE)
         return decode(*arguments)
 
     engine = Engine(shipped, tmp_path, decode=slow).start()
     future = engine.watch(Media(video=files[0]))
     closing = threading.Thread(target=engine.close)
     closing.start()
-    while not engine.is_draining:
-        time.sleep(0.001)
+    wait_for(lambda: engine.is_draining)
     with pytest.raises(BusyError):
         engine.watch(Media(video=files[1]))
     with pytest.raises(BusyError):
         engine.open()
     gate.set()
-    assert future.result(30).id.startswith("clip_")
-    closing.join(30)
+    assert future.result(PATIENCE).id.startswith("clip_")
+    closing.join(PATIENCE)
     assert not closing.is_alive() and not engine.is_alive
 
 
@@ -208,7 +213,7 @@ def test_a_full_queue_refuses_at_once_and_says_how_long_to_wait(shipped, tmp_pat
     gate = threading.Event()
 
     def slow(*arguments):
-        gate.wait(20)
+        gate.wait(PATIENCE)
         return decode(*arguments)
 
     engine = Engine(shipped, tmp_path, limits, decode=slow)
@@ -246,7 +251,7 @@ def test_a_file_that_cannot_be_read_fails_alone(engine, files):
     good = engine.watch(Media(video=files[0]))
     assert run(engine, good)[0].facts["video"] == "used"
     with pytest.raises(ValueError, match="[Ee]xpected"):
-        bad.result(10)
+        bad.result(PATIENCE)
     assert engine.clips.num_waiting == 0
 
 
@@ -259,8 +264,7 @@ def test_a_clip_that_the_model_cannot_take_fails_alone(shipped, tmp_path, files)
 
     engine = Engine(shipped, tmp_path, decode=poisoned)
     futures = [engine.watch(Media(video=file)) for file in files[:3]]
-    while engine.clips._pool._work_queue.qsize() or len(engine.clips._decoded) < 3:
-        time.sleep(0.01)
+    wait_for(lambda: len(engine.clips._decoded) == 3)
     engine.step()
     assert [future.exception(0) is None for future in futures] == [True, False, True]
     engine.close(0.0)
@@ -339,25 +343,32 @@ def test_an_unknown_id_is_refused(engine, id):
         engine.ask(id, QUESTIONS[0])
 
 
-def test_a_question_after_a_call_of_two_waits_for_the_second_so_that_one_call_answers_both(engine, clip, monkeypatch):
-    monkeypatch.setattr("mirasol.serve.engine.GATHER_PART", 1_000.0)
-    monkeypatch.setattr("mirasol.serve.engine.GATHER_SECONDS", 30.0)
-    watched = run(engine, engine.watch(Media(video=clip)))[0]
-    run(engine, *(engine.ask(watched, QUESTIONS[0]) for _ in range(2)))
-    before = engine.counts["question_batches"]
-    first = engine.ask(watched, QUESTIONS[0])
-    later = threading.Timer(0.05, engine.ask, (watched, QUESTIONS[0]))
-    later.start()
-    engine.step()
-    later.join()
-    assert first.done() and engine.counts["question_batches"] == before + 1 and not len(engine.questions)
+@pytest.fixture
+def gathering(engine, monkeypatch):
+    """An engine that waits for questions without end; what `slept` holds is called when it does."""
+    monkeypatch.setattr("mirasol.serve.engine.GATHER_PART", math.inf)
+    monkeypatch.setattr("mirasol.serve.engine.GATHER_SECONDS", math.inf)
+    engine.slept = []
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: [engine.slept.pop()()])
+    monkeypatch.setattr("mirasol.serve.engine.time", clock)
+    return engine
 
 
-def test_a_client_alone_never_waits_for_others(engine, clip, monkeypatch):
-    monkeypatch.setattr("mirasol.serve.engine.GATHER_PART", 1_000.0)
-    monkeypatch.setattr("mirasol.serve.engine.GATHER_SECONDS", 30.0)
-    watched = run(engine, engine.watch(Media(video=clip)))[0]
-    begin = time.monotonic()
-    for _ in range(3):
-        run(engine, engine.ask(watched, QUESTIONS[0]))
-    assert time.monotonic() - begin < 20
+def test_a_question_after_a_call_of_two_waits_for_the_second_so_that_one_call_answers_both(gathering, clip):
+    watched = run(gathering, gathering.watch(Media(video=clip)))[0]
+    futures = [gathering.ask(watched, QUESTIONS[0]) for _ in range(2)]
+    gathering.step()
+    before = gathering.counts["question_batches"]
+    futures.append(gathering.ask(watched, QUESTIONS[0]))
+    gathering.slept.append(lambda: futures.append(gathering.ask(watched, QUESTIONS[0])))
+    gathering.step()
+    assert len(futures) == 4 and all(future.done() for future in futures) and not len(gathering.questions)
+    assert gathering.counts["question_batches"] == before + 1
+
+
+def test_a_client_alone_never_waits_for_others(gathering, clip):
+    watched = run(gathering, gathering.watch(Media(video=clip)))[0]
+    for _ in range(3):  # waiting would raise: nobody else comes
+        future = gathering.ask(watched, QUESTIONS[0])
+        gathering.step()
+        assert future.done()

@@ -1,16 +1,18 @@
 """Live sessions: the official client is understood, broken connections are resumed, garbage ends nothing."""
 
 import asyncio
-import time
+from types import SimpleNamespace
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from mirasol.serve import realtime_session
 from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
 from tests.serve.conftest import start
 from tests.serve.live_client import QUESTION, Live
-from tests.serve.live_media import live_media
+from tests.serve.live_media import PIECE_SECONDS, live_media
+from tests.waiting import wait_for
 
 openai = pytest.importorskip("openai", reason="needs the package openai")
 
@@ -127,12 +129,12 @@ def test_an_unknown_model_and_an_unknown_session_are_refused_with_an_error_event
 
 @pytest.fixture(scope="module")
 def strict_server(shipped, tmp_path_factory):
-    """A server with room for one session, which ends when it is idle for two seconds."""
-    limits = Limits(session_idle_seconds=2.0, sessions=1)
+    """A server with room for one session."""
+    limits = Limits(sessions=1)
     yield from start(Engine(shipped, tmp_path_factory.mktemp("strict"), limits))
 
 
-def test_no_room_a_takeover_and_idleness_close_with_their_codes(strict_server, media):
+def test_no_room_and_a_takeover_close_with_their_codes(strict_server, media):
     first = alone_on(strict_server)
     refused = Live(strict_server)
     assert refused.events[0]["error"]["code"] and refused.events[0]["type"] == "error"
@@ -140,14 +142,20 @@ def test_no_room_a_takeover_and_idleness_close_with_their_codes(strict_server, m
     first.send("input_audio_buffer.append", **media.pieces()[0])
     second = Live(strict_server, f"?session={first.events[0]['session']['id']}")
     assert closed(first) == 4001
-    assert second.until("error")["error"]["code"] == "idle"
-    assert closed(second) == 4002
+    second.socket.close()
+
+
+def test_an_idle_session_is_closed_with_its_code(strict_server, monkeypatch):
+    limits = strict_server.engine.limits.model_copy(update={"session_idle_seconds": 0.2})
+    monkeypatch.setattr(strict_server.engine, "limits", limits)
+    live = alone_on(strict_server)
+    assert live.until("error")["error"]["code"] == "idle"
+    assert closed(live) == 4002
 
 
 def alone_on(server) -> Live:
     """Open a session after the one before has ended."""
-    while server.engine.sessions:
-        time.sleep(0.01)
+    wait_for(lambda: not server.engine.sessions)
     return Live(server)
 
 
@@ -167,26 +175,28 @@ def test_a_session_ends_with_a_normal_close_unless_it_is_kept(live, server, medi
     first.settings()
     first.socket.close()
     id = first.events[0]["session"]["id"]
-    limit = time.monotonic() + 10
-    while id in server.engine.sessions and time.monotonic() < limit:
-        time.sleep(0.01)
+    wait_for(lambda: id not in server.engine.sessions)
     again = live(f"?session={id}").events[0]
     assert again["type"] == ("session.created" if keep else "error")
 
 
-def test_pictures_of_items_and_without_timestamps_are_seen(live, media):
+def test_pictures_of_items_and_without_timestamps_are_seen_when_they_arrive(live, media, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(realtime_session, "time", SimpleNamespace(monotonic=lambda: now))
     connection = live()
     connection.settings(mirasol={"use_audio": False, "chunks": True})
     for piece in media.pieces(timestamps=False, audio=False)[:2]:
         connection.send("input_audio_buffer.append", **piece)
-        time.sleep(0.2)
+        connection.settings()  # the piece was handled
+        now += PIECE_SECONDS
     picture = {"type": "input_image", "image_url": f"data:image/jpeg;base64,{media.frames[0][1]}"}
     item = {"type": "message", "role": "user", "content": [picture]}
     connection.send("conversation.item.create", item=item)
     kept = connection.until("conversation.item.done")["item"]
     assert "image_url" not in kept["content"][0]
     assert connection.ask()["status"] == "completed"
-    assert any(event["has_video"] for event in connection.events if event["type"] == "mirasol.chunk")
+    chunks = [event for event in connection.events if event["type"] == "mirasol.chunk"]
+    assert [chunk["has_video"] for chunk in chunks] == [True, True, True]  # from 0, 0.4 and 0.8 s on
 
 
 def test_a_response_is_cancelled_and_the_next_is_given(live, server, media, monkeypatch):
@@ -195,7 +205,7 @@ def test_a_response_is_cancelled_and_the_next_is_given(live, server, media, monk
     connection.send("response.cancel")
     assert connection.until("error")["error"]["code"] == "no_response"
     answer = server.engine._answer_questions
-    monkeypatch.setattr(server.engine, "_answer_questions", lambda: time.sleep(0.01))
+    monkeypatch.setattr(server.engine, "_answer_questions", lambda: False)
     connection.send("conversation.item.create", item={
         "type": "message", "role": "user", "content": [{"type": "input_text", "text": QUESTION}]})  # fmt: skip
     connection.send("response.create")

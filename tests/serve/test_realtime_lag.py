@@ -16,8 +16,8 @@ from mirasol.serve.limits import Limits
 from mirasol.serve.realtime import Connection
 from mirasol.serve.realtime_session import RealtimeSession
 from mirasol.serve.service import Service
+from tests.waiting import PATIENCE
 
-WAIT = 60.0  # for what must happen
 RATE, PIECE_SECONDS, PICTURES = 24_000, 0.4, 10  # of a piece: 25 pictures a second
 LAG_SECONDS = 1.5  # that is allowed
 NUM_PIECES = 6
@@ -50,7 +50,7 @@ class Socket:
         """Wait for the next event of a type; earlier ones of it are forgotten."""
         while not any(event["type"] == type for event in self.events):
             self._changed.clear()
-            await asyncio.wait_for(self._changed.wait(), WAIT)
+            await asyncio.wait_for(self._changed.wait(), PATIENCE)
         self.events = [event for event in self.events if event["type"] != type]
 
 
@@ -82,7 +82,7 @@ class Stage:
             await socket.settings(chunks=True, when_behind="skip", allowed_lateness=0.5)
             await script(socket)
             socket.arriving.put_nowait({"type": "websocket.disconnect", "code": 1000})
-            await asyncio.wait_for(served, WAIT)
+            await asyncio.wait_for(served, PATIENCE)
 
         asyncio.run(run())
 
