@@ -1,4 +1,4 @@
-"""The relation between a processor and a model's config: which number of one is which of the other."""
+"""Settings that a processor and a model's config share, and the check that they agree."""
 
 import math
 from typing import Any
@@ -38,7 +38,7 @@ def config_values(processor: Any) -> dict[str, Any]:
 
 
 def check_agreement(processor: Any, config: Any) -> None:
-    """Raises ValueError with both numbers if the processor makes other inputs than the model takes."""
+    """Raise ValueError with both numbers if the processor's outputs do not fit the model's inputs."""
     decided = config_values(processor)
     video, audio = decided["video_config"], decided["audio_config"]
     rate = config.num_frames_per_chunk / config.seconds_per_chunk

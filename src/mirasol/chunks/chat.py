@@ -1,4 +1,4 @@
-"""Messages of a chat -> the clip that they are about: transformers' parts and those of the common servers."""
+"""Chat messages -> their media, in the formats of transformers and of the common servers."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""Clips of different length -> one padded batch, with the places of the real chunks."""
+"""Clips of different length -> one padded batch, with the indices of the real chunks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,11 +14,11 @@ CHUNK_INPUTS = ("pixel_values_videos", "input_features", "video_chunk_mask", "au
 
 
 def pad_chunks(clips: Sequence[Mapping[str, Tensor]], num_chunks: int | None = None) -> dict[str, Tensor]:
-    """The chunk inputs of every clip, `[batch chunk ...]`; chunks that a shorter clip lacks are zeros and masked.
+    """Pad the chunk inputs of clips to a batch, `[batch chunk ...]`; padding is zero and masked.
 
     Args:
-        clips: What `MirasolProcessor.chunk_clip` gives for each.
-        num_chunks: Pad to so many instead of to the longest clip.
+        clips: Results of `MirasolProcessor.chunk_clip`.
+        num_chunks: Length to pad to; by default that of the longest clip.
     """
     longest = max(len(clip["chunk_times"]) for clip in clips)
     missing = 0 if num_chunks is None else num_chunks - longest
@@ -42,12 +42,11 @@ def pad_chunks(clips: Sequence[Mapping[str, Tensor]], num_chunks: int | None = N
 class MirasolCollator:
     """Joins items of a data set into the inputs of one training step.
 
-    An item is what `MirasolProcessor.chunk_clip` gives for one clip, plus what `MirasolProcessor.tokenize_questions`
-    gives for its questions; every item of a batch has equally many, or none: such a blank gets rows of text whose
-    labels are ignored. The rows of text are grouped by clip, so that all questions of a clip share one encoding.
-    `video_chunk_index` and `audio_chunk_index` are the places of the real chunks in the flattened (batch chunk) axis:
-    the encoders compute these only. `skipped` lists what items say of clips that could not be decoded; the trainer
-    takes it out.
+    An item holds the results of `MirasolProcessor.chunk_clip` for one clip and of `tokenize_questions` for its
+    questions. All items have equally many questions, or none: a blank item gets rows of text whose labels are ignored.
+    Rows of text are grouped by clip, so that all questions of a clip share one encoding. `video_chunk_index` and
+    `audio_chunk_index` are the indices of the real chunks on the flattened (batch chunk) axis; the encoders compute
+    only these. `skipped` lists the clips that could not be decoded; the trainer removes it.
 
     Args:
         pad_token_id: Fills the text of shorter questions: `MirasolProcessor.pad_token_id`.

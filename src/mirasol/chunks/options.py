@@ -1,4 +1,4 @@
-"""Keywords of a call to the processor, flat or in transformers' groups, sorted by who reads them."""
+"""Keyword arguments of the processor, flat or in transformers' groups, sorted by recipient."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +15,14 @@ FLAT = (*CHUNK_OPTIONS, "num_chunks", *(name for names in GROUPS.values() for na
 
 
 def sort_options(kwargs: Mapping[str, Any], tokenizer_defaults: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the keywords of `chunk_clip` under "chunks", and those of each part under the name of its group.
+    """Sort keywords: those of `chunk_clip` under "chunks", those of each part under the name of its group.
 
     Args:
         kwargs: Keywords of a call. A value of None counts as not given.
         tokenizer_defaults: `padding` and `max_length` that the tokenizer was made with; a call's come first.
 
     Raises:
-        TypeError: A keyword that nobody reads, because what is ignored would be silently wrong.
+        TypeError: A keyword is unknown: ignoring it would be silently wrong.
         ValueError: A keyword given twice, or `return_tensors` other than "pt".
     """
     found: dict[str, dict[str, Any]] = {name: {} for name in ("chunks", *GROUPS)}

@@ -1,4 +1,4 @@
-"""One clip on the grid: which frames its chunks show, which chunks are real, and what to tell the user about it."""
+"""Placement of one clip on the time grid: frames of each chunk, masks of real chunks, and a report for the user."""
 
 import math
 from dataclasses import dataclass, field, replace

@@ -52,7 +52,7 @@ class MirasolProcessor(ProcessorMixin):
         num_frames_per_chunk: Frames a chunk.
         num_mel_frames_per_chunk: Log-mel frames (10 ms) a chunk.
         max_chunks: Budget for long clips.
-        sampling: What happens to a clip longer than the budget: `uniform`, `snippets` or `dense`.
+        sampling: Policy for clips longer than `max_chunks`: `uniform`, `snippets` or `dense`.
         prompt_template: Text of the prompt; `{question}` stands for the question.
         decoder: Of files: "pyav", or "torchcodec" (an extra; docs/decoders.md lists the files it gets wrong).
     """
@@ -78,7 +78,7 @@ class MirasolProcessor(ProcessorMixin):
         self.sampling = sampling
         self.prompt_template = prompt_template
         self.decoder = decoder
-        self.grid.plan(0.0, sampling)  # refuses a wrong grid or policy now rather than at the first clip
+        self.grid.plan(0.0, sampling)  # raises for a wrong grid or policy now, not at the first clip
         chat_template = chat_template or chat_template_of(prompt_template)
         super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
         self.tokenizer.padding_side = "left"  # of prompts; pipelines that pad themselves look here
@@ -190,7 +190,7 @@ class MirasolProcessor(ProcessorMixin):
         audio_stream: int | str | None = None,
         warn: bool = True,
     ) -> Clip:
-        """The sound of a file, or of its seconds from `start` to `end`, and the frames its grid needs, in one pass.
+        """Read a file, or its seconds from `start` to `end`, in one pass: sound, and the frames that the grid needs.
 
         Args:
             source: A path, or the bytes of a file.
@@ -204,7 +204,7 @@ class MirasolProcessor(ProcessorMixin):
             do_resize: Cut and resize each frame as soon as it is decoded, so that memory follows what the model sees.
                 False keeps whole frames.
             audio_stream: Number, counted from 0, or language of the sound track, where there are several.
-            warn: False leaves what is reported to `Clip.warnings` alone.
+            warn: False reports faults in `Clip.warnings` only.
         """
         square = crop or self.image_processor.crop
         check_crop(square[0], square[1:])

@@ -38,7 +38,7 @@ def clip_from_frames(frames: Any, frame_times: Any = None, frame_rate: float | N
         )
     last_interval = (
         times[-1] - times[-2] if len(times) > 1 else 0.04
-    )  # one picture lasts as long as one of 25 a second
+    )  # one frame lasts 1/25 s
     return Clip(frames, times, None, duration=float(times[-1] + last_interval))
 
 

@@ -24,7 +24,7 @@ MAX_CHANNELS = 32
 
 @dataclass(frozen=True)
 class ClosedChunk:
-    """One chunk that nothing can change any more: the model's inputs without batch axis, one chunk each."""
+    """One chunk that later media cannot change: the model's inputs for it, without batch axis."""
 
     index: int
     inputs: dict[str, Tensor]
@@ -45,11 +45,11 @@ class ClosedChunk:
 
 
 class ChunkStream:
-    """Cuts a live source into the chunks that `processor(sampling="dense")` would cut the whole of it into.
+    """Cuts a live source into chunks, equal to those of `processor(sampling="dense")` on the whole recording.
 
     A modality's watermark is the session time up to which all of it has arrived: the last frame's timestamp, the end
     of the sound that is resampled. A chunk closes when every declared modality has passed its end, or when the fastest
-    is `allowed_lateness` seconds past it. What comes later for a closed chunk is dropped and counted:
+    is `allowed_lateness` seconds past it. Media that arrive for a closed chunk are dropped and counted:
 
         chunk       |------ 0 ------|------ 1 ------|------ 2 ------|
         frames      x   x   x   x   x   x   x   x   x   x            watermark 1.2
@@ -60,7 +60,7 @@ class ChunkStream:
         use_video, use_audio: The declared modalities; `push` refuses the other one.
         allowed_lateness: Seconds; `math.inf` waits for ever.
         start_time: t = 0 of the session on the source's clock; None: the first media pushed.
-        crop: What of each frame is looked at, instead of the processor's own.
+        crop: Square crop that replaces the processor's.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ChunkStream:
             sampling_rate: Hz; may be left out after the first piece.
 
         Raises:
-            ValueError: The input cannot be right. Nothing of this call is taken, and the stream continues.
+            ValueError: The input is invalid. The stream is unchanged and can continue.
         """
         if (frames is None and frame_times is not None) or (waveform is None and start_time is not None):
             raise ValueError("Found frame_times without frames, or start_time without waveform: pass what they stamp.")
@@ -141,7 +141,7 @@ class ChunkStream:
         return self._close_ready()
 
     def flush(self) -> list[ClosedChunk]:
-        """Close the chunks that hold what has arrived, as at a file's end. What comes for them later is late."""
+        """Close all chunks that hold media, as at the end of a file. Later media for them are late."""
         self.audio.finish()
         last = self.num_closed - 1
         chunk = self.num_closed
@@ -159,7 +159,7 @@ class ChunkStream:
         return {name: getattr(self, name) for name in names} | parts
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue where the stream was whose `state()` this is."""
+        """Restore the stream that returned this `state()`."""
         for name in ("start_time", "num_closed", "use_video", "use_audio", "allowed_lateness"):
             setattr(self, name, state[name])
         self._open = self._plan(self.num_closed)

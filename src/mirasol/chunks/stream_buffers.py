@@ -16,7 +16,7 @@ from mirasol.media.sound import JITTER_SECONDS
 
 
 class FrameBuffer:
-    """The frames that a chunk may still show, cropped and resized; the latest one as it came, until it is shown."""
+    """Frames that the open chunk may show, cropped and resized; the latest frame is resized only once it is shown."""
 
     def __init__(self, processor: Any, crop: Crop | None):
         self.processor, self.crop, self.seconds = processor, crop, processor.grid.seconds_per_chunk
@@ -25,7 +25,7 @@ class FrameBuffer:
         self.last_time: float | None = None
 
     def add(self, time: float, picture: UInt8[np.ndarray, "height width 3"]) -> None:
-        """Take the next frame. The one before is let go if no moment between the two shows it."""
+        """Take the next frame, and drop the one before it if no chunk shows it."""
         if len(self.times) > 1 and not self._is_shown(self.times[-1], time):
             self.times.pop()
             self.pictures.pop()
@@ -44,7 +44,7 @@ class FrameBuffer:
         return bool(plan.place_frames(np.array(self.times))[1][0])
 
     def close(self, plan: ChunkPlan) -> tuple[Float[Tensor, "1 frame 3 size size"], bool]:
-        """The chunk's `pixel_values_videos` and whether it holds a frame; zeros if not. Lets go what is past."""
+        """The chunk's `pixel_values_videos` and whether it holds a frame; zeros if not. Past media are dropped."""
         size = self.processor.image_processor.image_size
         times = np.array(self.times)
         index, holds_frame = plan.place_frames(times)
@@ -88,7 +88,7 @@ class FrameBuffer:
 
 
 class SoundBuffer:
-    """The 16 kHz sound that a chunk may still need, in numbered segments; between them is none."""
+    """16 kHz sound that the open chunk may need, as gapless segments with their first sample's number."""
 
     def __init__(self, processor: Any):
         self.processor = processor
@@ -141,7 +141,7 @@ class SoundBuffer:
         return real >= MIN_SOUND_SECONDS * SAMPLING_RATE
 
     def close(self, plan: ChunkPlan) -> tuple[Float[Tensor, "1 mel_frame mel"], bool]:
-        """The chunk's `input_features` and whether it holds sound; zeros if not. Lets go what is past."""
+        """The chunk's `input_features` and whether it holds sound; zeros if not. Past media are dropped."""
         extractor, (first, last) = self.processor.feature_extractor, self._samples_of(plan)
         has_sound = self.holds_sound(plan)
         if has_sound:

@@ -1,4 +1,4 @@
-"""Seconds -> chunks: which spans of a clip become chunks, and which moments become frames."""
+"""Seconds -> chunks: the spans of a clip that become chunks, and the times of their frames."""
 
 import math
 from dataclasses import dataclass
@@ -32,16 +32,16 @@ class ChunkPlan:
 
     @property
     def shown_times(self) -> Float[np.ndarray, "chunk frame"]:
-        """The moment each frame of a chunk shows, in seconds: the start of its equal share of the chunk."""
+        """Time of each frame in seconds: a chunk is divided equally, and a frame shows the start of its part."""
         return self.starts[:, None] + np.arange(self.num_frames_per_chunk) * (
             self.seconds_per_chunk / self.num_frames_per_chunk
         )
 
     @property
     def wanted_times(self) -> Float[np.ndarray, " moment"]:
-        """Moments whose latest frames decide everything: those of the frames and each chunk's last (is it real?).
+        """Timestamps to decode: one per frame, and the end of each chunk, which tells whether it holds any frame.
 
-        Whoever reads a file takes a frame up to `SAME_TIME_SECONDS` after a moment, as `place_frames` does.
+        A reader accepts a frame up to `SAME_TIME_SECONDS` after a timestamp, as `place_frames` does.
         """
         ends = np.concatenate([self.shown_times.ravel() + TOLERANCE_SECONDS, self.times[:, 1] - TOLERANCE_SECONDS])
         return np.unique((ends - SAME_TIME_SECONDS).clip(min=0.0))
@@ -104,7 +104,7 @@ class TimeGrid:
 
         Args:
             duration: Seconds from t = 0 to the end of the last used track.
-            sampling: What happens to a longer clip. `uniform`: chunks are stretched to cover all of it. `snippets`:
+            sampling: Policy for a longer clip. `uniform`: chunks are stretched to cover all of it. `snippets`:
                 native chunks, one in the middle of each of `max_chunks` equal parts. `dense`: as many native chunks as
                 there are.
             max_chunks: Budget instead of the grid's own.

@@ -1,4 +1,4 @@
-"""Sound -> log-mel frames, causally: no mel frame reads a sample later than the end of its own 10 ms."""
+"""Sound -> causal log-mel frames: a mel frame reads no sample after the end of its own 10 ms."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -76,8 +76,8 @@ def mel_power(samples: Float[Tensor, "row sample"], num_mel_bins: int = 128) -> 
 class MirasolFeatureExtractor(FeatureExtractionMixin):
     """Makes `input_features`, the causal log-mel of 16 kHz mono sound, with a fixed mean and deviation.
 
-    Mel frame k covers (10 k - 15, 10 k + 10] ms with zeros before the start. It equals that of `ASTFeatureExtractor`
-    15 ms later, so that no chunk reads sound that comes after it.
+    Mel frame k covers (10 k - 15, 10 k + 10] ms with zeros before the start: frames of `ASTFeatureExtractor`, 15 ms
+    later, so that no chunk reads later sound.
 
     Args:
         num_mel_bins: Mel bands.
@@ -110,7 +110,7 @@ class MirasolFeatureExtractor(FeatureExtractionMixin):
         self.std = std
 
     def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> Any:
-        """Return the sound as it is, because the processor reads files itself; pipelines call this."""
+        """Return the sound unchanged: pipelines call this, and the processor reads files itself."""
         return audio
 
     @property

@@ -17,13 +17,13 @@ from transformers.image_processing_utils import BaseImageProcessor
 class MirasolVideoProcessor(BaseImageProcessor):
     """Makes `pixel_values_videos` from uint8 frames, without torchvision.
 
-    The square is cut out before it is resized, so that only pixels that will be seen are computed.
+    Frames are cropped before they are resized, so that only visible pixels are computed.
 
     Args:
         image_size: Side of the square that the model sees, in pixels.
         crop_fraction: Side of the square cut from each frame, as a part of the frame's shorter side.
-        crop_center: Where the square's centre lies, as parts of the frame's width and height; the square is moved as
-            little as keeps it inside the frame.
+        crop_center: Centre of the square, as fractions of the frame's width and height; a square that would leave the
+            frame is moved to its edge.
         image_mean: Subtracted from the colours after they are scaled to [0, 1].
         image_std: Divides them after that.
         do_rescale: Whether colours are multiplied by `rescale_factor`.
@@ -80,7 +80,7 @@ class MirasolVideoProcessor(BaseImageProcessor):
     ) -> UInt8[Tensor, "selected 3 size size"]:
         """The square of every frame that the model sees, `image_size` pixels wide, still uint8.
 
-        `crop` (fraction, x, y) stands in for the processor's own. Of the frames numbered in `selected`, if given, only
+        `crop` (fraction, x, y) replaces the processor's own. Of the frames numbered in `selected`, if given, only
         the square is copied. The frames are seen channels-last (no copy) because antialiased uint8 resizing is much
         faster so.
         """

@@ -1,4 +1,4 @@
-"""Bounds on a stranger's file, checked by its headers before anything of it is decoded."""
+"""Bounds on an untrusted file, checked against its headers before it is decoded."""
 
 from dataclasses import dataclass
 from typing import Any

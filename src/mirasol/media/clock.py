@@ -1,10 +1,10 @@
-"""One steady clock for a file whose own restarts, jumps or lies."""
+"""A monotonic clock for files whose timestamps restart, jump or are damaged."""
 
 from fractions import Fraction
 
-INTERLEAVE_SECONDS = 10.0  # tracks of a file lie this near to each other
+INTERLEAVE_SECONDS = 10.0  # largest distance between the tracks of a file
 RESTART_SECONDS = 0.5  # decoding times never run backwards; a restart (two recordings in one file) goes back further
-# A longer jump of the clock is damage, not a pause: it would be hours of nothing.
+# A longer jump of the clock is damage, not a pause.
 LONGEST_GAP_SECONDS = 600.0
 
 
@@ -14,9 +14,9 @@ def seconds(stamp: int, base: Fraction) -> float:
 
 
 class Clock:
-    """Decides how many seconds to add to a packet's stamps, so that each part of a file follows the one before it.
+    """Offsets for the timestamps of packets, so that each part of a file follows the one before it.
 
-    All tracks of a part are moved by the same seconds, so that they stay in step.
+    All tracks of a part get the same offset, so that they stay synchronous.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Clock:
         self._last: dict[int, float] = {}
 
     def place_packet(self, packet) -> tuple[float | None, float | None, float]:
-        """Return what `place` says of a PyAV packet, and set its stamps to it."""
+        """Call `place` for a PyAV packet and write the result into its timestamps."""
         base = packet.time_base
         raw = tuple(None if stamp is None else seconds(stamp, base) for stamp in (packet.pts, packet.dts))
         pts, dts, end = self.place(packet.stream_index, raw[0], raw[1], seconds(packet.duration or 0, base))
@@ -62,7 +62,7 @@ class Clock:
                 part = len(self.moves) - 1
                 self.restarts, self.jumps = self.restarts + is_restart, self.jumps + (not is_restart)
             self._part[track] = part
-        if dts is not None:  # presentation times run to and fro
+        if dts is not None:  # presentation times are not monotonic
             self._last[track] = dts
         move = self.moves[part]
         begin = (stamp if pts is None else pts) + move
@@ -74,7 +74,7 @@ class Clock:
         return abs(stamp + self.moves[self._part.get(track, 0)] - (self._end or 0.0))
 
     def warnings(self) -> list[str]:
-        """Return the repairs, in sentences."""
+        """Return a sentence for each kind of repair."""
         notes = []
         if self.torn:
             notes.append(

@@ -35,7 +35,7 @@ def name_of(source: Source) -> str:
 
 
 def held(source: Source) -> str | Path | bytes:
-    """Return a path or bytes: what is stored inside another file is read, once for all that looks at it."""
+    """Return a path or bytes; a member of another file is read into memory, once."""
     return source if isinstance(source, str | Path | bytes) else source.read_bytes()
 
 
@@ -59,7 +59,7 @@ def media_errors(source: Source) -> Iterator[None]:
 
 
 def open_container(source: Source) -> av.container.InputContainer:
-    """An open PyAV container, or a `MediaError` that says what was found instead."""
+    """Open a PyAV container, or raise a `MediaError` that names the cause."""
     name, source = name_of(source), held(source)
     file: str | bytes
     if isinstance(source, bytes):
@@ -167,7 +167,7 @@ def describe_tracks(streams: list[av.stream.Stream]) -> str:
 
 @dataclass
 class PacketTable:
-    """The picture's packets in decoding order, on the file's clock: what skipping whole GOPs needs to know."""
+    """The picture's packets in decoding order, on the file's clock, from which GOPs to skip are found."""
 
     times: Float64[np.ndarray, " packet"]  # presentation seconds, nan where the container gives none
     ends: Float64[np.ndarray, " packet"]
@@ -197,8 +197,7 @@ class PacketTable:
     def to_decode(self, times: Float64[np.ndarray, " time"]) -> Bool[np.ndarray, " packet"] | None:
         """Return the packets to decode for the frames shown at `times`: from each frame's keyframe to the frame.
 
-        Few times: whole GOPs are left out. Many: every GOP is wanted and the file is decoded straight through. None,
-        everything, where the container does not tell the times.
+        With few times whole GOPs are skipped. Returns None, for all packets, if the container has no timestamps.
         """
         if self.shown_times() is None:
             return None
@@ -215,7 +214,7 @@ class PacketTable:
 
 @dataclass
 class Scan:
-    """Result of one pass over a file's packets, on the file's clock. The pass was told to start at `begin`."""
+    """Result of one pass over a file's packets from `begin` on, on the file's clock."""
 
     packets: PacketTable
     sound: SoundTrack
@@ -226,7 +225,7 @@ class Scan:
 
 
 def seek(container, stream, time: float | None) -> None:
-    """The next packets are those from the stream's keyframe at or before `time` on; None: from the first one."""
+    """Seek to the stream's keyframe at or before `time`, or to its start for None."""
     if time is not None:
         container.seek(round(time / stream.time_base), stream=stream)
 
@@ -304,7 +303,7 @@ def _add_sound(stream, packet, sound: SoundTrack) -> bool:
 
 
 def sound_frames(stream, packet) -> list[tuple[float, av.AudioFrame]]:
-    """The packet's decoded frames and their seconds; those of a decoder that does not tell are its packet's."""
+    """Decode a packet: frames with their seconds, by default those of the packet."""
     stamp, base = None if packet is None else packet.pts, stream.time_base
     return [
         (seconds(frame.pts if frame.pts is not None else stamp or 0, base), frame)
@@ -313,7 +312,7 @@ def sound_frames(stream, packet) -> list[tuple[float, av.AudioFrame]]:
 
 
 def stated_end(container, streams) -> float | None:
-    """Seconds on the file's clock up to which the header promises the used streams; None where it does not say."""
+    """Return the end of the used streams by the header, in seconds on the file's clock; None if it has none."""
     if container.format.name == "avi":
         return max(stream.frames * float(stream.time_base) for stream in streams)
     ends = [

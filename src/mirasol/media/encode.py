@@ -1,4 +1,4 @@
-"""A clip encoded anew as small as training needs it: fewer pixels, closer keyframes, mono sound at 16 kHz."""
+"""Re-encode a clip for training: fewer pixels, closer keyframes, mono sound at 16 kHz."""
 
 import io
 from fractions import Fraction
@@ -21,9 +21,10 @@ SAMPLES_PER_PACKET = 1024
 
 
 def encode_small(source: Source, height: int, gop: int) -> bytes | None:
-    """Return the clip as an mp4 of H.264 and AAC on the same time axis; None where that would not keep what it holds.
+    """Re-encode a clip as mp4 (H.264, AAC) on the same time axis.
 
-    That is so where its sound has gaps, which AAC would fill with silence, or where the reader reports any fault.
+    Returns None if re-encoding would lose information: if the sound has gaps, which AAC would fill with silence, or if
+    the reader reports a fault.
 
     Args:
         source: The clip.

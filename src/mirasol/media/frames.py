@@ -1,4 +1,4 @@
-"""Pictures by time with PyAV: upright RGB frames of the wanted seconds, skipping GOPs that hold none."""
+"""Frames by timestamp with PyAV: upright RGB frames at given seconds; GOPs without one are skipped."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -54,7 +54,7 @@ def frame_seconds(stream) -> float:
 
 
 class FalseKeyframe(Exception):
-    """A packet that is flagged as a keyframe is none, so decoding cannot begin there."""
+    """A packet is flagged as a keyframe but is none, so decoding cannot start there."""
 
 
 class FrameDecoder:
@@ -62,8 +62,8 @@ class FrameDecoder:
 
     `times` are those of the packets as the scan places them; None before there is a scan.
 
-    Where the container stores only decoding times, FFmpeg's guess of the rest runs backwards around B-frames; the
-    decoding times of the frames, once decoded and in order, are the better clock.
+    If the container stores decoding times only, FFmpeg's guess of presentation times runs backwards around B-frames;
+    the decoding times of the frames in presentation order are used instead.
     """
 
     def __init__(self, container, stream, times: Float64[np.ndarray, " packet"] | None = None) -> None:
@@ -88,7 +88,7 @@ class FrameDecoder:
         return self.timed(self._decode(needed, is_sought))
 
     def timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Seconds and frame of the next decoded frames; those that run backwards are counted and left out."""
+        """Yield decoded frames with their seconds; frames that run backwards are counted and dropped."""
         for frame in frames:
             stamp = getattr(frame, self.stamp)
             if stamp is not None:
@@ -155,7 +155,7 @@ class FrameDecoder:
                     clock.place_packet(packet)
                 elif index < len(self.times) and not np.isnan(self.times[index]):
                     packet.pts = round(self.times[index] / packet.time_base)
-                if is_broken_off:  # the decoder first gives what it holds, then forgets it, as after a seek
+                if is_broken_off:  # drain and reset the decoder, as after a seek
                     yield from checked(self.feed(None))
                     self.codec.flush_buffers()
                 if is_broken_off or (is_sought and index == 0):

@@ -1,4 +1,4 @@
-"""A source played once from its start -> frames and sound as they come: files, pipes, URLs, camera and microphone."""
+"""Live sources -> frames and sound as they arrive: files, pipes, URLs, camera and microphone."""
 
 import math
 import queue
@@ -19,14 +19,14 @@ from mirasol.media.types import MediaError
 SCHEMES = ("udp://", "rtp://", "rtsp://", "http://", "https://", "tcp://", "srt://")
 _CAMERA, _MICROPHONE = ("/dev/video0", "v4l2"), ("default", "alsa")  # device and FFmpeg's name of its driver
 DEVICES = {"camera": [_CAMERA], "microphone": [_MICROPHONE], "camera+microphone": [_CAMERA, _MICROPHONE]}
-LEAD_SECONDS = 2.0  # that one track may be ahead before the other begins; then t = 0 is set without it
+LEAD_SECONDS = 2.0  # lead of one track after which t = 0 is set without the other
 PIECES_AHEAD = 256  # of a file, decoded and waiting
 
 Media = dict[str, Any]  # arguments of `push`: one frame with its second, or one piece of sound with its start
 
 
 class Source:
-    """Something that is played. Iterating gives its media, in seconds from the first of them.
+    """A source that is played once. Iterating yields its media, timed from the first of them.
 
     Args:
         name: A file, "-" (standard input), a named pipe, a URL that FFmpeg can open, or one of `DEVICES`.
@@ -35,8 +35,8 @@ class Source:
         timeout: Seconds without any media after which the source counts as stalled.
 
     Raises:
-        MediaError: The source cannot be opened, has no wanted track, stalls, or breaks off. All media that came before
-            have been given then.
+        MediaError: The source cannot be opened, has no wanted track, stalls, or breaks off, after all media before
+            that have been yielded.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Source:
         if not (self.has_video or self.has_audio):
             found = ", ".join(stream.type for container in self._containers for stream in container.streams) or "none"
             raise MediaError(f"Expected a {' or '.join(wanted)} track in {name}, found these tracks: {found}.")
-        # Whether it waits for whoever takes its media: a file does, and who writes into a pipe.
+        # True if the source waits for its consumer, as files and pipes do.
         self.waits = not (realtime or name in DEVICES or name.startswith(SCHEMES))
         self._media: queue.Queue = queue.Queue(PIECES_AHEAD if self.waits else 0)
         self._stopped = threading.Event()
-        self.warnings: list[str] = []  # what of the media could not be given, once they have ended
+        self.warnings: list[str] = []  # faults of the media, complete once they have ended
         self._clock: tuple[float, float] | None = None  # of a realtime source: its first second, and when that was
 
     def __iter__(self) -> Iterator[Media]:
@@ -74,11 +74,11 @@ class Source:
             self.stop()
 
     def stop(self) -> None:
-        """End the iteration after the media that are on their way."""
+        """End the iteration after the media that are queued."""
         self._stopped.set()
 
     def waiting(self) -> int:
-        """Pieces that are decoded and not yet taken."""
+        """Return the number of decoded pieces in the queue."""
         return self._media.qsize()
 
     def _open(self) -> list[av.container.InputContainer]:
@@ -123,7 +123,7 @@ class Source:
                     at = None if sound.pts is None and has_sound else start
                     self._put(at, {"waveform": mono(sound), "sampling_rate": sound.sample_rate})
                     has_sound = True
-        except Exception as error:  # whatever ends this thread, who takes its media must hear of it
+        except Exception as error:  # the consumer must learn why this thread ended
             end = MediaError(f"{self.name} broke off ({reason(error)}): what came before is used.")
         self.warnings += clock.warnings() + ([] if decoder is None else decoder.warnings())
         if bad_packets:

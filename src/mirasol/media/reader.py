@@ -56,19 +56,19 @@ def read_clip(
         source: a path, or the bytes of a file.
         use_video: False leaves the picture out: `frames` is None and it no longer counts for the duration.
         use_audio: the same for the sound.
-        select: gives the wanted seconds, sorted, once the file's times are known. For each the last frame shown at
-            or before it is kept (before the first frame: the first), each frame once. None keeps every frame.
-        prepare: applied to each kept frame as soon as it is decoded, such as a crop; `Clip.frames` holds its results,
-            so no more than a few whole frames are in memory at once.
-        start, end: the seconds of the file to read as if they were all of it, found by seeking. The frame on show at
-            `start` counts as shown from 0 on; sound is placed by its packets' stamps, exact to 1 ms.
+        select: function of the file's `MediaInfo` that returns sorted seconds. For each of them the last frame shown
+            at or before it is kept (before the first frame: the first), each frame once. None keeps every frame.
+        prepare: applied to each kept frame as soon as it is decoded, such as a crop, so that only a few whole frames
+            are in memory at once.
+        start, end: the segment of the file to read, found by seeking. The frame on show at `start` is shown from 0
+            on; sound is placed by its packets' timestamps, exact to 1 ms.
         audio_stream: the sound track to use where there are several: its number, counted from 0, or its language.
         decoder: "pyav", or "torchcodec" (an extra; docs/decoders.md lists the files it gets wrong).
-        warn: False leaves what is reported to `Clip.warnings` alone; safe where threads read.
+        warn: False reports faults in `Clip.warnings` only, which is safe under threads.
 
     Raises:
-        MediaError: nothing usable in the file. What can only partly be read is used, and reported as `MediaWarning`
-            and in `Clip.warnings`.
+        MediaError: nothing in the file is usable. A file that can be read in part gives a `MediaWarning`, also in
+            `Clip.warnings`.
     """
     if decoder not in DECODERS:
         raise ValueError(f'Expected decoder to be one of {DECODERS}, found "{decoder}". Leave it out to use PyAV.')
@@ -144,7 +144,7 @@ def _wanted_times(survey: Survey, select: Select | None, segment) -> Float64[np.
 
 
 def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None, is_straight: bool = False):
-    """Decodes what the wanted times need, in one pass with PyAV; `is_straight`: everything, from the beginning on."""
+    """Decode the frames at `times` in one pass with PyAV; `is_straight` decodes all packets from the start."""
     assert survey.video_index is not None, "the file has a picture"
     packets = survey.scan.packets
     wanted = None if times is None else times + survey.origin + SAME_TIME_SECONDS
@@ -173,7 +173,7 @@ def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None,
 
 
 def _read_frames_torchcodec(source: Source, survey: Survey, times, prepare: Prepare | None, is_straight: bool = False):
-    """Read with torchcodec the frames that the packets' timestamps promise."""
+    """Decode the frames at `times` with torchcodec, and compare their timestamps with the packets'."""
     assert survey.video_index is not None, "the file has a picture"
     packets = survey.scan.packets
     promised = packets.shown_times()

@@ -1,4 +1,4 @@
-"""Resampling to 16 kHz in pieces of any size, with a state that is plain sound."""
+"""Resampling to 16 kHz in pieces of any size, with a state that can be saved."""
 
 import numpy as np
 import soxr
@@ -11,10 +11,10 @@ CONTEXT_SECONDS = 1  # before and after a block; soxr's filter reaches 0.12 s at
 
 
 class Resampler:
-    """One gapless track at a native rate -> 16 kHz. The sizes of the pieces change no bit of the result.
+    """Resampler of one gapless track to 16 kHz. The result does not depend on the sizes of the pieces, bit for bit.
 
-    soxr keeps its filter state to itself. So each block of ten seconds has a soxr stream of its own, which starts one
-    second early, and the state is the native sound since then: it can be saved, and memory is bounded.
+    soxr does not expose its filter state. So each block of ten seconds has its own soxr stream, which starts one
+    second early, and the state is the native sound since then: it can be saved and is bounded.
     """
 
     def __init__(self, rate: int):
@@ -25,7 +25,7 @@ class Resampler:
         self._begin(0)
 
     def push(self, samples: Float32[np.ndarray, " sample"], last: bool = False) -> Float32[np.ndarray, " sample"]:
-        """Return the 16 kHz sound that is certain after these samples; after the `last` ones, all of it."""
+        """Return the 16 kHz sound that later samples cannot change; after the `last` ones, all of it."""
         if self.rate == SAMPLING_RATE:
             return samples
         self._recent = np.concatenate([self._recent, samples])

@@ -1,4 +1,4 @@
-"""Some seconds of a long file: found by seeking, so that the rest is neither read nor decoded."""
+"""Segments of long files, found by seeking, so that the rest is neither read nor decoded."""
 
 import contextlib
 
@@ -12,8 +12,8 @@ from mirasol.media.frames import FORMATS_WITHOUT_PRESENTATION_TIMES, SAME_TIME_S
 from mirasol.media.sound import SAMPLING_RATE, SoundTrack
 from mirasol.media.types import Source
 
-# Sound codecs build a packet on those before it (MP3 on up to 9 of 26 ms), and a resampler looks both ways. The second
-# number is for files that seek into the middle of a GOP (MPEG-TS) or have a longer one; after it, all is read.
+# Audio packets depend on earlier ones (MP3: up to 9 of 26 ms), and a resampler looks both ways. The second number is
+# for files that seek into the middle of a GOP (MPEG-TS) or have a longer one; else the whole file is read.
 PREROLL_SECONDS = (0.5, 10.0)
 POSTROLL_SECONDS = 0.1
 

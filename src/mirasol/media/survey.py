@@ -38,9 +38,7 @@ class Survey:
         return self.span[0]
 
     def times_in_segment(self, times: Float64[np.ndarray, " time"] | None) -> Float64[np.ndarray, " time"] | None:
-        """The wanted seconds, none so late that a frame after the segment is shown; for None those of its frames.
-
-        None again where the container does not tell the times of its frames.
+        """Clip `times` to the segment; for None return the times of its frames, or None if the container has none.
         """
         shown = self.scan.packets.shown_times()
         latest = self.info.duration_seconds - 2 * SAME_TIME_SECONDS
@@ -63,12 +61,12 @@ def survey_file(
 
     Args:
         source: A path, or the bytes of a file.
-        use_video: False where the picture does not count for the length.
-        use_audio: False where the sound does not count for the length.
-        decoder: Of the sound; None leaves it undecoded, and its end is that of its last packet.
+        use_video: False leaves the picture out of the duration.
+        use_audio: False leaves the sound out of the duration.
+        decoder: Decoder of the sound; None does not decode it, and its end is that of its last packet.
         segment: Seconds of the file.
         audio_stream: Number or language of the sound track.
-        use_seeking: False reads a segment from the file's beginning, where keyframes cannot be believed.
+        use_seeking: False reads a segment from the start of the file, if its keyframe flags are wrong.
     """
     name, notes = name_of(source), list[str]()
     start, end = segment or (0.0, np.inf)
@@ -156,7 +154,7 @@ def _known(first: dict | None, sound_start: float | None) -> list[float]:
 
 
 def _first_frame(source: Source, video) -> dict | None:
-    """Facts that only a decoded frame tells: its real time on the file's clock, the upright size, the rotation."""
+    """Return facts that need a decoded frame: its time on the file's clock, the upright size, the rotation."""
     with open_container(source) as container:
         stream = container.streams[video.index]
         for time, frame in FrameDecoder(container, stream).frames():

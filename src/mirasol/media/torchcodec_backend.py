@@ -25,7 +25,7 @@ def load():
 
 
 def read_sound(source: Source, stream_index: int) -> SoundTrack:
-    """The whole sound, mean of the native channels, as one gapless piece: torchcodec tells only where it starts."""
+    """Return the whole sound (mean of native channels) as one gapless piece, because torchcodec reports no gaps."""
     sound = SoundTrack()
     try:
         samples = load().AudioDecoder(source, stream_index=stream_index).get_all_samples()
@@ -43,8 +43,8 @@ def frames(
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Seconds and upright RGB image of the frames shown at `times` on the file's clock (None: of all frames).
 
-    Exact mode by index, right at variable frame rate and at a last frame of unknown length; approximate mode by time
-    where an edit list hides frames, which exact mode of 0.13 miscounts and then silently gives other frames.
+    Seeks by index in exact mode, which is right at variable frame rate; by time in approximate mode if an edit list
+    hides frames, because exact mode of 0.13 miscounts those and silently returns other frames.
     """
     has_hidden_frames = not packets.is_shown.all()
     shown = packets.shown_times()

@@ -16,22 +16,22 @@ class Stored(Protocol):
 
 
 Source = str | Path | bytes | Stored
-Crop = tuple[float, float, float]  # side of a square as a part of the shorter side, its centre as parts of both: x, y
+Crop = tuple[float, float, float]  # square: side as a fraction of the shorter side; x, y of its centre as fractions
 WHOLE: Crop = (1.0, 0.5, 0.5)  # the largest square
 SAMPLING_RATE = 16_000  # Hz of every waveform that is read, and of the log-mel
 
 
 class MediaError(ValueError):
-    """Nothing usable can be read: says what was expected, what was found, what to do."""
+    """Nothing usable can be read; the message says what was expected, found, and what to do."""
 
 
 class MediaWarning(UserWarning):
-    """Something could be read, but not all of it; the same text is kept in `Clip.warnings`."""
+    """The media could be read in part only; the text is also in `Clip.warnings`."""
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """Contents of a file, known before a frame is chosen. Times are on the clip's axis (t = 0 is its first moment)."""
+    """Contents of a file, known before frames are selected. Times count from the first moment of the clip."""
 
     source: str
     container: str
@@ -52,7 +52,7 @@ class MediaInfo:
     video_end: float | None = None  # seconds where the last frame stops being shown
     audio_start: float | None = None
     audio_end: float | None = None
-    warnings: list[str] = field(default_factory=list, compare=False)  # what of it cannot be read or believed
+    warnings: list[str] = field(default_factory=list, compare=False)  # parts that are unreadable or implausible
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Clip:
     duration: float = 0.0  # seconds where the last used track ends
     warnings: list[str] = field(default_factory=list)
     info: MediaInfo | None = None
-    crop: Crop | None = None  # what of the frames is looked at; None: what the image processor shows of any clip
+    crop: Crop | None = None  # crop of the frames; None: the image processor's own
     video_end: float | None = None  # seconds where the last frame stops being shown; None: `duration`
     audio_gaps: list[tuple[float, float]] = field(default_factory=list)  # seconds without sound; zeros in `waveform`
 

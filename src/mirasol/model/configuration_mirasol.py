@@ -182,7 +182,7 @@ class MirasolCombinerConfig(MirasolTransformerConfig):
     Args:
         combiner_type: "transformer", "ttm" (Token Turing Machine), or one of the ablation: "perceiver" (m learned
             queries), "learned_tokens" (m learned tokens among the slots), "mean_pool" (the floor).
-        num_history_chunks: transformer: how many chunks before the own one are read at every layer.
+        num_history_chunks: transformer: earlier chunks that every layer attends to.
         rope_theta: transformer: base of the rotary distance to these chunks.
         memory_size: ttm: tokens of the memory.
         summarizer: ttm: how memory is read and written, "token_learner", "multi_head" or "add_erase".
@@ -236,8 +236,8 @@ class MirasolTemporalConfig(MirasolTransformerConfig):
     """Autoregressive model over chunks, and its next-chunk prediction heads.
 
     Args:
-        window_chunks: how many chunks, its own included, a chunk reads in each layer; None is all before it. A number
-            keeps the memory of a stream constant.
+        window_chunks: chunks, the current one included, that each layer attends to; None is all earlier ones. A window
+            bounds the memory of a stream.
     """
 
     model_type = "mirasol_temporal"
@@ -265,11 +265,11 @@ class MirasolTextConfig(PreTrainedConfig):
     (`qk_norm`), SmolLM (tied embeddings) and SmolLM3 (`layers_without_rotary`).
 
     Args:
-        layers_without_rotary: numbers of the layers, from 0, whose self-attention knows no positions (NoPE).
+        layers_without_rotary: indices of the layers whose self-attention has no positions (NoPE).
         rope_parameters: rotary positions as transformers writes them, by default
             `{"rope_type": "default", "rope_theta": 10000.0}`; `rope_theta` alone may be given in its place.
-        window_chunks: how many of a clip's or stream's last real chunks the text reads, their seconds counted from the
-            oldest; None is all of them, at their own seconds.
+        window_chunks: number of last real chunks that the text attends to, with seconds counted from the oldest of
+            them; None is all chunks, at their own seconds.
     """
 
     model_type = "mirasol_text"
@@ -325,7 +325,7 @@ class MirasolConfig(PreTrainedConfig):
 
     Args:
         share_encoder: one ViT for picture and sound, each with its own input projection, positions and prefix tokens.
-        use_audio: False builds a video-only model: the same without audio encoder, audio slots and audio head.
+        use_audio: False builds a video-only model, without audio encoder, audio slots and audio head.
         seconds_per_chunk: length of a chunk on the time grid; the processor's grid must agree.
         text_weight, latent_weight, video_weight, audio_weight: weights of the losses, see `set_objective`.
     """

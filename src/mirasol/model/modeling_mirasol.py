@@ -46,13 +46,13 @@ class MirasolModel(MirasolPreTrainedModel):
         return latents.unflatten(1, (-1, self.config.num_latents))
 
     def advance(self, stream_cache: MirasolStreamCache, **media) -> MirasolEncoderOutput:
-        """Watches the next chunks of streams: what the encoder gives, its `stream_cache` ready to be asked.
+        """Encode the next chunks of streams and retain their latents for questions.
 
         Args:
-            stream_cache: of the chunks before, `MirasolStreamCache()` at the start. The one that comes back also
-                retains the latents that the text may read (`text_config.window_chunks`) with their keys and values:
+            stream_cache: state after the earlier chunks; `MirasolStreamCache()` at the start. The returned one also
+                holds the latents that the text may attend to (`text_config.window_chunks`), with keys and values:
                 `generate(encoder_outputs=output.stream_cache.encoder_outputs(), ...)` answers from it.
-            media: the encoder's inputs, a row a stream. Give `chunk_times` in float64 where streams last for days.
+            media: inputs of the encoder, a row per stream. Pass `chunk_times` in float64 if streams last for days.
         """
         output = self.encoder(**media, stream_cache=stream_cache)
         latents = self._by_chunk(output.last_hidden_state)
@@ -171,14 +171,14 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         return self.model.advance(stream_cache, **media)
 
     def _prepare_model_inputs(self, inputs, bos_token_id, model_kwargs):
-        """The clips, after a check that they are there: generation would call the encoder without them."""
+        """Check that clips were passed, because generation would call the encoder without them."""
         if model_kwargs.get("encoder_outputs") is None:
             given = model_kwargs if inputs is None else {**model_kwargs, self.main_input_name: inputs}
             need_clips(given, self.config.use_audio)
         return super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)  # type: ignore[misc]  # narrow `self`
 
     def _prepare_decoder_input_ids_for_generation(self, batch_size, model_input_name, model_kwargs, *args, **kwargs):
-        """The questions as they are: k of them for each clip, where transformers expects one, padded on the left."""
+        """Return the left-padded questions unchanged: k per clip, where transformers expects one."""
         prompt, mask = (model_kwargs.pop(name, None) for name in ("prompt_ids", "prompt_attention_mask"))
         question = model_kwargs.pop("decoder_input_ids", None)
         if question is None and prompt is not None:  # Seq2SeqTrainer takes the other away
@@ -191,7 +191,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         return question, model_kwargs
 
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
-        """More rows of text for beams and samples; all rows of a clip share its latents, which are never copied."""
+        """Repeat rows of text for beams and samples; the rows of a clip share its latents, which are not copied."""
         text = {key: model_kwargs.pop(key) for key in ("decoder_attention_mask",) if key in model_kwargs}
         expand = super()._expand_inputs_for_generation  # type: ignore[misc]  # narrow `self`
         input_ids, text = expand(expand_size, False, input_ids, **text)
@@ -199,7 +199,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
 
     @staticmethod
     def _reorder_cache(past_key_values: EncoderDecoderCache, beam_idx: Int[Tensor, " row"]) -> EncoderDecoderCache:
-        """The rows' keys and values in the order of the chosen beams; beams of one clip share those of its latents."""
+        """Reorder keys and values of the text by beam; beams of a clip share the cross-attention cache."""
         past_key_values.self_attention_cache.reorder_cache(beam_idx)  # type: ignore[arg-type]  # long
         return past_key_values
 
@@ -237,13 +237,12 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
             decoder_input_ids: question and, in training, answer; k rows for each clip, grouped by clip.
             labels: the answer, already shifted (logits at i predict labels at i), -100 where no loss is wanted.
                 Without `decoder_input_ids` the decoder reads the labels shifted to the right.
-            num_items_in_batch, num_pairs_in_batch: tokens and pairs in the whole batch (`count_targets`) when
-                this is a part of it (a micro-batch, a rank): losses and gradients of the parts then add up to those
-                of the whole. transformers' Trainer passes the tokens only; then the next-chunk losses, means over
-                this part, are weighted by its share of the tokens. The spread terms of the latent loss are
-                statistics of a part and always weighted by its share.
-            encoder_outputs: latents of clips watched before; then no media are needed and only the text loss is given.
-            prompt_ids, prompt_attention_mask: read by `generate` only, where there are no `decoder_input_ids`.
+            num_items_in_batch, num_pairs_in_batch: tokens and pairs of the whole batch (`count_targets`), if this call
+                is a part of it (micro-batch, rank): losses and gradients of the parts then add up to those of the
+                whole batch. transformers' Trainer passes the tokens only; the next-chunk losses, means over the part,
+                are then weighted by its share of the tokens, as the spread terms of the latent loss always are.
+            encoder_outputs: latents of clips encoded before. Media are then not needed; the only loss is the text's.
+            prompt_ids, prompt_attention_mask: used by `generate` only, in place of `decoder_input_ids`.
         """
         if labels is not None and decoder_input_ids is None:
             start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
@@ -285,7 +284,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
     def _add_next_chunk_losses(
         self, output, pixel_values_videos, input_features, video_mask, audio_mask, share, num_pairs_in_batch
     ):
-        """Adds the next-chunk losses: over the pairs of the whole batch where known, else this part's by share."""
+        """Add the next-chunk losses, over the whole batch's pairs if known, else weighted by this part's share."""
         config, temporal, encoder = self.config, self.config.temporal_config, output.encoder_outputs
         latents = rearrange(
             encoder.last_hidden_state, "batch (chunk latent) dim -> batch chunk latent dim", latent=config.num_latents

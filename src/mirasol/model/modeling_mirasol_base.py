@@ -31,7 +31,7 @@ class MirasolPreTrainedModel(PreTrainedModel):
     config_class = MirasolConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values_videos"
-    # And video; but where it is named, transformers' pipeline wants torchvision, which only its own processors need.
+    # Also video, but naming it makes transformers' pipeline require torchvision, which only its own processors need.
     input_modalities = ["audio", "text"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["MirasolEncoderLayer", "MirasolDecoderLayer"]
@@ -48,7 +48,7 @@ class MirasolPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """The saved model; a `config` with a part of another width than the saved one is refused."""
+        """Load a saved model; raise ValueError if `config` has a part of another width."""
         if isinstance(config, MirasolConfig) and pretrained_model_name_or_path is not None:
             where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
             saved = MirasolConfig.from_pretrained(pretrained_model_name_or_path, **where)
@@ -58,14 +58,14 @@ class MirasolPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Set a module's own parameters only: transformers passes over modules of ours that have none."""
+        """Initialise a module's own parameters; transformers skips modules of ours that have none."""
         super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, EMBEDDINGS):
             for parameter in module.parameters(recurse=False):
                 init.normal_(parameter, std=std)
         elif isinstance(module, MirasolSummaryLinear):
-            # As in the reference: at a small spread all summaries start as the same mean.
+            # As in the reference: with small weights all summaries would start as the same mean.
             init.xavier_uniform_(module.weight)
         elif isinstance(module, MirasolTemporalModel):
             init.normal_(module.slot_embedding, std=std)

@@ -1,4 +1,4 @@
-"""The Combiner: each chunk's video and audio tokens -> m vectors. Contract, transformer, and floor of the ablation."""
+"""Combiners: the video and audio tokens of each chunk -> m vectors. Interface, transformer, and mean pooling."""
 
 import torch
 from einops import rearrange, repeat
@@ -12,7 +12,7 @@ from .modeling_mirasol_layers import MirasolEncoderLayer, rotary
 def slot_mask(
     video: Bool[Tensor, " chunk"], audio: Bool[Tensor, " chunk"], sizes: tuple[int, int]
 ) -> Bool[Tensor, "chunk 1 1 slot"]:
-    """Return the mask of slots that are keys: those of real modalities, or all where a chunk has none (unused).
+    """Return the key mask over slots: those of real modalities, or all if a chunk has none (its output is unused).
 
     Two video slots, four audio slots (1 = key); rows are chunks with both / sound only / picture only / none:
 
@@ -32,7 +32,7 @@ def slot_mask(
 def previous_chunks(
     values: Float[Tensor, "batch past_and_chunk latent dim"], num_history_chunks: int
 ) -> Float[Tensor, "row past_latent dim"]:
-    """For each chunk, oldest first, the vectors of the `num_history_chunks` before it, of which `values` starts."""
+    """Return the vectors of the `num_history_chunks` before each chunk, oldest first; `values` starts with as many."""
     windows = values.unfold(1, num_history_chunks, 1)[:, :-1]
     return rearrange(windows, "batch chunk latent dim past -> (batch chunk) (past latent) dim")
 
@@ -40,9 +40,9 @@ def previous_chunks(
 def history_mask(
     chunk_mask: Bool[Tensor, "batch past_and_chunk"], num_history_chunks: int, num_latents: int
 ) -> Bool[Tensor, "row 1 1 past_latent"]:
-    """Return the mask of kept slots of earlier chunks that are keys: those of real chunks.
+    """Return the key mask over the kept slots of earlier chunks: those of real chunks.
 
-    With the chunk's own slots this is the block mask of the whole sequence, of which only the band is stored. Three
+    Together with the chunk's own slots this is the band of a block mask over the whole sequence. Three
     chunks of two slots, the second slot kept, a history of one chunk (1 = attended); all real, and without the middle:
 
         1 1 . . . .        1 1 . . . .
@@ -57,14 +57,13 @@ def history_mask(
 
 
 class MirasolCombiner(nn.Module):
-    """x_t = C(v_<=t, a_<=t): what all Combiners share; they differ in how they mix a chunk and what they remember.
+    """x_t = C(v_<=t, a_<=t): base class of all Combiners, which differ in how they fuse a chunk and in their memory.
 
     Each is called as `combiner(video_features, audio_features, video_mask, audio_mask, stream_cache)` with features
     (batch chunk token dim; `audio_features` is None in a video-only model) and masks (batch chunk, True = real), and
-    returns `combined_features` (batch chunk latent dim) and the next `stream_cache`. What stands under a False mask
-    changes nothing, bit for bit. The stream cache is a dict of tensors whose first axis is the batch, empty for a
-    Combiner without memory; None starts a clip. Chunks given in pieces, with the cache passed on, give the same
-    vectors as all at once.
+    returns `combined_features` (batch chunk latent dim) and the next `stream_cache`. Masked values change nothing, bit
+    for bit. The stream cache is a dict of tensors whose first axis is the batch, empty for a Combiner without memory;
+    None starts a clip. Chunks passed in pieces, with the cache in between, give the same vectors as in one call.
     """
 
     def __init__(self, config: MirasolConfig):
@@ -84,7 +83,7 @@ class MirasolCombiner(nn.Module):
         audio_mask: Bool[Tensor, "batch chunk"],
         missing: Float[Tensor, "modality dim"] | tuple[float, float],
     ) -> Float[Tensor, "batch chunk slot dim"]:
-        """The slots [video, audio] in fixed number; `missing` (video's, audio's) stands in those of a masked one."""
+        """Project the features to slots [video, audio]; a masked modality gets its `missing` placeholder."""
         slots = torch.where(video_mask[..., None, None], self.video_projection(video_features), missing[0])
         if audio_features is None:
             return slots
@@ -98,9 +97,9 @@ class MirasolTransformerCombiner(MirasolCombiner):
     A missing modality's slots hold a learned placeholder, are masked as keys and stay as queries, so that the last m
     outputs always exist and an absent modality equals a masked one bit for bit (paper: no learned queries).
 
-    With `num_history_chunks` a chunk's slots also read, at every layer, the m kept slots of the chunks before as they
-    entered that layer, turned by their distance in chunks (rotary). They are cached before the keys and values are
-    made of them: half the memory, and they turn further as they grow old. The last m outputs then reach back
+    With `num_history_chunks` a chunk's slots also attend, at every layer, to the m kept slots of earlier chunks as
+    they entered that layer, with rotary positions by distance in chunks. These inputs are cached instead of keys and
+    values, because that takes half the memory and their rotation changes with distance. The receptive field is then
     `num_history_chunks` times the number of layers.
     """
 
@@ -121,7 +120,7 @@ class MirasolTransformerCombiner(MirasolCombiner):
         audio_mask: Bool[Tensor, "batch chunk"],
         stream_cache: dict[str, Tensor] | None = None,
     ) -> tuple[Float[Tensor, "batch chunk latent dim"], dict[str, Tensor]]:
-        """The last m outputs of each chunk, and what the next chunks need of the last ones."""
+        """Return the last m outputs of each chunk, and the cache for the next chunks."""
         chunk_mask = video_mask | audio_mask
         batch, num_chunks = chunk_mask.shape
         slots = self.project(video_features, audio_features, video_mask, audio_mask, self.missing_embedding)
@@ -145,7 +144,7 @@ class MirasolTransformerCombiner(MirasolCombiner):
                 assert stream_cache is not None
                 past.append(torch.cat([stream_cache["history"][:, :, index], kept], dim=1))
                 tokens = torch.cat([previous_chunks(past[-1], history), hidden_states], dim=1)
-            is_last = index == len(self.layers) - 1  # of its outputs nobody reads the others
+            is_last = index == len(self.layers) - 1  # whose other outputs are not used
             hidden_states = layer(tokens, mask, rotation, num_queries=self.num_latents if is_last else sum(self.sizes))
         combined = rearrange(
             self.norm(hidden_states), "(batch chunk) latent dim -> batch chunk latent dim", chunk=num_chunks
@@ -172,11 +171,11 @@ class MirasolTransformerCombiner(MirasolCombiner):
 
 
 class MirasolMeanPoolCombiner(MirasolCombiner):
-    """m means of a chunk's slots: the floor of the ablation, without attention, memory or a learned choice.
+    """m means of a chunk's slots: the ablation's lower bound, without attention or memory.
 
-    The projected slots [video, audio], a learned placeholder in those of a missing modality, are cut in order into m
-    groups: the i-th of S slots runs from floor(i S / m) to ceil((i + 1) S / m), so that neighbours share at most one
-    slot. The mean of each group, normalised (LayerNorm), is one vector.
+    The projected slots [video, audio] (a learned placeholder in those of a missing modality) are divided in order
+    into m groups; of S slots, group i runs from floor(i S / m) to ceil((i + 1) S / m), so that neighbours share at
+    most one. The mean of each group, after LayerNorm, is one vector.
     """
 
     def __init__(self, config: MirasolConfig):

@@ -19,7 +19,7 @@ from .modeling_mirasol_stream import decoder_window
 
 
 def rotary_frequencies(config: MirasolTextConfig) -> tuple[list[float], float]:
-    """Radians a token of every pair of a head's numbers, and the factor on sine and cosine (YaRN's, else 1)."""
+    """Return the rotary frequencies in radians per token, and the factor on sine and cosine (YaRN's, else 1)."""
     rope = config.rope_parameters
     assert rope, "filled in by the config's __post_init__"
     with torch.device("cpu"):  # also where the model is built on the meta device
@@ -82,7 +82,7 @@ class MirasolCrossAttention(nn.Module):
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
 
     def project(self, latents: Float[Tensor, "batch chunk latent dim"]) -> tuple[Tensor, Tensor]:
-        """Keys and values of the latents, or of the codes of their times, before both are added."""
+        """Return keys and values of the latents, or of their time codes; the two are added later."""
         return self.k_proj(latents), self.v_proj(latents)
 
     def forward(
@@ -106,7 +106,7 @@ class MirasolCrossAttention(nn.Module):
         query = rearrange(self.q_proj(hidden_states), "(b q) t (h d) -> b h (q t) d", b=clips, d=head_dim)
         output, weights = attend(self, query, key, value, rearrange(encoder_attention_mask, "b k -> b 1 1 k"))
         output = rearrange(output, "b (q t) d -> (b q) t d", q=rows // clips)
-        if weights is not None and rows != clips:  # else they stay the very tensor, whose gradient can be asked for
+        if weights is not None and rows != clips:  # else the tensor itself is returned, whose gradient can be taken
             weights = rearrange(weights, "b h (q t) k -> (b q) h t k", q=rows // clips)
         return self.o_proj(output), weights
 
@@ -161,7 +161,7 @@ class MirasolDecoderLayer(GradientCheckpointingLayer):
 
 
 class MirasolTextDecoder(nn.Module):
-    """p(w_l | w_<l, h): hidden states of the text given the latents and when each of them was."""
+    """p(w_l | w_<l, h): hidden states of the text given the latents and their times."""
 
     def __init__(self, config: MirasolTextConfig, latent_size: int):
         super().__init__()
@@ -179,7 +179,7 @@ class MirasolTextDecoder(nn.Module):
     ) -> Float[Tensor, "batch chunk 1 dim"]:
         """A fixed sin/cos code of each chunk's centre in seconds (periods from 0.5 s to 4 h), projected.
 
-        It is added to the latents as keys and values alike: keys find a moment, values can name it ("when does ...?").
+        It is added to keys, which find a moment, and to values, which name it ("when does ...?").
         """
         code = sincos_code(chunk_times.float().mean(dim=-1), self.config.time_code_size, 0.5, 14_400.0)
         return self.time_projection(code.to(dtype))[:, :, None]
@@ -187,7 +187,7 @@ class MirasolTextDecoder(nn.Module):
     def project(
         self, latents: Float[Tensor, "batch chunk latent dim"]
     ) -> Float[Tensor, "batch chunk pair latent size"]:
-        """Keys and values of the latents in every layer, without times: what a stream makes once a chunk."""
+        """Return keys and values of the latents in every layer, without times; streams compute them once per chunk."""
         layers: Any = self.layers
         states = [state for layer in layers for state in layer.cross_attention.project(latents)]
         return torch.stack(states, dim=2)

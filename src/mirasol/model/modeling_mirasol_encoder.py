@@ -1,4 +1,4 @@
-"""The encoder: media in, the latents of every chunk out, whether the clip comes whole or streams in piece by piece."""
+"""The encoder: media -> latents of every chunk, for whole clips and for streams."""
 
 import torch
 from einops import rearrange
@@ -49,7 +49,7 @@ class MirasolEncoder(MirasolPreTrainedModel):
         self.post_init()
 
     def _apply(self, fn, recurse=True):
-        """Leaves the running mean in fp32 whatever the weights become: steps of 1 % are lost in eight bits."""
+        """Keep the running mean in fp32 for any dtype of the weights: bf16 loses its steps of 1 %."""
         mean = self.feature_mean
         super()._apply(fn, recurse)
         if self.feature_mean.dtype != torch.float32:
@@ -70,7 +70,7 @@ class MirasolEncoder(MirasolPreTrainedModel):
         stream_cache: MirasolStreamCache | None = None,
         **kwargs,
     ) -> MirasolEncoderOutput:
-        """Latents of every chunk, of whole clips or of the next chunks of streams: in any pieces they are the same.
+        """Encode whole clips, or the next chunks of streams; the latents do not depend on how a clip is divided.
 
         Args:
             pixel_values_videos: frames, zeros where not real.
@@ -78,9 +78,9 @@ class MirasolEncoder(MirasolPreTrainedModel):
             chunk_times: start and end of each chunk in seconds.
             input_features: log-mel, zeros where not real. A video-only model needs none and refuses real ones.
             video_chunk_index, audio_chunk_index: indices of the real chunks on the flattened (batch chunk) axis, from
-                the collator; then only these are computed. Without them every chunk is computed and masked.
-            stream_cache: of the chunks before, empty at the start; then the output has the next one. Without it the
-                chunks are whole clips and nothing is kept.
+                the collator; only these are computed. Without them every chunk is computed and masked.
+            stream_cache: state after the earlier chunks, empty at the start; the output then has the next one. None
+                for whole clips.
         """
         if not self.config.use_audio:
             refuse_sound(audio_chunk_mask)
@@ -100,7 +100,7 @@ class MirasolEncoder(MirasolPreTrainedModel):
             video_features, audio_features, video_chunk_mask, audio_chunk_mask, stream_cache or None
         )
         chunk_mask = video_chunk_mask | audio_chunk_mask
-        if self.training and combined.requires_grad:  # features of a frozen encoder do not move, nor does their mean
+        if self.training and combined.requires_grad:  # a frozen encoder's features do not change
             self._update_feature_mean(combined, chunk_mask)
         latents, temporal_state = self.temporal_model(combined, chunk_mask, stream_cache)
         predicted = self.next_chunk(latents)
@@ -120,7 +120,7 @@ class MirasolEncoder(MirasolPreTrainedModel):
 
     @torch.no_grad()
     def _update_feature_mean(self, combined, chunk_mask):
-        """Moves the running mean towards that of all real chunks, of all ranks together."""
+        """Move the running mean towards the mean of the real chunks of all ranks."""
         total = combined.detach().float().mul(chunk_mask[..., None, None]).sum(dim=(0, 1))
         total = torch.cat([total.flatten(), chunk_mask.sum()[None].float()])
         if distributed.is_available() and distributed.is_initialized():
@@ -154,7 +154,7 @@ class MirasolEncoder(MirasolPreTrainedModel):
 
 
 def refuse_sound(audio_chunk_mask: Bool[Tensor, "batch chunk"] | None) -> None:
-    """Raises if a video-only model is given sound: it would be dropped without a word. Not checked when compiled."""
+    """Raise ValueError if a video-only model gets sound, which it would ignore. Not checked when compiled."""
     if audio_chunk_mask is None or torch.compiler.is_compiling() or not audio_chunk_mask.any():
         return
     raise ValueError(
@@ -167,7 +167,7 @@ def refuse_sound(audio_chunk_mask: Bool[Tensor, "batch chunk"] | None) -> None:
 def run_real_chunks(
     tower: nn.Module, values: Float[Tensor, "batch chunk *size"], index: Int[Tensor, " real"] | None
 ) -> Float[Tensor, "batch chunk token dim"]:
-    """Encodes the chunks named by `index` (all without it) and puts them back in their rows, zeros elsewhere.
+    """Encode the chunks at `index` (default: all) and scatter the features to their rows, zeros elsewhere.
 
     Without a real chunk one dummy is encoded and zeroed: every tower runs on every rank at every step, or sharded
     training deadlocks.

@@ -1,4 +1,4 @@
-"""The transformer layer shared by encoders, Combiner and temporal model, and the sin/cos codes of places and times."""
+"""Transformer layer of encoders, Combiner and temporal model, and sin/cos codes of positions and times."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Attention in plain matrix products, giving the weights too; boolean masks are True where attended."""
+    """Eager attention, which also returns the weights; boolean masks are True where attended."""
     key = key.repeat_interleave(module.num_key_value_groups, dim=1)
     value = value.repeat_interleave(module.num_key_value_groups, dim=1)
     weights = torch.einsum("bhqd,bhkd->bhqk", query, key) * scaling
@@ -28,7 +28,7 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
 
 
 def attend(module: Any, query, key, value, attention_mask):
-    """Runs the attention chosen by `config._attn_implementation`; heads come second, and are merged in the result."""
+    """Run the attention of `config._attn_implementation` on [batch head token dim]; the result has merged heads."""
     function = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
     output, weights = function(module, query, key, value, attention_mask, scaling=module.scaling, dropout=0.0)
     return rearrange(output, "b q h d -> b q (h d)"), weights
@@ -37,7 +37,7 @@ def attend(module: Any, query, key, value, attention_mask):
 def sincos_code(
     position: Float[Tensor, "*place"], size: int, shortest: float, longest: float
 ) -> Float[Tensor, "*place size"]:
-    """Sine and cosine of `position` at `size / 2` periods, geometric from `shortest` to `longest` (in its unit)."""
+    """Return sine and cosine of `position` at `size / 2` periods, geometric from `shortest` to `longest`."""
     exponent = torch.linspace(0, 1, size // 2, device=position.device, dtype=torch.float32)
     periods = shortest * (longest / shortest) ** exponent
     angle = 2 * torch.pi * position.float()[..., None] / periods
@@ -60,7 +60,7 @@ def rotary(
 ) -> tuple[Float[Tensor, "row token half"], Float[Tensor, "row token half"]]:
     """Cosine and sine of rotary position embedding, at least in fp32.
 
-    The angles are made in fp64 where the device has it: in fp32 those of position 28,000 are off by 1e-3.
+    Angles are computed in fp64 if the device has it: in fp32 they are off by 1e-3 at position 28,000.
     """
     exact = torch.float32 if position.device.type == "mps" else torch.float64
     exponent = torch.arange(0, head_dim, 2, device=position.device, dtype=exact) / head_dim
@@ -94,7 +94,7 @@ class MirasolSelfAttention(nn.Module):
     ) -> tuple[Float[Tensor, "row query dim"], Float[Tensor, "row head query token"] | None]:
         """Let the last `num_queries` tokens (default: all) attend to all; return outputs and weights (eager only).
 
-        `past` holds the keys and values, not yet rotated, of tokens before these, or nothing; theirs are put into it.
+        `past` holds the unrotated keys and values of earlier tokens, or is empty; the new ones are added in place.
         """
         asking = hidden_states if num_queries is None else hidden_states[:, -num_queries:]
         query = rearrange(self.q_proj(asking), "b t (h d) -> b h t d", d=self.head_dim)
@@ -133,7 +133,7 @@ class MirasolEncoderLayer(GradientCheckpointingLayer):
         num_queries: int | None = None,
         past: list[Tensor] | None = None,
     ) -> Float[Tensor, "row query dim"]:
-        """The last `num_queries` tokens (all without it), having read all tokens and those of the `past`."""
+        """Return the last `num_queries` tokens (default: all) after attention to all tokens and the `past`."""
         attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, rotation, num_queries, past)
         hidden_states = hidden_states[:, -attended.shape[1] :] + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))

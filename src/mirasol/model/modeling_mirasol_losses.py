@@ -1,8 +1,8 @@
-"""The losses: of text over the answer's tokens, of next-chunk prediction over the pairs of neighbouring real chunks.
+"""Losses: text over answer tokens, next-chunk prediction over pairs of neighbouring real chunks.
 
-Each is a sum over what it counts, divided by its number in the whole batch. A batch may come in parts, micro-batches
-or ranks: given the counts of the whole (`count_targets`, summed), the parts' losses and gradients add up to those of
-the whole batch, however unequal the parts are.
+Each is a sum over its targets divided by their number in the whole batch. A batch may be divided into micro-batches or
+ranks: given the counts of the whole batch (summed `count_targets`), losses and gradients of the parts add up to its
+own, even if the parts are unequal.
 """
 
 import torch
@@ -19,7 +19,7 @@ def next_chunk_pairs(mask: Bool[Tensor, "batch chunk"]) -> Bool[Tensor, "batch p
 def count_targets(
     labels: Int[Tensor, "row token"], video_mask: Bool[Tensor, "batch chunk"], audio_mask: Bool[Tensor, "batch chunk"]
 ) -> Int[Tensor, " 4"]:
-    """Targets in a part of a batch: tokens of answers; pairs of neighbouring real chunks, video chunks, audio chunks.
+    """Count the targets in a part of a batch: answer tokens, and pairs of real chunks, video chunks, audio chunks.
 
     Summed over the parts, `counts[0]` is `num_items_in_batch` and `counts[1:]` is `num_pairs_in_batch` of `forward`.
     """
@@ -60,10 +60,10 @@ def spread_losses(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Variance and covariance terms (VICReg, arXiv 2105.04906) that keep the features apart from chunk to chunk.
 
-    A detached target alone lets all chunks become one vector, whose cosine is perfect. The variance term asks every
-    dimension of every slot to vary over the real chunks of the batch; the covariance term, that dimensions differ.
+    With a detached target alone all chunks can collapse to one vector, at a perfect cosine. The variance term makes
+    every dimension of every slot vary over the real chunks of the batch; the covariance term decorrelates dimensions.
     """
-    # Zeros in place of what is not real: to pick the real chunks, the host would have to wait for the device.
+    # Masking with zeros, because indexing the real chunks would synchronise host and device.
     count, real = mask.sum(), mask[..., None, None]
     features = torch.where(real, combined.float(), 0.0)
     features = torch.where(real, features - features.sum(dim=(0, 1)) / count.clamp_min(1), 0.0)

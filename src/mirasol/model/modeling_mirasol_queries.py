@@ -11,10 +11,10 @@ from .modeling_mirasol_layers import MirasolEncoderLayer
 
 
 class MirasolPerceiverCombiner(MirasolCombiner):
-    """m learned queries that read a chunk's slots and each other, layer by layer; the slots stay as they are.
+    """m learned queries that attend to a chunk's slots and to each other; the slots are not updated.
 
-    That is the resampler of Flamingo (arXiv 2204.14198) after Perceiver: keys are [slots, queries]. Slots of a missing
-    modality are not read, which needs no placeholder: the m outputs are those of the queries.
+    The resampler of Flamingo (arXiv 2204.14198) after Perceiver: keys are [slots, queries]. A missing modality is
+    masked and needs no placeholder, because the m outputs are those of the queries.
     """
 
     updates_slots = False

@@ -1,4 +1,4 @@
-"""Memory of live streams between two calls of a model, as values that are passed in and returned."""
+"""State of live streams between two calls of the model, passed in and returned."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from .modeling_mirasol_outputs import MirasolEncoderOutput
 class MirasolStreamCache(dict[str, Tensor]):
     """State of a batch of streams: named tensors whose first axis is the batch; an empty one starts streams.
 
-    Nothing is edited in place: each call returns a new cache, so that an older one can be asked, saved or resumed at
-    any time. It is a flat dict, as safetensors saves it. With windows set its size does not depend on the length of
-    the stream, and no tensor holds the number of a chunk: only distances count, so that no stream is too long.
+    Nothing is edited in place: each call returns a new cache, so that an older one can still be used or saved. It is a
+    flat dict, as safetensors stores it. With windows its size does not depend on the length of the stream, and
+    positions are relative, so that a stream may have any length.
 
     | name | shape | holds |
     |---|---|---|
@@ -37,7 +37,7 @@ class MirasolStreamCache(dict[str, Tensor]):
 
     @classmethod
     def cat(cls, caches: Sequence["MirasolStreamCache"]) -> "MirasolStreamCache":
-        """The state of many streams as one batch; a younger stream's past is filled up with masked chunks."""
+        """Join the states of streams to a batch; the past of younger streams is padded with masked chunks."""
         if len({frozenset(cache) for cache in caches}) != 1:
             raise ValueError(
                 "Expected streams of one model that all have begun, found caches with other names of tensors. "
@@ -46,10 +46,10 @@ class MirasolStreamCache(dict[str, Tensor]):
         return cls({name: torch.cat(_filled([cache[name] for cache in caches])) for name in caches[0]})
 
     def retain(self, window: int | None, **new: Tensor) -> "MirasolStreamCache":
-        """The cache with `new` chunks (`latent_mask` says which are real) behind those retained before.
+        """Append `new` chunks (real where `latent_mask` is True) to the retained ones.
 
-        With a window the last `window` real chunks of each row are kept, oldest first; in a row that has fewer,
-        missing ones stand before them.
+        With a window, the last `window` real chunks of each row are kept, oldest first, after masked ones if there are
+        fewer.
         """
         values = {name: torch.cat([self[name], value], 1) if name in self else value for name, value in new.items()}
         if window is not None:
@@ -71,7 +71,7 @@ class MirasolStreamCache(dict[str, Tensor]):
 
 
 def _filled(values: Sequence[Tensor]) -> list[Tensor]:
-    """The values with zeros (False) before their second axis, as many as the longest has more."""
+    """Left-pad the second axis with zeros (False) to the longest."""
     if values[0].ndim < 2:
         return list(values)
     length = max(value.shape[1] for value in values)
@@ -82,7 +82,7 @@ def _filled(values: Sequence[Tensor]) -> list[Tensor]:
 
 
 def last_real(mask: Bool[Tensor, "batch chunk"], window: int) -> Int[Tensor, "batch kept"]:
-    """Indices of each row's last `window` real chunks, oldest first, after missing ones where there are fewer."""
+    """Return indices of each row's last `window` real chunks, oldest first, after missing ones if there are fewer."""
     order = mask.long().argsort(dim=1, stable=True)
     return order[:, max(order.shape[1] - window, 0) :]
 
@@ -90,9 +90,9 @@ def last_real(mask: Bool[Tensor, "batch chunk"], window: int) -> Int[Tensor, "ba
 def decoder_window(
     chunk_mask: Bool[Tensor, "batch chunk"], chunk_times: Float[Tensor, "batch chunk 2"], window: int | None
 ) -> tuple[Bool[Tensor, "batch chunk"], Float[Tensor, "batch chunk 2"]]:
-    """The chunks that the text may read and their seconds: with a window the last real ones, counted from the oldest.
+    """Return the chunks that the text may attend to, and their times, which count from the oldest of them.
 
-    So a stream of many hours is asked with the times of a short clip. A window of two (1 = read; real, missing):
+    So the times of a long stream are those of a short clip. A window of two (1 = attended; real, missing):
 
         r r m r m        . 1 . 1 .        seconds count from the start of the second
     """

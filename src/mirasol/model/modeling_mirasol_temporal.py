@@ -14,9 +14,9 @@ from .modeling_mirasol_layers import MirasolEncoderLayer, rotary
 def chunk_causal_mask(
     chunk_mask: Bool[Tensor, "batch past_and_chunk"], num_latents: int, num_past: int = 0, window: int | None = None
 ) -> Bool[Tensor, "batch 1 query key"]:
-    """Full inside a chunk, causal across chunks, no missing chunk as a key but for itself (whose output is not read).
+    """Return a mask that is full inside a chunk and causal across chunks; missing chunks are keys of themselves only.
 
-    The first `num_past` chunks are keys only; with a window each chunk reads the last `window` ones, its own included.
+    The first `num_past` chunks are keys only; with a window each chunk attends to the last `window`, itself included.
     Three chunks of two latents, all real (1 = attended); with the middle chunk missing; and with a window of two:
 
         1 1 . . . .        1 1 . . . .        1 1 . . . .
@@ -34,7 +34,7 @@ def chunk_causal_mask(
 
 
 class MirasolTemporalModel(nn.Module):
-    """h_t = E(x_1..x_t): the latents; rotary by distance in chunks, learned embedding of the slot inside a chunk."""
+    """h_t = E(x_1..x_t): the latents; rotary positions by chunk, a learned embedding of the latent inside a chunk."""
 
     def __init__(self, config: MirasolConfig):
         super().__init__()
@@ -51,18 +51,18 @@ class MirasolTemporalModel(nn.Module):
         chunk_mask: Bool[Tensor, "batch chunk"],
         stream_cache: dict[str, Tensor] | None = None,
     ) -> tuple[Float[Tensor, "batch chunk latent dim"], dict[str, Tensor]]:
-        """The latents and, where a stream cache comes in (empty at the start), what the next chunks need.
+        """Return the latents and, given a stream cache (empty at the start), the entries of the next one.
 
-        Positions count from the oldest chunk at hand, so that no stream is too long.
+        Positions count from the oldest cached chunk, so that a stream may have any length.
         """
         num_chunks, num_latents = combined_features.shape[1:3]
-        if self.training:  # at probability 0 too, because a weight without a gradient stops training by DDP
+        if self.training:  # also at probability 0, because DDP fails on a weight without a gradient
             masked = (
                 torch.rand(combined_features.shape[:3], device=combined_features.device)
                 < self.config.combined_mask_probability
             )
             combined_features = torch.where(masked[..., None], self.mask_embedding, combined_features)
-        # The sum last, because its result is no view: for a first layer that reads one, torch compiles it once more.
+        # The sum comes last, because a view as input would make torch compile the first layer again.
         slots = repeat(self.slot_embedding, "latent dim -> (chunk latent) dim", chunk=num_chunks)
         hidden_states = rearrange(combined_features, "batch chunk latent dim -> batch (chunk latent) dim") + slots
         num_past = 0
@@ -89,7 +89,7 @@ class MirasolTemporalModel(nn.Module):
         return latents, state
 
     def _newest(self, values: Shaped[Tensor, "batch past_and_chunk *axes"]) -> Shaped[Tensor, "batch kept *axes"]:
-        """The chunks that the next one can read."""
+        """Return the entries of the chunks that the next one can attend to."""
         window = self.config.window_chunks
         return values if window is None else values[:, max(values.shape[1] - window + 1, 0) :]
 
@@ -135,9 +135,9 @@ def surprise(
     feature_mean: Float[Tensor, "latent dim"],
     stream_cache: dict[str, Tensor] | None = None,
 ) -> Float[Tensor, "batch chunk"]:
-    """1 - cos(predicted, actual) of every chunk after removing the running mean; 0 without a real pair.
+    """Return 1 - cos(predicted, actual) of every chunk, minus the running mean; 0 without a real pair.
 
-    The first chunk's prediction is that of the stream before, if there is one.
+    The prediction for the first chunk is taken from the stream cache, if there is one.
     """
     if stream_cache:
         before, was_real = stream_cache["prediction"][:, None], stream_cache["prediction_mask"][:, None]
@@ -154,9 +154,9 @@ def collapse_statistics(
 ) -> dict[str, Tensor]:
     """Measure collapse of the features less their running mean: `spread`, `chunk_cosine`, `effective_rank`.
 
-    spread: length of the centred features over that of the features, 0 when all chunks are one point. The two others
-        cannot tell that case: of one point only rounding and noise is left, which points everywhere.
-    chunk_cosine: mean cosine between chunks, near 1 when they differ from the mean all in the same way.
+    spread: norm of the centred features over the norm of the features; 0 if all chunks are one point. The other two
+        cannot detect that, because centring leaves only rounding noise of random direction.
+    chunk_cosine: mean cosine between chunks, near 1 when all deviate from the mean in the same direction.
     effective_rank: exponential of the entropy of the spectrum, near 1 when they lie on one line.
     """
     features = combined[chunk_mask].flatten(1).float()

@@ -1,4 +1,4 @@
-"""The Token Turing Machine Combiner: a memory that is read and written once a chunk, at a cost that never grows."""
+"""The Token Turing Machine Combiner: a memory read and written once per chunk, at constant cost."""
 
 import torch
 from einops import rearrange
@@ -14,7 +14,7 @@ MEMORY_LIMIT = 100.0  # ours, against endless growth; what the reference writes 
 
 
 class MirasolSummaryLinear(nn.Linear):
-    """A linear layer of a class of its own, because its weights start wider (Xavier)."""
+    """A linear layer with a class of its own for its initialisation (Xavier)."""
 
 
 def summary_mlp(config: MirasolCombinerConfig, input_size: int, output_size: int) -> nn.Sequential:
@@ -37,7 +37,7 @@ class MirasolTokenLearner(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
     ) -> Float[Tensor, "batch summary dim"]:
-        """Means of the tokens as they are; their normalised copy gives the weights only."""
+        """Return weighted means of the tokens; their normalised copy gives the weights only."""
         scores = self.score(self.norm(tokens)).masked_fill(~mask[..., None], float("-inf"))
         weights = scores.softmax(dim=1, dtype=torch.float32).to(tokens.dtype)
         return torch.einsum("btk,btd->bkd", weights, tokens)
@@ -83,9 +83,9 @@ class MirasolWriteValues(nn.Module):
 
 
 class MirasolAddEraseWrite(nn.Module):
-    """The memory, erased and added to where its own tokens ask for it (after Neural Turing Machines).
+    """Erase and add to the memory, gated by its own tokens (after Neural Turing Machines).
 
-    As the reference has it: neither gate is squashed, and what is added is 1 - weight x value, about one a chunk.
+    As in the reference, neither gate is squashed, and the added term is 1 - weight x value, about one per chunk.
     """
 
     def __init__(self, config: MirasolCombinerConfig):
@@ -114,8 +114,8 @@ class MirasolTokenTuringUnit(nn.Module):
     Read and Write summarise by `summarizer`; "add_erase" reads as "token_learner" does and writes O only. Each has
     learned positions. Process is a transformer.
 
-    Nothing bounds the memory in the reference: "add_erase" adds about one a chunk, the others may grow with their
-    weights. Ours is scaled down, token by token, where it would leave +-`MEMORY_LIMIT`.
+    The reference does not bound the memory: "add_erase" adds about one per chunk, the others may grow with their
+    weights. Ours scales down each memory token that would leave +-`MEMORY_LIMIT`.
     """
 
     def __init__(self, config: MirasolCombinerConfig, num_inputs: int):
@@ -161,8 +161,8 @@ class MirasolTokenTuringUnit(nn.Module):
 class MirasolTokenTuringCombiner(MirasolCombiner):
     """x_t = the outputs of a Token Turing Machine, whose memory carries what came before.
 
-    The memory starts at zero. Slots of a missing modality are zero and not read, which needs no placeholder: the m
-    outputs are read, not kept from the slots. A chunk with neither modality leaves the memory as it is.
+    The memory starts at zero. A missing modality is masked and needs no placeholder, because the m outputs are read
+    from memory and inputs. A chunk with neither modality leaves the memory unchanged.
     """
 
     def __init__(self, config: MirasolConfig):

@@ -1,4 +1,4 @@
-"""Named sizes: each is nothing but values of `MirasolConfig`."""
+"""Named sizes, as values of `MirasolConfig`."""
 
 from copy import deepcopy
 

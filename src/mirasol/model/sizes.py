@@ -1,4 +1,4 @@
-"""`mirasol info PRESET`: what a named size costs, counted on the meta device, where nothing is computed or stored."""
+"""`mirasol info PRESET`: cost of a named size, counted on the meta device without computing or allocating."""
 
 from typing import Any
 
@@ -18,14 +18,14 @@ from mirasol.model.presets import preset
 NUM_FRAMES = (128, 512)
 TEXT_TOKENS = 256
 BYTES = 2  # bf16
-FUSED = "mirasol_counted"  # name of the attention below in transformers' register
+FUSED = "mirasol_counted"  # name of the attention below in transformers' registry
 
 
 def size_facts(name: str) -> dict[str, Any]:
     """Parameters by part, FLOPs, tokens, latents and memory of a preset, for clips of 128 and of 512 frames.
 
-    FLOPs are those of one forward pass over picture, sound and 256 tokens of text (2 for a multiplication with its
-    addition; attention counted in full, also where a mask hides half of it).
+    FLOPs are of one forward pass over video, audio and 256 text tokens (2 per multiply-add; masked attention counts in
+    full).
     """
     config = preset(name)
     model, silent = build(config), build(preset(name, use_audio=False, audio_weight=0.0))
@@ -58,7 +58,7 @@ def size_facts(name: str) -> dict[str, Any]:
 
 
 def tokens_per_chunk(config: MirasolConfig) -> dict[str, int]:
-    """Tokens of one chunk: what the encoders give and what the Combiner keeps of them."""
+    """Return the tokens of one chunk: of each encoder, and the latents that the Combiner keeps."""
     video, audio = config.slot_sizes
     return {"video": video, "audio": audio, "latents": config.num_latents}
 
@@ -79,21 +79,21 @@ def num_chunks(config: MirasolConfig, num_frames: int) -> int:
 
 
 def cache_bytes(config: MirasolConfig, chunks: int, text_tokens: int = TEXT_TOKENS) -> int:
-    """Keys and values that answering keeps: of the text so far and, projected once, of the clip's latents."""
+    """Return the bytes of the key/value cache: of the text, and of the clip's latents, which are projected once."""
     text = config.text_config
     entries = text_tokens + chunks * config.num_latents
     return 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * entries * BYTES
 
 
 def build(config: MirasolConfig) -> MirasolForConditionalGeneration:
-    """The model in bf16 without memory, its attention fused as on a GPU."""
+    """Build the model in bf16 on the meta device, with fused attention as on a GPU."""
     ALL_ATTENTION_FUNCTIONS.register(FUSED, fused_attention)
     with torch.device("meta"):
         return MirasolForConditionalGeneration._from_config(config, attn_implementation=FUSED, dtype=torch.bfloat16)
 
 
 def measure(model: MirasolForConditionalGeneration, chunks: int, text_tokens: int = TEXT_TOKENS) -> tuple[int, int]:
-    """FLOPs of a forward pass over one clip, and the bytes it keeps for the backward pass, parameters not counted."""
+    """Return the FLOPs of a forward pass over one clip, and the bytes saved for backward, without parameters."""
     config = model.config
     size = config.image_size
     with torch.device("meta"):
@@ -120,7 +120,7 @@ def measure(model: MirasolForConditionalGeneration, chunks: int, text_tokens: in
 
 
 class _FusedAttention(Function):
-    """Attention that keeps queries, keys and values for the backward pass, as fused kernels do, and no weights."""
+    """Attention that saves queries, keys and values for backward, as fused kernels do, but no weights."""
 
     @staticmethod
     def forward(ctx, query, key, value):
@@ -130,5 +130,5 @@ class _FusedAttention(Function):
 
 
 def fused_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Count `scaled_dot_product_attention` as on a GPU; on the meta device it would fall back to plain products."""
+    """Count attention as on a GPU; `scaled_dot_product_attention` on the meta device falls back to plain products."""
     return rearrange(_FusedAttention.apply(query, key, value), "b h q d -> b q h d"), None
