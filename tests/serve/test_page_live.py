@@ -17,7 +17,11 @@ COLOR = "which color is named?"
 MISSED = re.compile(r"back.* missed what happened from [\d.]+ to [\d.]+ s, and still knows what came before")
 KEEP_STREAM = """() => {
     const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
-    devices.getUserMedia = async (wanted) => (window.stream = await open(wanted));
+    let asked = 0;  // refused the first time
+    devices.getUserMedia = async (wanted) => {
+        if (!asked++) throw new DOMException("no", "NotAllowedError");
+        return (window.stream = await open(wanted));
+    };
 }"""
 
 
@@ -32,13 +36,16 @@ def sessions(page) -> list[str | None]:
     return found
 
 
-def test_live_answers_come_and_stop_releases_camera_and_microphone(browser, server):
+def test_live_answers_come_once_the_camera_is_allowed_and_stop_releases_it(browser, server):
     with opened(browser, server.address, viewport=PHONE) as page:
         page.evaluate(KEEP_STREAM)
         page.click("#tab-live")
         ask(page, COLOR, "live-")
         expect(page.locator("#live-status")).to_contain_text("Start camera or microphone first")
         inspect(page)
+        page.click("#live-start")
+        expect(page.locator("#live-status")).to_contain_text("The browser refused camera or microphone")
+        expect(page.locator("#live-start")).to_be_focused()
         go_live(page)
         ask(page, COLOR, "live-")
         answer = page.locator("#live-answers li:not([aria-busy]) .answer").first

@@ -4,12 +4,23 @@ import { persist } from "./api.js";
 import { Capture, inWords, whyNot } from "./capture.js";
 import { Connection } from "./connection.js";
 import { Curve } from "./curve.js";
-import { byId, chunkTable, seconds } from "./dom.js";
+import { byId, chunkTable, countSeconds, seconds } from "./dom.js";
 
 const SHOWN = 60, REPEAT = 2000, TOO_MUCH_WAITING = 2e6; // seconds, ms, bytes
 let curve, connection = null, capture = null, answer = null, chunks = [], asking = 0, unsent = 0, sentFrames = [], model = {};
 
-const say = (text) => { byId("live-status").textContent = text; };
+let endCount = () => {};
+
+function say(text) {
+  endCount();
+  byId("live-status").textContent = text;
+}
+
+// What takes its time: with its seconds.
+function wait(text) {
+  say(`${text} …`);
+  endCount = countSeconds(byId("live-elapsed"));
+}
 
 async function start() {
   const video = byId("live-video").checked, audio = byId("live-audio").checked;
@@ -24,9 +35,9 @@ async function start() {
   unsent = 0;
   setRunning("opening");
   try {
-    say("Connecting …");
-    await persist(() => opening.open(), (why) => say(`${why} …`));
-    say("Asking for camera and microphone: the browser may want your consent …");
+    wait("Connecting");
+    await persist(() => opening.open(), wait);
+    wait("Asking for camera and microphone: the browser may want your consent");
     const opened = await Capture.open(byId("camera"), { video, audio, framesPerSecond: model.frames_per_second || 12.5 }, push);
     if (opening !== connection) return opened.stop(); // stopped meanwhile
     capture = opened;
@@ -80,7 +91,7 @@ function onLost() {
   answer = null;
   byId("live-losses").textContent = "";
   byId("lag").textContent = "–";
-  say("The connection to the server broke off. Connecting again; camera and microphone stay on …");
+  wait("The connection to the server broke off. Connecting again; camera and microphone stay on");
 }
 
 // session: what the server says of it: whether it was resumed, and up to which second it has watched.
@@ -163,7 +174,7 @@ export function setUp(facts) {
   byId("live-audio").checked = facts.hears !== false;
 }
 
-byId("live-start").addEventListener("click", async () => { await start(); repeat(); if (capture) byId("live-question").focus(); });
+byId("live-start").addEventListener("click", async () => { await start(); repeat(); byId(capture ? "live-question" : "live-start").focus(); });
 byId("live-stop").addEventListener("click", () => { stop("Stopped: camera and microphone are released."); byId("live-start").focus(); });
 byId("live-form").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
 byId("live-repeat").addEventListener("change", repeat);
