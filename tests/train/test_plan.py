@@ -7,7 +7,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import preset
 from mirasol.model.sizes import TEXT_TOKENS, build, measure
-from mirasol.train.memory import activation_bytes, fullest_moment
+from mirasol.train.memory import activation_bytes, peak_bytes
 from mirasol.train.plan import GIB, GPUS, RESERVE, UTILISATION, plan, planned_config
 from mirasol.train.recipe import load_recipe
 
@@ -124,7 +124,7 @@ def test_memory_is_that_of_an_h100(recipe, name):
     kept = measure(model, 16)[1]
     for every, clips, gib in PEAKS[name]:
         loaded = load_recipe(recipe, [*ALONE, f"model.recompute_every={every}"])
-        held = fullest_moment(model, loaded, clips, (16, TEXT_TOKENS), kept, shards=1)
+        held = peak_bytes(model, loaded, clips, (16, TEXT_TOKENS), kept, shards=1)
         assert sum(held.values()) / GIB == pytest.approx(gib, rel=0.105), (every, clips)
 
 

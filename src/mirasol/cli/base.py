@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-RENAMED = {"--no-sound": "--no-audio"}  # options that had another name, which are refused with the new one
+RENAMED = {"--no-sound": "--no-audio"}  # old names of options, refused with the new one
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Checkpoint = Annotated[
     str | None, typer.Option(metavar="FOLDER", help="Folder of a checkpoint; by default the shipped one.")
 ]
 MaxNewTokens = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Tokens of an answer; by default what the context leaves.")
+    int | None, typer.Option(metavar="N", min=1, help="Limit of new tokens; by default the room left in the context.")
 ]
 AbstainBelow = Annotated[
     float | None,
@@ -27,7 +27,7 @@ Classes = Annotated[
     str | None, typer.Option(metavar="FILE", help='Lines "number,name", for tasks whose labels are numbers.')
 ]
 Decoder = Annotated[
-    str | None, typer.Option(metavar="NAME", help="pyav or torchcodec; by default as the checkpoint says.")
+    str | None, typer.Option(metavar="NAME", help="pyav or torchcodec; by default the checkpoint's.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace a value.")]
 
@@ -45,7 +45,7 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
 
 
 def listed(convert: Callable[[str], Any], expected: str) -> Callable[[str], tuple]:
-    """Return a parser of values between commas; `expected` describes them where they are something else."""
+    """Return a parser of comma-separated values; `expected` describes them in its error."""
 
     def parse(text: str) -> tuple:
         values = []
@@ -118,7 +118,7 @@ def imports() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()  # nor is it looked for in them later, or at the end of the process
+        gc.freeze()  # nor does the collector visit them later
         gc.enable()
 
 

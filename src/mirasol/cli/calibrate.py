@@ -13,17 +13,17 @@ NAMES = ("both", "sound", "picture")
 @command("mirasol calibrate runs/mine/best --task jsonl --root FOLDER --split val")
 def calibrate(
     checkpoint: Annotated[
-        str | None, typer.Argument(metavar="CHECKPOINT", help="Its folder; by default the one shipped with mirasol.")
+        str | None, typer.Argument(metavar="CHECKPOINT", help="Folder of a checkpoint; by default the shipped one.")
     ] = None,
     task: Annotated[
         tuple, typer.Option(parser=listed(str, "names"), metavar="TASK,...", help="Data set, or several.")
     ] = "grid",  # type: ignore[assignment]
     root: Annotated[
-        tuple, typer.Option(parser=listed(str, "folders"), metavar="FOLDER,...", help="Of each data set.")
+        tuple, typer.Option(parser=listed(str, "folders"), metavar="FOLDER,...", help="Folder of each data set.")
     ] = GRID_ROOT,  # type: ignore[assignment]
     split: Annotated[
         tuple,
-        typer.Option(parser=listed(str, "splits"), metavar="SPLIT,...", help="Not the one that is reported."),
+        typer.Option(parser=listed(str, "splits"), metavar="SPLIT,...", help="Split of each; not the reported one."),
     ] = "val",  # type: ignore[assignment]
     condition: Annotated[
         tuple, typer.Option(parser=listed(one_of(NAMES), f"names out of {', '.join(NAMES)}"), metavar="NAME,...")

@@ -29,8 +29,8 @@ def data_info(task: Task, as_json: AsJson = False) -> None:
 @command("mirasol data verify vggsound --root data/vggsound --output coverage.json", among=data, name="verify")
 def data_verify(
     task: Task,
-    root: Annotated[str, typer.Option(metavar="FOLDER", help="Its annotations and clips.")],
-    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="By default the one that is reported.")] = None,
+    root: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of annotations and clips.")],
+    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="By default the split that is reported.")] = None,
     classes: Classes = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Clips at a time; by default one a core.")

@@ -1,4 +1,4 @@
-"""The options that say what of a file is watched, and by what, once for all commands that watch files."""
+"""Options of the commands that watch files: segment, tracks, crop, and how the checkpoint is loaded."""
 
 import functools
 import inspect
@@ -16,21 +16,21 @@ def track(text: str) -> int | str:
 
 
 def reading(
-    start: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Watch from there on.")] = 0.0,
-    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Watch until there.")] = None,
+    start: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Start of the segment to watch.")] = 0.0,
+    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="End of the segment to watch.")] = None,
 ) -> None:
     """Seconds of every clip."""
 
 
 def tracks(
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="Do not listen.")] = False,
-    no_video: Annotated[bool, typer.Option("--no-video", help="Do not look.")] = False,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the sound out.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Leave the picture out.")] = False,
     crop: Annotated[
         tuple | None,
         typer.Option(
             parser=listed(float, "numbers such as 0.41,0.5,0.64"),
             metavar="SIDE[,X,Y]",
-            help="Square to look at: side as a part of the frame's shorter side, centre in parts of the frame.",
+            help="Square crop: side as a fraction of the frame's shorter side, centre as fractions of the frame.",
         ),
     ] = None,
     audio_stream: Annotated[
@@ -43,17 +43,17 @@ def tracks(
 def loading(
     sampling: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of clips longer than the budget: uniform, snippets or dense."),
+        typer.Option(metavar="NAME", help="Policy for clips longer than --max-chunks: uniform, snippets or dense."),
     ] = None,
     max_chunks: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="That budget; by default as the checkpoint says.")
+        int | None, typer.Option(metavar="N", min=1, help="Largest number of chunks; by default the checkpoint's.")
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 (default), bfloat16 or float16.")] = None,
     decoder: Decoder = None,
     max_new_tokens: MaxNewTokens = None,
 ) -> None:
-    """What `Answerer.load` takes beside the checkpoint."""
+    """Options of `Answerer.load` other than the checkpoint."""
 
 
 def takes(**groups: Callable) -> Callable[[Callable], Callable]:

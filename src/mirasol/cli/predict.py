@@ -24,24 +24,24 @@ def predict(
     ask: Annotated[list[str] | None, typer.Option(metavar="QUESTION", help="May be given several times.")] = None,
     rank: Annotated[
         bool,
-        typer.Option("--rank", help="Choose among options by likelihood: --options, or those of a manifest's line."),
+        typer.Option("--rank", help="Rank options by likelihood: --options, or those of a manifest's line."),
     ] = False,
     options: Annotated[
         tuple | None,
-        typer.Option(parser=listed(str, "texts"), metavar="A,B,...", help="To choose among; implies --rank."),
+        typer.Option(parser=listed(str, "texts"), metavar="A,B,...", help="Options to rank; implies --rank."),
     ] = None,
     segment_seconds: Annotated[
-        float | None, typer.Option(metavar="SECONDS", min=0.1, help="Ask about every so many seconds of each clip.")
+        float | None, typer.Option(metavar="SECONDS", min=0.1, help="Cut each clip into segments of this length.")
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="A .jsonl or .csv file, to which a stopped run goes on; by default lines on stdout."
+            metavar="FILE", help="A .jsonl or .csv file, from which a stopped run resumes; by default stdout."
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Clips at once.")] = 8,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Processes that decode; by default one a core.")
+        int | None, typer.Option(metavar="N", min=0, help="Processes that decode; by default one per core.")
     ] = None,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,

@@ -23,23 +23,23 @@ def watch(
     ],
     ask: Annotated[list[str] | None, typer.Option(metavar="QUESTION", help="May be given several times.")] = None,
     every: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Ask after every so many seconds, not only at the end.")
+        float | None, typer.Option(metavar="SECONDS", help="Also ask at this interval, not only at the end.")
     ] = None,
     save: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="Save the session there; one that is there is continued, its time goes on."
+            metavar="FOLDER", help="Save the session there; a saved session is resumed."
         ),
     ] = None,
     jsonl: Annotated[str | None, typer.Option(metavar="FILE", help="Append each chunk and answer as a line.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at its own speed.")] = False,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="Do not listen.")] = False,
-    no_video: Annotated[bool, typer.Option("--no-video", help="Do not look.")] = False,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the sound out.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Leave the picture out.")] = False,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Without media for so long, the source has stalled.")
+        float, typer.Option(metavar="SECONDS", help="Time without media after which the source has stalled.")
     ] = 10.0,
     max_lag: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Behind a live source by more, chunks are skipped.")
+        float, typer.Option(metavar="SECONDS", help="Largest lag behind a live source before chunks are skipped.")
     ] = 5.0,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,

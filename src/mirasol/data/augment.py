@@ -1,8 +1,7 @@
 """Augmentation of training clips: in time, picture, sound, spectrogram, and by leaving out a modality.
 
-Every draw comes from one NumPy generator made from (seed, epoch, sample id), so the same triple gives the same clip
-in whatever worker and order. Sound and picture move together: a shift or a change of speed applies to frame times,
-waveform and word times alike.
+Every draw comes from a NumPy generator seeded by (seed, epoch, sample id), so a clip depends on no worker or order.
+Sound and picture move together: shift and speed apply to frame times, waveform and word times alike.
 """
 
 import dataclasses
@@ -37,7 +36,7 @@ WordTimes = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class AugmentConfig:
-    """Strength of every variation. Ranges are uniform; the defaults are those of the preset `strong`."""
+    """Strength of each augmentation. Ranges are uniform; the defaults are the preset `strong`."""
 
     shift_seconds: Range = (-0.3, 0.6)  # of the whole clip, wrapped around; kept so that every known word stays inside
     speed: Range = (0.9, 1.1)
@@ -71,7 +70,7 @@ class AugmentConfig:
             )
 
     def at_epoch(self, epoch: int) -> "AugmentConfig":
-        """The strengths of one epoch: what is easy comes first."""
+        """Return the config of one epoch; noise grows over the first epochs."""
         start, full = self.noise_ramp_epochs
         grown = 1.0 if epoch >= full else max(0.0, (epoch - start) / (full - start))
         config = dataclasses.replace(self, noise_probability=self.noise_probability * grown)
@@ -99,12 +98,12 @@ PRESETS = {
 
 
 def generator(seed: int, epoch: int, sample_id: str) -> np.random.Generator:
-    """Return the random numbers of one sample in one epoch of one run."""
+    """Return the random generator of one sample in one epoch of one run."""
     return np.random.default_rng([seed, epoch, zlib.crc32(sample_id.encode())])
 
 
 def draw_tracks(config: AugmentConfig, rng: np.random.Generator, clip: Clip) -> tuple[bool, bool]:
-    """Return (use_video, use_audio): sometimes only one of both, never neither, never one the clip lacks."""
+    """Return (use_video, use_audio): at least one is True, and only modalities that the clip has."""
     draw = rng.random()
     if clip.frames is None or clip.waveform is None:
         return clip.frames is not None, clip.waveform is not None
@@ -118,8 +117,8 @@ def move_in_time(
 ) -> tuple[Clip, WordTimes]:
     """Return the clip and its word times at another speed and shifted, with some frames frozen.
 
-    The shift wraps around: what leaves at one end comes back at the other, so no silence or still picture is made up.
-    It stays within what keeps every word inside; a clip whose words are not known is not shifted.
+    The shift wraps around, so that no silence or still picture is added. It keeps every word inside the clip; a clip
+    without known word times is not shifted.
     """
     speed, shift, frozen = rng.uniform(*config.speed), rng.random(), rng.random(2048) < config.freeze_probability
     duration = clip.duration / speed
@@ -172,9 +171,9 @@ def vary_picture(
     frames: UInt8[np.ndarray, "frame height width channel"], size: int, config: AugmentConfig,
     rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "frame size size channel"]:  # fmt: skip
-    """Return square frames of `size`, all cropped, zoomed, mirrored and coloured by the same draw.
+    """Return square frames of `size`, all with the same random crop, zoom, flip and colour.
 
-    The frames come with a border (`margin`), at the scale at which `size` pixels are what is shown without a change.
+    The input frames have a border (`margin`), at the scale at which the crop without augmentation has `size` pixels.
     """
     available = frames.shape[1]
     box = min(round(size * rng.uniform(*config.zoom)), available)

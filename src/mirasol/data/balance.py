@@ -1,4 +1,4 @@
-"""Rounds of a data set in which every answer to a question comes about equally often."""
+"""Balanced sampling: passes over a data set in which all answers to a question are about equally frequent."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,9 +1,8 @@
 """Clips decoded once: small uint8 frames and the 16 kHz waveform of every clip, memory-mapped.
 
-Decoding costs more than all the rest of a training sample. A cache is one folder, named by a hash of what
-it was made from (file contents and settings), in parts of a few clips that processes make side by side. A part is
-written under a temporary name and moved when whole, the index of all comes last: what exists is complete, whatever was
-killed, and the next attempt decodes only the parts that are not there.
+Decoding costs more than the rest of a training sample. A cache is one folder, named by a hash of its inputs (file
+contents and settings), in parts of a few clips that processes write in parallel. Parts are moved into place when they
+are complete, and the index is written last, so a killed build resumes at the missing parts.
 """
 
 import functools
@@ -53,12 +52,11 @@ class ClipCache:
         progress: bool = True,
         processes: int | None = None,
     ) -> "ClipCache":
-        """Return the cache of these rows under `root`, made now unless it is there already.
+        """Return the cache of these rows under `root`; build it if it is missing.
 
-        Frames are what the row's crop or else the image processor shows, plus a border for random crops: `margin`
-        times as wide as far as the picture reaches. With `frames_per_second`, only the frames that a time grid of that
-        rate shows are kept. Of joined rows the parts are kept, each once. `processes` decode side by side, by default
-        one a core.
+        Frames are cropped by the row's crop, else the image processor's, enlarged by `margin` for random crops and
+        clipped to the frame. With `frames_per_second`, only the frames of a time grid of that rate are kept. The parts
+        of joined rows are cached once each. `processes` decode in parallel, by default one per core.
         """
         rows = single_rows(rows)
         reader = ClipReader(image_processor, margin, frames_per_second, decoder)

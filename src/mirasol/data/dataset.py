@@ -1,4 +1,4 @@
-"""Rows of a task as the items of a batch: the chunks of one clip and its tokenised questions."""
+"""Rows of a task -> items of a batch: the chunks of one clip and its tokenised questions."""
 
 import bisect
 import itertools
@@ -36,17 +36,17 @@ MAX_QUESTIONS_PER_CLIP = 32  # a manifest may ask one long file hundreds, which 
 class ClipDataset(Dataset):
     """One item per clip; an item depends on seed, epoch and clip id alone, whatever the worker and order.
 
-    Clips come from a cache, in which they are decoded once, or are decoded whenever they are asked for: then only the
-    frames that the time grid needs, and no picture where augmentation leaves it out. Both give the same items.
+    Clips are read from a cache, or decoded on access: then only the frames of the time grid, and no picture if
+    augmentation leaves it out. Both give the same items.
 
-    An index below 0 is a blank: a masked chunk and no question, which counts in no loss. So is a clip that cannot be
-    decoded when it is asked for; that item says so in `skipped`: (id, cause, message).
+    An index below 0 is a blank: a masked chunk and no question, without any loss. So is a clip that cannot be decoded;
+    its item has `skipped`: (id, cause, message).
 
-    With `clips_per_epoch` the clips come in rounds, each in an order of its own, of which an epoch is the next so many
-    clips; then variations follow the round, because a clip may come twice in an epoch.
+    Clips are reshuffled on every pass (round); an epoch is the next `clips_per_epoch` of that stream. Augmentation
+    then depends on the round instead of the epoch, because a clip may occur twice in an epoch.
 
-    Items are what `MirasolCollator` joins: `MirasolProcessor.chunk_clip` of the clip and `tokenize_questions` of its
-    questions, of which every clip has equally many.
+    Items hold the results of `MirasolProcessor.chunk_clip` and `tokenize_questions`, as `MirasolCollator` expects
+    them; all have equally many questions.
 
     Args:
         rows: The task's rows. With a cache, those whose clip cannot be read are left out, counted and reported.
@@ -98,11 +98,11 @@ class ClipDataset(Dataset):
 
     @property
     def epoch(self) -> int:
-        """The epoch whose variations the items have."""
+        """The epoch whose augmentation the items have."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the variations of this epoch from the next item on."""
+        """Use this epoch's augmentation from the next item on."""
         self._epoch.fill_(epoch)
 
     @property
@@ -120,7 +120,7 @@ class ClipDataset(Dataset):
             return self.blank()
         row, number = self._row_and_round(index)
         augment = None if self.augment is None else self.augment.at_epoch(self.epoch)
-        # A clip that comes several times in a round varies each time.
+        # A clip that occurs several times in a round is augmented anew each time.
         rng = generator(self.seed, number, row.id if self._weights is None else f"{row.id}/{index}")
         try:
             clip = self.cache.clip_of(row) if self.cache is not None else self._decode(row, augment, number)
@@ -230,7 +230,7 @@ class ClipDataset(Dataset):
 
 
 class ClipMixture(ConcatDataset):
-    """The clips of several tasks, laid end to end."""
+    """Concatenation of the clips of several tasks."""
 
     def __init__(self, parts: Sequence[ClipDataset]):
         super().__init__(parts)
@@ -245,6 +245,6 @@ class ClipMixture(ConcatDataset):
         return self.parts[part].row_id(index - (self.cumulative_sizes[part - 1] if part else 0))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the variations of this epoch from the next item on."""
+        """Use this epoch's augmentation from the next item on."""
         for part in self.parts:
             part.set_epoch(epoch)

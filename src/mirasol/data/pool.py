@@ -1,4 +1,4 @@
-"""Processes that decode or encode clips side by side."""
+"""Process pool for decoding and encoding clips."""
 
 import multiprocessing
 import signal

@@ -1,4 +1,4 @@
-"""A row's clip as training needs it: the square that is looked at, with a border for random crops, and the sound."""
+"""A row's clip for training: cropped frames with a border for random crops, and sound."""
 
 import functools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class ClipReader:
 
     Args:
         image_processor: Its crop, or else the row's, and its size are used.
-        margin: The square is kept so many times as wide, as far as the picture reaches, for random crops.
+        margin: Factor that enlarges the crop, clipped to the frame, for random crops.
         frames_per_second: Rate of the time grid whose frames are kept; None keeps every frame.
         decoder: `pyav` or `torchcodec`.
     """

@@ -12,11 +12,11 @@ SHARDS_PER_GROUP = 8  # clips are shuffled over so many shards, so that as many 
 class EpochSampler(Sampler[int]):
     """Indices of an epoch's clips, in whole batches for every rank, in an order that depends on (seed, epoch) alone.
 
-    Batch n of an epoch goes to rank n modulo `num_ranks`, as accelerate shares batches out. So the clips of a step do
+    Batch n of an epoch goes to rank n modulo `num_ranks`, as accelerate distributes batches. So the clips of a step do
     not depend on the number of ranks, as long as ranks times accumulated batches stay the same; `start` resumes after
-    any number of clips on any number of ranks. Where clips do not fill the last batches, blanks do: indices below 0,
-    -1 - n of source n, which a data set answers with an item that is masked and counts in no loss. Every clip comes
-    once, and every rank has equally many batches.
+    any number of clips on any number of ranks. Incomplete last batches are filled with blanks: index -1 - n for source
+    n, for which a data set returns a masked item without any loss. Every clip occurs once, and every rank has equally
+    many batches.
 
     Every batch is of one source, because short clips would be padded to the longest of their batch, and because tasks
     ask unequal numbers of questions. The batches of several sources are shuffled.

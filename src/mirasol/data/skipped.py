@@ -1,4 +1,4 @@
-"""Clips that could not be decoded while training: counted by cause, reported each epoch, and too many refused."""
+"""Clips that could not be decoded in training: counted by cause and reported each epoch; too many end the run."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ class Skipped:
         self.first: dict[str, str] = {}
 
     def take(self, batches: Iterable[dict[str, Any]]) -> None:
-        """Take out of each batch what it says of skipped clips, which is no input of the model."""
+        """Remove `skipped` from each batch, because it is no input of the model, and keep it."""
         self.unseen = 0
         for batch in batches:
             for row_id, cause, message in batch.pop("skipped", ()):
@@ -38,7 +38,7 @@ class Skipped:
         self.count += count
 
     def refuse_many(self) -> None:
-        """Raise ValueError once more clips are skipped than an epoch may miss."""
+        """Raise ValueError once more than `max_share` of the epoch's clips are skipped."""
         if self.count > self.max_share * self.num_clips:
             raise ValueError(
                 f"Expected at most {self.max_share:.2%} of the {self.num_clips} clips of an epoch to be unreadable "

@@ -1,1 +1,1 @@
-"""Programs that measure: ask one clip, evaluate a split, describe a file or checkpoint, write the demo report."""
+"""Evaluation: runner, conditions, metrics over predictions, run folder."""

@@ -1,6 +1,6 @@
-"""Baselines of a score: constant answers, guessing, and the best that known answers allow.
+"""Baselines: constant answers, chance, and the ceiling of answers seen in training.
 
-Each is a list of answers given to the task's own metric, so that a baseline is measured as the model is.
+Each is a list of answers scored by the task's own metric, as the model's answers are.
 """
 
 from collections import Counter, defaultdict
@@ -11,12 +11,12 @@ from mirasol.tasks import Row, Task
 
 
 def baselines(task: Task, rows: Sequence[Row], train: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Return the task's scores of answers that look at no clip.
+    """Return the task's scores of answers that do not depend on the clip.
 
-    `majority` is the most common answer of the train split, `majority_by_kind` that of each kind of question,
-    `majority_by_question` that of each question's text (where texts recur and this differs), `ceiling` is right
-    wherever the answer occurs in train, `chance` guesses among options. Without a train split the constants come from
-    the questions themselves and there is no ceiling.
+    `majority` is the most common answer of the train split, `majority_by_kind` of each kind of question,
+    `majority_by_question` of each question's text (if texts recur and the result differs). `ceiling` is right wherever
+    the answer occurs in train, `chance` guesses among the options. Without a train split the constants come from the
+    evaluated questions, and there is no ceiling.
     """
     asked = [question for row in rows for question in row.questions]
     if not asked:

@@ -1,4 +1,4 @@
-"""Batches of decoded clips -> predictions: every clip encoded once, all its questions answered from its latents."""
+"""Batches of decoded clips -> predictions: each clip is encoded once and all its questions are answered."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -30,10 +30,10 @@ class AnsweredClip:
 
 @dataclass(frozen=True)
 class Job:
-    """Rows in batches of fixed clips, so that no answer depends on the process that computes a batch.
+    """Rows to answer, in fixed batches, so that no answer depends on which process computes a batch.
 
-    `conditions` are shown from one decode of each clip; the first is measured, the others wherever there is sound.
-    `rank` chooses among each question's options by likelihood instead of generating text.
+    Each clip is decoded once for all `conditions`; the first is measured, the others if the clip has sound. `rank`
+    ranks each question's options by likelihood instead of generating text.
     """
 
     rows: Sequence[Row]
@@ -61,7 +61,7 @@ class Job:
 def answer_batches(
     answerer: Answerer, job: Job, batches: Sequence[int], workers: int | None = None, read: Read | None = None
 ) -> Iterator[tuple[int, list[AnsweredClip]]]:
-    """Yields each batch's number and its answered clips, in the order asked, while the next ones are decoded."""
+    """Yield the number and the answered clips of each batch, in order, while the next ones are decoded."""
     clips = ShownClips(job.rows, answerer.processor, job.conditions, job.lenders(), read)
     loaded = load_ahead(clips, [index for batch in batches for index in job.indices(batch)], workers)
     for batch in batches:
@@ -71,9 +71,9 @@ def answer_batches(
 
 
 def comparable(row: Row, lender: Row | None, task: Task) -> list[tuple[Question, Question | None]]:
-    """Return the row's questions, each with that of the clip that lends its sound, None where that is not asked.
+    """Pair the row's questions with those of the clip whose sound it gets (None if that clip is not asked this).
 
-    A question with the same answer in both is left out: it cannot tell which of the two was followed.
+    Questions with the same answer for both clips are left out, because they cannot tell which one was followed.
     """
     theirs = {} if lender is None else {question.text: question for question in lender.questions}
     pairs = [(question, theirs.get(question.text)) for question in row.questions]
@@ -125,7 +125,7 @@ def _prompts(answerer: Answerer, questions: Sequence[Question], rank: bool) -> P
 
 
 def refusal(given: Sequence[GeneratedAnswer] | Sequence[Ranking]) -> str | None:
-    """Return why these answers cannot count: a probability that is not finite says nothing about the clip."""
+    """Return the reason to reject these answers: a log-probability that is not finite."""
     values: list[float] = []
     for one in given:
         values += one.log_probabilities if isinstance(one, Ranking) else [one.log_likelihood]

@@ -49,8 +49,8 @@ def bootstrap_ratio(
 ) -> Interval:
     """Return the interval of sum(totals) / sum(counts), e.g. right answers over questions, clips resampled as a whole.
 
-    Totals may be differences (right with picture and sound minus right with sound alone): then the interval is that of
-    the paired difference.
+    Totals may be differences (right with both modalities minus right with sound alone); the interval is then of the
+    paired difference.
     """
     if len(totals) == 0 or counts.sum() == 0:
         return Interval(np.nan, np.nan, np.nan, len(totals))
@@ -74,7 +74,7 @@ def bootstrap_statistic(
         return Interval(np.nan, np.nan, np.nan, 0)
     picks = resample(len(clips), seed, num_resamples)
     draws = [statistic(np.concatenate([clips[i] for i in row])) for row in picks]
-    # "nearest", because between a number and infinity (no time was named) there is nothing to interpolate.
+    # "nearest", because a number and infinity (no time in the answer) cannot be interpolated.
     low, high = np.quantile(draws, QUANTILES, method="nearest")
     return _interval(statistic(np.concatenate(clips)), low, high, len(clips))
 

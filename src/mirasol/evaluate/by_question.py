@@ -1,4 +1,4 @@
-"""Results of each kind of question and of each recurring question: no mean may hide one that is always wrong."""
+"""Results by kind of question and by recurring question, because a mean can hide one that is always wrong."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

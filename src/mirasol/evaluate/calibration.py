@@ -1,4 +1,4 @@
-"""How far the confidence of answers can be trusted: calibration, accuracy against coverage, and abstention."""
+"""Calibration of the confidence, accuracy against coverage, and abstention."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Bin(Result):
 
 
 class Covered(Result):
-    """The surest `coverage` of all answers, which are those of at least `confidence`, and their share right."""
+    """Accuracy of the most confident `coverage` of all answers, those of at least `confidence`."""
 
     coverage: float
     confidence: float
@@ -36,7 +36,7 @@ class Calibration(Result):
     Attributes:
         ece: Expected calibration error: mean distance of confidence and share right over the bins, by their counts.
         overconfidence: Mean confidence minus share right.
-        auroc: How often a right answer is surer than a wrong one; ties count half.
+        auroc: Probability that a right answer is more confident than a wrong one; ties count half.
         mean_accuracy: Accuracy averaged over all coverages, with the answers in the order of their confidence.
         temperature: Of the checkpoint, see `mirasol calibrate`; 1 where it has none.
     """
@@ -59,7 +59,7 @@ class Calibration(Result):
 
 
 class Abstention(Result):
-    """What becomes of the score when answers below a confidence are withheld: `right` is over those given."""
+    """Score when answers below a confidence are withheld; `right` is over the answers given."""
 
     below: float
     given: int

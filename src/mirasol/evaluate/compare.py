@@ -45,7 +45,7 @@ class Difference(Result):
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out zero; of fewer than six clips it says nothing."""
+        """Return whether the interval excludes zero; with fewer than six clips it is not significant."""
         leaves_out_zero = self.difference.low > 0 or self.difference.high < 0
         return leaves_out_zero and self.difference.num_clips >= FEWEST_CLIPS
 
@@ -136,7 +136,7 @@ def difference(name: str, sides: Sequence[Sequence[Prediction]], kinds: Collecti
 
 
 def read_run(folder: Path) -> tuple[Mapping[str, Any], Metrics, list[Prediction]]:
-    """Return what a finished run measured, its metrics and its predictions."""
+    """Return the settings, metrics and predictions of a finished run."""
     absent = [name for name in (ABOUT, METRICS, PREDICTIONS) if not (folder / name).is_file()]
     if absent:
         raise ValueError(
@@ -156,7 +156,7 @@ def read_run(folder: Path) -> tuple[Mapping[str, Any], Metrics, list[Prediction]
 
 
 def refuse_other_rows(first: tuple, second: tuple) -> None:
-    """Refuse to compare runs whose clips, questions or right answers differ, and say how they do."""
+    """Raise ValueError if the clips, questions or right answers of the runs differ."""
     if all(first[0].get(key) == second[0].get(key) for key in ROWS):
         return
     ways = [

@@ -27,7 +27,7 @@ ALL_COMPARED, NUM_COMPARED = 512, 64  # clips are compared with all others, in l
 
 @dataclass(frozen=True)
 class Condition:
-    """One way of showing clips, the same for every clip of a run."""
+    """A condition under which all clips of a run are evaluated."""
 
     name: str = "both"
     noise_db: float | None = None
@@ -67,10 +67,10 @@ class Condition:
         return CONDITIONS[self.name] + noise
 
     def apply(self, clip: Clip, row_id: str, sound_of: Clip | None = None) -> Clip:
-        """The clip as this condition shows it; `sound_of` is the clip whose sound is put under a swapped one.
+        """Return the clip under this condition; `sound_of` lends the sound of a swapped clip.
 
-        Works on decoded clips, so that cached ones can be used; equal to swapping the sound tracks before decoding,
-        because both tracks are decoded independently of each other.
+        Works on decoded, also cached, clips. The result equals swapping the tracks before decoding, because tracks are
+        decoded independently.
         """
         if self.name == "swapped":
             if sound_of is None:
@@ -80,7 +80,7 @@ class Condition:
         elif self.name == "sound":
             clip = dataclasses.replace(clip, frames=None, frame_times=None)
         elif self.name == "picture":
-            # As if the file had none: that its sound is not used was asked for, and needs no warning.
+            # As if the file had no sound, so that no warning says that it is unused.
             info = clip.info and dataclasses.replace(clip.info, has_audio=False)
             clip = dataclasses.replace(clip, waveform=None, info=info)
         elif self.name == "silent" and clip.waveform is not None:
@@ -92,7 +92,7 @@ class Condition:
         return clip
 
     def read(self, row: Row, sound_of: Clip | None = None, reader: Callable[..., Clip] = read_clip) -> Clip:
-        """The row's clip, decoded by `reader` under this condition; unused tracks are not decoded."""
+        """Decode the row's clip under this condition; unused tracks are not decoded."""
         use_audio = self.use_audio and self.name != "swapped"
         clip = reader(row.media, use_video=self.use_video, use_audio=use_audio, **segment_of(row))
         return self.apply(clip, row.id, sound_of)
@@ -110,7 +110,7 @@ def all_conditions(
 
 
 def borrow_sound(lenders: Sequence[Row], reader: Callable[..., Clip] = read_clip) -> tuple[Row, Clip]:
-    """The first of these rows whose clip has sound, and that sound."""
+    """Return the first of these rows whose clip has sound, and its clip."""
     for lender in lenders:
         with contextlib.suppress(ValueError, OSError):
             clip = reader(lender.media, use_video=False, **segment_of(lender))
@@ -134,11 +134,11 @@ def add_noise(
 def swap_partners(
     rows: Sequence[Row], kinds: Collection[str] | None = None, seed: int = 0, count: int = NUM_LENDERS
 ) -> list[list[int]]:
-    """For each row the indices of `count` rows whose sound it may get, those that differ in the most answers first.
+    """Return, for each row, `count` rows whose sound it may get, those with the most different answers first.
 
-    A question's answer differs if the other clip's answer to the same text does, or, where the other is not asked
-    that, if no answer of the other equals it. Only questions of these kinds count if given. Among equally different
-    rows the first choice is random with `seed`; a row never gets the sound of its own file.
+    An answer differs if the other row answers the same question otherwise or, without that question, if none of its
+    answers is equal. Only questions of `kinds` count, if given. Ties are broken at random by `seed`; a row never gets
+    the sound of its own file.
     """
     files = [str(row.media) for row in rows]
     if len(set(files)) < 2:

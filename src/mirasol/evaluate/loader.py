@@ -1,4 +1,4 @@
-"""Rows -> chunk inputs, decoded in worker processes ahead of the model: one decode per clip for all its questions."""
+"""Rows -> chunk inputs, decoded in worker processes ahead of the model, once per clip."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ PARTS_KEPT = 128  # decoded parts of joined clips, because other clips are joine
 
 @dataclass
 class Shown:
-    """One clip as one condition shows it: its chunk inputs, and what the processor used of it."""
+    """One clip under one condition: its chunk inputs, and a report of the media used."""
 
     media: dict[str, Tensor]
     seconds_covered: float
@@ -32,7 +32,7 @@ class Shown:
 
 @dataclass
 class LoadedClip:
-    """A clip under each condition that it allows; `error` says why the first, the one that is measured, failed."""
+    """A clip under each condition that it allows; `error` is the reason if the first, measured one failed."""
 
     shown: dict[str, Shown] = field(default_factory=dict)
     error: str | None = None
@@ -40,12 +40,12 @@ class LoadedClip:
 
 
 class ShownClips(Dataset):
-    """Item i is row i under every condition; an unreadable clip is an item that holds the reason.
+    """Item i is row i under every condition, or the reason why its clip is unreadable.
 
     Args:
         rows: The task's rows.
         processor: Decodes and cuts into chunks.
-        conditions: The first one is measured; the others only where the clip has sound, on the same decoded clip.
+        conditions: The first is measured; the others are applied to the same decoded clip, if it has sound.
         lenders: For each row the rows whose sound it may get; needed by the condition `swapped` alone.
         read: `read(row, condition)` may take decoded clips from elsewhere than the files.
     """
@@ -82,7 +82,7 @@ class ShownClips(Dataset):
                 with contextlib.suppress(ValueError, OSError):  # such as sound without a picture, sound off
                     lender, sound = self._borrow(index, condition)
                     loaded.shown[condition.key], _ = self._show(condition.apply(clip, row.id, sound), lender)
-        except Exception as error:  # whatever one file does to a decoder, the other clips are still to be answered
+        except Exception as error:  # one bad file must not end the run
             known = isinstance(error, ValueError | OSError)
             loaded.error = str(error) if known else f"{type(error).__name__}: {error}"
         return loaded
@@ -107,7 +107,7 @@ class ShownClips(Dataset):
 
 
 def load_ahead(clips: ShownClips, indices: Sequence[int], workers: int | None = None) -> Iterator[LoadedClip]:
-    """The clips of these indices in this order, decoded by `workers` processes while the caller computes.
+    """Yield the clips at these indices in order, decoded by `workers` processes while the caller computes.
 
     By default there is one worker for each core, at most 8, and none for a handful of clips.
     """

@@ -1,4 +1,4 @@
-"""Several processes that answer together: `torchrun --nproc-per-node 2 -m mirasol.cli evaluate ...`."""
+"""Evaluation by several processes: `torchrun --nproc-per-node 2 -m mirasol.cli evaluate ...`."""
 
 import contextlib
 import os
@@ -23,12 +23,12 @@ class Processes:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Returns when all processes have come here."""
+        """Wait for all processes (a barrier)."""
         if self.count > 1:
             torch.distributed.barrier()
 
     def gather(self, part: dict) -> dict:
-        """Return the parts of all processes in one; all have to call it."""
+        """Join the parts of all processes; a collective call."""
         parts = [part] * self.count
         if self.count > 1:
             torch.distributed.all_gather_object(parts, part)
@@ -36,7 +36,7 @@ class Processes:
 
 
 def joined_processes() -> Processes:
-    """Return the processes of a group that is open already, such as that of a training run."""
+    """Return the processes of the open group, such as a training run's."""
     if not torch.distributed.is_initialized():
         return Processes()
     return Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
@@ -46,7 +46,7 @@ def joined_processes() -> Processes:
 def started_processes() -> Iterator[Processes]:
     """The processes that torchrun or accelerate started; one alone if none did.
 
-    They only wait for each other, so the CPU's backend serves on every machine.
+    They only synchronise, so the CPU backend is enough on every machine.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:

@@ -21,13 +21,18 @@ Score = int | Number | dict[str, Number]
 class Prediction:
     """One answered question; fields that are None are left out of JSON.
 
-    `generated` is the text that counts as the answer: written by the model or, with ranking, the likeliest option;
-    then `ranked` and `ranked_per_token` are the best five by the sum of an option's token log-probabilities and by
-    their mean, `option_log_likelihoods` those sums in the order of the question's options. `sound_answer` is the
-    answer of the clip whose sound was put under the picture, `sound_right` whether `generated` is right for it, `file`
-    the clip's file, `seconds` is where the answer is heard or seen, `confidence` is exp of the mean
-    log-probability of the answer's tokens, and `is_cut` tells that the limit of tokens was reached before the model
-    closed the answer. `credit` is how good an answer of a graded metric is, from 0 to 1.
+    Attributes:
+        generated: The answer that is scored: generated text or, with ranking, the most likely option.
+        ranked, ranked_per_token: With ranking, the best five options by the sum and by the mean of token
+            log-probabilities.
+        option_log_likelihoods: With ranking, the sums in the order of the question's options.
+        sound_answer, sound_right: For swapped sound, the right answer for the clip that lent its sound, and whether
+            `generated` is right for it.
+        file: The clip's file.
+        seconds: Seconds in which the answer is heard or seen.
+        confidence: exp of the mean log-probability of the answer's tokens.
+        is_cut: True if the answer reached the limit of tokens before an end token.
+        credit: Score from 0 to 1 of a graded metric.
     """
 
     clip: str
@@ -96,7 +101,7 @@ class Follows(Result):
 
 
 class Comparison(Result):
-    """One condition beside the first one at the same noise, on the same questions of clips that have sound.
+    """One condition compared with the first one at the same noise, on the same questions of clips that have sound.
 
     Noise seeds are pooled; intervals take the clip as the unit.
     """
@@ -116,7 +121,7 @@ class Comparison(Result):
 
 
 class Confusion(Result):
-    """A right answer and what was said instead, with the number of times."""
+    """A right answer, the wrong answer given instead, and their count."""
 
     answer: str
     generated: str
@@ -128,9 +133,9 @@ class Group(Result):
 
     Attributes:
         name: Text of the question, or the kind.
-        questions: How many of its questions were answered.
+        questions: Number of answered questions.
         right: Share right, or the mean credit of a graded metric.
-        baseline: The same of `baseline_answer`, the most common one in train, else in what is measured.
+        baseline: Share right of `baseline_answer`, the most common one in train, else in the measured questions.
         comparisons: As in `Metrics`, where several conditions were measured.
         confusions: Most frequent wrong answers.
     """

@@ -1,4 +1,4 @@
-"""The folder of one evaluation: what it measures, every answer as soon as it is given, and the results at the end."""
+"""The folder of one evaluation: its settings, the answers batch by batch, and the results at the end."""
 
 import contextlib
 import fcntl
@@ -29,7 +29,7 @@ class RunFolder:
 
     Args:
         folder: Made if it is not there.
-        about: What is measured. A folder that already measures something else is refused.
+        about: Settings of the evaluation. A folder with other settings is refused.
     """
 
     def __init__(self, folder: str | Path, about: Mapping[str, Any]):
@@ -84,9 +84,9 @@ class RunFolder:
             os.close(folder)
 
     def begin(self) -> None:
-        """Write what is measured, and drop lines that a kill broke and batches with a clip that could not be answered.
+        """Write the settings; drop incomplete lines, and batches with an unreadable clip, which may be repaired.
 
-        Called by one process before any answers: what could not be read then may have been repaired since.
+        Called by one process before any answers.
         """
         (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
         for file in (self.folder / PARTS).glob("*.jsonl"):
@@ -98,12 +98,12 @@ class RunFolder:
             write_whole(self.folder / ABOUT, json.dumps(self.about, indent=2) + "\n")
 
     def append(self, rank: int, batch: int, clips: Sequence[AnsweredClip]) -> None:
-        """Keeps one batch of answers, so that they outlive this process."""
+        """Append one batch of answers to the file of this process."""
         with (self.folder / PARTS / f"{rank}.jsonl").open("ab") as lines:
             lines.write((json.dumps({"batch": batch, "clips": [asdict(clip) for clip in clips]}) + "\n").encode())
 
     def answered(self) -> dict[int, list[AnsweredClip]]:
-        """All batches that are answered, from every process of this and earlier starts."""
+        """Return all answered batches, of every process and of earlier starts."""
         found: dict[int, list[AnsweredClip]] = {}
         for file in sorted((self.folder / PARTS).glob("*.jsonl")):
             for line in file.read_bytes().splitlines(keepends=True):
@@ -129,7 +129,7 @@ class RunFolder:
 
 
 def digest_of_rows(rows: Sequence[Row]) -> str:
-    """A digest of the clips and their questions; not of where the files lie."""
+    """Return a digest of the clips and their questions, without paths."""
     facts: list[tuple] = [(row.id, row.media.name, row.segment, [asdict(q) for q in row.questions]) for row in rows]
     facts += [(row.id, row.crop) for row in rows if row.crop is not None]
     facts += [(row.id, [part.media.name for part in row.parts]) for row in rows if row.parts]

@@ -1,5 +1,4 @@
-"""`mirasol evaluate`: every clip of a split encoded once, all its questions answered, metrics with intervals over
-clips, and what is missing or cannot be read counted."""
+"""`mirasol evaluate`: encode each clip of a split once, answer all its questions, report metrics with intervals."""
 
 import contextlib
 import math
@@ -56,31 +55,32 @@ def evaluate(
     end: float | None = None,
     **loading: Any,
 ) -> Evaluation | None:
-    """Measure a checkpoint; with `output`, predictions and metrics are written there, and a stopped run is resumed.
+    """Evaluate a checkpoint; with `output`, predictions and metrics are written there, and a stopped run is resumed.
 
-    Several processes that torchrun starts share the clips; the first one returns the result, the others None.
+    Under torchrun the processes divide the clips; the first one returns the result, the others None.
 
     Args:
-        checkpoint: Its folder; by default the shipped one.
+        checkpoint: Folder of the checkpoint; by default the shipped one.
         task: See `mirasol.tasks.TASKS`.
         root: The task's folder of annotations and clips.
         split: One, or several joined by "+" ("val+test").
-        condition: How clips are shown, see `CONDITIONS`. Of several, the first is measured, and the others are
-            compared with it on the clips that have sound.
-        noise_db: White noise over each whole clip at this signal-to-noise ratio; several are measured one by one.
-        noise_seeds: Of that noise; the first is measured, all are pooled where conditions are compared.
+        condition: One or several of `CONDITIONS`. The first is measured, the others are compared with it on the clips
+            that have sound.
+        noise_db: Signal-to-noise ratio of white noise over each clip; several are measured one by one.
+        noise_seeds: Seeds of that noise; the first is measured, comparisons pool all.
         output: Folder of this run alone.
         batch_size: Clips at once.
-        max_clips: Only the first ones.
-        rank: Choose among the given options by likelihood instead of generating an answer.
-        audit: The same as the conditions both, picture, swapped and silent.
+        max_clips: Number of first clips to evaluate.
+        rank: Rank the given options by likelihood instead of generating an answer.
+        audit: Short for the conditions both, picture, swapped and silent.
         classes: File of lines "number,name", for tasks whose published labels are numbers.
-        workers: Processes that decode; by default one for each core.
-        metric: How answers of own data are judged where a line of the manifest does not say.
-        abstain_below: Also report the score without the answers whose confidence is below this, from 0 to 1.
-        start: Seconds of each clip where watching begins.
-        end: Seconds where it ends; None: the clip's end.
-        **loading: Those of `Answerer.load`: `device`, `dtype`, `decoder`, `sampling`, `max_chunks`, `max_new_tokens`.
+        workers: Processes that decode; by default one per core.
+        metric: Default metric of own data, for manifest lines without one.
+        abstain_below: Also report the score without answers of a lower confidence, from 0 to 1.
+        start: Start of the evaluated part of each clip, in seconds.
+        end: Its end; None: the clip's end.
+        **loading: Arguments of `Answerer.load`: `device`, `dtype`, `decoder`, `sampling`, `max_chunks`,
+            `max_new_tokens`.
     """
     names = [condition] if isinstance(condition, str) else list(condition)
     levels = [] if noise_db is None else list(np.atleast_1d(noise_db).tolist())
@@ -108,7 +108,7 @@ def evaluate(
 
 
 def evaluate_here(*args: Any, **kwargs: Any) -> Evaluation:
-    """Measure loaded rows as `evaluate_rows` does, in this process alone."""
+    """Evaluate loaded rows as `evaluate_rows` does, in this process alone."""
     evaluation = evaluate_rows(*args, **kwargs)
     assert evaluation is not None, "only a further process has no result"
     return evaluation
@@ -122,10 +122,10 @@ def evaluate_rows(
     checkpoint: Path | None = None, progress: bool = True, abstain_below: float | None = None,
     chosen: Mapping[str, Any] | None = None,
 ) -> Evaluation | None:  # fmt: skip
-    """Measure loaded rows; `root` gives the train split's best constants for time questions, `chosen` is what was
-    chosen otherwise than the checkpoint says.
+    """Evaluate loaded rows as `evaluate` does.
 
-    `read(row, condition)` may take decoded clips from elsewhere than the files; then no clip counts as missing.
+    `root` is where the train split's constant answers come from, `chosen` lists settings that differ from the
+    checkpoint's. `read(row, condition)` replaces decoding the files; then no clip counts as missing.
     """
     start = time.perf_counter()
     conditions = conditions or (Condition(),)
@@ -233,10 +233,10 @@ def answer_all(
     answerer: Answerer, job: Job, folder: RunFolder | None, processes: Processes, workers: int | None,
     read: Read | None, progress: bool,
 ) -> list[AnsweredClip]:  # fmt: skip
-    """Return every clip's answers in the order of the rows: those that the folder holds, and the others answered now.
+    """Return every clip's answers in the order of the rows; clips that the folder does not hold are answered now.
 
-    Whole batches are shared out among the processes, so that every clip is answered beside the same others. The first
-    process gives all answers, the others none: it clears the parts away, which they would look for in vain.
+    The processes divide whole batches, so that a clip is always in the same batch. The first process returns all
+    answers and removes the parts; the others return none.
     """
     processes.wait()  # all have looked whether the folder is theirs to use
     if folder is not None and processes.is_first:
@@ -264,7 +264,7 @@ def answer_all(
 
 
 def warn(metrics: Metrics, clips: Sequence[AnsweredClip]) -> None:
-    """Warn of clips that are missing, that could not be read, and of which something was left out."""
+    """Warn of clips that are missing, unreadable, or used in part."""
     counts = metrics.clips
     reason = f" ({next(iter(counts.unreadable.values()))})" if counts.unreadable else ""
     for ids, text, why in (
@@ -286,12 +286,11 @@ def score(
 ) -> dict[str, float]:  # fmt: skip
     """Return flat metrics for validation in training: `slots_both`, `letter_both`, ..., one set per condition.
 
-    And means over the conditions: of the task's headline, such as `mean_slots`, and of `exact_match` if it has one.
+    Also means over the conditions: of the task's headline, such as `mean_slots`, and of `exact_match` if there is one.
 
-    `read(row, condition)` may take decoded clips from a cache instead of the files. The model is left in the mode
-    (training or not) it was in. The processes of a training run share the batches, and each gets all metrics: none
-    where `should_stop` held on one of them before its batches were answered. `keep(condition,
-    questions, generated)` gets the answers of each condition.
+    `read(row, condition)` may take decoded clips from a cache. The model's training mode is restored. The processes of
+    a training run divide the batches, and each gets all metrics, or none if `should_stop` held on one of them.
+    `keep(condition, questions, generated)` receives the answers of each condition.
     """
     was_training, processes = model.training, joined_processes()
     model.eval()
@@ -340,7 +339,7 @@ def mean_scores(flat: Mapping[str, float], task: Task, conditions: Sequence[str]
 
 
 def longest_answer(processor, rows: Sequence[Row]) -> int:
-    """Return twice the tokens of the longest right answer and some: what is longer still is wrong, and takes time."""
+    """Return a limit of tokens: twice the longest right answer and some, because longer answers are wrong and slow."""
     answers = list({question.answer for row in rows for question in row.questions}) or [""]
     return 8 + 2 * max(map(len, processor.tokenizer(answers, add_special_tokens=False)["input_ids"]))
 
@@ -375,7 +374,7 @@ def _rows_of(task: Task, root: str | Path, split: str) -> list[Row]:
 def train_rows(task: str, root: str | Path | None, split: str = "", classes: str | Path | None = None) -> list[Row]:
     """Return the rows of the train split, from which constant answers are chosen.
 
-    There are none where the data has no such split, or where it is what is measured; a broken one is an error.
+    Empty if the data has no train split or if that is what is evaluated; a broken one is an error.
     """
     if root is None or "train" in split.split("+") or Path(root).is_file():
         return []

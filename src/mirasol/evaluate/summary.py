@@ -1,4 +1,4 @@
-"""From single predictions to metrics: the task's scores, intervals over clips, and conditions beside each other."""
+"""Predictions -> metrics: the task's scores, intervals over clips, and comparisons of conditions."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -65,7 +65,7 @@ def calibration(predictions: Sequence[Prediction], task: Task, temperature: floa
 
 
 def abstention(predictions: Sequence[Prediction], task: Task, below: float | None) -> Abstention | None:
-    """Return what is left when answers of a confidence below this are withheld."""
+    """Return the score without the answers below this confidence."""
     if below is None:
         return None
     judged = matched(predictions, task)
@@ -117,7 +117,7 @@ def class_ranking(predictions: Sequence[Prediction], asked: Mapping[str, Questio
 def compare(
     shown: Mapping[Condition, Sequence[Prediction]], task: str, seed: int = 0
 ) -> list[Comparison]:
-    """Return every condition beside the first one at the same noise, on clips that have sound.
+    """Compare every condition with the first one at the same noise, on clips that have sound.
 
     Differences are taken clip by clip on the same questions under the same noise.
     """

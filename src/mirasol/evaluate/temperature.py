@@ -1,4 +1,4 @@
-"""`mirasol calibrate`: the temperature under which a checkpoint's confidence says how often it is right on val.
+"""`mirasol calibrate`: fit the temperature under which the confidence matches the accuracy on val.
 
 The confidence of an answer is exp of the mean log-probability of its tokens, the closing one included, under
 softmax(logits / temperature). Greedy answers do not depend on it. One temperature is fitted to whether the answers are
@@ -30,7 +30,7 @@ EPSILON = 1e-6
 
 
 class Temperature(Document):
-    """What calibration.json holds: the temperature, on what it was fitted, and the error before and after there."""
+    """Contents of calibration.json: the temperature, the sets it was fitted on, and the error before and after."""
 
     temperature: float
     checkpoint: str
@@ -126,7 +126,7 @@ def losses(sure: np.ndarray, right: np.ndarray) -> np.ndarray:
 def answer(
     answerer: Answerer, task: Task, rows: Sequence[Row], condition: Condition
 ) -> Iterator[tuple[list[float], bool]]:
-    """Give the confidence of each answer under every temperature, and whether it is right."""
+    """Return the confidence of each answer under every temperature, and whether it is right."""
     clips = load_ahead(ShownClips(rows, answerer.processor, [condition]), range(len(rows)))
     errors = []
     label = f"{task.name}, {condition.label}"

@@ -25,7 +25,7 @@ def adapt(model: nn.Module, recipe: ModelRecipe) -> None:
 def freeze(model: nn.Module, parts: Sequence[str]) -> None:
     """No gradient for the weights of these parts; a tower's layers that another tower shares are frozen with it.
 
-    The part `language_model` is the text decoder without its cross-attention, which has to learn to look.
+    The part `language_model` is the text decoder without its cross-attention, which must be trained.
     """
     for part in parts:
         chosen = [parameter for name, parameter in model.named_parameters() if belongs(name, part)]

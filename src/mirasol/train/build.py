@@ -99,7 +99,7 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
 
 
 def check_texts(processor: MirasolProcessor, rows: Sequence[Row], root: str, with_answers: bool = True) -> None:
-    """Refuses, before training, questions that do not fit into the decoder's context with (or before) their answer."""
+    """Raise ValueError for questions that exceed the decoder's context, with their answer in training."""
     questions = [(row, question) for row in rows for question in row.questions]
 
     def tokenize(chosen: Sequence[tuple[Row, Question]]) -> None:
@@ -137,7 +137,7 @@ def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
 
 
 def training_questions(recipe: Recipe, task_name: str, rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """Return clip, question and answer of a task's training clips, as they are listed and as training asks them."""
+    """Return (clip, question, answer) of a task's training clips, as listed and as sampled in training."""
     task, rng = get_task(task_name), np.random.default_rng(recipe.seed)
     asked = [(row.id, question) for row in rows for question in row.questions]
     for row in rows:
@@ -147,7 +147,7 @@ def training_questions(recipe: Recipe, task_name: str, rows: Sequence[Row]) -> l
 
 
 def model_config(recipe: Recipe, processor: MirasolProcessor) -> MirasolConfig:
-    """The preset with the recipe's overrides; what the processor decides is taken from the processor."""
+    """Return the preset with the recipe's overrides and the processor's sizes."""
     decided = config_values(processor)
     overrides = copy.deepcopy(recipe.model.overrides)
     reject_unknown_fields(overrides, "model.overrides.")

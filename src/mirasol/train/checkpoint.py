@@ -1,6 +1,6 @@
 """Checkpoints of a run, by torch.distributed.checkpoint: saved by any number of processes, resumed by any other.
 
-A checkpoint is believed only if every file has the size and checksum in its manifest, which is written last.
+A checkpoint is valid if every file has the size and checksum in its manifest, which is written last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BLOCK = 1 << 24  # bytes
 
 
 def save_state(folder: Path, model: nn.Module, optimizer: Any, average: nn.Module | None) -> None:
-    """Write weights, optimizer state and averaged weights; every process writes its shards, and all have to ask."""
+    """Write weights, optimizer state and averaged weights; every process writes its shards (a collective call)."""
     from torch.distributed import checkpoint
 
     state = _weights(model, average) | _optimizer_state(model, optimizer)
@@ -35,7 +35,7 @@ def save_state(folder: Path, model: nn.Module, optimizer: Any, average: nn.Modul
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: Any, average: nn.Module | None) -> None:
-    """Load into the model, optimizer and average what `save_state` wrote, whatever the number of processes was."""
+    """Load weights, optimizer state and average from a checkpoint of any number of processes."""
     from torch.distributed import checkpoint
 
     if not (folder / STATE).is_dir():
@@ -117,7 +117,7 @@ def seal(folder: Path, found: dict[str, list[int]]) -> None:
 
 
 def fault_of(folder: Path) -> str | None:
-    """Return why a checkpoint is not to be believed, None if it is whole."""
+    """Return the fault of a checkpoint, None if it is whole."""
     try:
         expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         found = digests(folder, [name for name in expected if (folder / name).is_file()])

@@ -24,9 +24,9 @@ def export(
     model: nn.Module, processor: Any, folder: Path, *, recipe: Recipe, record: dict[str, Any],
     known_questions: KnownQuestions | None = None,
 ) -> Path:  # fmt: skip
-    """The folder with `model`, adapters merged, `processor` and a card; it appears whole or not at all."""
+    """Write a folder with `model` (adapters merged), `processor` and a model card, atomically."""
     config: Any = copy.deepcopy(model.config)
-    config.use_cache = True  # the Trainer turns it off, and generation would project the clip anew for every word
+    config.use_cache = True  # the Trainer turns it off; generation would project the clip for every token
     for name in config.sub_configs:  # of a model that was loaded, the parts name the format it was loaded in
         getattr(config, name).dtype = None
     exported: Any = type(model)(config)

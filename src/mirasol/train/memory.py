@@ -1,4 +1,4 @@
-"""Memory of one GPU at the fullest moment of a training step, by formula."""
+"""Peak memory of one GPU in a training step, by formula."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTS = (  # in the order of the backward pass
 
 
 def state_bytes(model: MirasolForConditionalGeneration, recipe: Recipe, shards: int) -> dict[str, float]:
-    """Bytes of one GPU that do not depend on the batch, each sharded evenly, when all gradients are there.
+    """Return the bytes of one GPU that do not depend on the batch: weights, gradients, moments, sharded evenly.
 
     Weights are fp32, as are gradients and moments, of trained weights only. Muon has one moment of the layers'
     matrices.
@@ -36,10 +36,10 @@ def state_bytes(model: MirasolForConditionalGeneration, recipe: Recipe, shards: 
     }
 
 
-def fullest_moment(
+def peak_bytes(
     model: MirasolForConditionalGeneration, recipe: Recipe, clips: int, size: tuple[int, int], kept: int, shards: int
 ) -> dict[str, float]:
-    """Bytes by kind at the moment of a step when most is held.
+    """Return the bytes by kind at the peak of a step.
 
     Args:
         clips: those of one pass on one GPU.

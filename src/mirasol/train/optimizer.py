@@ -13,16 +13,15 @@ from mirasol.train.parallel import any_of_shards, apart_by_layout, is_sharded, l
 
 
 class BatchedMuon(torch.optim.Muon):
-    """`torch.optim.Muon`, its rate always "match_rms_adamw", that takes all matrices of one shape at once, on CPU in
-    float32.
+    """`torch.optim.Muon` with "match_rms_adamw" that batches all matrices of one shape, in float32 on CPU.
 
-    torch takes them one by one and in bfloat16, which a CPU without instructions for it computes 20 times slower than
-    float32: there the optimizer took longer than forward and backward (docs/log.md).
+    torch updates them one by one in bfloat16, which is 20 times slower than float32 on a CPU without bf16
+    instructions: the optimizer then took longer than forward and backward (docs/log.md).
 
     Of sharded matrices each process orthogonalises its share.
 
-    A matrix whose gradient is all zeros stays as it is, as one without a gradient does. It belongs to a tower that saw
-    nothing real in this batch; momentum of batches long ago, made orthonormal, would move it a whole step each time.
+    A matrix whose gradient is all zeros is not updated, as one without a gradient. Its tower had no real chunk in this
+    batch, and old momentum, once orthogonalised, would move it by a whole step.
     """
 
     @torch.no_grad()

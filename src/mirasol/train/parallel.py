@@ -1,4 +1,4 @@
-"""How the processes of a run share its work: replicas (DDP), shards of the weights (FSDP2), or both (HSDP).
+"""Parallel training: replicas (DDP), shards of the weights (FSDP2), or both (HSDP).
 
 The weights are sharded here, with PyTorch's `fully_shard`, before the Trainer gets the model: the Trainer's own switch
 is silently DDP on CPU, and transformers' `DistributedConfig` cannot resume.
@@ -43,7 +43,7 @@ def num_processes() -> int:
 
 
 def agreed_by_all(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return on every process what the function returns, or raise what it raises, on the first one."""
+    """Call the function on the first process; return its result, or raise its error, on every process."""
     found: list[Any] = [None, None]
     if int(os.environ.get("RANK", "0")) == 0:
         try:
@@ -58,7 +58,7 @@ def agreed_by_all(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def share_of_step(batch_size: int, accumulation: int, begun: int, now: int) -> tuple[int, int]:
-    """Return the batch size and the accumulation of each of `now` processes, so that a step takes the clips it took.
+    """Return batch size and accumulation for `now` processes, so that a step keeps its clips.
 
     Args:
         batch_size, accumulation: Of each of the `begun` processes that the run began with.
@@ -79,9 +79,9 @@ def share_of_step(batch_size: int, accumulation: int, begun: int, now: int) -> t
 
 
 def choose_layout(wanted: ParallelRecipe, num_parameters: int, memory: int | None = None) -> Layout:
-    """Return the layout of the recipe, what it leaves open filled in; refuses one of another number of processes.
+    """Return the recipe's layout with defaults filled in; raise ValueError if the number of processes differs.
 
-    Left open, the weights are sharded within each machine if their training state fills half of a GPU's `memory`
+    By default the weights are sharded within each machine if their training state fills half of a GPU's `memory`
     (bytes, None on CPU), and replicated otherwise.
     """
     world, local = num_processes(), int(os.environ.get("LOCAL_WORLD_SIZE", num_processes()))
@@ -167,12 +167,12 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """Return the whole tensor; every process has to ask."""
+    """Return the whole tensor; a collective call."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return what this process holds of the tensor, without a copy."""
+    """Return this process's shard of the tensor, without a copy."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 

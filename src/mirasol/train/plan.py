@@ -1,4 +1,4 @@
-"""`mirasol train RECIPE --dry-run`: what a run costs in FLOPs, memory and hours, before any clip is read."""
+"""`mirasol train RECIPE --dry-run`: cost of a run in FLOPs, memory and hours, before any clip is read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mirasol.model.sizes import build, measure, parameters_by_part
 from mirasol.results import Document, Result
 from mirasol.settings import reject_unknown_fields, values_that_fit
 from mirasol.train.adapt import adapt
-from mirasol.train.memory import fullest_moment, state_bytes
+from mirasol.train.memory import peak_bytes, state_bytes
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.resolve import resolve
@@ -29,7 +29,7 @@ UTILISATION = 0.49
 
 
 class Memory(Result):
-    """GiB of one GPU at the fullest moment of a step (`mirasol.train.memory`)."""
+    """GiB of one GPU at the peak of a step (`mirasol.train.memory`)."""
 
     weights: float
     gradients: float
@@ -75,7 +75,7 @@ class Plan(Document):
             f"{self.tflop_per_step:,.4g} TFLOP, {self.seconds_per_step:.3g} s at {self.utilisation:.0%} of the peak",
             f"memory of a GPU, GiB: weights {memory.weights:.2f}, gradients {memory.gradients:.2f}, optimizer "
             f"{memory.optimizer:.2f}, average {memory.average:.2f}, activations {memory.activations:.2f} "
-            f"at the fullest moment of a step; with reserve {memory.total:.2f} of {memory.available:.0f}",
+            f"at the peak of a step; with reserve {memory.total:.2f} of {memory.available:.0f}",
         ]
         if not self.fits:
             lines.append(f"DOES NOT FIT: {self._remedy()}")
@@ -102,7 +102,7 @@ def plan(
     utilisation: float = UTILISATION,
     num_clips: int | None = None,
 ) -> Plan:
-    """Return what the recipe costs; builds the model without memory, and reads no data.
+    """Return the cost of a recipe; the model is built on the meta device, and no data are read.
 
     Args:
         utilisation: share of the GPU's peak that training reaches, recomputation counted; by default what was
@@ -128,7 +128,7 @@ def plan(
     available = GPUS[gpu][1] * GIB
 
     def held(clips: int) -> dict[str, float]:
-        return fullest_moment(model, recipe, clips, (chunks, tokens * questions), kept, shards)
+        return peak_bytes(model, recipe, clips, (chunks, tokens * questions), kept, shards)
 
     def total(clips: int) -> float:
         return RESERVE * sum(held(clips).values())

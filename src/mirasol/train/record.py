@@ -1,4 +1,4 @@
-"""The run folder: what ran, from which commit, with which packages, on what; written before step 0."""
+"""The run folder: recipe, commit, packages, hardware and data of a run, written before step 0."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FREE_TO_CHANGE = {
 
 
 def check_run(recipe: Recipe) -> None:
-    """Refuses a run folder of another recipe, or one whose steps these processes cannot share evenly."""
+    """Raise ValueError for a run folder of another recipe, or if these processes cannot divide its steps evenly."""
     folder = Path(recipe.output)
     if (folder / "recipe.yaml").is_file():
         _require_same(recipe, folder / "recipe.yaml")
@@ -56,7 +56,7 @@ def begun_with(folder: Path) -> int:
 
 
 def check_data(folder: Path, data: dict[str, Any]) -> None:
-    """Refuses to resume a run on other rows than it was begun on, because its epochs would be of other clips."""
+    """Raise ValueError if the rows changed since the run began, because its epochs would have other clips."""
     written = folder / "data.json"
     if not is_begun(folder) or not written.is_file():
         return

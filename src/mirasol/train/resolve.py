@@ -1,4 +1,4 @@
-"""A recipe with everything that it leaves open written out, by checkpoint, preset, shared keys and hardware."""
+"""Fill in the keys that a recipe leaves open, from checkpoint, preset, shared keys and hardware."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEW_PROCESSOR = ProcessorRecipe(
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """Return the recipe with the preset, the processor's sizes, each source's share of `data` and bf16 written out."""
+    """Return the recipe with preset, processor sizes, per-source settings and bf16 filled in."""
     data = recipe.data
     sources = [
         source.model_copy(

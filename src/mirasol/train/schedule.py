@@ -1,4 +1,4 @@
-"""Learning rates over the steps and by part of the model, and when parts and the run end or begin to learn."""
+"""Learning rates by step and by part of the model, frozen parts, and early stopping."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def parameters_of(model: nn.Module, parts: Sequence[str], key: str) -> list[nn.P
 
 @contextlib.contextmanager
 def trained(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """These parameters want a gradient, as an optimizer asks that is to train them later."""
+    """Set `requires_grad` in the block, as an optimizer requires of parameters that it will train later."""
     before = [parameter.requires_grad for parameter in parameters]
     for parameter in parameters:
         parameter.requires_grad_(True)

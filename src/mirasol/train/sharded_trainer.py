@@ -1,4 +1,4 @@
-"""A Trainer of sharded or replicated weights: averages, agreement among processes, and checkpoints for any number."""
+"""A Trainer for sharded or replicated weights: averaging, agreement among processes, checkpoints."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class ShardedTrainer(Seq2SeqTrainer):
     def best_weights(self) -> nn.Module:
         """The model that validation sees and that is exported: the averaged one if the recipe asks for it.
 
-        Sharded weights are gathered on every process, and all have to ask. It generates on its own then, so that
-        processes with answers of unequal length never wait for each other.
+        Sharded weights are gathered on every process (a collective call), so that each can generate alone: processes
+        with answers of unequal length never wait for each other.
         """
         best = self.ema.module if self.ema is not None and self.ema.n_averaged > 0 else self.model
         if self._skeleton is None:
@@ -81,15 +81,15 @@ class ShardedTrainer(Seq2SeqTrainer):
         finally:
             self.model.set_requires_all_reduce(True)  # type: ignore[operator]
 
-    # -- agreement: what one process finds, all act on
+    # -- agreement among processes
 
     def _any_process(self, flag: torch.Tensor | bool) -> bool:
-        """True on every process if the flag is set on one; all have to ask."""
+        """Return True on every process if the flag is set on one; a collective call."""
         flag = torch.as_tensor(flag, dtype=torch.float32, device=self.args.device)
         return bool((self.accelerator.reduce(flag, reduction="sum") if self.args.world_size > 1 else flag) > 0)
 
     def agree_to_stop(self, is_over: bool = False) -> bool:
-        """True if a process is over its time or was asked to stop, by `stopped_by` then; all have to ask.
+        """Return True if a process is over time or got a signal (`stopped_by`); a collective call.
 
         All processes stop at the same step, or the remaining ones would wait for the others for ever.
         """
@@ -101,7 +101,7 @@ class ShardedTrainer(Seq2SeqTrainer):
         return is_over or self.stopped_by is not None
 
     def _require_finite(self, model: nn.Module) -> None:
-        """Refuses to validate, save or export weights that are not finite; all have to ask."""
+        """Raise ValueError if weights are not finite, before they are validated or saved; a collective call."""
         named = list(model.named_parameters())
         broken = torch.stack([~local(weight).isfinite().all() for _, weight in named]).float().to(self.args.device)
         if self.args.world_size > 1:
@@ -198,7 +198,7 @@ def _unwrapped(optimizer: Any) -> torch.optim.Optimizer:
 
 
 def _warm_average(decay: float) -> Callable:
-    """An exponential moving average that trusts the first steps less: the decay at update n is (1 + n) / (10 + n)."""
+    """An exponential moving average with warm-up: the decay at update n is at most (1 + n) / (10 + n)."""
 
     @torch.no_grad()
     def average(averaged: list[torch.Tensor], current: list[torch.Tensor], num_averaged: torch.Tensor | int) -> None:

@@ -54,7 +54,7 @@ STOP = StopRequest()  # one for all, as a process has one handler of a signal
 
 
 class SurvivingCollator:
-    """A collator whose loader workers outlive the signal that the whole group of processes gets: the step needs them.
+    """A collator whose loader workers survive the signal to the process group, because the step needs them.
 
     A worker ignores Ctrl-C and the first SIGTERM; the second one, which its parent sends, ends it.
     """

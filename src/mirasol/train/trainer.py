@@ -31,13 +31,13 @@ from mirasol.train.record import begun_with
 from mirasol.train.schedule import parameters_of, scheduler_arguments, split_rates, trained
 from mirasol.train.sharded_trainer import ShardedTrainer
 
-MONITOR_EVERY = 20  # steps between two looks at whether the latents collapse, which cost one decomposition each
+MONITOR_EVERY = 20  # steps between two measurements of collapse, which cost one SVD each
 
 
 class MirasolTrainer(ShardedTrainer):
     """Trains a Mirasol model by a recipe; `validate(model)` returns the metrics of generated answers on val.
 
-    A batch holds clips, each with k questions, so rows of text and clips differ in number: nothing here counts rows.
+    A batch holds clips with k questions each, so the number of text rows is not the number of clips.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class MirasolTrainer(ShardedTrainer):
         )
         self.remove_callback(ProgressCallback)
         self.add_callback(QuietProgress())
-        self.model_accepts_loss_kwargs = True  # its losses are shares of the step: not to be divided once more
+        self.model_accepts_loss_kwargs = True  # its losses are shares of the step already
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the weights of linear and convolution layers; norms, biases, embeddings and tables do not decay."""
@@ -177,7 +177,7 @@ class MirasolTrainer(ShardedTrainer):
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
-        """The gradient's norm; a step whose losses or gradients are not finite ends the run before it is taken."""
+        """Return the gradient norm; raise ValueError before a step with a loss or gradient that is not finite."""
         norm = gathered(super()._clip_grad_norm(model))
         losses = torch.stack([*self._step_losses, torch.as_tensor(norm, device=self.args.device)])
         self._step_losses.clear()
@@ -187,7 +187,7 @@ class MirasolTrainer(ShardedTrainer):
         return norm
 
     def _not_finite(self, losses: list[float]) -> str:
-        """Return the message of a step that is not finite, after its clips are written to a file; all have to ask."""
+        """Write the clips of a step that is not finite to a file, and return the error message; a collective call."""
         *losses, norm = losses
         args, step, order = self.args, self.state.global_step, list(self.sampler)
         dataset: Any = self.train_dataset
@@ -221,7 +221,7 @@ class MirasolTrainer(ShardedTrainer):
         return {name: value.item() for name, value in statistics.items()}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds, to the Trainer's own training line, every loss apart, the loader's share of the time and the speed."""
+        """Add each loss, the loader's share of the time and the speed to the Trainer's log line."""
         if "loss" in logs and self._num_batches:
             seconds = time.perf_counter() - self._window_start
             names = sorted(self._sums)

@@ -32,7 +32,7 @@ def conditions_of(source: SourceRecipe) -> tuple[str, ...]:
 
 
 def check_validation(recipe: Recipe) -> None:
-    """Refuses, before anything is decoded or trained, what the first validation could not measure."""
+    """Raise ValueError, before any work, for a metric or condition that validation cannot measure."""
     sources = recipe.data.sources
     metric, mean = recipe.validation.metric, main_metric(sources)
     assert metric is not None, "the recipe is resolved"
@@ -50,7 +50,7 @@ def check_validation(recipe: Recipe) -> None:
 
 
 def check_metric(recipe: Recipe, val_rows: Mapping[SourceRecipe, Sequence[Row]]) -> None:
-    """Refuse a metric that validation will not give, with the nearest one that it will."""
+    """Raise ValueError for an unknown metric, with the nearest known one."""
     known: list[str] = [MEAN_OF_TASKS] if len(val_rows) > 1 else []
     for source, name in zip(val_rows, source_names([*val_rows]), strict=True):
         task, questions = get_task(source.task), [question for row in val_rows[source] for question in row.questions]
@@ -75,9 +75,9 @@ def source_names(sources: Sequence[SourceRecipe]) -> list[str]:
 class Validation:
     """A function from a model to the metrics of its greedy answers on the rows of each source.
 
-    Of several sources each metric has the task's name before it (with its split, where a task comes twice), and
-    `mean_tasks` is the mean of their main ones. There are no metrics if the run is asked to stop meanwhile. `samples`
-    are a few answers of the last call, to the same questions each time.
+    With several sources, metrics are prefixed with the task's name (and split, if a task occurs twice), and
+    `mean_tasks` is the mean of their main metrics. The result is empty if the run is asked to stop. `samples` are a
+    few answers of the last call, to the same questions each time.
     """
 
     def __init__(self, recipe: Recipe, parts: Mapping[SourceRecipe, Callable[..., dict[str, float]]]) -> None:
@@ -136,7 +136,7 @@ def build_validation(
 
 
 def apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
-    """The names, those that occur twice with `more` behind them, and with their number where that is not enough."""
+    """Make names unique: append `more` to repeated ones, and their index if that is not enough."""
     longer = [name if names.count(name) == 1 else f"{name}_{part}" for name, part in zip(names, more, strict=True)]
     return [name if longer.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(longer)]
 
