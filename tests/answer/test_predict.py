@@ -18,6 +18,7 @@ from mirasol.answer.clip_lists import Asked, read_clips
 from mirasol.answer.predict import pieces, predict
 from mirasol.answer.reading import WHOLE_FILE, Reading
 from mirasol.cli import main
+from tests.waiting import wait_for
 
 QUESTIONS = ["which color is named?", "what is said?"]
 
@@ -167,6 +168,21 @@ def test_the_exit_code_tells_all_some_and_none(folder, untrained, capsys):
     assert "no such file" in capsys.readouterr().out
 
 
+STOPS = """
+import sys, time
+from mirasol.answer.answer_files import AnswerFile
+from mirasol.cli import main
+real, appended = AnswerFile.append, []
+def append(self, rows):
+    if len(appended) == 3:
+        time.sleep(3600)  # until it is killed
+    appended.append(rows)
+    real(self, rows)
+AnswerFile.append = append
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
 def test_a_killed_run_and_two_processes_give_each_row_once(folder, untrained, tmp_path):
     output = tmp_path / "out.jsonl"
@@ -174,14 +190,13 @@ def test_a_killed_run_and_two_processes_give_each_row_once(folder, untrained, tm
     many.mkdir()
     for number in range(12):
         shutil.copy(folder / "a.mp4", many / f"{number}.mp4")
-    command = [sys.executable, "-m", "mirasol.cli", "predict", str(many), "--ask", QUESTIONS[0], "--output",
-               str(output), "--checkpoint", str(untrained), "--batch-size", "1", "--workers", "0"]  # fmt: skip
-    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while first.poll() is None and (not output.is_file() or output.read_bytes().count(b"\n") < 2):
-        pass
+    words = ["predict", str(many), "--ask", QUESTIONS[0], "--output", str(output), "--checkpoint", str(untrained),
+             "--batch-size", "1", "--workers", "0"]  # fmt: skip
+    command = [sys.executable, "-m", "mirasol.cli", *words]
+    first = subprocess.Popen([sys.executable, "-c", STOPS, *words], stderr=subprocess.DEVNULL)
+    wait_for(lambda: first.poll() is not None or (output.is_file() and output.read_bytes().count(b"\n") >= 3))
     first.send_signal(signal.SIGKILL)
-    first.wait()
-    assert output.read_bytes().count(b"\n") < 12, "the kill came too late"
+    assert first.wait() == -signal.SIGKILL and output.read_bytes().count(b"\n") == 3
     ranks = [
         subprocess.Popen(command, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"}, stdout=subprocess.DEVNULL)
         for rank in (0, 1)

@@ -24,6 +24,7 @@ from mirasol.chunks.stream import ClosedChunk
 from mirasol.media import Clip
 from mirasol.media.resample import Resampler
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
+from tests.waiting import wait_for
 
 WINDOW = 5
 QUESTION = "which color is named?"
@@ -39,7 +40,7 @@ SETTINGS = settings(
     deadline=None,
     derandomize=True,
     phases=(Phase.generate,),
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -379,6 +380,7 @@ def test_other_threads_may_ask_while_one_pushes(windowed):
 
     with ThreadPoolExecutor(2) as threads:
         asking = [threads.submit(ask) for _ in range(2)]
+        wait_for(lambda: found or any(thread.done() for thread in asking))
         push(session, film(4.0), [10], 0.7)
         done.set()
         for thread in asking:
@@ -396,6 +398,8 @@ def test_a_session_killed_while_it_is_saved_is_whole_or_absent(windowed, tmp_pat
         if child == 0:
             while True:
                 session.save(folder)
+        if turn % 2:
+            wait_for(folder.exists)  # and kill it while it saves the next one
         time.sleep(0.005 * (turn + 1))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

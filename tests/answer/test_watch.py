@@ -21,6 +21,7 @@ from mirasol.answer.session import StreamSession
 from mirasol.answer.watch import watch
 from mirasol.media import MediaError
 from mirasol.media.live import DEVICES, Source
+from tests.waiting import PATIENCE, wait_for
 
 QUESTION = "which color is named?"
 
@@ -34,6 +35,27 @@ def answerer(loaded) -> Answerer:
 def film(tmp_path_factory):
     """Three seconds with picture and sound as MPEG-TS, which can be read while it is written."""
     return write_clip(tmp_path_factory.mktemp("film") / "film.ts", seconds=3.0)
+
+
+class Clock:
+    """A clock for `mirasol.media.live`, which stands still; each look at it takes `seconds_per_look`."""
+
+    def __init__(self):
+        self.now = self.seconds_per_look = 0.0
+
+    def monotonic(self) -> float:
+        self.now += self.seconds_per_look
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("mirasol.media.live.time", made)
+    return made
 
 
 def chunks_of(answerer, source: str):
@@ -85,21 +107,47 @@ def test_a_saved_session_is_continued_by_the_next_source(answerer, film, tmp_pat
     assert summary.seconds == pytest.approx(6.4) and not summary.dropped
 
 
+def test_a_file_in_real_time_is_given_at_its_own_speed(film, clock):
+    """The clock moves only where the source waits."""
+    given = [(media["frame_times"][0], clock.now) for media in Source(str(film), realtime=True) if "frames" in media]
+    assert len(given) == 75 and clock.now == pytest.approx(3.0, abs=0.1)
+    assert all(now >= second - 0.05 for second, now in given)
+
+
 def test_when_the_model_is_slow_whole_chunks_are_skipped_and_the_lag_stays_bounded(answerer, film, monkeypatch):
+    now = 0.0
+
+    class Played(Source):
+        """A source that has given what its clock has reached; the model takes longer than the film."""
+
+        def __iter__(self):
+            nonlocal now
+            self.due = list(super().__iter__())
+            self.waits = False
+            while self.due:
+                now = max(now, self.second_of(self.due[0]))
+                yield self.due.pop(0)
+
+        def waiting(self):
+            return bool(self.due) and self.second_of(self.due[0]) <= now
+
+        def second_of(self, media):
+            return media["frame_times"][0] if "frames" in media else media["start_time"]
+
     slow = answerer.streaming
     real, lags = slow.advance, []
 
     def advance(cache, chunks):
-        time.sleep(0.5 * len(chunks[0]["chunk_times"]))  # chunks of 0.32 s
+        nonlocal now
+        now += 0.5 * len(chunks[0]["chunk_times"])  # chunks of 0.32 s
         return real(cache, chunks)
 
     monkeypatch.setattr(slow, "advance", advance)
-    summary = watch(
-        str(film), answerer=slow, realtime=True, max_lag=1.0, show=lambda state: lags.append(state.lag_seconds)
-    )
+    monkeypatch.setattr("mirasol.answer.watch.Source", Played)
+    summary = watch(str(film), answerer=slow, max_lag=0.5, show=lambda state: lags.append(state.lag_seconds))
     assert summary.num_chunks == 10  # none is missing: what was skipped is there, empty
     assert summary.dropped["skipped_chunks"] >= 1
-    assert max(lags) < 1.0 + 4 * 0.5
+    assert max(lags) < 0.5 + 4 * 0.5
 
 
 def test_a_pipe_is_watched_while_it_is_written(untrained, film):
@@ -132,18 +180,22 @@ def test_ctrl_c_ends_cleanly_and_keeps_session_and_lines(untrained, film, tmp_pa
     process.stdin.write(film.read_bytes())  # and nothing after it: the source stays open
     process.stdin.flush()
     lines = tmp_path / "lines.jsonl"
-    while not (lines.is_file() and lines.read_text().count("\n") >= 4):
-        time.sleep(0.1)
-        assert process.poll() is None
+    wait_for(lambda: process.poll() is not None or (lines.is_file() and lines.read_text().count("\n") >= 4))
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     summary = json.loads(out)
     assert process.returncode == 0 and summary["end"] == "interrupted" and summary["num_chunks"] >= 4
     assert json.loads((tmp_path / "saved" / "session.json").read_text())
     assert json.loads(lines.read_text().splitlines()[-1])["type"] == "end"
 
 
-def test_mpeg_ts_over_loopback_udp(film):
+def is_open(port: int) -> bool:
+    """Whether a UDP socket of this machine listens there."""
+    return any(f":{port:04X} " in line for line in Path("/proc/net/udp").read_text().splitlines())
+
+
+def test_mpeg_ts_over_loopback_udp(film, clock):
     found: list[dict] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
@@ -152,13 +204,13 @@ def test_mpeg_ts_over_loopback_udp(film):
 
     def receive():
         try:
-            found.extend(Source(url, timeout=5.0))
+            found.extend(Source(url, timeout=PATIENCE))
         except MediaError as error:
             found.append({"end": str(error)})
 
     receiver = threading.Thread(target=receive)
     receiver.start()
-    time.sleep(1.0)
+    wait_for(lambda: is_open(port))
     with av.open(str(film)) as source, av.open(f"udp://127.0.0.1:{port}?pkt_size=1316", "w", format="mpegts") as out:
         streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
         for packet in source.demux():
@@ -166,9 +218,10 @@ def test_mpeg_ts_over_loopback_udp(film):
                 packet.stream = streams[packet.stream_index]
                 out.mux(packet)
                 time.sleep(0.004)
-    receiver.join(30)
-    # Of 75: the first ones wait for a keyframe, and UDP may lose some on a busy machine.
-    assert sum("frames" in media for media in found) >= 40
+    # Of 75: the first ones wait for a keyframe. None is lost: the socket's buffer has room for all 75.
+    wait_for(lambda: sum("frames" in media for media in found) >= 40)
+    clock.seconds_per_look = PATIENCE / 2
+    receiver.join(PATIENCE)
     assert "it has stalled" in found[-1]["end"]
 
 
@@ -214,7 +267,7 @@ def test_rtsp_on_loopback(film):
         port = server.stdout.readline().strip()
         if not port:
             pytest.skip("needs GStreamer's RTSP server with its Python bindings")
-        media = list(Source(f"rtsp://127.0.0.1:{port}/film", timeout=5.0))
+        media = list(Source(f"rtsp://127.0.0.1:{port}/film", timeout=PATIENCE))
     finally:
         server.kill()
         server.wait()
@@ -230,12 +283,23 @@ def test_camera_and_microphone_are_two_devices_on_one_clock(answerer, monkeypatc
     assert [(result.has_video, result.has_audio) for result in session.results] == [(True, True)] * 7
 
 
-def test_a_source_that_stalls_or_is_not_there_is_reported(answerer, film, tmp_path):
-    pipe = tmp_path / "pipe"
+def test_a_source_that_stalls_or_is_not_there_is_reported(answerer, film, tmp_path, clock):
+    pipe, has_ended = tmp_path / "pipe", threading.Event()
     subprocess.run(["mkfifo", pipe], check=True)
-    writer = threading.Thread(target=lambda: _write_and_hold(pipe, film.read_bytes()))
+
+    def write_and_hold():
+        with open(pipe, "wb") as file:
+            file.write(film.read_bytes())
+            file.flush()
+            has_ended.wait(PATIENCE)
+
+    def show(state):
+        clock.seconds_per_look = 0.3 if len(state.session.results) >= 8 else 0.0
+
+    writer = threading.Thread(target=write_and_hold)
     writer.start()
-    summary = watch(str(pipe), [QUESTION], answerer=answerer, timeout=1.0, save=tmp_path / "saved")
+    summary = watch(str(pipe), [QUESTION], answerer=answerer, timeout=1.0, save=tmp_path / "saved", show=show)
+    has_ended.set()
     writer.join()
     assert "gave no media for 1 s: it has stalled" in summary.end
     assert summary.num_chunks >= 8 and summary.saved_to is not None
@@ -264,10 +328,3 @@ def test_a_pipe_waits_for_a_slow_model(answerer, film, tmp_path, monkeypatch):
 def test_a_question_unlike_training_is_warned_of(film):
     with pytest.warns(UserWarning, match="'animal' is in none of its questions"):
         watch(str(film), ["what animal is it?"], answerer=Answerer.load())
-
-
-def _write_and_hold(pipe, data: bytes) -> None:
-    with open(pipe, "wb") as file:
-        file.write(data)
-        file.flush()
-        time.sleep(3.0)

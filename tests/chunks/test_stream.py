@@ -17,7 +17,7 @@ from mirasol.media.resample import Resampler
 SETTINGS = settings(
     max_examples=40,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize=True,
     phases=(Phase.generate,),
 )

@@ -19,6 +19,7 @@ from mirasol.data import AugmentConfig, ClipDataset, ClipMixture
 from mirasol.data.sampler import EpochSampler
 from mirasol.data.shard import shard
 from mirasol.tasks import get_task
+from tests.waiting import PATIENCE, wait_for
 
 BATCH, SEED, EPOCH = 2, 3, 1
 
@@ -66,8 +67,11 @@ def sampler_of(mixture: ClipMixture, num_ranks: int, start: int = 0) -> EpochSam
     return sampler
 
 
-def load(mixture: ClipMixture, num_ranks: int, num_workers: int, log: Path) -> None:
-    """Every rank's loader, step by step; a line of the log says which clips all ranks took in a step."""
+def load(mixture: ClipMixture, num_ranks: int, num_workers: int, log: Path, most_steps: int | None) -> None:
+    """Every rank's loader, step by step; a line of the log says which clips all ranks took in a step.
+
+    After `most_steps` it waits to be killed, so that it does not end before.
+    """
     torch.set_num_threads(1)
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     start = min(sum(len(ids) for step in done for ids in step), len(sampler_of(mixture, 1)))
@@ -78,11 +82,16 @@ def load(mixture: ClipMixture, num_ranks: int, num_workers: int, log: Path) -> N
         for rank in range(num_ranks)
     ]
     with log.open("a") as lines:
-        for step in zip(*loaders, strict=True):
+        for number, step in enumerate(zip(*loaders, strict=True)):
+            if number == most_steps:
+                time.sleep(3600)
             assert all(real == (index >= 0) for batch in step for index, real in batch)
             lines.write(json.dumps([[index for index, _ in batch] for batch in step]) + "\n")
             lines.flush()
-            time.sleep(0.02)
+
+
+def num_lines(log: Path) -> int:
+    return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
 @pytest.mark.slow
@@ -93,23 +102,20 @@ def test_kills_at_random_points_lose_no_clip_and_change_no_order_on_other_ranks_
     log = tmp_path / "log.jsonl"
     launches = [(1, 0), (2, 1), (3, 0), (2, 2), (4, 1)]
     for number, (num_ranks, num_workers) in enumerate(launches):
-        process = fork.Process(target=load, args=(mixture, num_ranks, num_workers, log))
+        is_last = number == len(launches) - 1
+        process = fork.Process(target=load, args=(mixture, num_ranks, num_workers, log, None if is_last else 2))
         process.start()
-        if number < len(launches) - 1:
-            lines = len(log.read_text().splitlines()) if log.exists() else 0
-            deadline = time.monotonic() + 30
-            while process.is_alive() and time.monotonic() < deadline:
-                if log.exists() and len(log.read_text().splitlines()) > lines + rng.randrange(2):
-                    break
-                time.sleep(0.005)
+        if not is_last:
+            before = num_lines(log)
+            wait_for(lambda before=before, process=process: num_lines(log) > before or not process.is_alive())
             time.sleep(rng.random() / 20)
             os.kill(process.pid, signal.SIGKILL)
-        process.join(60)
+        process.join(PATIENCE)
         text = log.read_text()
         log.write_text(text[: text.rfind("\n") + 1])
     assert process.exitcode == 0
     steps = [json.loads(line) for line in log.read_text().splitlines()]
-    assert len({len(step) for step in steps}) > 2, "several numbers of ranks took part"
+    assert {len(step) for step in steps} == {1, 2, 3, 4}, "each launch made a step"
     assert all(len(ids) == BATCH for step in steps for ids in step)
     assert [index for step in steps for ids in step for index in ids if index >= 0] == expected
 
@@ -129,4 +135,5 @@ def test_memory_stays_flat_over_many_decodes(mixture):
     before = resident_mib()
     for number in range(250):
         part[number % len(part)]
-    assert resident_mib() - before < 8  # a leaked decoder of these clips is 0.3 MiB, 250 of them 75
+    # A leaked decoder of these clips is 0.3 MiB, 250 of them 75; what the allocator keeps is a few.
+    assert resident_mib() - before < 25

@@ -4,15 +4,24 @@ import os
 import signal
 import subprocess
 import sys
-import time
+
+from tests.waiting import PATIENCE
 
 CODE = """
+import sys, threading
 from time import sleep
 from mirasol.data.pool import forked_pool
+
+def tell():  # once the main thread waits for the processes, as it does nearly always
+    while sys._current_frames()[threading.main_thread().ident].f_code is not threading.Condition.wait.__code__:
+        sleep(0.01)
+    print("ready", flush=True)
+
 with forked_pool(2) as pool:
     list(pool.map(abs, range(4)))
-    print("ready", flush=True)
-    list(pool.map(sleep, [60] * 4))
+    sleeping = pool.map(sleep, [3600] * 4)
+    threading.Thread(target=tell, daemon=True).start()
+    list(sleeping)
 """
 
 
@@ -21,9 +30,8 @@ def test_ctrl_c_ends_the_processes_of_a_pool_at_once_and_without_a_traceback_of_
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
         try:
             assert process.stdout.readline() == "ready\n"
-            time.sleep(0.5)  # now it waits for them, as it does nearly always
             os.killpg(process.pid, signal.SIGINT)
-            _, told = process.communicate(timeout=30)
+            _, told = process.communicate(timeout=PATIENCE)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -10,6 +10,9 @@ from mirasol.data.sampler import SHARDS_PER_GROUP, EpochSampler, shuffle
 
 SHARDED = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=3)
 EPOCH = 3
+SETTINGS = settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def batches_of_ranks(sampler: EpochSampler, num_ranks: int) -> list[list[list[int]]]:
@@ -30,7 +33,7 @@ def clips(indices) -> list[int]:
     return [index for index in indices if index >= 0]
 
 
-@settings(max_examples=60, deadline=None)
+@SETTINGS
 @given(SHARDED, st.integers(1, 5), st.integers(1, 5))
 def test_an_epoch_over_all_ranks_has_every_clip_once_and_as_many_batches_on_each(sources, batch_size, num_ranks):
     sampler = make(sources, batch_size, num_ranks)
@@ -42,7 +45,7 @@ def test_an_epoch_over_all_ranks_has_every_clip_once_and_as_many_batches_on_each
     assert sorted(taken) == list(range(sum(map(sum, sources))))
 
 
-@settings(max_examples=60, deadline=None)
+@SETTINGS
 @given(SHARDED, st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.data())
 def test_a_resume_on_other_ranks_takes_the_clips_that_an_uninterrupted_run_takes_next(
     sources, batch_size, before, after, data
@@ -57,7 +60,7 @@ def test_a_resume_on_other_ranks_takes_the_clips_that_an_uninterrupted_run_takes
     assert clips(done) + clips(remaining) == clips(whole)
 
 
-@settings(max_examples=20, deadline=None)
+@SETTINGS
 @given(st.integers(1, 60), st.integers(1, 4), st.sampled_from([1, 2, 4]))
 def test_a_step_takes_the_same_clips_where_ranks_times_accumulated_batches_are_equal(size, batch_size, num_ranks):
     """So two ranks resume as one with twice the accumulated batches, at the same step."""

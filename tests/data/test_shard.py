@@ -19,6 +19,7 @@ from mirasol.media import read_clip
 from mirasol.tasks import get_task
 from mirasol.tasks.tars import Damaged, index_name
 from tests.data.conftest import LINES
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -189,9 +190,7 @@ def test_kills_while_writing_leave_whole_shards_and_the_same_command_finishes(ma
     command += ["--clips-per-shard", "2", "--processes", "1"]
     for wait in (0.1, 0.6):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 30
-        while not any(folder.glob("*.partial")) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
+        wait_for(lambda process=process: any(folder.glob("*.partial")) or process.poll() is not None)
         time.sleep(wait / 100)
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -14,6 +14,7 @@ from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
 from tests.clips import write_clip
 from tests.serve.conftest import start
+from tests.waiting import PATIENCE
 
 QUESTION = {"type": "text", "text": "which color is named?"}
 JSON = {"content-type": "application/json"}
@@ -28,7 +29,7 @@ def strict(shipped, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def http(strict):
-    with httpx2.Client(base_url=strict.address, timeout=60) as client:
+    with httpx2.Client(base_url=strict.address, timeout=PATIENCE) as client:
         yield client
 
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx2
@@ -15,6 +16,7 @@ from websockets.sync.client import connect
 
 from mirasol.cli import main
 from tests.serve.live_media import live_media
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 QUESTION = "which color is named?"
@@ -31,7 +33,7 @@ def begin(folder: Path) -> tuple[subprocess.Popen, str]:
 def end(process: subprocess.Popen) -> None:
     """SIGTERM ends it with 0 and nothing on stderr."""
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and errors == "", errors
 
 
@@ -50,34 +52,35 @@ def test_it_finishes_what_it_accepted_saves_live_sessions_and_continues_after_a_
             live.send(json.dumps({"type": "session.update", "session": {"mirasol": {"chunks": True}}}))
             for piece in pieces[:4]:
                 live.send(json.dumps({"type": "input_audio_buffer.append", **piece}))
-            while json.loads(live.recv(timeout=30)).get("index") != 3:
+            while json.loads(live.recv(timeout=PATIENCE)).get("index") != 3:
                 pass
             answers: list = []
             url = f"{address}/v1/chat/completions"
-            asking = threading.Thread(target=lambda: answers.append(httpx2.post(url, json=chat(data_uri), timeout=60)))
+            post = lambda: answers.append(httpx2.post(url, json=chat(data_uri), timeout=PATIENCE))  # noqa: E731
+            asking = threading.Thread(target=post)
             asking.start()
             accepted = ("mirasol_waiting_clips 1.0", "mirasol_clips_total 1.0")
             while not any(line in accepted for line in httpx2.get(f"{address}/metrics").text.splitlines()):
-                pass
+                time.sleep(0.01)
             end(process)
-            asking.join(60)
+            asking.join(PATIENCE)
             assert answers[0].json()["choices"][0]["message"]["content"] == "blue"
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
-                    live.recv(timeout=10)
+                    live.recv(timeout=PATIENCE)
             assert closed.value.rcvd.code == 1012
         process, address = begin(tmp_path)
         clip_id = answers[0].json()["mirasol"]["clip"]
-        again = httpx2.post(f"{address}/v1/clips/{clip_id}/ask", json={"question": QUESTION}, timeout=60).json()
+        again = httpx2.post(f"{address}/v1/clips/{clip_id}/ask", json={"question": QUESTION}, timeout=PATIENCE).json()
         assert again["text"] == "blue"
         with connect(f"{address.replace('http', 'ws')}/v1/realtime?model=mirasol&session={id}") as live:
-            about = json.loads(live.recv(timeout=30))["session"]["mirasol"]
+            about = json.loads(live.recv(timeout=PATIENCE))["session"]["mirasol"]
             assert about["resumed"] and about["seconds"] == pytest.approx(1.28)
             for piece in pieces[4:]:
                 live.send(json.dumps({"type": "input_audio_buffer.append", **piece}))
             live.send(json.dumps({"type": "input_audio_buffer.commit"}))
             live.send(json.dumps({"type": "response.create", "response": {"instructions": "what is said?"}}))
-            while (event := json.loads(live.recv(timeout=30)))["type"] != "response.done":
+            while (event := json.loads(live.recv(timeout=PATIENCE)))["type"] != "response.done":
                 pass
             assert event["response"]["output"][0]["content"][0]["text"] == "bin blue at f four please"
         end(process)

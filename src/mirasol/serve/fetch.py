@@ -76,8 +76,8 @@ class Fetcher:
             data += block
             if len(data) > most:
                 raise too_large(most, f"more at {url[:80]}")
-            if time.monotonic() > end:
-                raise _failed(url, f"{len(data)} bytes in {self.limits.fetch_seconds:g} s")
+        if time.monotonic() >= end:  # hung up: without a stated length, what came would pass for the whole file
+            raise _failed(url, f"{len(data)} bytes in {self.limits.fetch_seconds:g} s")
         if answer.length:
             raise _failed(url, f"{len(data)} bytes, and {answer.length} are missing")
         return bytes(data)
