@@ -59,7 +59,7 @@ class ModelRecipe(Section):
     checkpoint: str | None = None  # a folder, a name on the Hub, or "shipped"
     attn_implementation: str = "eager"  # on CPU, faster than sdpa for sequences of a hundred tokens (docs/log.md)
     freeze: tuple[Part, ...] = ()
-    unfreeze_epoch: AtLeastOne | None = None  # epochs after which the frozen parts are trained too; None: never
+    unfreeze_epoch: AtLeastOne | None = None  # frozen parts are trained after so many epochs; None: never
     lora: LoraRecipe | None = None
     recompute_every: AtLeastOne | None = None  # activation checkpointing of every n-th layer; None: keep activations
     compile: bool = False  # torch.compile of the repeated layers: a minute at start, for faster steps on a GPU
@@ -110,11 +110,11 @@ class SourceRecipe(Section):
     root: str
     train_split: str = "train"
     val_split: str = "val"
-    metric: Annotated[str, AfterValidator(_known_metric)] | None = None  # of own data, where a line names none
-    conditions: tuple[str, ...] | None = None  # of its validation; None: `validation.conditions`
-    clips_per_epoch: AtLeastOne | None = None  # in turn, others each epoch; None: every clip once
+    metric: Annotated[str, AfterValidator(_known_metric)] | None = None  # default metric of own data
+    conditions: tuple[str, ...] | None = None  # conditions of its validation; None: `validation.conditions`
+    clips_per_epoch: AtLeastOne | None = None  # clips of an epoch, of a reshuffled stream; None: all
     questions_per_clip: AtLeastOne | None = None  # None: all questions of the clip
-    balance: Literal["answer"] | None = None  # answer: rare answers to a question come as often as frequent ones
+    balance: Literal["answer"] | None = None  # answer: all answers to a question are sampled equally often
     augmentation: AugmentConfig | None = None  # None: `data.augmentation`
 
 
@@ -124,10 +124,10 @@ class DataRecipe(Section):
     sources: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)] = (
         SourceRecipe(task="grid", root=GRID_ROOT),
     )
-    cache: str | None = "cache"  # of decoded clips; None, and for shards always: decoded whenever they are needed
-    max_skipped_share: Share = 0.01  # of an epoch's clips that cannot be decoded; more end the run
-    augmentation: AugmentConfig = PRESETS["gentle"]  # a recipe may name a preset, alone or as a mapping's `preset`
-    max_train_clips: AtLeastOne | None = None  # of each source
+    cache: str | None = "cache"  # folder of decoded clips; None, and for shards always: decode on access
+    max_skipped_share: Share = 0.01  # of an epoch's clips may be undecodable; more end the run
+    augmentation: AugmentConfig = PRESETS["gentle"]  # a preset, or a mapping with `preset` and changed keys
+    max_train_clips: AtLeastOne | None = None  # per source
     num_workers: Annotated[int, Field(ge=0)] = 1
     decoder: Literal["pyav", "torchcodec"] = "pyav"
 
@@ -137,7 +137,7 @@ class OptimizerRecipe(Section):
 
     name: Literal["muon", "adamw"] = "muon"
     learning_rate: Positive = 1e-3
-    part_rates: dict[Part, Positive] = {}  # factor on the learning rate of a part, such as {video_encoder: 0.1}
+    part_rates: dict[Part, Positive] = {}  # factors on the learning rate of parts, such as {video_encoder: 0.1}
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"  # wsd: constant, then linear over `decay_fraction`
     decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.98)
@@ -163,7 +163,7 @@ class ScheduleRecipe(Section):
 
     pretrain_epochs: Annotated[int, Field(ge=0)] = 4
     finetune_epochs: Annotated[int, Field(ge=0)] = 60
-    batch_size: AtLeastOne = 16  # clips of each process; resumed by more or fewer, a step keeps its clips
+    batch_size: AtLeastOne = 16  # clips per process; a resumed run keeps the clips of a step
     gradient_accumulation_steps: AtLeastOne = 1
     time_limit_minutes: Annotated[float, Field(ge=0)] | None = None
 
@@ -182,11 +182,11 @@ class ValidationRecipe(Section):
 
     every_epochs: AtLeastOne = 4
     batch_size: AtLeastOne = 16
-    max_clips: AtLeastOne | None = None  # of each source
-    patience: AtLeastOne | None = None  # validations in turn without a better metric that end the run; None: never
-    samples: Annotated[int, Field(ge=0)] = 6  # answers of each source and condition kept in samples.jsonl
+    max_clips: AtLeastOne | None = None  # per source
+    patience: AtLeastOne | None = None  # validations without improvement after which the run ends; None: never
+    samples: Annotated[int, Field(ge=0)] = 6  # answers per source and condition in samples.jsonl
     conditions: Annotated[tuple[str, ...], Field(min_length=1)] = ("both", "sound", "picture")
-    metric: str | None = None  # None: the task's main one, or mean_tasks of several tasks
+    metric: str | None = None  # None: the task's headline, or mean_tasks of several tasks
 
 
 class ExportRecipe(Section):
@@ -209,9 +209,9 @@ class Recipe(Section):
     output: str = "runs/grid_nano"
     seed: Annotated[int, Field(ge=0)] = 0
     device: Annotated[str, AfterValidator(_device_name)] = "auto"  # auto, cpu, cuda, cuda:1, mps
-    bf16: bool | None = None  # None: where the hardware computes in bfloat16 itself, float32 elsewhere
+    bf16: bool | None = None  # None: on if the hardware has bfloat16 instructions
     logging_steps: AtLeastOne = 1
-    report_to: tuple[Literal["wandb", "trackio"], ...] = ()  # beside TensorBoard and metrics.jsonl, always written
+    report_to: tuple[Literal["wandb", "trackio"], ...] = ()  # in addition to TensorBoard and metrics.jsonl
     save_steps: AtLeastOne = 200
     model: ModelRecipe = ModelRecipe()
     processor: ProcessorRecipe = ProcessorRecipe()
