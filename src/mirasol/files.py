@@ -3,9 +3,11 @@
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 GRID_ROOT = "data/grid_s1"  # of a checkout: the clips of the default task
 REPORT = "report.html"
@@ -17,6 +19,14 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def crc32_of(file: IO[bytes]) -> int:
+    """Return the CRC-32 of an open file, from where it stands to its end."""
+    checksum = 0
+    while block := file.read(1 << 20):
+        checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from mirasol.features import MirasolVideoProcessor
 from mirasol.files import shared_folder, write_whole
 from mirasol.media import WHOLE, Clip, blocks, join_clips
 from mirasol.tasks import Row, single_rows
-from mirasol.tasks.tars import Damaged, Member
+from mirasol.tasks.tars import digest_of
 
 FORMAT = 5  # raised whenever cached bytes would differ for the same inputs and settings
 CLIPS_PER_PART = 16
@@ -61,9 +61,10 @@ class ClipCache:
         rows = single_rows(rows)
         reader = ClipReader(image_processor, margin, frames_per_second, decoder)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            contents = list(pool.map(_digest, [row.media for row in rows]))
+            contents = list(pool.map(digest_of, [row.media for row in rows]))
         digests = {
-            row.id: [content, row.segment, reader.square(row)] for row, content in zip(rows, contents, strict=True)
+            row.id: [content or "missing", row.segment, reader.square(row)]
+            for row, content in zip(rows, contents, strict=True)
         }
         settings = {"format": FORMAT, "rate": frames_per_second, "decoder": decoder}
         key = hashlib.sha256(json.dumps([settings, digests], sort_keys=True).encode()).hexdigest()[:16]
@@ -184,14 +185,6 @@ def _write_part(folder: Path, reader: ClipReader, name: str, rows: Sequence[Row]
     # for ever for threads it does not have.
     gc.collect()
     return len(rows)
-
-
-def _digest(path: Path | Member) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, Damaged):
-        return "missing"
 
 
 def _map(path: Path, kind: type) -> np.ndarray:

@@ -4,33 +4,54 @@ Every clip is opened as `mirasol data verify` opens it. With an output file each
 the same command resumes: clips whose file has not changed are not opened again.
 """
 
-import hashlib
 import json
 import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from mirasol.chunks import MirasolProcessor
 from mirasol.data.convert import load_rows
-from mirasol.data.verify import STATES, ClipState, check_clip
+from mirasol.data.verify import STATES, ClipState, check_clip, in_threads
 from mirasol.files import write_whole
-from mirasol.media import MediaWarning
 from mirasol.results import Result
 from mirasol.tasks import Absent, Row
 from mirasol.tasks.base import normalise
-from mirasol.tasks.tars import Damaged, Member
+from mirasol.tasks.tars import Member, digest_of, state_of
 
 SPLITS = ("train", "val", "test")
 FEW_TRAIN, FEW_HELD_OUT, FEW_OF_ANSWER = 50, 30, 5  # clips; below these a warning says what to expect
 SHOWN = 3
 HARMLESS = ("silent", "without sound", "without picture", "damaged", "longer than ")  # a training may mean them so
+
+
+class Opened(Result):
+    """A line of the journal: what was found of one clip, `key` says which, and `digest` what it holds."""
+
+    key: str
+    digest: str
+    state: ClipState
+
+
+class Clip(NamedTuple):
+    """A row, the state of its clip, and the digest of its content."""
+
+    row: Row
+    state: ClipState
+    digest: str
+
+    @property
+    def place(self) -> str:
+        """File and line of the row, or its id."""
+        return place_of(self.row)
+
+
+Splits = Mapping[str, Sequence[Clip]]
 
 
 class Finding(Result):
@@ -122,18 +143,22 @@ def check(
         progress: Show a bar.
     """
     rows = load_splits(source, split, columns, question)
-    states = _open_all([row for of_split in rows.values() for row in of_split], output, workers, progress)
-    by_split = {name: [(row, *states[_key(row)]) for row in of_split] for name, of_split in rows.items()}
-    findings = [*_clip_findings(by_split, processor), *_leaks(by_split), *_contradictions(by_split)]
-    longest, context = None, None
+    opened = open_all([row for of_split in rows.values() for row in of_split], output, workers, progress)
+    splits = {
+        name: [Clip(row, opened[key_of(row)].state, opened[key_of(row)].digest) for row in of_split]
+        for name, of_split in rows.items()
+    }
+    findings = [*clip_findings(splits, processor), *leaks(splits), *contradictions(splits)]
+    longest = context = None
     if processor is not None:
         context = processor.tokenizer.model_max_length
-        longest, too_long = _token_lengths(rows, processor)
+        longest, too_long = token_lengths(rows, processor)
         findings += too_long
     return Checked(
         source=str(source), clips={name: len(of_split) for name, of_split in rows.items()},
         questions={name: sum(len(row.questions) for row in of_split) for name, of_split in rows.items()},
-        findings=findings, asked=_asked(rows), longest_tokens=longest, context=context, warnings=_warnings(rows),
+        findings=findings, asked=asked_questions(rows), longest_tokens=longest, context=context,
+        warnings=warnings_of(rows),
     )  # fmt: skip
 
 
@@ -159,108 +184,94 @@ def load_splits(
     return found
 
 
-def _open_all(rows: Sequence[Row], output, workers, progress) -> dict[str, tuple[ClipState, str]]:
-    """Return the state and the digest of every clip, by its key; what `output` has of unchanged files is taken."""
-    known: dict[str, tuple[ClipState, str]] = {}
-    path = None if output is None else Path(output)
-    if path is not None and path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-                found = line["state"]
-                fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
-                known[line["key"]] = ClipState(**fields), line["digest"]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue  # cut short by a kill
-    todo = list({_key(row): row for row in rows if _key(row) not in known}.values())
-    if path is not None:  # also cuts off a line that a kill left unfinished
-        lines = [{"key": key, "digest": digest, "state": asdict(state)} for key, (state, digest) in known.items()]
-        write_whole(path, "".join(f"{json.dumps(line)}\n" for line in lines))
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        warnings.simplefilter("ignore", MediaWarning)
-        bar = tqdm(total=len(rows), desc="checking", unit="clip", disable=not progress, initial=len(rows) - len(todo))
-        with bar, open(path or os.devnull, "a", encoding="utf-8") as journal:
-            for row, state, digest in pool.map(_open, todo):
-                known[_key(row)] = state, digest
-                journal.write(json.dumps({"key": _key(row), "digest": digest, "state": asdict(state)}) + "\n")
-                journal.flush()
-                bar.update()
+def open_all(rows: Sequence[Row], output: str | Path | None, workers: int | None, progress: bool) -> dict[str, Opened]:
+    """Return what was found of every clip, by its key; what `output` has of unchanged files is taken from there."""
+    known: dict[str, Opened] = {}
+    path = Path(output or os.devnull)
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            found = Opened.model_validate_json(line)
+        except ValidationError:
+            continue  # cut short by a kill
+        known[found.key] = found
+    todo = list({key_of(row): row for row in rows if key_of(row) not in known}.values())
+    if output is not None:  # also cuts off a line that a kill left unfinished
+        write_whole(path, "".join(f"{found.as_json()}\n" for found in known.values()))
+    bar = tqdm(total=len(rows), desc="checking", unit="clip", disable=not progress, initial=len(rows) - len(todo))
+    with bar, path.open("a", encoding="utf-8") as journal:
+        for found in in_threads(open_one, todo, workers):
+            known[found.key] = found
+            journal.write(f"{found.as_json()}\n")
+            journal.flush()
+            bar.update()
     return known
 
 
-def _open(row: Row) -> tuple[Row, ClipState, str]:
-    """Return a row with its state and the digest of its content."""
-    if isinstance(row.media, Member) and row.media.size:
-        digest = f"crc {row.media.crc32:08x} {row.media.size}"
-    else:
-        try:
-            with row.media.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, Damaged):
-            digest = ""
-    return row, check_clip(row), digest
+def open_one(row: Row) -> Opened:
+    """Return what is found of one clip."""
+    media = row.media
+    has_checksum = isinstance(media, Member) and media.size  # in its index
+    digest = f"crc {media.crc32:08x} {media.size}" if has_checksum else digest_of(media)  # type: ignore[union-attr]
+    return Opened(key=key_of(row), digest=digest, state=check_clip(row))
 
 
-def _key(row: Row) -> str:
+def key_of(row: Row) -> str:
     """Return what tells whether a clip was checked before: its file as it is now, and its part of it."""
-    facts: Any = None
-    if isinstance(row.media, Member):
-        facts = [row.media.size, row.media.crc32]
-    elif row.media.is_file():
-        facts = [row.media.stat().st_size, row.media.stat().st_mtime_ns]
-    return json.dumps([str(row.media), row.segment, facts])
+    return json.dumps([str(row.media), row.segment, state_of(row.media)])
 
 
-def _clip_findings(by_split, processor) -> Iterator[Finding]:
+def place_of(row: Row) -> str:
+    """Return where a row comes from: file and line, or its id."""
+    return row.places[0] if row.places else row.id
+
+
+def finding(fault: str, split: str, places: Sequence[str], of: int) -> Iterator[Finding]:
+    """Give the fault of these clips or questions, nothing where there are none."""
+    if places:
+        yield Finding(fault=fault, split=split, count=len(places), of=of, first=[*places[:SHOWN]])
+
+
+def clip_findings(splits: Splits, processor: MirasolProcessor | None) -> Iterator[Finding]:
     """Give the faults of clips, those of each split apart."""
-    budget = None if processor is None else processor.grid.max_chunks * processor.grid.seconds_per_chunk
-    for split, clips in by_split.items():
-        faults: dict[str, list[str]] = {name: [] for name in STATES if name != "present"}
-        for row, state, _ in clips:
-            for name in faults:
-                if STATES[name](state):
-                    why = f" ({state.notes[0]})" if name in ("undecodable", "damaged") and state.notes else ""
-                    faults[name].append(f"{_place(row)} {row.media.name}{why}"[:200])
-        if budget is not None:
-            long = [(row, state) for row, state, _ in clips if (state.seconds or 0) > budget + 0.1]
-            faults[f"longer than {budget:g} s"] = [f"{_place(row)} {state.seconds:g} s" for row, state in long]
-        faults["empty"] = [_place(row) for row, state, _ in clips if state.seconds == 0 or _is_empty(row)]
+    for split, clips in splits.items():
+        faults = {name: [_described(clip, name) for clip in clips if STATES[name](clip.state)] for name in STATES}
+        del faults["present"]
+        if processor is not None:
+            budget = processor.grid.max_chunks * processor.grid.seconds_per_chunk
+            long = [clip for clip in clips if (clip.state.seconds or 0) > budget + 0.1]
+            faults[f"longer than {budget:g} s"] = [f"{clip.place} {clip.state.seconds:g} s" for clip in long]
+        faults["empty"] = [clip.place for clip in clips if clip.state.seconds == 0 or _is_empty(clip.row)]
+        groups: dict[Any, dict[str, str]] = defaultdict(dict)  # of different files, or places, with the same bytes
+        for clip in clips:
+            if clip.digest:
+                groups[clip.digest, clip.row.segment, clip.row.crop].setdefault(str(clip.row.media), clip.place)
         faults["duplicated"] = [
-            f"{_place(same[0])} = {_place(same[1])}" for same in _same_content(clips) for _ in same[1:]
+            f"{first} = {others[0]}" for first, *others in map(dict.values, groups.values()) for _ in others
         ]
-        for name, found in faults.items():
-            if found:
-                yield Finding(fault=name, split=split, count=len(found), of=len(clips), first=found[:SHOWN])
+        for name, places in faults.items():
+            yield from finding(name, split, places, len(clips))
+
+
+def _described(clip: Clip, fault: str) -> str:
+    why = f" ({clip.state.notes[0]})" if fault in ("undecodable", "damaged") and clip.state.notes else ""
+    return f"{clip.place} {clip.row.media.name}{why}"[:200]
 
 
 def _is_empty(row: Row) -> bool:
     return isinstance(row.media, Path) and row.media.is_file() and row.media.stat().st_size == 0
 
 
-def _same_content(clips) -> list[list[Row]]:
-    """Return the groups of rows about different files, or different places, that hold the same bytes."""
-    groups: dict[Any, dict[str, Row]] = defaultdict(dict)
-    for row, _, digest in clips:
-        if digest:
-            groups[digest, row.segment, row.crop].setdefault(str(row.media), row)
-    return [list(group.values()) for group in groups.values() if len(group) > 1]
-
-
-def _leaks(by_split) -> Iterator[Finding]:
+def leaks(splits: Splits) -> Iterator[Finding]:
     """Give the clips of a held-out split whose content is in train, too."""
-    trained = {digest: row for row, _, digest in by_split.get("train", ()) if digest}
-    for split, clips in by_split.items():
-        if split == "train":
-            continue
-        leaked = [(row, trained[digest]) for row, _, digest in clips if digest in trained]
-        if leaked:
-            first = [f"{_place(row)} = {_place(other)}" for row, other in leaked[:SHOWN]]
-            yield Finding(fault="also in train", split=split, count=len(leaked), of=len(clips), first=first)
+    trained = {clip.digest: clip.place for clip in splits.get("train", ()) if clip.digest}
+    for split, clips in splits.items():
+        leaked = [f"{clip.place} = {trained[clip.digest]}" for clip in clips if clip.digest in trained]
+        yield from finding("also in train", split, [] if split == "train" else leaked, len(clips))
 
 
-def _contradictions(by_split) -> Iterator[Finding]:
+def contradictions(splits: Splits) -> Iterator[Finding]:
     """Give the questions that get different answers about the same content."""
-    for split, clips in by_split.items():
+    for split, clips in splits.items():
         answers: dict[Any, dict[str, str]] = defaultdict(dict)
         for row, _, digest in clips:
             for place, asked in zip(row.places or [row.id] * len(row.questions), row.questions, strict=True):
@@ -271,38 +282,29 @@ def _contradictions(by_split) -> Iterator[Finding]:
             for given in answers.values()
             if len(given) > 1
         ]
-        if wrong:
-            yield Finding(
-                fault="contradicting answers", split=split, count=len(wrong), of=len(answers), first=wrong[:SHOWN]
-            )
+        yield from finding("contradicting answers", split, wrong, len(answers))
 
 
-def _token_lengths(rows: dict[str, list[Row]], processor: MirasolProcessor) -> tuple[int, list[Finding]]:
+def token_lengths(rows: dict[str, list[Row]], processor: MirasolProcessor) -> tuple[int, list[Finding]]:
     """Return the tokens of the longest text, and the questions that do not fit into the context with their answer."""
-    context, longest, findings = processor.tokenizer.model_max_length, 0, []
+    context, findings = processor.tokenizer.model_max_length, list[Finding]()
     lengths: dict[tuple[str, str], int] = {}
     for split, of_split in rows.items():
-        too_long, total = [], 0
-        for row in of_split:
-            for asked in row.questions:
-                total += 1
-                pair = asked.text, asked.answer
-                if pair not in lengths:
-                    text = processor.prompt_template.replace("{question}", asked.text)
-                    ids = processor.tokenizer([text, asked.answer], add_special_tokens=False, verbose=False)
-                    lengths[pair] = sum(map(len, ids["input_ids"])) + 2  # with the first and the last token
-                longest = max(longest, lengths[pair])
-                if lengths[pair] > context:
-                    too_long.append(f"{_place(row)} {lengths[pair]} tokens")
-        if too_long:
-            found = Finding(
-                fault=f"over {context} tokens", split=split, count=len(too_long), of=total, first=too_long[:SHOWN]
-            )
-            findings.append(found)
-    return longest, findings
+        too_long = []
+        asked = [(row, question) for row in of_split for question in row.questions]
+        for row, question in asked:
+            pair = question.text, question.answer
+            if pair not in lengths:
+                text = processor.prompt_template.replace("{question}", question.text)
+                ids = processor.tokenizer([text, question.answer], add_special_tokens=False, verbose=False)
+                lengths[pair] = sum(map(len, ids["input_ids"])) + 2  # with the first and the last token
+            if lengths[pair] > context:
+                too_long.append(f"{place_of(row)} {lengths[pair]} tokens")
+        findings += finding(f"over {context} tokens", split, too_long, len(asked))
+    return max(lengths.values(), default=0), findings
 
 
-def _asked(rows: dict[str, list[Row]], most: int = 20) -> list[AskedQuestion]:
+def asked_questions(rows: dict[str, list[Row]], most: int = 20) -> list[AskedQuestion]:
     """Return the most frequent questions, with the baseline: the most common answer of train, where there is train."""
     counts = {
         split: Counter((q.text, normalise(q.answer)) for row in of_split for q in row.questions)
@@ -325,7 +327,7 @@ def _asked(rows: dict[str, list[Row]], most: int = 20) -> list[AskedQuestion]:
     return asked
 
 
-def _warnings(rows: dict[str, list[Row]]) -> list[str]:
+def warnings_of(rows: dict[str, list[Row]]) -> list[str]:
     """Return what a model of so few clips, or such answers, cannot be expected to learn."""
     told = []
     for split, of_split in rows.items():
@@ -349,8 +351,3 @@ def _warnings(rows: dict[str, list[Row]]) -> list[str]:
         if new and "train" in rows:
             told.append(f"{len(new)} answers of {split} never occur in train, such as {sorted(new)[0]!r}")
     return told
-
-
-def _place(row: Row) -> str:
-    """Return where a row comes from: file and line, or its id."""
-    return row.places[0] if row.places else row.id

@@ -13,24 +13,22 @@ import random
 import tarfile
 import time
 import warnings
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from mirasol.data.convert import load_rows
 from mirasol.data.pool import forked_pool
-from mirasol.files import write_whole
+from mirasol.files import crc32_of, write_whole
 from mirasol.media.encode import encode_small
 from mirasol.results import Result
 from mirasol.tasks import Row
 from mirasol.tasks.media_files import SUFFIXES
 from mirasol.tasks.shards import lines_of
-from mirasol.tasks.tars import FORMAT, LIST, Member, index_name
+from mirasol.tasks.tars import FORMAT, LIST, Member, index_name, state_of
 
 CLIPS_PER_SHARD = 256
 SHOWN = 3
@@ -61,17 +59,15 @@ class Sharded(Result):
         return text
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One file with everything that is asked about it."""
 
     key: str
     media: Path | Member
-    lines: tuple[dict[str, Any], ...]
+    lines: list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Encoding:
+class Encoding(NamedTuple):
     """Encode pictures anew to a shorter side of `height` pixels with a keyframe every `gop` frames."""
 
     height: int
@@ -120,11 +116,10 @@ def shard(
         counts: Iterable[int] = map(write, *arguments)
         workers = min(processes or os.cpu_count() or 1, len(waiting))
         if workers > 1:
-            pool = stack.enter_context(forked_pool(workers))
-            counts = pool.map(write, *arguments)
+            counts = stack.enter_context(forked_pool(workers)).map(write, *arguments)
         for count in counts:
             bar.update(count)
-    return _finish(folder, list(jobs), time.monotonic() - begun)
+    return _finish(folder, list(jobs), begun)
 
 
 def samples_of(rows: Sequence[Row]) -> list[Sample]:
@@ -135,7 +130,7 @@ def samples_of(rows: Sequence[Row]) -> list[Sample]:
     order = sorted(by_media, key=str)
     random.Random(0).shuffle(order)
     return [
-        Sample(f"{number:09d}", media, tuple(line for row in by_media[media] for line in lines_of(row)))
+        Sample(f"{number:09d}", media, [line for row in by_media[media] for line in lines_of(row)])
         for number, media in enumerate(order)
     ]
 
@@ -145,8 +140,8 @@ def write_shard(
 ) -> int:
     """Write one tar and its index; return the number of samples it was given."""
     partial = folder / f"{name}.partial"
-    entries: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
+    suffixes: set[str] = set()
     encoded = 0
     with tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as tar:
         for sample in samples:
@@ -156,16 +151,14 @@ def write_shard(
                 left_out[str(sample.media)] = str(error)
                 continue
             encoded += data is not None
-            entries.append(_add(tar, sample, data, suffix))
+            suffixes.add(suffix)
+            with io.BytesIO(data) if data is not None else sample.media.open("rb") as file:
+                _add(tar, f"{sample.key}{suffix}", file)
+            _add(tar, f"{sample.key}.json", io.BytesIO(json.dumps(_texts(sample)).encode()))
     with partial.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
     os.replace(partial, folder / name)
-    header = {
-        "format": FORMAT, "tar_bytes": (folder / name).stat().st_size, "sha256": digest, "clips": len(entries),
-        "source": source, "encoded": encoded, "left_out": left_out,
-    }  # fmt: skip
-    write_whole(folder / index_name(name), "".join(f"{json.dumps(line)}\n" for line in (header, *entries)))
+    _write_index(folder, name, suffixes, left_out, source=source, encoded=encoded)
     return len(samples)
 
 
@@ -179,15 +172,19 @@ def index_folder(folder: str | Path, progress: bool = True) -> Sharded:
     if not names:
         raise ValueError(f"Expected tars in {folder}, found none. Name the folder that holds them.")
     for name in tqdm(names, desc="indexing", unit="tar", disable=not progress):
-        entries, left_out = _read_tar(folder / name)
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        header = {
-            "format": FORMAT, "tar_bytes": (folder / name).stat().st_size, "sha256": digest, "clips": len(entries),
-            "encoded": 0, "left_out": left_out,
-        }  # fmt: skip
-        write_whole(folder / index_name(name), "".join(f"{json.dumps(line)}\n" for line in (header, *entries)))
-    return _finish(folder, names, time.monotonic() - begun)
+        _write_index(folder, name, SUFFIXES, {}, encoded=0)
+    return _finish(folder, names, begun)
+
+
+def _write_index(folder: Path, name: str, suffixes: Collection[str], left_out: dict[str, str], **facts: Any) -> None:
+    """Write the index of a whole tar, whose media files end in `suffixes`."""
+    clips, unused = _read_tar(folder / name, suffixes)
+    with (folder / name).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+    header = {"format": FORMAT, "tar_bytes": size, "sha256": digest, "clips": len(clips), **facts}
+    lines = [header | {"left_out": left_out | unused}, *clips]
+    write_whole(folder / index_name(name), "".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def _already_there(folder: Path, sources: dict[str, str], manifest: str) -> set[str]:
@@ -210,47 +207,23 @@ def _already_there(folder: Path, sources: dict[str, str], manifest: str) -> set[
 
 def _fingerprint(samples: Sequence[Sample], encoding: Encoding | None) -> str:
     """Return a hash of what a shard is made of: names, sizes and dates of its files, its lines and the options."""
-
-    def facts(media: Path | Member) -> Any:
-        if not isinstance(media, Path):
-            return [media.size, media.crc32]
-        return [media.stat().st_size, media.stat().st_mtime_ns] if media.is_file() else None
-
-    parts = [[str(sample.media), facts(sample.media), sample.lines] for sample in samples]
-    text = json.dumps([FORMAT, encoding and [encoding.height, encoding.gop], parts])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    parts = [[str(sample.media), state_of(sample.media), sample.lines] for sample in samples]
+    return hashlib.sha256(json.dumps([FORMAT, encoding, parts]).encode()).hexdigest()[:16]
 
 
 def _contents(sample: Sample, encoding: Encoding | None) -> tuple[bytes | None, str]:
     """Return the bytes of a clip encoded anew, None to keep them, and the suffix of its file."""
     if not sample.media.is_file():
         raise FileNotFoundError(f"expected a file at {sample.media}, found none. Check the path in the manifest.")
-    suffix = sample.media.suffix.lower()
-    if encoding is None:
-        return None, suffix
-    data = encode_small(sample.media, encoding.height, encoding.gop)
-    return data, suffix if data is None else ".mp4"
+    data = None if encoding is None else encode_small(sample.media, encoding.height, encoding.gop)
+    return data, sample.media.suffix.lower() if data is None else ".mp4"
 
 
-def _add(tar: tarfile.TarFile, sample: Sample, data: bytes | None, suffix: str) -> dict[str, Any]:
-    """Add a clip and its texts; return its line of the index."""
-    with io.BytesIO(data) if data is not None else sample.media.open("rb") as file:
-        size = crc32 = 0
-        while block := file.read(1 << 20):
-            size, crc32 = size + len(block), zlib.crc32(block, crc32)
-        file.seek(0)
-        info = tarfile.TarInfo(f"{sample.key}{suffix}")
-        info.size = size
-        offset = tar.offset + tarfile.BLOCKSIZE
-        tar.addfile(info, file)
-    text = json.dumps(_texts(sample)).encode()
-    info = tarfile.TarInfo(f"{sample.key}.json")
-    info.size = len(text)
-    tar.addfile(info, io.BytesIO(text))
-    name = f"{sample.key}{suffix}"
-    return {
-        "key": sample.key, "name": name, "offset": offset, "size": size, "crc32": crc32, "lines": sample.lines
-    }  # fmt: skip
+def _add(tar: tarfile.TarFile, name: str, file: Any) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    tar.addfile(info, file)
 
 
 def _texts(sample: Sample) -> dict[str, Any]:
@@ -258,40 +231,36 @@ def _texts(sample: Sample) -> dict[str, Any]:
 
     `lines` are all keys of the manifest as text, which reads back exactly.
     """
-    questions = [question for line in sample.lines for question in line["questions"]]
     answers = [answer for line in sample.lines for answer in line["answers"]]
     return {
         "id": sample.lines[0]["id"] if sample.lines else sample.key,
         "file": sample.media.name,
-        "questions": questions,
+        "questions": [question for line in sample.lines for question in line["questions"]],
         "answers": [answer if isinstance(answer, str) else answer[0] for answer in answers],
         "lines": json.dumps(sample.lines),
     }
 
 
-def _read_tar(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def _read_tar(path: Path, suffixes: Collection[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return the lines of the index of a tar, and the members that belong to no clip, with the reason."""
     clips: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                if not member.isfile():
+                if (file := tar.extractfile(member) if member.isfile() else None) is None:
                     continue
                 stem, dot, suffix = Path(member.name).name.partition(".")
                 key = str(Path(member.name).with_name(stem))
-                file = tar.extractfile(member)
-                assert file is not None, "a regular file"
-                data = file.read()
                 clip = clips.setdefault(key, {"key": key})
-                is_text, is_media = suffix.lower() == "json", f".{suffix}".lower() in SUFFIXES
+                is_text, is_media = suffix.lower() == "json", f"{dot}{suffix}".lower() in suffixes
                 if ("lines" if is_text else "name") in clip and (is_text or is_media):
                     left_out[member.name] = f"another file of the same key {key} comes before it"
                 elif is_text:
-                    clip["lines"] = _lines_in(data, f"{path}/{member.name}")
+                    clip["lines"] = _lines_in(file.read(), f"{path}/{member.name}")
                 elif is_media:
-                    place = {"name": member.name, "offset": member.offset_data, "size": member.size}
-                    clip |= place | {"crc32": zlib.crc32(data)}
+                    clip |= {"name": member.name, "offset": member.offset_data, "size": member.size}
+                    clip["crc32"] = crc32_of(file)
     except (tarfile.TarError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a whole tar of clips in {path}, found {error}. Copy it again.") from error
     for key in [key for key, clip in clips.items() if not {"name", "lines"} <= clip.keys()]:
@@ -308,7 +277,7 @@ def _lines_in(data: bytes, name: str) -> list[dict[str, Any]]:
     return lines
 
 
-def _finish(folder: Path, names: Sequence[str], seconds: float) -> Sharded:
+def _finish(folder: Path, names: Sequence[str], begun: float) -> Sharded:
     """Write the list of all shards, which says that they are whole, and return what they hold."""
     headers, questions = [], 0
     for name in names:
@@ -327,5 +296,5 @@ def _finish(folder: Path, names: Sequence[str], seconds: float) -> Sharded:
     return Sharded(
         output=str(folder), shards=len(names), files=listed["files"], questions=questions,
         bytes=sum(header["tar_bytes"] for header in headers), encoded=sum(header["encoded"] for header in headers),
-        left_out=left_out, seconds=round(seconds, 1),
+        left_out=left_out, seconds=round(time.monotonic() - begun, 1),
     )  # fmt: skip

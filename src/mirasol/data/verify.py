@@ -3,29 +3,27 @@
 Every clip is opened: its sound is decoded whole, its picture at its beginning, middle and end.
 """
 
-import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import Field
 from tqdm import tqdm
 
 from mirasol.files import write_whole
 from mirasol.media import MediaError, MediaInfo, MediaWarning, read_clip
+from mirasol.results import Document, Result
 from mirasol.tasks import Row, get_task, segment_of, single_rows
 
 SILENCE = 10 ** (-70 / 20)  # peak; digital silence after a lossy codec stays far below, the quietest room far above
 SHOWN = 3  # clips named in the table
 
 
-@dataclass(frozen=True)
-class ClipState:
+class ClipState(Result):
     """Result for one clip. `status` is present, missing or undecodable; the rest is known of present ones."""
 
     id: str
@@ -51,40 +49,28 @@ STATES: dict[str, Callable[[ClipState], bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """The state of every clip of a split."""
+class Verified(Document):
+    """The state of every clip of a split, and the number of clips in each of STATES."""
 
     task: str
     split: str
     root: str
-    clips: tuple[ClipState, ...]
-    output: str | None = None
-
-    def clips_that_are(self, state: str) -> list[ClipState]:
-        """Those in one of STATES."""
-        return [clip for clip in self.clips if STATES[state](clip)]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The coverage manifest, for JSON."""
-        counts = {"clips": len(self.clips)} | {name: len(self.clips_that_are(name)) for name in STATES}
-        counts["questions"] = sum(clip.questions for clip in self.clips)
-        counts["questions of present"] = sum(clip.questions for clip in self.clips_that_are("present"))
-        about = {"task": self.task, "split": self.split, "root": self.root, "counts": counts}
-        return about | {"clips": [asdict(clip) for clip in self.clips]}
+    counts: dict[str, int]
+    clips: list[ClipState]
+    output: str | None = Field(default=None, exclude=True)
 
     def __str__(self) -> str:
-        counts = self.as_dict()["counts"]
+        counts = self.counts
         lines = [
             f"{self.task} {self.split}: {counts['clips']:,} clips, {counts['questions']:,} questions in {self.root}, "
             f"{counts['questions of present']:,} of them about clips that are present",
             f"  {'state':<17}{'clips':>8}{'share':>9}  such as",
         ]
-        for name in STATES:
-            such = [] if name == "present" else self.clips_that_are(name)[:SHOWN]
+        for name, is_so in STATES.items():
+            such = [] if name == "present" else list(filter(is_so, self.clips))[:SHOWN]
             examples = ", ".join(dict.fromkeys(clip.media if name == "missing" else clip.id for clip in such))
             lines.append(f"  {name:<17}{counts[name]:>8,}{counts[name] / counts['clips']:>9.1%}  {examples}".rstrip())
-        lines += [f"  {clip.id}: {clip.notes[0]}" for clip in self.clips_that_are("undecodable")[:SHOWN]]
+        lines += [f"  {clip.id}: {clip.notes[0]}" for clip in filter(STATES["undecodable"], self.clips)][:SHOWN]
         return "\n".join(lines + ([f"written to {self.output}"] if self.output else []))
 
 
@@ -96,27 +82,39 @@ def verify(
     output: str | Path | None = None,
     workers: int | None = None,
     progress: bool = True,
-) -> Coverage:
-    """Checks every clip of a split; `output` is where the coverage manifest goes, written whole or not at all.
+) -> Verified:
+    """Check every clip of a split; `output` is where the result goes as JSON, written whole or not at all.
 
     `split` is by default the one whose scores are published. `classes` is for tasks that need a class list.
     """
     source = get_task(task, classes)
     split = split or source.reported_split
     rows = single_rows(source.load(root, split))
+    checked = in_threads(check_clip, rows, workers)
+    clips = list(tqdm(checked, "verifying", len(rows), unit="clip", disable=not progress))
+    counts = {"clips": len(clips)} | {name: sum(map(is_so, clips)) for name, is_so in STATES.items()}
+    counts["questions"] = sum(clip.questions for clip in clips)
+    counts["questions of present"] = sum(clip.questions for clip in clips if clip.status == "present")
+    found = Verified(
+        task=task, split=split, root=str(root), counts=counts, clips=clips,
+        output=None if output is None else str(output),
+    )  # fmt: skip
+    if output is not None:
+        write_whole(Path(output), found.as_json(indent=1) + "\n")
+    return found
+
+
+def in_threads(check: Callable, rows: Sequence[Row], workers: int | None = None) -> Iterator:
+    """Give what `check` finds of each row; threads, because decoding leaves Python alone."""
     with warnings.catch_warnings(), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         warnings.simplefilter("ignore", MediaWarning)  # kept as notes
-        checked = pool.map(check_clip, rows)  # threads, because decoding leaves Python alone
-        clips = tuple(tqdm(checked, total=len(rows), desc="verifying", unit="clip", disable=not progress))
-    coverage = Coverage(task, split, str(root), clips, None if output is None else str(output))
-    if output is not None:
-        write_whole(Path(output), json.dumps(coverage.as_dict(), indent=1) + "\n")
-    return coverage
+        yield from pool.map(check, rows)
 
 
 def check_clip(row: Row) -> ClipState:
     """The state of one clip, whatever happens while it is read."""
-    state = partial(ClipState, row.id, str(row.media), questions=len(row.questions), segment=row.segment)
+    about = {"id": row.id, "media": str(row.media), "questions": len(row.questions), "segment": row.segment}
+    state = partial(ClipState, **about)
     if not row.media.is_file():
         return state(status="missing")
     try:

@@ -5,6 +5,7 @@ A folder of shards holds WebDataset tars (`KEY.mp4`, `KEY.json`), beside each `N
 further line is one clip: where its bytes lie, their checksum, and the manifest lines about it.
 """
 
+import hashlib
 import http.client
 import io
 import json
@@ -83,6 +84,22 @@ class Member:
     def open(self, mode: str = "rb") -> io.BytesIO:
         """Return the file as an open one."""
         return io.BytesIO(self.read_bytes())
+
+
+def digest_of(media: Path | Member) -> str:
+    """Return the SHA-256 of a file's bytes, nothing where it cannot be read."""
+    try:
+        with media.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, Damaged):
+        return ""
+
+
+def state_of(media: Path | Member) -> list[int] | None:
+    """Return numbers that change when the file does, without reading it; None where there is no file."""
+    if isinstance(media, Member):
+        return [media.size, media.crc32]
+    return [media.stat().st_size, media.stat().st_mtime_ns] if media.is_file() else None
 
 
 @dataclass(frozen=True)

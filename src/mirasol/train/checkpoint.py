@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mirasol.files import write_whole
+from mirasol.files import crc32_of, write_whole
 from mirasol.train.record import find_checkpoints, step_of
 
 STATE = "state"
 MANIFEST = "whole.json"
-BLOCK = 1 << 24  # bytes
 
 
 def save_state(folder: Path, model: nn.Module, optimizer: Any, average: nn.Module | None) -> None:
@@ -38,11 +36,6 @@ def load_state(folder: Path, model: nn.Module, optimizer: Any, average: nn.Modul
     """Load weights, optimizer state and average from a checkpoint of any number of processes."""
     from torch.distributed import checkpoint
 
-    if not (folder / STATE).is_dir():
-        raise ValueError(
-            f"Expected a checkpoint with a folder {STATE}, found none in {folder}, which an older mirasol wrote. "
-            f"Resume it with that version, or begin a new run: output=NEW_FOLDER model.checkpoint={_best(folder)}."
-        )
     state = _weights(model, average)
     saved: dict[str, Any] = checkpoint.FileSystemReader(folder / STATE).read_metadata().state_dict_metadata
     if missing := sorted(set(state) - set(saved)):
@@ -98,10 +91,8 @@ def digests(folder: Path, files: list[str]) -> dict[str, list[int]]:
     for name in files:
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
-            size = checksum = 0
-            while block := file.read(BLOCK):
-                size, checksum = size + len(block), zlib.crc32(block, checksum)
-        found[name] = [size, checksum]
+            checksum = crc32_of(file)
+            found[name] = [file.tell(), checksum]
     return found
 
 
@@ -149,10 +140,6 @@ def newest_whole(folder: Path) -> Path | None:
     if torn:
         raise ValueError(
             f"Expected a whole checkpoint, found {len(torn)} torn: {'; '.join(torn)}. Begin a new run with "
-            f"output=NEW_FOLDER model.checkpoint={_best(folder / 'any')}, or delete {folder} to begin this one anew."
+            f"output=NEW_FOLDER model.checkpoint={folder.parent / 'best'}, or delete {folder} to begin this one anew."
         )
     return None
-
-
-def _best(checkpoint: Path) -> Path:
-    return checkpoint.parents[1] / "best"
