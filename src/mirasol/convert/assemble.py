@@ -99,27 +99,23 @@ def init(
         config = build_config(values, tower, listener, text_values(language), tokenizer)
     processor = build_processor(config, tower, listener, tokenizer, max_chunks)
     weights = text_weights(language)
-    if tower:
-        weights |= _under("model.encoder.video_encoder", tower.weights(config.video_config))
-    if listener:
-        weights |= _under("model.encoder.audio_encoder", listener.weights(config.audio_config))
+    parts = [("video_encoder", tower, config.video_config), ("audio_encoder", listener, config.audio_config)]
+    for place, part, sizes in parts:
+        if part:
+            weights |= {f"model.encoder.{place}.{name}": weight for name, weight in part.weights(sizes).items()}
     torch.manual_seed(seed)
     model = MirasolForConditionalGeneration(config)
     load_weights(model, weights)
-    parts = [str(part) for part in (vision, audio, text) if part]
-    write(model, processor, folder, parts)
+    write(model, processor, folder, [str(part) for part in (vision, audio, text) if part])
     num_pretrained = sum(weight.numel() for weight in weights.values())
     return InitResult(
-        output=str(folder),
-        vision=str(vision) if vision else None,
-        audio=str(audio) if audio else None,
+        output=str(folder), vision=str(vision) if vision else None, audio=str(audio) if audio else None,
         text=str(text),
         num_pretrained_parameters=num_pretrained,
         num_new_parameters=sum(parameter.numel() for parameter in model.parameters()) - num_pretrained,
-        seconds_per_chunk=config.seconds_per_chunk,
-        video_tokens_per_chunk=config.slot_sizes[0],
+        seconds_per_chunk=config.seconds_per_chunk, video_tokens_per_chunk=config.slot_sizes[0],
         audio_tokens_per_chunk=config.slot_sizes[1],
-    )
+    )  # fmt: skip
 
 
 def build_config(
@@ -229,10 +225,6 @@ def write(
             "fine-tuned.\n",
             encoding="utf-8",
         )
-
-
-def _under(place: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{place}.{name}": weight for name, weight in weights.items()}
 
 
 def _divisors(size: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:

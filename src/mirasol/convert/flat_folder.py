@@ -8,13 +8,11 @@ import ast
 import json
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import mirasol
 from mirasol.answer.checkpoint import folder_of
+from mirasol.results import Result
 
 SOURCE = Path(mirasol.__file__).parent
 CHECKPOINT_FILES = {".json", ".safetensors", ".jinja", ".md", ".yaml"}
@@ -29,20 +27,16 @@ PARTS = {
     "AutoImageProcessor": "image_processing_mirasol.MirasolVideoProcessor",
     "AutoFeatureExtractor": "feature_extraction_mirasol.MirasolFeatureExtractor",
 }
+INNER = {"image_processor": "AutoImageProcessor", "feature_extractor": "AutoFeatureExtractor"}
 ROOTS = ("mirasol.model.modeling_mirasol", "mirasol.chunks.processing_mirasol")
 
 
-@dataclass(frozen=True)
-class FlatFolder:
+class FlatFolder(Result):
     """Result of an export: the folder, its code files and their requirements."""
 
     output: str
     code_files: list[str]
     requirements: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a dict for JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return (
@@ -74,9 +68,13 @@ def write_flat_folder(checkpoint: str | Path | None, output: str | Path) -> Flat
             shutil.copyfile(path, output / path.name)
     for name, text in texts.items():
         (output / name).write_text(text, encoding="utf-8")
-    _edit_json(output / "config.json", _add_classes)
-    _edit_json(output / "processor_config.json", _add_parts)
-    return FlatFolder(str(output), sorted(texts), sorted(requirements))
+    for name, classes in (("config.json", CLASSES), ("processor_config.json", PARTS)):
+        values = json.loads((output / name).read_text(encoding="utf-8")) | {"auto_map": classes}
+        for part, auto in INNER.items():
+            if part in values:
+                values[part]["auto_map"] = {auto: PARTS[auto]}
+        (output / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return FlatFolder(output=str(output), code_files=sorted(texts), requirements=sorted(requirements))
 
 
 def flat_modules() -> tuple[dict[str, str], set[str]]:
@@ -140,18 +138,3 @@ def _packages(text: str) -> set[str]:
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level and node.module]
     tops = {name.partition(".")[0] for name in names}
     return tops - set(sys.stdlib_module_names) - {"torch", "transformers"}
-
-
-def _add_classes(values: dict[str, Any]) -> dict[str, Any]:
-    return {**values, "auto_map": CLASSES}
-
-
-def _add_parts(values: dict[str, Any]) -> dict[str, Any]:
-    for part, auto in (("image_processor", "AutoImageProcessor"), ("feature_extractor", "AutoFeatureExtractor")):
-        values[part]["auto_map"] = {auto: PARTS[auto]}
-    return {**values, "auto_map": PARTS}
-
-
-def _edit_json(path: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    values = edit(json.loads(path.read_text(encoding="utf-8")))
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

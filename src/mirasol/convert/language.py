@@ -33,24 +33,19 @@ def text_values(source: Source) -> dict[str, Any]:
             stacklevel=2,
         )
     attention, mlp = "model.layers.0.self_attn", "model.layers.0.mlp"
-    return {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
+    alike = (
+        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        "intermediate_size", "hidden_act", "rms_norm_eps", "tie_word_embeddings",
+    )  # fmt: skip
+    return {name: getattr(config, name) for name in alike} | {
         "head_dim": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        "intermediate_size": config.intermediate_size,
-        "hidden_act": config.hidden_act,
         "max_position_embeddings": context,
         "rope_parameters": dict(config.rope_parameters),
-        "rms_norm_eps": config.rms_norm_eps,
         "qkv_bias": f"{attention}.q_proj.bias" in weights,
         "output_bias": f"{attention}.o_proj.bias" in weights,
         "mlp_bias": f"{mlp}.gate_proj.bias" in weights,
         "qk_norm": f"{attention}.q_norm.weight" in weights,
         "layers_without_rotary": [i for i, on in enumerate(getattr(config, "no_rope_layers", None) or ()) if not on],
-        "tie_word_embeddings": config.tie_word_embeddings,
         "cross_attention_gate_init": 0.0,
     }
 

@@ -6,57 +6,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import (
-    ASTModel,
-    CLIPVisionModel,
-    DeiTModel,
-    Dinov2Model,
-    Dinov2WithRegistersModel,
-    GemmaForCausalLM,
-    GraniteForCausalLM,
-    LlamaForCausalLM,
-    MistralForCausalLM,
-    Phi3ForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen2ForCausalLM,
-    Qwen3ForCausalLM,
-    Siglip2VisionModel,
-    SiglipVisionModel,
-    SmolLM3ForCausalLM,
-    ViTModel,
-)
+from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from mirasol.convert.fold import fold
 
 # Checkpoints of a whole SigLIP, or of a ViT or AST with a classifier, hold the tower among other things.
-ARCHITECTURES: dict[str, dict[str, type[PreTrainedModel]]] = {
+ARCHITECTURES = {
     "vision": {
-        "siglip": SiglipVisionModel,
-        "siglip_vision_model": SiglipVisionModel,
-        "siglip2": Siglip2VisionModel,
-        "siglip2_vision_model": Siglip2VisionModel,
-        "clip": CLIPVisionModel,
-        "clip_vision_model": CLIPVisionModel,
-        "vit": ViTModel,
-        "deit": DeiTModel,
-        "dinov2": Dinov2Model,
-        "dinov2_with_registers": Dinov2WithRegistersModel,
+        "siglip": "SiglipVisionModel", "siglip_vision_model": "SiglipVisionModel",
+        "siglip2": "Siglip2VisionModel", "siglip2_vision_model": "Siglip2VisionModel",
+        "clip": "CLIPVisionModel", "clip_vision_model": "CLIPVisionModel", "vit": "ViTModel", "deit": "DeiTModel",
+        "dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel",
     },
-    "audio": {"audio-spectrogram-transformer": ASTModel},
+    "audio": {"audio-spectrogram-transformer": "ASTModel"},
     "text": {
-        "llama": LlamaForCausalLM,
-        "mistral": MistralForCausalLM,
-        "qwen2": Qwen2ForCausalLM,
-        "qwen3": Qwen3ForCausalLM,
-        "smollm3": SmolLM3ForCausalLM,
-        "granite": GraniteForCausalLM,
-        "gemma": GemmaForCausalLM,
-        "phi3": Phi3ForCausalLM,
+        "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
+        "qwen3": "Qwen3ForCausalLM", "smollm3": "SmolLM3ForCausalLM", "granite": "GraniteForCausalLM",
+        "gemma": "GemmaForCausalLM", "phi3": "Phi3ForCausalLM",
     },
-}
+}  # fmt: skip
 FAMILIES = {
     "vision": "SigLIP, SigLIP 2, CLIP, ViT, DeiT and DINOv2",
     "audio": "AST",
@@ -111,12 +82,10 @@ def load_source(part: str, name: str) -> Source:
     logging.set_verbosity_error()  # what a classifier or pooler beside the tower holds is not wanted
     logging.disable_progress_bar()
     try:
-        loaded: Any = fitting[model_type].from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, **kwargs
-        )
+        kind: Any = getattr(transformers, fitting[model_type])
+        model, report = kind.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **kwargs)
     finally:
         logging.set_verbosity(verbosity)
-    model, report = loaded
     # The pooling heads of vision towers are not used, so they may lack.
     absent = sorted(key for key in report["missing_keys"] if not key.startswith("head."))
     if absent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,77 +21,63 @@ from mirasol.model.configuration_mirasol import MirasolAudioConfig, MirasolVideo
 from mirasol.model.modeling_mirasol_encoders import window_centres
 
 NUM_CHANNELS = 3  # frames are RGB
-KINDS = ("weight", "bias")
 PREFIX_NAMES = [f"embeddings.{name}_token" for name in ("cls", "distillation")]
 PREFIX_NAMES += ["embeddings.class_embedding", "embeddings.register_tokens"]
 POSITION_NAMES = ("embeddings.position_embeddings", "embeddings.position_embedding.weight")
 PATCH_NAMES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embedding")
 CLIP_NORM = "pre_layrnorm"  # sic
-SIGLIP_NAMES = {
-    "layers": "encoder.layers",
-    "attention": "self_attn",
-    "o_proj": "out_proj",
-    "attention_norm": "layer_norm1",
-    "mlp_norm": "layer_norm2",
-    "norm": "post_layernorm",
-}
-DINO_NAMES = {
-    "layers": "encoder.layer",
-    "attention": "attention",
-    "o_proj": "o_proj",
-    "attention_norm": "norm1",
-    "mlp_norm": "norm2",
-    "norm": "layernorm",
-}
-VIT_NAMES = {
-    "layers": "layers",
-    "attention": "attention",
-    "o_proj": "o_proj",
-    "attention_norm": "layernorm_before",
-    "mlp_norm": "layernorm_after",
-    "norm": "layernorm",
+# Where a family keeps: layers, attention, its last projection, the norms before attention and MLP, the last norm.
+NAMES = {
+    "SigLIP, CLIP": ("encoder.layers", "self_attn", "out_proj", "layer_norm1", "layer_norm2", "post_layernorm"),
+    "DINOv2": ("encoder.layer", "attention", "o_proj", "norm1", "norm2", "layernorm"),
+    "ViT, DeiT, AST": ("layers", "attention", "o_proj", "layernorm_before", "layernorm_after", "layernorm"),
 }
 
 
 def vit_values(source: Source) -> dict[str, Any]:
-    """The config values that every ViT has."""
+    """Return the config values that every ViT has."""
     config = source.config
-    return {
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
+    alike = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
+    return {name: getattr(config, name) for name in alike} | {
         "intermediate_size": getattr(config, "intermediate_size", None) or int(config.hidden_size * config.mlp_ratio),
-        "hidden_act": config.hidden_act,
-        "layer_norm_eps": config.layer_norm_eps,
         "qkv_bias": getattr(config, "qkv_bias", True),
         "position_code": "learned",
     }
 
 
 def vit_weights(source: Source) -> dict[str, Tensor]:
-    """Weights of the layers and the last norm, by the names of `MirasolTower`; keys and values in one matrix."""
+    """Return the layers and the last norm, by the names of `MirasolTower`; keys and values in one matrix."""
     theirs = source.weights
-    known = (SIGLIP_NAMES, DINO_NAMES, VIT_NAMES)
-    names = next(names for names in known if f"{names['layers']}.0.{names['mlp_norm']}.weight" in theirs)
-    ours = {f"norm.{kind}": theirs[f"{names['norm']}.{kind}"] for kind in KINDS}
-    if f"{CLIP_NORM}.weight" in theirs:
-        ours |= {f"embedding_norm.{kind}": theirs[f"{CLIP_NORM}.{kind}"] for kind in KINDS}
+    layers, attention, o_proj, attention_norm, mlp_norm, last_norm = next(
+        names for names in NAMES.values() if f"{names[0]}.0.{names[4]}.weight" in theirs
+    )
+    pieces = {"norm": [last_norm], "embedding_norm": [CLIP_NORM]}
     for number in range(source.config.num_hidden_layers):
-        layer, attention = f"{names['layers']}.{number}", f"{names['layers']}.{number}.{names['attention']}"
-        pieces = {
-            "attention.q_proj": [f"{attention}.q_proj"],
-            "attention.kv_proj": [f"{attention}.k_proj", f"{attention}.v_proj"],
-            "attention.o_proj": [f"{attention}.{names['o_proj']}"],
-            "attention_norm": [f"{layer}.{names['attention_norm']}"],
-            "mlp_norm": [f"{layer}.{names['mlp_norm']}"],
-            "mlp.0": [f"{layer}.mlp.fc1"],
-            "mlp.2": [f"{layer}.mlp.fc2"],
+        theirs_in, ours_in = f"{layers}.{number}", f"layers.{number}"
+        pieces |= {
+            f"{ours_in}.attention.q_proj": [f"{theirs_in}.{attention}.q_proj"],
+            f"{ours_in}.attention.kv_proj": [f"{theirs_in}.{attention}.{name}" for name in ("k_proj", "v_proj")],
+            f"{ours_in}.attention.o_proj": [f"{theirs_in}.{attention}.{o_proj}"],
+            f"{ours_in}.attention_norm": [f"{theirs_in}.{attention_norm}"],
+            f"{ours_in}.mlp_norm": [f"{theirs_in}.{mlp_norm}"],
+            f"{ours_in}.mlp.0": [f"{theirs_in}.mlp.fc1"],
+            f"{ours_in}.mlp.2": [f"{theirs_in}.mlp.fc2"],
         }
-        for name, parts in pieces.items():
-            for kind in KINDS:
-                if f"{parts[0]}.{kind}" in theirs:
-                    ours[f"layers.{number}.{name}.{kind}"] = torch.cat([theirs[f"{part}.{kind}"] for part in parts])
-    return ours
+    return {
+        f"{name}.{kind}": torch.cat([theirs[f"{part}.{kind}"] for part in parts])
+        for name, parts in pieces.items()
+        for kind in ("weight", "bias")
+        if f"{parts[0]}.{kind}" in theirs
+    }
+
+
+def stated(source: Source, read: Callable, what: str) -> dict[str, Any]:
+    """Return what `read` finds of the checkpoint's preprocessing; nothing, with a warning, where it states none."""
+    try:
+        return read(source.name)[0]
+    except OSError:
+        warnings.warn(f"{source.name} states no {what}", stacklevel=3)
+        return {}
 
 
 class VisionTower:
@@ -146,24 +132,15 @@ class VisionTower:
             centres = window_centres(config.input_size, *window)[:, 1:]
             pixels = (centres + 0.5) * (self.image_size / config.image_size) - 0.5  # of the pretrained picture
             places.append((pixels - (self.patch_size - 1) / 2) / self.patch_size)
-        kernels = [inflate_kernel(self.kernel, kernel) for kernel, _, _ in config.tubes]
-        positions = sample_positions(self.positions, torch.cat(places))
-        return vit_weights(self.source) | embedding_weights(
-            self.prefix, kernels, self.bias, torch.cat([self.prefix_positions, positions])
-        )
+        return tower_weights(self, config.tubes, places)
 
     def statistics(self) -> dict[str, list[float]]:
         """`image_mean` and `image_std` of the checkpoint's image processor."""
-        try:
-            stated = BaseImageProcessor.get_image_processor_dict(self.source.name)[0]
-        except OSError:
-            warnings.warn(
-                f"{self.source.name} states no image_mean and image_std: 0.5 is taken for both.", stacklevel=2
-            )
-            stated = {}
-        if not stated.get("do_normalize", True):
+        told = "image_mean and image_std: 0.5 is taken for both."
+        found = stated(self.source, BaseImageProcessor.get_image_processor_dict, told)
+        if not found.get("do_normalize", True):
             return {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
-        return {name: stated.get(name) or [0.5] * 3 for name in ("image_mean", "image_std")}
+        return {name: found.get(name) or [0.5] * 3 for name in ("image_mean", "image_std")}
 
 
 def default_tubes(num_frames: int, patch_size: int) -> tuple:
@@ -217,37 +194,27 @@ class AudioTower:
             + first
             for window in config.patches
         ]
-        kernels = [inflate_kernel(self.kernel, kernel) for kernel, _, _ in config.patches]
-        positions = sample_positions(self.positions, torch.cat(places))
-        return vit_weights(self.source) | embedding_weights(
-            self.prefix, kernels, self.bias, torch.cat([self.prefix_positions, positions])
-        )
+        return tower_weights(self, config.patches, places)
 
     def statistics(self) -> dict[str, Any]:
         """`mean` and `std` of the checkpoint's feature extractor, and its bands and sampling rate."""
-        try:
-            stated = FeatureExtractionMixin.get_feature_extractor_dict(self.source.name)[0]
-        except OSError:
-            warnings.warn(
-                f"{self.source.name} states no mean and std of its log-mel: AudioSet's are taken.", stacklevel=2
-            )
-            stated = {}
-        values = {name: stated[name] for name in ("mean", "std", "sampling_rate") if name in stated}
-        if not stated.get("do_normalize", True):
+        told = "mean and std of its log-mel: AudioSet's are taken."
+        found = stated(self.source, FeatureExtractionMixin.get_feature_extractor_dict, told)
+        values = {name: found[name] for name in ("mean", "std", "sampling_rate") if name in found}
+        if not found.get("do_normalize", True):
             values |= {"mean": 0.0, "std": 0.5}
         return values | {"num_mel_bins": self.num_mel_bins}
 
 
-def embedding_weights(
-    prefix: Float[Tensor, "token dim"],
-    kernels: Sequence[Float[Tensor, "dim _window"]],
-    bias: Float[Tensor, " dim"],
-    positions: Float[Tensor, "all_tokens dim"],
+def tower_weights(
+    tower: VisionTower | AudioTower, windows: Sequence, places: Sequence[Float[Tensor, "token 2"]]
 ) -> dict[str, Tensor]:
-    """Weights of `MirasolWindowEmbedding`, under its name in a tower."""
-    weights = {"position_embedding": positions}
-    if len(prefix):
-        weights["prefix_tokens"] = prefix
-    for number, kernel in enumerate(kernels):
-        weights |= {f"projections.{number}.weight": kernel, f"projections.{number}.bias": bias}
-    return {f"embedding.{name}": weight for name, weight in weights.items()}
+    """Return the weights of a `MirasolTower` whose windows have their centres at these places of a pretrained grid."""
+    positions = torch.cat([tower.prefix_positions, sample_positions(tower.positions, torch.cat(list(places)))])
+    weights = vit_weights(tower.source) | {"embedding.position_embedding": positions}
+    if len(tower.prefix):
+        weights["embedding.prefix_tokens"] = tower.prefix
+    for number, (kernel, _, _) in enumerate(windows):
+        weights[f"embedding.projections.{number}.weight"] = inflate_kernel(tower.kernel, kernel)
+        weights[f"embedding.projections.{number}.bias"] = tower.bias
+    return weights
