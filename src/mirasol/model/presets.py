@@ -4,7 +4,7 @@ from copy import deepcopy
 
 from .configuration_mirasol import MirasolConfig
 
-LARGE_PICTURE = {  # 340 tokens a chunk of 8 x 224 x 224, which together see 96 % of every frame
+LARGE_PICTURE: dict = {  # 340 tokens a chunk of 8 x 224 x 224, which together see 96 % of every frame
     "image_size": 224,
     "tubes": (
         ((4, 20, 20), (4, 20, 20), (0, 2, 2)),
@@ -12,156 +12,60 @@ LARGE_PICTURE = {  # 340 tokens a chunk of 8 x 224 x 224, which together see 96 
         ((1, 16, 16), (8, 32, 32), (0, 8, 8)),
     ),
 }
+LARGE_TEXT: dict = {"vocab_size": 32_000, "max_position_embeddings": 2048}
+
+
+def _sizes(width: int, layers: int, heads: int, mlp: int, **others) -> dict:
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    return {**dict(zip(names, (width, layers, heads, mlp), strict=True)), **others}
+
+
+# Each part as (width, layers, heads, width of the MLP) and what else is its own.
 PRESETS: dict[str, dict] = {
     # trains from scratch on two CPU cores; 25 frames a second (0.32 s chunks), for lips and speech
     "nano": {
         "seconds_per_chunk": 0.32,
         "initializer_range": 0.1,  # about 1/sqrt(width): at 0.02 attention stays uniform for thousands of steps
-        "video_config": {
-            "hidden_size": 96,
-            "num_attention_heads": 3,
-            "intermediate_size": 384,
-            "image_size": 32,
-            "motion_gain": 4.0,  # lips change a still face little
-            "tubes": (
+        "video_config": _sizes(
+            96, 3, 3, 384,
+            image_size=32,
+            motion_gain=4.0,  # lips change a still face little
+            tubes=(
                 ((2, 16, 16), (2, 16, 16), (0, 0, 0)),
                 ((2, 32, 32), (2, 32, 32), (0, 0, 0)),
                 ((1, 16, 16), (8, 16, 16), (0, 0, 0)),
             ),
-        },
-        "audio_config": {
-            "hidden_size": 96,
-            "num_attention_heads": 3,
-            "intermediate_size": 384,
-            "num_mel_frames": 32,
-            "patches": (((4, 128), (2, 128), (0, 0)),),
-        },
-        "combiner_config": {"hidden_size": 96, "num_attention_heads": 3, "intermediate_size": 384, "num_latents": 15},
-        "temporal_config": {
-            "hidden_size": 96,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 3,
-            "intermediate_size": 384,
-        },
-        "text_config": {
-            "hidden_size": 96,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 3,
-            "num_key_value_heads": 3,
-            "intermediate_size": 256,
-        },
+        ),
+        "audio_config": _sizes(96, 3, 3, 384, num_mel_frames=32, patches=(((4, 128), (2, 128), (0, 0)),)),
+        "combiner_config": _sizes(96, 2, 3, 384, num_latents=15),
+        "temporal_config": _sizes(96, 2, 3, 384),
+        "text_config": _sizes(96, 3, 3, 256, num_key_value_heads=3),
     },
     # one consumer GPU; the default grid: 12.5 frames a second, 0.64 s chunks, 128 frames in 16 chunks
     "small": {
-        "video_config": {
-            "hidden_size": 384,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 6,
-            "intermediate_size": 1536,
-            "image_size": 96,
-        },
-        "audio_config": {
-            "hidden_size": 256,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "intermediate_size": 1024,
-        },
-        "combiner_config": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
-        "temporal_config": {
-            "hidden_size": 384,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 6,
-            "intermediate_size": 1536,
-        },
-        "text_config": {
-            "vocab_size": 8192,
-            "hidden_size": 384,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 6,
-            "head_dim": 64,
-            "intermediate_size": 1024,
-            "max_position_embeddings": 1024,
-        },
+        "video_config": _sizes(384, 8, 6, 1536, image_size=96),
+        "audio_config": _sizes(256, 6, 4, 1024),
+        "combiner_config": _sizes(384, 2, 6, 1536),
+        "temporal_config": _sizes(384, 6, 6, 1536),
+        "text_config": _sizes(384, 8, 6, 1024, vocab_size=8192, head_dim=64, max_position_embeddings=1024),
     },
     # ViT-B for the picture, ViT-S for the sound; trains on one GPU of 24 GB
     "base": {
-        "video_config": {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-            **LARGE_PICTURE,
-        },
-        "audio_config": {
-            "hidden_size": 384,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 6,
-            "intermediate_size": 1536,
-        },
-        "combiner_config": {
-            "hidden_size": 768,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-        },
-        "temporal_config": {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-            "predicted_video_size": (2, 28, 28),
-        },
-        "text_config": {
-            "vocab_size": 32_000,
-            "hidden_size": 1024,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 4,
-            "head_dim": 64,
-            "intermediate_size": 2816,
-            "max_position_embeddings": 2048,
-        },
+        "video_config": _sizes(768, 12, 12, 3072, **LARGE_PICTURE),
+        "audio_config": _sizes(384, 12, 6, 1536),
+        "combiner_config": _sizes(768, 4, 12, 3072),
+        "temporal_config": _sizes(768, 12, 12, 3072, predicted_video_size=(2, 28, 28)),
+        "text_config": _sizes(1024, 12, 16, 2816, num_key_value_heads=4, head_dim=64, **LARGE_TEXT),
     },
     # the paper's size: about 3 billion parameters, more than half of them for picture and sound
     "3b": {
-        "video_config": {
-            "hidden_size": 1280,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 16,
-            "intermediate_size": 5120,
-            **LARGE_PICTURE,
-        },
-        "audio_config": {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-        },
-        "combiner_config": {
-            "hidden_size": 1536,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 16,
-            "intermediate_size": 6144,
-        },
-        "temporal_config": {
-            "hidden_size": 1536,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "intermediate_size": 6144,
-            "predicted_video_size": (2, 28, 28),
-        },
-        "text_config": {
-            "vocab_size": 32_000,
-            "hidden_size": 2048,
-            "num_hidden_layers": 20,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 4,
-            "head_dim": 128,
-            "intermediate_size": 6912,
-            "max_position_embeddings": 2048,
-        },
+        "video_config": _sizes(1280, 32, 16, 5120, **LARGE_PICTURE),
+        "audio_config": _sizes(768, 12, 12, 3072),
+        "combiner_config": _sizes(1536, 8, 16, 6144),
+        "temporal_config": _sizes(1536, 24, 16, 6144, predicted_video_size=(2, 28, 28)),
+        "text_config": _sizes(2048, 20, 16, 6912, num_key_value_heads=4, head_dim=128, **LARGE_TEXT),
     },
-}
+}  # fmt: skip
 
 
 def preset(name: str, **overrides) -> MirasolConfig:
