@@ -5,7 +5,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from mirasol.tasks import Row, get_task, grid
 NUM_STORIES = 5
 SHOWN_AS = ("both", "sound", "picture", "swapped")
 HIDDEN_KINDS = ("when_command", "when_color", "when_preposition", "when_adverb")  # two of the six are enough to see
+KINDS = (*grid.SLOTS, "sentence", "said_at")  # columns of the table
 NUM_ATTRIBUTED_CLIPS = 24  # leaving out every chunk in turn encodes a clip as often as it has chunks
 
 
@@ -75,11 +75,10 @@ def demo(
     ]
     accuracy = {name: runs[name].metrics.intervals_95["slots"] for name in ("both", "sound", "picture")}
     path = Path(output).resolve()
-    follows = runs["swapped"].metrics.follows["slots"]
-    seconds, commands = round(time.perf_counter() - start, 1), next_commands(root, rows, checkpoint)
     result = Demo(
-        report=str(path), accuracy=accuracy, follows=follows, sets=sets, attribution=attribution, seconds=seconds,
-        try_next=commands,
+        report=str(path), accuracy=accuracy, follows=runs["swapped"].metrics.follows["slots"], sets=sets,
+        attribution=attribution, seconds=round(time.perf_counter() - start, 1),
+        try_next=next_commands(root, rows, checkpoint),
     )  # fmt: skip
     chance = chance_levels(train_rows("grid", root) or rows)  # type: ignore[arg-type]
     write_whole(path, page(answerer.model, runs, stories, attribution, method, result, chance, checkpoint))
@@ -118,21 +117,17 @@ def tell(
     surprise = encoder_outputs.surprise[0].float().cpu().numpy()
     surprise[0] = np.nan  # nothing came before the first chunk, so nothing expected it
     partner = rows[swap_partners(rows, grid.SLOTS)[[r.id for r in rows].index(row.id)][0]]
+    answers = [
+        Answered(p.question, p.answer, p.generated, p.right, p.confidence, w, p.seconds, otherwise(p, runs))
+        for p, w in zip(given, weights.cpu().numpy(), strict=True)
+    ]
     return Story(
-        id=row.id,
-        sentence=" ".join(row.words),
-        duration=float(clip.duration),
+        id=row.id, sentence=" ".join(row.words), duration=float(clip.duration),
         frames=[clip.frames[max(i, 0)] for i in middles],
         mel=rearrange(np.asarray(features), "1 mel_frame mel -> mel_frame mel"),
         words=[(word, *seconds) for word, seconds in zip(row.words, row.word_times, strict=True)],
-        chunk_times=chunk_times,
-        surprise=surprise,
-        answers=[
-            Answered(p.question, p.answer, p.generated, p.right, p.confidence, w, p.seconds, otherwise(p, runs))
-            for p, w in zip(given, weights.cpu().numpy(), strict=True)
-        ],
-        swapped_sentence=" ".join(partner.words),
-    )
+        chunk_times=chunk_times, surprise=surprise, answers=answers, swapped_sentence=" ".join(partner.words),
+    )  # fmt: skip
 
 
 def otherwise(prediction: Prediction, runs: dict[str, Evaluation]) -> dict[str, str]:
@@ -152,21 +147,11 @@ def chance_levels(rows: Sequence[grid.GridRow]) -> dict[str, float]:
     return {slot: 1 / len({row.words[i] for row in rows}) for i, slot in enumerate(grid.SLOTS)}
 
 
-@dataclass(frozen=True)
-class AccuracyRow:
-    """One condition's line in the table: the mean with its interval and the share right of each kind."""
-
-    label: str
-    mean: Interval
-    kinds: dict[str, Any]
-
-
-def accuracy_rows(runs: dict[str, Evaluation]) -> list[AccuracyRow]:
-    """Return the table's lines: one for each way of showing the clips as they are."""
+def accuracy_rows(runs: dict[str, Evaluation]) -> list[dict[str, Any]]:
+    """Return the table's lines, one for each way of showing the clips as they are: the mean, and the share by kind."""
     metrics = {name: runs[name].metrics for name in ("both", "sound", "picture")}
-    kinds = (*grid.SLOTS, "sentence", "said_at")
     return [
-        AccuracyRow(CONDITIONS[name], found.intervals_95["slots"], {kind: found.scores.get(kind) for kind in kinds})
+        {"label": CONDITIONS[name], "mean": found.intervals_95["slots"], "kinds": found.scores}
         for name, found in metrics.items()
     ]
 
@@ -213,7 +198,7 @@ def page(
             f"on {os.cpu_count()} CPU cores": f"{result.seconds:.0f} s",
         },
         accuracy=accuracy_rows(runs),
-        kinds=[*grid.SLOTS, "sentence", "said_at"],
+        kinds=KINDS,
         chance=chance,
         mean_chance=float(np.mean(list(chance.values()))),
         times={slot: both.scores[f"when_{slot}"] for slot in grid.SLOTS},

@@ -192,7 +192,7 @@ def reliability_plot(bins: Sequence[Bin]) -> str:
             style = f'r="{3 + 5 * (entry.count / most) ** 0.5:.1f}" fill="var(--accent)"'
             spot = f'cx="{entry.confidence * side:.1f}" cy="{(1 - entry.accuracy) * side:.1f}"'
             parts.append(f'<circle {spot} {style}><title>{100 * entry.accuracy:.0f} % right</title></circle>')
-    parts += corner_labels(side, "right")
+    parts += corner_labels(side)
     return svg(side, side + foot + 10, "share right against confidence", parts)
 
 
@@ -207,11 +207,11 @@ def coverage_plot(curve: Sequence[Covered]) -> str:
         tip = f"{100 * point.coverage:.0f} % answered, at least {100 * point.confidence:.0f} % sure: "
         tip += f"{100 * point.accuracy:.1f} % right"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="var(--accent)"><title>{tip}</title></circle>')
-    parts += corner_labels(side, "right")
+    parts += corner_labels(side)
     return svg(side, side, "share right against coverage", parts)
 
 
-def corner_labels(side: float, name: str) -> list[str]:
-    """Return the names of the ends of a vertical axis, the upper one above the drawing, which the page leaves free."""
+def corner_labels(side: float) -> list[str]:
+    """Return the ends of a vertical axis of shares right, the upper one above the drawing, where the page has room."""
     style = 'font-size="12" fill="var(--soft)"'
-    return [text(0, -5, f"100 % {name}", style), text(6, side - 6, "0 %", style)]
+    return [text(0, -5, "100 % right", style), text(6, side - 6, "0 %", style)]

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from torch.nn import functional
 
 from mirasol.evaluate.results import Evaluation, Prediction
 from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
@@ -105,14 +104,11 @@ def evenly(clip: MediaInfo | float, rate: float) -> Float[np.ndarray, " time"]:
 
 def small(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "shown_height shown_width 3"]:
     """Return the picture no larger than a preview, with even sides."""
-    import torch
+    from PIL import Image
 
-    height, width = image.shape[:2]
-    scale = min(1.0, PREVIEW_SIDE / max(height, width))
-    size = [max(2, round(side * scale / 2) * 2) for side in (height, width)]
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    pixels = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
-    return pixels[0].permute(1, 2, 0).contiguous().numpy()
+    scale = min(1.0, PREVIEW_SIDE / max(image.shape))
+    height, width = (max(2, round(side * scale / 2) * 2) for side in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def log_mel(clip: Clip) -> Float[np.ndarray, "shown mel"]:

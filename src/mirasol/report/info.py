@@ -102,35 +102,17 @@ class CheckpointInfo(Info):
     known_questions: dict[str, str] | None = None
 
 
-class Parameters(Result):
-    """Numbers of parameters of a preset."""
-
-    total: int
-    total_without_audio: int
-    audio_video: int
-    text: int
-    parts: dict[str, int]
-
-
-class Memory(Result):
-    """Bytes in bf16; `cache` and `kept_for_backward` by the number of frames."""
-
-    weights: int
-    cache: dict[str, int]
-    kept_for_backward: dict[str, int]
-
-
 class PresetInfo(Info):
-    """A preset, see `mirasol.model.sizes.size_facts`."""
+    """A preset, see `mirasol.model.sizes.size_facts`; bytes and FLOPs of a forward pass by the number of frames."""
 
     preset: str
-    parameters: Parameters
+    parameters: dict[str, int | dict[str, int]]
     forward_flops: dict[str, int]
     latents: dict[str, int]
     tokens_per_chunk: dict[str, int]
     area_seen_per_frame: list[float]
     text_tokens: int
-    bytes_in_bf16: Memory
+    bytes_in_bf16: dict[str, int | dict[str, int]]
 
 
 def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -35,7 +35,7 @@ class ScoreRow:
 def write_report(evaluation: Evaluation) -> Path | None:
     """Return the path of report.html in the evaluation's folder; warn and write none where Pillow is not installed."""
     try:
-        from mirasol.report.page import render  # needs Pillow, an extra
+        from mirasol.report.page import percent, render  # needs Pillow, an extra
     except ValueError as error:
         warnings.warn(f"No report is written: {error}", stacklevel=2)
         return None
@@ -43,9 +43,9 @@ def write_report(evaluation: Evaluation) -> Path | None:
     task, clips = get_task(metrics.task), metrics.clips
     main, all_asked = (scores.get(task.headline) for scores in (metrics.scores, metrics.scores_missing_wrong))
     matched = [prediction for prediction in predictions if prediction.kind not in task.time_kinds]
-    facts = {task.headline.replace("_", " "): f"{in_percent(main)} %"}
+    facts = {task.headline.replace("_", " "): f"{percent(main, 1)} %"}
     if clips.answered < clips.asked:
-        facts["with missing clips counted as wrong"] = f"{in_percent(all_asked)} %"
+        facts["with missing clips counted as wrong"] = f"{percent(all_asked, 1)} %"
     facts |= {
         "clips answered": f"{clips.answered:,} of {clips.asked:,}",
         "of them with sound": f"{clips.with_sound:,}",
@@ -78,11 +78,6 @@ def group_tables(metrics: Metrics) -> dict[str, list[Group]]:
     questions = {"each question": metrics.questions} if metrics.questions else {}
     kinds, texts = (sorted((g.kind, g.questions) for g in groups) for groups in (metrics.kinds, metrics.questions))
     return questions if kinds == texts else {"each kind of question": metrics.kinds, **questions}
-
-
-def in_percent(value: Any) -> str:
-    """Return a score in percent, a dash where the task gave none."""
-    return f"{100 * value:.1f}" if isinstance(value, float) else "–"
 
 
 def clip_warnings(clips: Clips) -> Iterator[str]:
