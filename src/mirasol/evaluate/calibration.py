@@ -7,6 +7,7 @@ import numpy as np
 
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.results import Number, Result
+from mirasol.tasks.metrics.classes import auroc
 
 NUM_BINS = 10  # of equal width
 NUM_POINTS = 20  # of the curve of accuracy against coverage
@@ -130,12 +131,3 @@ def curve(sure: np.ndarray, hit: np.ndarray) -> list[Covered]:
         )
         for count in counts.tolist()
     ]
-
-
-def auroc(high: np.ndarray, low: np.ndarray) -> float:
-    """Return how often a value of `high` exceeds one of `low`, equal ones counted half; nan of nothing."""
-    if not len(high) or not len(low):
-        return float("nan")
-    others = np.sort(low)
-    below, not_above = np.searchsorted(others, high, "left"), np.searchsorted(others, high, "right")
-    return float((below + not_above).sum() / 2 / len(high) / len(low))

@@ -67,7 +67,7 @@ def read_table(path: Path, columns: Sequence[str], has_header: bool = True) -> I
     """Give the place ("file:line") and the fields of every row that has as many as the header or `columns`."""
     malformed = []
     lines = csv.reader(io.StringIO(read_text(path), newline=""))
-    rows = _rows(path, lines)
+    rows = read_rows(path, lines)
     header = next(rows, []) if has_header else list(columns)
     absent = [column for column in columns if column not in header]
     if absent:
@@ -84,7 +84,8 @@ def read_table(path: Path, columns: Sequence[str], has_header: bool = True) -> I
     refuse(path, malformed)
 
 
-def _rows(path: Path, lines) -> Iterator[list[str]]:
+def read_rows(path: Path, lines: Any) -> Iterator[list[str]]:
+    """Give the rows of a csv reader; raise ValueError where the table is broken."""
     try:
         yield from lines
     except csv.Error as error:  # such as a quote that is never closed, which makes one field of all the rest

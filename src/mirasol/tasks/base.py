@@ -70,6 +70,12 @@ def segment_of(row: Row) -> dict[str, Any]:
     return {} if row.segment is None else {"start": row.segment[0], "end": row.segment[1]}
 
 
+def require_own_id(first: dict[str, str], name: str, place: str) -> None:
+    """Refuse an id that came at another place before; `first` is filled with the place of each."""
+    if first.setdefault(name, place) != place:
+        raise ValueError(f"expected an id of its own, found {name!r} as in {first[name]}.")
+
+
 def single_rows(rows: Sequence[Row]) -> list[Row]:
     """Return the rows whose files are decoded: every part of joined rows once, all other rows as they are."""
     singles = [part for row in rows for part in row.parts or (row,)]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mirasol.tasks.annotations import read_json, read_text
+from mirasol.tasks.annotations import read_json, read_rows, read_text
 from mirasol.tasks.media_files import MediaFiles
 
 Entries = Iterator[tuple[int, Any]]
@@ -52,15 +52,13 @@ def parse(text: str) -> Any:
 def read_csv(path: Path) -> Entries:
     """Give every row of a table by the number of its line; empty cells are keys that are not there."""
     lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
-    try:
-        header = next(lines, [])
-        for fields in lines:
-            if len(fields) == len(header):
-                yield lines.line_num, _from_cells(dict(zip(header, fields, strict=True)))
-            elif fields:
-                yield lines.line_num, ValueError(f"expected {len(header)} fields, found {len(fields)}.")
-    except csv.Error as error:
-        raise ValueError(f"{path}:{lines.line_num}: expected a row of a table, found {error}. Correct it.") from error
+    rows = read_rows(path, lines)
+    header = next(rows, [])
+    for fields in rows:
+        if len(fields) == len(header):
+            yield lines.line_num, _from_cells(dict(zip(header, fields, strict=True)))
+        elif fields:
+            yield lines.line_num, ValueError(f"expected {len(header)} fields, found {len(fields)}.")
 
 
 def _from_cells(cells: dict[str, str]) -> dict[str, Any] | ValueError:

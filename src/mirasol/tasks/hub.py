@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mirasol.tasks.annotations import refuse
-from mirasol.tasks.base import Row, nearest
+from mirasol.tasks.base import Row, nearest, require_own_id
 from mirasol.tasks.formats import PREFIX
 from mirasol.tasks.jsonl import KEYS, Line, join_lines, read_entry
 from mirasol.tasks.tars import Member, NamedBytes
@@ -67,7 +67,8 @@ def read_dataset(
     dataset = _undecoded(dataset, media)
     present = {key: column for key, column in chosen.items() if column in dataset.column_names and key != "media"}
     texts = dataset.select_columns(list(present.values()))
-    lines, malformed = [], []
+    lines: list[tuple[str, Line]] = []
+    malformed, first = list[str](), dict[str, str]()
     for number, row in enumerate(texts if present else [{}] * len(dataset)):
         entry = {key: _plain(texts, column, row[column]) for key, column in present.items()}
         entry = {key: value for key, value in entry.items() if value is not None}
@@ -75,11 +76,12 @@ def read_dataset(
             entry.setdefault("question", question)
         try:
             line = read_entry({"media": "cell", **entry}, f"{split}:{number}")
+            require_own_id(first, line.id, f"row {number}")
             lines.append((f"{source}: row {number}", replace(line, media=_media(dataset, media, number, str(source)))))
         except ValueError as error:
             malformed.append(f"{source}: row {number}: {error}")
     refuse(Path(str(source)), malformed)
-    return join_lines(_apart(lines))
+    return join_lines(lines)
 
 
 def _load(source: str, split: str):
@@ -160,13 +162,3 @@ def as_wav(samples: np.ndarray, sampling_rate: int) -> bytes:
                            sampling_rate, sampling_rate * frame, frame, 32))  # fmt: skip
     file.write(struct.pack("<4sI", b"data", len(data)) + data)
     return file.getvalue()
-
-
-def _apart(lines: list[tuple[str, Line]]) -> list[tuple[str, Line]]:
-    """Return the lines, those of an id that comes twice under ids of their own."""
-    seen: set[str] = set()
-    for number, (place, line) in enumerate(lines):
-        if line.id in seen:
-            raise ValueError(f"{place}: expected an id of its own, found {line.id!r} again. Leave out the column id.")
-        seen.add(lines[number][1].id)
-    return lines

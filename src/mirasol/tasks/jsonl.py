@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.tasks.annotations import SHOWN, refuse
-from mirasol.tasks.base import Absent, Question, Row, Task, nearest
+from mirasol.tasks.base import Absent, Question, Row, Task, nearest, require_own_id
 from mirasol.tasks.formats import SUFFIXES, is_classes, is_dataset, read_entries
 from mirasol.tasks.metrics import judged
 from mirasol.tasks.metrics.exact import accuracy, mean
@@ -143,14 +143,13 @@ def read_lines(root: str | Path, split: str) -> tuple[Path, list[tuple[int, Line
     """Return the path of a manifest and its lines with their numbers; malformed ones are refused together."""
     path = find_manifest(Path(root), split)
     lines, malformed = [], []
-    first: dict[str, int] = {}
+    first: dict[str, str] = {}
     for number, entry in read_entries(path):
         try:
             if isinstance(entry, ValueError):
                 raise entry
             line = read_entry(entry, f"{path.stem}:{number}")
-            if first.setdefault(line.id, number) != number:
-                raise ValueError(f"expected an id of its own, found {line.id!r} as in line {first[line.id]}.")
+            require_own_id(first, line.id, f"line {number}")
             lines.append((number, line))
         except ValueError as error:
             malformed.append(f"{path}:{number}: {error}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.tasks.annotations import refuse
-from mirasol.tasks.base import Absent, Question, Row
+from mirasol.tasks.base import Absent, Question, Row, require_own_id
 from mirasol.tasks.jsonl import Jsonl, Line, join_lines, read_entry
 from mirasol.tasks.tars import LIST, has_shards, is_address, read_all, read_shards
 
@@ -34,8 +34,7 @@ class Shards(Jsonl):
                         default = f"{place}:{number}"
                     try:
                         line = read_entry({"media": clip["name"], **entry}, default)
-                        if (first := places.setdefault(line.id, place)) != place:
-                            raise ValueError(f"expected an id of its own, found {line.id!r} as in {first}.")
+                        require_own_id(places, line.id, place)
                         lines.append((place, replace(line, media=shard.member(clip))))
                     except ValueError as error:
                         malformed.append(f"{place}: {error}")

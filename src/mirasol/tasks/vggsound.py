@@ -46,7 +46,7 @@ class VGGSound(ClassTask):
         """
         check_split(split, INFO.sizes)
         path = find_annotations(root, [f"{split}.csv", "vggsound.csv"], INFO)
-        clips = read_full_list(path, split) if path.name.startswith("vggsound") else read_split(path)
+        clips = read_clips(path, split)
         check_clips(path, [(place, f"{video}_{start:06d}", name) for place, video, start, name in clips])
         classes = tuple(sorted({name for *_, name in clips}))
         stated = find_optional(root, "stat.csv")
@@ -69,28 +69,23 @@ class VGGSound(ClassTask):
         return rows
 
 
-def read_split(path: Path) -> list[tuple[str, str, int, str]]:
-    """Return (place, YouTube id, start second, class) of a split's file: ID_000030.mp4,class."""
+def read_clips(path: Path, split: str) -> list[tuple[str, str, int, str]]:
+    """Return (place, YouTube id, start second, class) of a split, whose file has ID_000030.mp4,class.
+
+    The file of both splits has ID,30,class,split.
+    """
     clips, malformed = [], []
-    for place, line in read_table(path, ("file", "class"), has_header=False):
-        video, _, start = line["file"].strip().rpartition(".")[0].rpartition("_")
-        if video and start.isdecimal():
+    is_full = path.name.startswith("vggsound")
+    columns = ("video", "start", "class", "split") if is_full else ("file", "class")
+    for place, line in read_table(path, columns, has_header=False):
+        video, _, start = line.get("file", "").strip().rpartition(".")[0].rpartition("_")
+        if is_full:
+            video, start = line["video"].strip(), line["start"]
+        of = line["split"].strip() if is_full else split
+        if not video or not start.isdecimal() or of not in INFO.sizes:
+            wanted = "ID,start second,class,train or test" if is_full else "a clip such as ID_000030.mp4"
+            malformed.append(f"{place}: expected {wanted}, found {','.join(line.values())!r}.")
+        elif of == split:
             clips.append((place, video, int(start), line["class"].strip()))
-        else:
-            malformed.append(f"{place}: expected a clip such as ID_000030.mp4, found {line['file']!r}.")
-    refuse(path, malformed)
-    return clips
-
-
-def read_full_list(path: Path, split: str) -> list[tuple[str, str, int, str]]:
-    """Return (place, YouTube id, start second, class) of the file of both splits: ID,30,class,split."""
-    clips, malformed = [], []
-    for place, line in read_table(path, ("video", "start", "class", "split"), has_header=False):
-        if not line["start"].isdecimal() or line["split"].strip() not in INFO.sizes:
-            malformed.append(
-                f"{place}: expected ID,start second,class,train or test, found {','.join(line.values())}."
-            )
-        elif line["split"].strip() == split:
-            clips.append((place, line["video"].strip(), int(line["start"]), line["class"].strip()))
     refuse(path, malformed)
     return clips

@@ -40,7 +40,7 @@ def ranked_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     order = scores.argsort(axis=-1, kind="stable")[:, ::-1]
     first = scores.argmax(axis=1)
     classes = np.unique(labels)
-    areas = [_area(scores[:, label], labels == label) for label in classes]
+    areas = [auroc(scores[labels == label, label], scores[labels != label, label]) for label in classes]
     mean_area = mean(areas)
     return {
         "top_1": mean(order[:, 0] == labels),
@@ -61,11 +61,10 @@ def _average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(np.sum(np.diff(found, prepend=0) * precision) / positive.sum())
 
 
-def _area(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Return how often a clip of the class has the higher score than one of another, equal ones counted half."""
-    others = np.sort(scores[~positive])
-    own = scores[positive]
-    if not len(others):
+def auroc(high: np.ndarray, low: np.ndarray) -> float:
+    """Return how often a value of `high` exceeds one of `low`, equal ones counted half; nan of nothing."""
+    if not len(high) or not len(low):
         return float("nan")
-    below, not_above = np.searchsorted(others, own, "left"), np.searchsorted(others, own, "right")
-    return float((below + not_above).sum() / 2 / len(own) / len(others))
+    others = np.sort(low)
+    below, not_above = np.searchsorted(others, high, "left"), np.searchsorted(others, high, "right")
+    return float((below + not_above).sum() / 2 / len(high) / len(low))
