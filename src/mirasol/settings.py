@@ -35,7 +35,7 @@ MEANINGS = {
     "processor.model_max_length": ("max_length", "context", "max_seq_length", "max_tokens"),
     "processor.crop_fraction": ("crop",),
     "data.num_workers": ("workers", "dataloader_num_workers"),
-    "data.sources": ("dataset", "datasets", "source", "manifest", "tasks"),
+    "data.sources": ("dataset", "datasets", "source", "manifest", "tasks", "task", "root", "also"),
     "model.checkpoint": ("pretrained", "from_pretrained", "init_from", "resume", "weights"),
     "model.lora": ("peft", "adapter"),
     "model.attn_implementation": ("attention", "attn"),

@@ -285,11 +285,6 @@ def test_weights_that_are_not_finite_are_neither_validated_nor_saved(trainer):
         trainer.evaluate()
 
 
-def test_a_metric_that_validation_does_not_give_is_named(tmp_path):
-    with pytest.raises(ValueError, match="validation.metric is 'slots', but validation gives: mean_slots, seconds"):
-        train_toy(tmp_path, validation=ValidationRecipe(every_epochs=1, metric="slots"))
-
-
 def losses(folder):
     names = ("loss", "text_loss", "latent_loss", "video_loss", "grad_norm")
     return torch.tensor([[line[name] for name in names] for line in lines_of(folder, "loss")])

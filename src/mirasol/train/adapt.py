@@ -27,12 +27,19 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> None:
 
     The part `language_model` is the text decoder without its cross-attention, which must be trained.
     """
+    for parameter in parameters_of(model, parts, "model.freeze"):
+        parameter.requires_grad_(False)
+
+
+def parameters_of(model: nn.Module, parts: Sequence[str], key: str) -> list[nn.Parameter]:
+    """Return the parameters of these parts; a part that the model does not have is refused by the recipe's `key`."""
+    chosen: list[nn.Parameter] = []
     for part in parts:
-        chosen = [parameter for name, parameter in model.named_parameters() if belongs(name, part)]
-        if not chosen:
-            raise ValueError(f"Recipe key model.freeze names {part}, which this model does not have. Leave it out.")
-        for parameter in chosen:
-            parameter.requires_grad_(False)
+        found = [parameter for name, parameter in model.named_parameters() if belongs(name, part)]
+        if not found:
+            raise ValueError(f"Recipe key {key} names {part}, which this model does not have. Leave it out.")
+        chosen += found
+    return chosen
 
 
 def belongs(name: str, part: str) -> bool:

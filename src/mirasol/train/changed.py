@@ -10,6 +10,16 @@ from mirasol.settings import reject_unknown_fields, values_that_fit
 from mirasol.train.recipe_schema import ModelRecipe
 
 
+def changed_config(checkpoint: str, recipe: ModelRecipe) -> MirasolConfig:
+    """Return the checkpoint's config with the recipe's `overrides`."""
+    reject_unknown_fields(recipe.overrides, "model.overrides.")
+    values = MirasolConfig.from_pretrained(checkpoint).to_dict()
+    for name, value in recipe.overrides.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    with values_that_fit():
+        return MirasolConfig.from_dict(values)
+
+
 def load_changed(checkpoint: str, recipe: ModelRecipe) -> MirasolForConditionalGeneration:
     """Return the checkpoint's model with the recipe's `overrides`.
 
@@ -18,15 +28,9 @@ def load_changed(checkpoint: str, recipe: ModelRecipe) -> MirasolForConditionalG
     Raises:
         ValueError: an override is not known, or changes the shape of weights that the checkpoint has.
     """
-    reject_unknown_fields(recipe.overrides, "model.overrides.")
-    values = MirasolConfig.from_pretrained(checkpoint).to_dict()
-    for name, value in recipe.overrides.items():
-        values[name] = {**values[name], **value} if isinstance(value, dict) else value
-    with values_that_fit():
-        config = MirasolConfig.from_dict(values)
     model, loaded = MirasolForConditionalGeneration.from_pretrained(
-        checkpoint, config=config, dtype="float32", attn_implementation=recipe.attn_implementation,
-        output_loading_info=True, ignore_mismatched_sizes=True,
+        checkpoint, config=changed_config(checkpoint, recipe), dtype="float32",
+        attn_implementation=recipe.attn_implementation, output_loading_info=True, ignore_mismatched_sizes=True,
     )  # fmt: skip
     if resized := sorted(str(entry[0]) for entry in loaded["mismatched_keys"]):
         raise ValueError(

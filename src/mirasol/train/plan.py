@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mirasol.answer.checkpoint import folder_of
 from mirasol.model.configuration_mirasol import MirasolConfig
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import preset
@@ -11,10 +12,11 @@ from mirasol.model.sizes import build, measure, parameters_by_part
 from mirasol.results import Document, Result
 from mirasol.settings import reject_unknown_fields, values_that_fit
 from mirasol.train.adapt import adapt
+from mirasol.train.changed import changed_config
 from mirasol.train.memory import peak_bytes, state_bytes
 from mirasol.train.recipe import load_recipe
 from mirasol.train.recipe_schema import Recipe
-from mirasol.train.resolve import resolve
+from mirasol.train.resolve import DEFAULT_PRESET, resolve
 
 # Name: bf16 matrix products in TFLOP/s (dense, the maker's number), memory in GiB.
 GPUS = {
@@ -135,7 +137,6 @@ def plan(
 
     clips_per_step = batch * recipe.schedule.gradient_accumulation_steps * num_gpus
     # Backward is twice forward: also for frozen weights behind trained ones, so this is an upper bound.
-    step_flops = clips_per_step * flops * 3
     recomputed = flops / recipe.model.recompute_every if recipe.model.recompute_every else 0
     seconds = clips_per_step * (3 * flops + recomputed) / (num_gpus * GPUS[gpu][0] * 1e12 * utilisation)
     named = [source.clips_per_epoch for source in recipe.data.sources]
@@ -143,62 +144,42 @@ def plan(
     epochs = recipe.schedule.pretrain_epochs + recipe.schedule.finetune_epochs
     steps = None if clips is None else clips // clips_per_step * epochs
     parts = parameters_by_part(model)
+    memory = {name: value / GIB for name, value in held(batch).items()}
     return Plan(
-        recipe=str(recipe_path),
-        model=recipe.model.checkpoint or str(recipe.model.preset),
-        parameters=parts.pop("total"),
+        recipe=str(recipe_path), model=recipe.model.checkpoint or str(recipe.model.preset),
+        parameters=parts.pop("total"), parts=parts,
         trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        parts=parts,
-        gpu=gpu,
-        num_gpus=num_gpus,
-        shards=shards,
-        clips_per_step=clips_per_step,
-        frames_per_clip=chunks * config.num_frames_per_chunk,
-        text_tokens=tokens * questions,
-        tflop_per_step=step_flops / 1e12,
-        utilisation=utilisation,
-        seconds_per_step=seconds,
-        memory=Memory(
-            **{name: value / GIB for name, value in held(batch).items()},
-            total=total(batch) / GIB,
-            available=available / GIB,
-        ),
+        gpu=gpu, num_gpus=num_gpus, shards=shards, clips_per_step=clips_per_step,
+        frames_per_clip=chunks * config.num_frames_per_chunk, text_tokens=tokens * questions,
+        tflop_per_step=clips_per_step * 3 * flops / 1e12, utilisation=utilisation, seconds_per_step=seconds,
+        memory=Memory(**memory, total=total(batch) / GIB, available=available / GIB),
         fits=total(batch) <= available,
         largest_batch=next((size for size in range(batch, 0, -1) if total(size) <= available), 0),
-        num_clips=clips,
-        num_steps=steps,
-        hours=None if steps is None else steps * seconds / 3600,
-    )
+        num_clips=clips, num_steps=steps, hours=None if steps is None else steps * seconds / 3600,
+    )  # fmt: skip
 
 
 def planned_config(recipe: Recipe) -> MirasolConfig:
     """Return the model's config: the checkpoint's or the preset's, with overrides and the processor's vocabulary."""
-    overrides = recipe.model.overrides
-    reject_unknown_fields(overrides, "model.overrides.")
-    if (checkpoint := recipe.model.checkpoint) is not None:
-        from mirasol.answer.checkpoint import folder_of
-
-        folder = folder_of(checkpoint)
+    if recipe.model.checkpoint is not None:
+        folder = folder_of(recipe.model.checkpoint)
         if not (folder / "config.json").is_file():
             raise ValueError(
                 f"Recipe key model.checkpoint expects a checkpoint, found no config.json in {folder}: train it first, "
                 "or plan with model.checkpoint=null model.preset=NAME."
             )
-        values = MirasolConfig.from_pretrained(folder).to_dict()
-        for name, value in overrides.items():
-            values[name] = {**values[name], **value} if isinstance(value, dict) else value
-        with values_that_fit():
-            return MirasolConfig.from_dict(values)
-    name = recipe.model.preset or "nano"
+        return changed_config(str(folder), recipe.model)
+    overrides = recipe.model.overrides
+    reject_unknown_fields(overrides, "model.overrides.")
     if (vocab_size := recipe.processor.vocab_size) is not None:
         overrides = {**overrides, "text_config": {**overrides.get("text_config", {}), "vocab_size": vocab_size}}
     with values_that_fit():
-        return preset(name, **overrides)
+        return preset(recipe.model.preset or DEFAULT_PRESET, **overrides)
 
 
 def shards_of(recipe: Recipe, model: MirasolForConditionalGeneration, num_gpus: int, gib: int) -> int:
     """Return over how many GPUs the weights are split: the recipe's number, else a machine's 8 if they must be."""
-    wanted = getattr(getattr(recipe, "parallel", None), "shard", None)
+    wanted = recipe.parallel.shard
     if wanted is None:
         state: float = sum(state_bytes(model, recipe, 1).values())
         wanted = min(num_gpus, 8) if state > 0.5 * gib * GIB else 1

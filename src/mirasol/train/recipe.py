@@ -17,8 +17,6 @@ from mirasol.settings import Loader, apply_overrides, one_line, unknown_key
 from mirasol.tasks.base import nearest
 from mirasol.train.recipe_schema import DataRecipe, Recipe
 
-# Keys of `data` before it held a list of sources.
-OF_ONE_SOURCE = ("task", "root", "train_split", "val_split", "clips_per_epoch", "questions_per_clip")
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
 BOUNDS = {
     "greater_than_equal": ("ge", "at least"), "greater_than": ("gt", "above"),
@@ -32,13 +30,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     values = json.loads(json.dumps(read_recipe(path), default=str))  # what a YAML alias shares becomes two values
     data = values.setdefault("data", {})
     if isinstance(data, dict):
-        _refuse_old(data, path)
         (default,) = DataRecipe().sources
         data.setdefault("sources", [{"task": default.task, "root": default.root}])
         _expand_augmentation(data)
     apply_overrides(values, overrides)
     if isinstance(data, dict):
-        _refuse_old(data, path)
         _expand_augmentation(data)
     try:
         # As JSON, because there a list is a tuple even where types are strict.
@@ -103,23 +99,6 @@ def _expand_augmentation(data: dict[str, Any]) -> None:
             )
         changed = {key: value for key, value in given.items() if key != "preset"} if isinstance(given, dict) else {}
         section["augmentation"] = json.loads(json.dumps(asdict(PRESETS[name]))) | changed
-
-
-def _refuse_old(data: dict[str, Any], path: Path) -> None:
-    """Refuses the keys of one task beside `also`, with what to write instead."""
-    old = {key: data[key] for key in (*OF_ONE_SOURCE, "also") if key in data}
-    if not old:
-        return
-    if "sources" in data:
-        key = next(iter(old))
-        new = "data.sources=[{task: ..., root: ...}, ...]" if key == "also" else f"data.sources.0.{key}"
-        raise ValueError(f"Recipe key data.{key} belongs to data.sources, the list of all sources: write {new}.")
-    also = old.pop("also", None) or []
-    names = ", ".join(f"data.{key}" for key in [*old, *(["also"] if also else [])])
-    spelled = yaml.safe_dump({"sources": [old, *also]}, default_flow_style=True, width=10**6, sort_keys=False).strip()
-    raise ValueError(
-        f"Expected data.sources in {path}, found the keys of an older recipe ({names}). Write data: {spelled}"
-    )
 
 
 def _fields(place: Sequence[str | int]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mirasol.train.adapt import belongs
+from mirasol.train.adapt import parameters_of
 from mirasol.train.optimizer import MuonWithAdamW
 from mirasol.train.recipe_schema import OptimizerRecipe, Part
 
@@ -44,17 +44,6 @@ def split_rates(optimizer: torch.optim.Optimizer, model: nn.Module, part_rates: 
         inner.param_groups[:] = groups
     if isinstance(optimizer, MuonWithAdamW):
         optimizer._share_groups()
-
-
-def parameters_of(model: nn.Module, parts: Sequence[str], key: str) -> list[nn.Parameter]:
-    """Return the parameters of these parts; a part that the model does not have is refused by the recipe's `key`."""
-    chosen: list[nn.Parameter] = []
-    for part in parts:
-        found = [parameter for name, parameter in model.named_parameters() if belongs(name, part)]
-        if not found:
-            raise ValueError(f"Recipe key {key} names {part}, which this model does not have. Leave it out.")
-        chosen += found
-    return chosen
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ class ShardedTrainer(Seq2SeqTrainer):
     def _any_process(self, flag: torch.Tensor | bool) -> bool:
         """Return True on every process if the flag is set on one; a collective call."""
         flag = torch.as_tensor(flag, dtype=torch.float32, device=self.args.device)
-        return bool((self.accelerator.reduce(flag, reduction="sum") if self.args.world_size > 1 else flag) > 0)
+        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
 
     def agree_to_stop(self, is_over: bool = False) -> bool:
         """Return True if a process is over time or got a signal (`stopped_by`); a collective call.
@@ -94,8 +94,7 @@ class ShardedTrainer(Seq2SeqTrainer):
         All processes stop at the same step, or the remaining ones would wait for the others for ever.
         """
         wishes = torch.tensor([is_over, *(STOP.signal == number for number in SIGNALS)], device=self.args.device)
-        if self.args.world_size > 1:
-            wishes = self.accelerator.reduce(wishes.float(), reduction="sum")
+        wishes = self.accelerator.reduce(wishes.float(), reduction="sum")
         is_over, *signals = (wishes > 0).tolist()
         self.stopped_by = next((number for number, wished in zip(SIGNALS, signals, strict=True) if wished), None)
         return is_over or self.stopped_by is not None
@@ -104,8 +103,7 @@ class ShardedTrainer(Seq2SeqTrainer):
         """Raise ValueError if weights are not finite, before they are validated or saved; a collective call."""
         named = list(model.named_parameters())
         broken = torch.stack([~local(weight).isfinite().all() for _, weight in named]).float().to(self.args.device)
-        if self.args.world_size > 1:
-            broken = self.accelerator.reduce(broken, reduction="sum")
+        broken = self.accelerator.reduce(broken, reduction="sum")
         if names := [name for (name, _), is_broken in zip(named, broken.tolist(), strict=True) if is_broken]:
             raise ValueError(
                 f"Expected finite weights, found NaN or infinity in {len(names)} of them after step "

@@ -23,12 +23,13 @@ from mirasol.data.skipped import Skipped
 from mirasol.files import write_whole
 from mirasol.model.modeling_mirasol_losses import count_targets
 from mirasol.model.modeling_mirasol_temporal import collapse_statistics
+from mirasol.train.adapt import parameters_of
 from mirasol.train.callbacks import MirasolCallback, QuietProgress
 from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 from mirasol.train.parallel import Layout, apart_by_layout, gathered
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import begun_with
-from mirasol.train.schedule import parameters_of, scheduler_arguments, split_rates, trained
+from mirasol.train.schedule import scheduler_arguments, split_rates, trained
 from mirasol.train.sharded_trainer import ShardedTrainer
 
 MONITOR_EVERY = 20  # steps between two measurements of collapse, which cost one SVD each
@@ -143,8 +144,7 @@ class MirasolTrainer(ShardedTrainer):
         counted = torch.stack([count_targets(*(batch[name] for name in names)) for batch in batches]).sum(dim=0)
         counts = counted.to(self.args.device)
         counts = torch.cat([counts, counts.new_tensor([self.skipped.unseen])])
-        if self.args.world_size > 1:
-            counts = self.accelerator.reduce(counts, reduction="sum")
+        counts = self.accelerator.reduce(counts, reduction="sum")
         self.skipped.add(int(counts[-1]))
         return counts[0], counts[1:-1]
 
@@ -226,9 +226,7 @@ class MirasolTrainer(ShardedTrainer):
             seconds = time.perf_counter() - self._window_start
             names = sorted(self._sums)
             means = torch.stack([torch.as_tensor(self._sums[name]) for name in names]) if names else torch.zeros(0)
-            means = means.to(self.args.device) / self._num_steps
-            if self.args.world_size > 1:
-                means = self.accelerator.reduce(means, reduction="sum")
+            means = self.accelerator.reduce(means.to(self.args.device) / self._num_steps, reduction="sum")
             clips = self._num_batches * self.args.per_device_train_batch_size * self.args.world_size
             logs |= dict(zip(names, means.tolist(), strict=True))
             logs |= {"loader_wait_share": self._wait_seconds / seconds, "clips_per_second": clips / seconds}
@@ -288,12 +286,6 @@ class MirasolTrainer(ShardedTrainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         if not metrics:
             return False
-        if f"eval_{self.args.metric_for_best_model}" not in metrics:
-            known = ", ".join(sorted(n.removeprefix("eval_") for n in metrics if n.startswith("eval_")))
-            raise ValueError(
-                f"Recipe key validation.metric is {self.args.metric_for_best_model!r}, but validation gives: {known}. "
-                "Choose one of these."
-            )
         is_best = super()._determine_best_metric(metrics, trial)
         self.state.best_global_step = None  # the Trainer would look for a checkpoint of it; ours is the export
         if is_best and self.keep_best is not None:

@@ -68,8 +68,10 @@ def check_metric(recipe: Recipe, val_rows: Mapping[SourceRecipe, Sequence[Row]])
 
 
 def source_names(sources: Sequence[SourceRecipe]) -> list[str]:
-    """Return a name for each source: its task, with the split where a task comes twice."""
-    return apart([source.task for source in sources], [source.val_split for source in sources])
+    """Return a name for each source: its task, with the split where a task comes twice, else with its number."""
+    tasks = [source.task for source in sources]
+    names = [s.task if tasks.count(s.task) == 1 else f"{s.task}_{s.val_split}" for s in sources]
+    return [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]
 
 
 class Validation:
@@ -133,12 +135,6 @@ def build_validation(
             should_stop=lambda: STOP.signal is not None,
         )
     return Validation(recipe, parts)
-
-
-def apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
-    """Make names unique: append `more` to repeated ones, and their index if that is not enough."""
-    longer = [name if names.count(name) == 1 else f"{name}_{part}" for name, part in zip(names, more, strict=True)]
-    return [name if longer.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(longer)]
 
 
 def _from_cache(cache: ClipCache, row: Row, condition: Condition) -> Clip:
