@@ -19,7 +19,7 @@ from mirasol.data.skipped import Skipped
 from mirasol.train.callbacks import MirasolCallback
 from mirasol.train.optimizer import BatchedMuon
 from mirasol.train.recipe import load_recipe
-from mirasol.train.recipe_schema import OptimizerRecipe, ScheduleRecipe, ValidationRecipe
+from mirasol.train.recipe_schema import OptimizerRecipe, ScheduleRecipe
 from mirasol.train.record import find_checkpoints, recipe_hash, step_of
 from mirasol.train.run import training_arguments
 from mirasol.train.sharded_trainer import _warm_average

@@ -113,8 +113,9 @@ def in_threads(check: Callable, rows: Sequence[Row], workers: int | None = None)
 
 def check_clip(row: Row) -> ClipState:
     """The state of one clip, whatever happens while it is read."""
-    about = {"id": row.id, "media": str(row.media), "questions": len(row.questions), "segment": row.segment}
-    state = partial(ClipState, **about)
+    state = partial(
+        ClipState, id=row.id, media=str(row.media), questions=len(row.questions), segment=row.segment
+    )  # fmt: skip
     if not row.media.is_file():
         return state(status="missing")
     try:

@@ -41,7 +41,8 @@ def write_report(evaluation: Evaluation) -> Path | None:
         return None
     metrics, predictions = evaluation.metrics, evaluation.predictions
     task, clips = get_task(metrics.task), metrics.clips
-    main, all_asked = (scores.get(task.headline) for scores in (metrics.scores, metrics.scores_missing_wrong))
+    both = (metrics.scores, metrics.scores_missing_wrong)
+    main, all_asked = (_number(scores.get(task.headline)) for scores in both)
     matched = [prediction for prediction in predictions if prediction.kind not in task.time_kinds]
     facts = {task.headline.replace("_", " "): f"{percent(main, 1)} %"}
     if clips.answered < clips.asked:
