@@ -8,7 +8,7 @@ from jinja2 import UndefinedError
 
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.results import Prediction
-from mirasol.report.demo import AccuracyRow, choose_stories, demo
+from mirasol.report.demo import choose_stories, demo
 from mirasol.report.labelled_sets import SETS
 from mirasol.report.page import Answered, Story, render
 from mirasol.tasks import get_task
@@ -79,7 +79,7 @@ def test_a_clip_without_surprise_or_loudness_still_has_a_page():
 
 
 def test_the_table_shows_chance_and_dashes_for_what_was_not_measured():
-    row = AccuracyRow("both", Interval(0.5, 0.4, 0.6, 9), {"color": 0.5, "sentence": None})
+    row = {"label": "both", "mean": Interval(0.5, 0.4, 0.6, 9), "kinds": {"color": 0.5, "sentence": None}}
     kinds = ["color", "sentence"]
     block = render("accuracy.html", accuracy=[row], kinds=kinds, chance={"color": 0.25}, mean_chance=0.25)
     assert "50.0 %" in block and "40.0 to 60.0" in block and "25" in block and "–" in block
