@@ -1,7 +1,6 @@
 """The ablation's scripts: clips survive packing, a sweep resumes, and tables claim only what is clear."""
 
 import json
-import subprocess
 import sys
 from importlib import import_module
 
@@ -29,7 +28,7 @@ def scripts(repository, monkeypatch):
     """Importer of the scripts in benchmarks/ablation."""
     monkeypatch.syspath_prepend(repository / "benchmarks" / "ablation")
     yield import_module
-    for name in ("packed", "table", "questions", "sweep"):
+    for name in ("packed", "table", "questions", "sweep", "training"):
         sys.modules.pop(name, None)
 
 
@@ -58,22 +57,15 @@ def test_packed_clips_come_back_as_they_were(scripts, pack):
 
 
 @pytest.mark.slow
-def test_a_sweep_writes_every_run_once_and_resumes(repository, pack, tmp_path):
+def test_a_sweep_writes_every_run_once_and_resumes(scripts, pack, tmp_path, monkeypatch, capsys):
     (tmp_path / "rows.yaml").write_text(ROWS)
     output = tmp_path / "out.jsonl"
-    script = repository / "benchmarks" / "ablation" / "sweep.py"
-    command = [
-        sys.executable,
-        str(script),
-        str(tmp_path / "rows.yaml"),
-        "--clips",
-        str(pack[0]),
-        "--output",
-        str(output),
-    ]
+    command = ["sweep.py", str(tmp_path / "rows.yaml"), "--clips", str(pack[0]), "--output", str(output)]
 
     def run(*options):
-        return subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout
+        monkeypatch.setattr(sys, "argv", [*command, *options])
+        scripts("sweep").main()
+        return capsys.readouterr().out
 
     assert "1 runs to do, 0 done" in run("--only", "words/base")
     printed = run()

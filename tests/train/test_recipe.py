@@ -10,7 +10,6 @@ from mirasol.train.recipe import flatten, load_recipe, to_yaml
 from mirasol.train.recipe_schema import Recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-SHIPPED = Path(__file__).parents[2] / "src" / "mirasol" / "checkpoints" / "nano" / "recipe.yaml"
 
 
 @pytest.fixture
@@ -166,11 +165,6 @@ def test_every_word_of_other_programs_leads_to_a_key_that_is_there(write):
 def test_keys_of_recipes_before_the_list_of_sources_lead_to_it(write, old):
     with pytest.raises(ValueError, match='is not known; the nearest valid key is "data.sources"'):
         load_recipe(write(f"data: {{{old}}}"))
-
-
-def test_the_record_of_the_shipped_checkpoint_is_read_as_a_record_only():
-    with pytest.raises(ValueError, match='"data.* is not known; the nearest valid key is'):
-        load_recipe(SHIPPED)
 
 
 def test_a_missing_recipe_and_broken_yaml_are_named(tmp_path, write):
