@@ -99,10 +99,10 @@ def init(
         config = build_config(values, tower, listener, text_values(language), tokenizer)
     processor = build_processor(config, tower, listener, tokenizer, max_chunks)
     weights = text_weights(language)
-    parts = [("video_encoder", tower, config.video_config), ("audio_encoder", listener, config.audio_config)]
-    for place, part, sizes in parts:
-        if part:
-            weights |= {f"model.encoder.{place}.{name}": weight for name, weight in part.weights(sizes).items()}
+    if tower:
+        weights |= _under("model.encoder.video_encoder", tower.weights(config.video_config))
+    if listener:
+        weights |= _under("model.encoder.audio_encoder", listener.weights(config.audio_config))
     torch.manual_seed(seed)
     model = MirasolForConditionalGeneration(config)
     load_weights(model, weights)
@@ -225,6 +225,10 @@ def write(
             "fine-tuned.\n",
             encoding="utf-8",
         )
+
+
+def _under(place: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{place}.{name}": weight for name, weight in weights.items()}
 
 
 def _divisors(size: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
