@@ -203,3 +203,30 @@ def test_a_killed_run_and_two_processes_give_each_row_once(folder, untrained, tm
     ]
     assert [rank.wait() for rank in ranks] == [0, 0]
     assert sorted(row["clip"] for row in rows_of(output)) == sorted(map(str, many.iterdir()))
+
+
+def test_unsure_answers_and_questions_unlike_training_are_marked_in_their_rows(folder, tmp_path):
+    output, asked = tmp_path / "out.csv", ["which color is named?", "what animal is it?"]
+    options = {"output": str(output), "workers": 0, "progress": False}
+    clips = [str(folder / "a.mp4"), str(folder / "broken.mp4")]
+    plain: list = []
+    predict(clips[:1], asked, write=plain.extend, workers=0, progress=False)
+    below = max(row["confidence"] for row in plain)  # withholds the less sure one of two
+    result = predict(clips, asked, abstain_below=below, **options)
+    rows = rows_of(output)
+    assert [row["abstained"] for row in rows[:2]] == ["True" if row["confidence"] < below else "" for row in plain]
+    assert result.abstained == 1 and ", 1 withheld -> " in str(result)
+    assert [row["answer"] for row in rows[:2]] == [row["answer"] for row in plain], "the likeliest stays"
+    assert not rows[0]["warnings"] and "'animal' is in none of its questions" in rows[1]["warnings"]
+    assert rows[2]["error"] and not rows[2]["abstained"]
+    with pytest.raises(ValueError, match="abstain_below .*, now 0.5"):
+        predict(clips, asked, abstain_below=0.5, **options)
+
+
+def test_a_table_of_an_older_version_is_kept_as_it_is(tmp_path):
+    old = "clip,start,end,question,answer,confidence,ranked,warnings,error\na.mp4,0.0,,what?,red,0.5,,,\n"
+    (tmp_path / "out.csv").write_text(old)
+    (tmp_path / "out.csv.run.json").write_text("{}")
+    with pytest.raises(ValueError, match="Expected the columns clip,.*,abstained,.* found others: name another"):
+        AnswerFile(tmp_path / "out.csv", {})
+    assert (tmp_path / "out.csv").read_text() == old

@@ -87,7 +87,10 @@ def test_silence_is_sound(processor, make_clip):
     item = processor.chunk_clip(clip)
     assert item["audio_chunk_mask"].all()
     assert (item["input_features"] == processor.feature_extractor.floor).all()
-    assert processor.describe(clip).is_silent
+    report = processor.describe(clip)
+    assert report.is_silent and report.sound == "silent" and "it is silent" in report.warnings[-1]
+    report = processor.describe(clip, use_audio=False)
+    assert report.sound == "found, not used" and not any("it is silent" in text for text in report.warnings)
 
 
 @pytest.mark.parametrize("policy", ["snippets", "dense"])
@@ -259,8 +262,8 @@ def test_report_says_what_was_used(processor, make_clip):
     report = processor.describe(clip, sampling="snippets", max_chunks=5)
     assert report.seconds_covered == pytest.approx(1.6)
     report = processor.describe(clip, use_audio=False)
-    assert "sound found but NOT used" in str(report) and "warning: The clip has sound" in str(report)
-    assert "no sound found" in str(processor.describe(make_clip(sound=None)))
+    assert "sound found, not used" in str(report) and "warning: The clip has sound" in str(report)
+    assert "sound not found" in str(processor.describe(make_clip(sound=None)))
 
 
 # ---- errors

@@ -267,3 +267,9 @@ def test_info_describes_clip_and_checkpoint(untrained, repository, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["parameters"]["total"] > 1_000_000
     assert len(facts["area_seen_per_frame"]) == 8
+
+
+def test_python_runs_the_package_as_the_command():
+    run = [sys.executable, "-m", "mirasol", "nothing"]
+    refused = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "found 'nothing'" in refused.stderr and "usage" not in refused.stderr.lower()

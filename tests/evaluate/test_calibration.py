@@ -8,6 +8,7 @@ import pytest
 
 from mirasol.answer.answerer import Answerer
 from mirasol.answer.checkpoint import CALIBRATION, load_temperature
+from mirasol.evaluate import temperature
 from mirasol.evaluate.calibration import auroc, calibrate
 from mirasol.evaluate.results import Prediction
 from mirasol.evaluate.summary import abstention, calibration
@@ -126,3 +127,26 @@ def test_a_point_of_the_curve_covers_at_least_what_is_wanted():
     assert [point.coverage for point in found.curve] == pytest.approx([1 / 3, 2 / 3, 1], abs=1e-6)
     many = calibrate([1 - i / 1000 for i in range(30)], [True] * 30)
     assert [point.coverage for point in many.curve][:3] == pytest.approx([2 / 30, 3 / 30, 5 / 30], abs=1e-6)
+
+
+def test_a_calibration_answers_clips_together_as_alone_and_judges_them_by_the_given_metric(
+    untrained, grid_root, tmp_path, monkeypatch
+):
+    rows = get_task("grid").load(grid_root, "val")[:3]
+    lines = [{"media": str(row.media), "question": "what is said?", "answer": "3"} for row in rows]
+    lines.append({**lines[0], "media": "gone.mp4"})
+    (tmp_path / "val.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    shown = []
+    answer = temperature.answer
+    monkeypatch.setattr(temperature, "answer", lambda *given: shown.append(given) or answer(*given))
+    with pytest.raises(ValueError, match="found 0 and 3"), pytest.warns(UserWarning, match="missing|left out"):
+        calibrate_checkpoint(
+            untrained, ["jsonl"], [str(tmp_path)], metric="number", batch_size=2, workers=0, end=0.9, device="cpu",
+            max_new_tokens=4,
+        )  # fmt: skip
+    ((answerer, task, asked, condition, batch_size, workers),) = shown
+    assert {q.metric for row in asked for q in row.questions} == {"number"} and (batch_size, workers) == (2, 0)
+    assert {row.segment for row in asked} == {(0.0, 0.9)}
+    together, alone = (list(answer(answerer, task, asked, condition, size, 0)) for size in (2, 1))
+    assert len(together) == 3 and [right for _, right in together] == [right for _, right in alone]
+    assert np.allclose([sure for sure, _ in together], [sure for sure, _ in alone], atol=1e-4)

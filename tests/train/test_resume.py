@@ -81,6 +81,9 @@ def test_a_finished_run_is_left_as_it_is(uninterrupted):
 def test_another_recipe_in_the_same_folder_is_refused(uninterrupted):
     with pytest.raises(ValueError, match=r"another recipe; it differs in seed \(0 there, 1 now\)"):
         train_toy(uninterrupted, seed=1)
+    longer = ScheduleRecipe(pretrain_epochs=1, finetune_epochs=4, batch_size=4)
+    with pytest.raises(ValueError, match=rf"\(2 there, 4 now\).*longer.* model.checkpoint={uninterrupted}/best "):
+        train_toy(uninterrupted, schedule=longer)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

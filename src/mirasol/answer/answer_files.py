@@ -11,7 +11,7 @@ from typing import Any
 
 from mirasol.files import write_whole
 
-COLUMNS = ("clip", "start", "end", "question", "answer", "confidence", "ranked", "warnings", "error")
+COLUMNS = ("clip", "start", "end", "question", "answer", "confidence", "abstained", "ranked", "warnings", "error")
 FORMATS = (".jsonl", ".csv")
 Key = tuple[str, float, float | None, str]
 
@@ -50,11 +50,16 @@ class AnswerFile:
         with self._locked() as file:
             text = file.read().decode("utf-8", "surrogateescape")  # names of files may be other bytes
             rows, whole = (_csv_rows if self.is_csv else _json_rows)(text)
+            header = _csv_text([dict(zip(COLUMNS, COLUMNS, strict=True))])
+            if self.is_csv and not header.startswith(text[: len(header)]):
+                raise ValueError(
+                    f"Expected the columns {header.strip()} in {path}, found others: name another --output."
+                )
             self.done = {key_of(row): row.get("error") or "" for row in rows}
             if whole < len(text):
                 file.truncate(len(_bytes(text[:whole])))
             if self.is_csv and not whole:
-                file.write(_bytes(_csv_text([dict(zip(COLUMNS, COLUMNS, strict=True))])))
+                file.write(_bytes(header))
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows of a clip."""

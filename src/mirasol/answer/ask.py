@@ -146,7 +146,7 @@ def ask_all(
                 seconds=round(report.duration_seconds, 3),
                 seconds_covered=round(report.seconds_covered, 3),
                 num_frames=report.num_frames_used,
-                sound="used" if report.used_sound else "found, not used" if report.found_sound else "not found",
+                sound=report.sound,
                 attributed_to=top_evidence(shares, times, mask),
                 attribution_method=attribution_method,
                 abstained=abstain_below is not None and one.confidence < abstain_below,

@@ -32,6 +32,7 @@ class Predicted(Document):
     clips: int
     answers: int
     done_before: int
+    abstained: int = 0
     failed: dict[str, str]
     output: str | None = None
     warnings: list[str] = []
@@ -44,7 +45,8 @@ class Predicted(Document):
     def __str__(self) -> str:
         before = f", {self.done_before} answered before" if self.done_before else ""
         where = f" -> {self.output}" if self.output else ""
-        lines = [f"{self.answers} answers about {self.clips} clips{before}{where}"]
+        withheld = f", {self.abstained} withheld" if self.abstained else ""
+        lines = [f"{self.answers} answers about {self.clips} clips{before}{withheld}{where}"]
         if self.failed:
             listed = "; ".join(f"{clip}: {error}" for clip, error in list(self.failed.items())[:SHOWN])
             lines.append(
@@ -94,6 +96,7 @@ def predict(
     segment_seconds: float | None = None,
     output: str | None = None,
     write: Write | None = None,
+    abstain_below: float | None = None,
     batch_size: int = 8,
     workers: int | None = None,
     progress: bool = True,
@@ -113,6 +116,7 @@ def predict(
         segment_seconds: Cut each clip into segments of this length and ask about each of them.
         output: A .jsonl or .csv file, from which a killed run resumes.
         write: Called with the rows of each clip, if there is no `output`.
+        abstain_below: Confidence from 0 to 1 below which an answer is marked as withheld.
         batch_size: Clips watched at once.
         workers: Processes that decode; by default one per core, none for a handful of clips.
         progress: Show a progress bar.
@@ -134,14 +138,14 @@ def predict(
                 raise ValueError("Expected a question, found empty text: leave it out.")
             if (question, clip.options) not in prompts:
                 prompts[question, clip.options] = answerer.prompts([question], [clip.options] if rank else None)
-    unlike = dict.fromkeys(question for question, _ in prompts)
     known = answerer.known_questions
-    warnings = [text for question in unlike if known and (text := known.warning(question))]
+    unlike = {question: known.warning(question) for question, _ in prompts} if known else {}
     file = None
     if output is not None:
         about = {"weights": digest_of_weights(folder_of(checkpoint)), "reading": asdict(reading), "rank": rank}
         chosen = {name: value for name, value in loading.items() if name != "device"}
-        file = AnswerFile(output, about | chosen | {"options": options, "segment_seconds": segment_seconds})
+        chosen |= {"options": options, "segment_seconds": segment_seconds, "abstain_below": abstain_below}
+        file = AnswerFile(output, about | chosen)
     if segment_seconds is not None:
         looked = tqdm(clips, desc="looking at clips", unit="clip", disable=not progress or len(clips) < 50)
         clips = [piece for clip in looked for piece in pieces(clip, reading, segment_seconds)]
@@ -149,7 +153,7 @@ def predict(
         clips = [within(clip, reading) for clip in clips]
     rank_of_process, num_processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     mine = list(clips)[rank_of_process::num_processes]
-    left, num_answers, num_before = [], 0, 0
+    left, num_answers, num_before, num_abstained = [], 0, 0, 0
     failed: dict[str, str] = {}
     for clip in mine:
         before = {q: file.done.get((clip.clip, clip.start, clip.end, q)) for q in clip.questions} if file else {}
@@ -162,6 +166,11 @@ def predict(
     with tqdm(total=len(mine), initial=len(mine) - len(left), unit="clip", disable=not progress) as bar:
         for batch in _batches(zip(left, _decoded(dataset, workers), strict=True), batch_size):
             for clip, rows in _answer(answerer, batch, prompts, rank):
+                for row in rows:
+                    row["warnings"] += [text] if (text := unlike.get(row["question"])) else []
+                    sure = row["confidence"]
+                    row["abstained"] = (None not in (sure, abstain_below) and sure < abstain_below) or None
+                    num_abstained += bool(row["abstained"])
                 if (error := rows[0]["error"]) is not None:
                     failed[clip.clip] = error
                 else:
@@ -173,7 +182,7 @@ def predict(
             bar.update(len(batch))
     return Predicted(
         clips=len({clip.clip for clip in mine}), answers=num_answers, done_before=num_before, failed=failed,
-        output=output, warnings=warnings,
+        abstained=num_abstained, output=output, warnings=[text for text in unlike.values() if text],
     )  # fmt: skip
 
 

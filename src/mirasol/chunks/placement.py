@@ -10,10 +10,11 @@ from torch import Tensor
 
 from mirasol.chunks.sound import chunks_with_sound
 from mirasol.chunks.time_grid import SECONDS_PER_MEL_FRAME, TOLERANCE_SECONDS, ChunkPlan
-from mirasol.media import Clip, blocks
+from mirasol.media import Clip, is_silent
 
 MAX_COLUMNS_INTO_ONE = 4
 UNUSED = "has sound, but it is not used"
+SILENT = "has sound, but it is silent"
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,20 @@ class ClipReport:
     num_frames_used: int
     found_sound: bool
     used_sound: bool
-    is_silent: bool  # sound was found, but every sample is zero
+    is_silent: bool  # sound was read, but no sample is above -70 dB
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def sound(self) -> str:
+        """Use of the sound in words."""
+        if self.used_sound:
+            return "silent" if self.is_silent else "used"
+        return "found, not used" if self.found_sound else "not found"
+
     def __str__(self) -> str:
-        sound = "no sound found"
-        if self.found_sound:
-            sound = ("sound used" if self.used_sound else "sound found but NOT used") + " (silent)" * self.is_silent
         lines = [
             f"{self.seconds_covered:.2f} of {self.duration_seconds:.2f} s covered by {self.num_chunks} chunks of "
-            f"{self.seconds_per_chunk:g} s; {self.num_frames_used} frames used; {sound}"
+            f"{self.seconds_per_chunk:g} s; {self.num_frames_used} frames used; sound {self.sound}"
         ]
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
@@ -97,11 +102,14 @@ def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> C
     found_sound = clip.waveform is not None or bool(clip.info and clip.info.has_audio)
     used_sound = bool(placement.audio_chunk_mask.any())
     messages = list(clip.warnings)
+    source = clip.info.source if clip.info else "The clip"
+    silent = clip.waveform is not None and is_silent(clip.waveform)
     if found_sound and not used_sound:
-        source = clip.info.source if clip.info else "The clip"
         messages.append(
             f"{source} {UNUSED}: pass use_audio=True and sound of at least 10 ms to use it."
         )
+    if used_sound and silent:
+        messages.append(f"{source} {SILENT}: no sample is above -70 dB. Check its recording or its sound tracks.")
     columns = plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME / num_mel_frames_per_chunk
     if used_sound and columns > MAX_COLUMNS_INTO_ONE:
         messages.append(
@@ -119,6 +127,6 @@ def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> C
         num_frames_used=len(np.unique(used_index)),
         found_sound=found_sound,
         used_sound=used_sound,
-        is_silent=clip.waveform is not None and not any(block.any() for block in blocks(clip.waveform)),
+        is_silent=silent,
         warnings=messages,
     )

@@ -12,25 +12,6 @@ from typer.core import TyperGroup
 
 RENAMED = {"--no-sound": "--no-audio"}  # old names of options, refused with the new one
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Checkpoint = Annotated[
-    str | None, typer.Option(metavar="FOLDER", help="Folder of a checkpoint; by default the shipped one.")
-]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Limit of new tokens; by default the room left in the context.")
-]
-AbstainBelow = Annotated[
-    float | None,
-    typer.Option(metavar="P", min=0, max=1, help="Withhold answers whose confidence is below P, from 0 to 1."),
-]
-Classes = Annotated[
-    str | None, typer.Option(metavar="FILE", help='Lines "number,name", for tasks whose labels are numbers.')
-]
-Decoder = Annotated[
-    str | None, typer.Option(metavar="NAME", help="pyav or torchcodec; by default the checkpoint's.")
-]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace a value.")]
-
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
     """Return a parser of one of these names, whose error names the nearest one."""
@@ -58,6 +39,47 @@ def listed(convert: Callable[[str], Any], expected: str) -> Callable[[str], tupl
         return tuple(values)
 
     return parse
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Checkpoint = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="Folder of a checkpoint; by default the shipped one.")
+]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Limit of new tokens; by default the room left in the context.")
+]
+BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Clips at once.")]
+Workers = Annotated[
+    int | None, typer.Option(metavar="N", min=0, help="Processes that decode; by default one per core.")
+]
+AbstainBelow = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P", min=0, max=1, help="Mark answers whose confidence is below P, from 0 to 1, as withheld."
+    ),
+]
+Rank = Annotated[
+    bool, typer.Option("--rank", help="Choose among a question's options by likelihood instead of generating text.")
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Where own data names none: exact, number, yes_no, labels or caption."),
+]
+MaxClips = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N clips.")]
+NoiseDb = Annotated[
+    tuple | None,
+    typer.Option(
+        parser=listed(float, "numbers such as -5,-10"), metavar="DB,...",
+        help="White noise at this signal-to-noise ratio; several between commas.",
+    ),
+]
+Classes = Annotated[
+    str | None, typer.Option(metavar="FILE", help='Lines "number,name", for tasks whose labels are numbers.')
+]
+Decoder = Annotated[
+    str | None, typer.Option(metavar="NAME", help="pyav or torchcodec; by default the checkpoint's.")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace a value.")]
 
 
 class Commands(TyperGroup):

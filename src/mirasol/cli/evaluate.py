@@ -8,8 +8,14 @@ from mirasol.cli import media
 from mirasol.cli.base import (
     AbstainBelow,
     AsJson,
+    BatchSize,
     Checkpoint,
     Classes,
+    MaxClips,
+    Metric,
+    NoiseDb,
+    Rank,
+    Workers,
     command,
     imports,
     listed,
@@ -39,20 +45,12 @@ def evaluate(
             "measured and the others are compared with it.",
         ),
     ] = "both",  # type: ignore[assignment]
-    rank: Annotated[
-        bool, typer.Option("--rank", help="Choose among the given options by likelihood instead of generating text.")
-    ] = False,
+    rank: Rank = False,
     audit: Annotated[
         bool, typer.Option("--audit", help="The same as --condition both,picture,swapped,silent.")
     ] = False,
     classes: Classes = None,
-    noise_db: Annotated[
-        tuple | None,
-        typer.Option(
-            parser=listed(float, "numbers such as -5,-10"), metavar="DB,...",
-            help="White noise at this signal-to-noise ratio; several between commas.",
-        ),
-    ] = None,
+    noise_db: NoiseDb = None,
     noise_seeds: Annotated[
         tuple,
         typer.Option(
@@ -60,20 +58,15 @@ def evaluate(
             help="Seeds of that noise; pooled where conditions are compared.",
         ),
     ] = "0",  # type: ignore[assignment]
-    metric: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Where own data names none: exact, number, yes_no, labels or caption."),
-    ] = None,
+    metric: Metric = None,
     abstain_below: AbstainBelow = None,
-    max_clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N clips.")] = None,
+    max_clips: MaxClips = None,
     output: Annotated[
         str | None,
         typer.Option(metavar="FOLDER", help="Where predictions, metrics and report go; a stopped run is resumed."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Clips at once.")] = 8,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Processes that decode; by default one a core.")
-    ] = None,
+    batch_size: BatchSize = 8,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint on a split."""

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mirasol.cli import media
-from mirasol.cli.base import AsJson, Checkpoint, command, imports, listed, show
+from mirasol.cli.base import AbstainBelow, AsJson, BatchSize, Checkpoint, Rank, Workers, command, imports, listed, show
 
 
 @command(
@@ -22,13 +22,10 @@ def predict(
     tracks: dict,
     loading: dict,
     ask: Annotated[list[str] | None, typer.Option(metavar="QUESTION", help="May be given several times.")] = None,
-    rank: Annotated[
-        bool,
-        typer.Option("--rank", help="Rank options by likelihood: --options, or those of a manifest's line."),
-    ] = False,
+    rank: Rank = False,
     options: Annotated[
         tuple | None,
-        typer.Option(parser=listed(str, "texts"), metavar="A,B,...", help="Options to rank; implies --rank."),
+        typer.Option(parser=listed(str, "texts"), metavar="A,B,...", help="Where a line has none; implies --rank."),
     ] = None,
     segment_seconds: Annotated[
         float | None, typer.Option(metavar="SECONDS", min=0.1, help="Cut each clip into segments of this length.")
@@ -39,10 +36,9 @@ def predict(
             metavar="FILE", help="A .jsonl or .csv file, from which a stopped run resumes; by default stdout."
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Clips at once.")] = 8,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Processes that decode; by default one per core.")
-    ] = None,
+    abstain_below: AbstainBelow = None,
+    batch_size: BatchSize = 8,
+    workers: Workers = None,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +54,8 @@ def predict(
 
     result = run(
         clips, ask or (), checkpoint, options=options, reading=Reading(**media.as_reading(seconds, tracks)), rank=rank,
-        segment_seconds=segment_seconds, output=output, batch_size=batch_size, workers=workers, **loading,
+        segment_seconds=segment_seconds, output=output, abstain_below=abstain_below, batch_size=batch_size,
+        workers=workers, **loading,
         write=lambda rows: print(json_lines(rows), end="", flush=True),
     )  # fmt: skip
     if output or as_json:

@@ -15,11 +15,10 @@ from pydantic import Field
 from tqdm import tqdm
 
 from mirasol.files import write_whole
-from mirasol.media import MediaError, MediaInfo, MediaWarning, read_clip
+from mirasol.media import MediaError, MediaInfo, MediaWarning, is_silent, read_clip
 from mirasol.results import Document, Result
 from mirasol.tasks import Row, get_task, segment_of, single_rows
 
-SILENCE = 10 ** (-70 / 20)  # peak; digital silence after a lossy codec stays far below, the quietest room far above
 SHOWN = 3  # clips named in the table
 
 
@@ -125,7 +124,7 @@ def check_clip(row: Row) -> ClipState:
         return state(status="undecodable", notes=(reason,))
     sound = "none"
     if clip.waveform is not None:
-        sound = "heard" if np.abs(clip.waveform).max(initial=0.0) > SILENCE else "silent"
+        sound = "silent" if is_silent(clip.waveform) else "heard"
     has_picture = clip.frames is not None and len(clip.frames) > 0
     seconds, notes = round(clip.duration, 3), tuple(clip.warnings)
     return state(status="present", seconds=seconds, has_picture=has_picture, sound=sound, notes=notes)

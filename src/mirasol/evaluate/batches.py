@@ -156,6 +156,7 @@ def _prediction(
         "sound_right": other and task.is_right(other, text),
         "seconds_covered": shown.seconds_covered,
         "sound_used": shown.sound_used,
+        "is_silent": shown.is_silent,
     }
     if isinstance(given, GeneratedAnswer):
         return Prediction(

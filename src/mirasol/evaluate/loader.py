@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mirasol.chunks.placement import SILENT
 from mirasol.evaluate.conditions import Condition, borrow_sound
 from mirasol.media import Clip, join_clips
 from mirasol.tasks import Row, segment_of
@@ -27,6 +28,7 @@ class Shown:
     media: dict[str, Tensor]
     seconds_covered: float
     sound_used: bool
+    is_silent: bool  # the sound
     lender: Row | None = None  # whose sound it got
 
 
@@ -77,7 +79,9 @@ class ShownClips(Dataset):
                 shown = first.apply(clip, row.id, sound)
             else:
                 clip = shown = first.read(row, sound, partial(self.reader, crop=row.crop))
-            loaded.shown[first.key], loaded.warnings = self._show(shown, lender)
+            loaded.shown[first.key], told = self._show(shown, lender)
+            # Silence that the condition made was asked for.
+            loaded.warnings = [text for text in told if SILENT not in text or first.name != "silent"]
             for condition in others if clip.waveform is not None else ():
                 with contextlib.suppress(ValueError, OSError):  # such as sound without a picture, sound off
                     lender, sound = self._borrow(index, condition)
@@ -103,7 +107,8 @@ class ShownClips(Dataset):
 
     def _show(self, clip: Clip, lender: Row | None) -> tuple[Shown, list[str]]:
         media, report = self.processor.chunk_and_describe(clip)
-        return Shown(media, round(report.seconds_covered, 3), report.used_sound, lender), report.warnings
+        shown = Shown(media, round(report.seconds_covered, 3), report.used_sound, report.is_silent, lender)
+        return shown, report.warnings
 
 
 def load_ahead(clips: ShownClips, indices: Sequence[int], workers: int | None = None) -> Iterator[LoadedClip]:

@@ -31,6 +31,7 @@ class Prediction:
         file: The clip's file.
         seconds: Seconds in which the answer is heard or seen.
         confidence: exp of the mean log-probability of the answer's tokens.
+        is_silent: True if the sound that was used has no sample above -70 dB.
         is_cut: True if the answer reached the limit of tokens before an end token.
         credit: Score from 0 to 1 of a graded metric.
     """
@@ -53,6 +54,7 @@ class Prediction:
     ranked_per_token: list[str] | None = None
     option_log_likelihoods: list[float] | None = None
     is_cut: bool = False
+    is_silent: bool = False
     file: str | None = None
     credit: float | None = None
 
@@ -71,11 +73,15 @@ PREDICTION = TypeAdapter(Prediction)
 
 
 class Clips(Result):
-    """Counts of clips; `missing` have no file, `unreadable` could not be decoded or answered, by reason."""
+    """Counts of clips; `missing` have no file, `unreadable` could not be decoded or answered, by reason.
+
+    `silent` are those of `with_sound` whose sound holds nothing.
+    """
 
     asked: int
     answered: int
     with_sound: int = 0
+    silent: int = 0
     with_warnings: int = 0
     missing: list[str] = []
     unreadable: dict[str, str] = {}
@@ -209,6 +215,8 @@ class Metrics(Document):
                 f"  {task.headline}: {100 * there:.1f} % on what is there, {100 * all_asked:.1f} % with missing "
                 "counted as wrong"
             )
+        if clips.silent:
+            lines.append(f"  {clips.silent} of {clips.with_sound} clips with sound are silent")
         if self.coverage is not None and self.coverage.measured < self.coverage.published:
             lines.append(f"  measured on {self.coverage}")
         lines += question_lines(self.questions) if len(self.questions) > 1 else []

@@ -179,6 +179,7 @@ def evaluate_rows(
                 asked=len(rows),
                 answered=len(present) - len(bad),
                 with_sound=len({p.clip for p in predictions if p.sound_used}),
+                silent=len({p.clip for p in predictions if p.is_silent}),
                 with_warnings=sum(bool(clip.warnings) for clip in clips),
                 missing=missing,
                 unreadable=bad,

@@ -7,7 +7,9 @@ right, by the likelihood, over all sets with equal weight.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +20,10 @@ from mirasol.answer.checkpoint import CALIBRATION, folder_of
 from mirasol.evaluate.calibration import expected_error
 from mirasol.evaluate.conditions import Condition, all_conditions
 from mirasol.evaluate.loader import ShownClips, load_ahead
-from mirasol.evaluate.runner import load_rows
+from mirasol.evaluate.runner import BATCH_SIZE, load_rows, seconds_of
 from mirasol.files import GRID_ROOT, write_whole
 from mirasol.results import Document
-from mirasol.tasks import Row, Task, get_task
+from mirasol.tasks import Question, Row, Task, get_task
 from mirasol.tasks.metrics.judged import GRADED
 
 TEMPERATURES = np.geomspace(0.25, 10, 75)  # 5 % apart
@@ -53,7 +55,9 @@ class Temperature(Document):
 def calibrate_checkpoint(
     checkpoint: str | Path | None = None, tasks: Sequence[str] = ("grid",), roots: Sequence[str] = (GRID_ROOT,),
     splits: Sequence[str] = ("val",), condition: Sequence[str] = ("both",), noise_db: Sequence[float] | None = None,
-    max_clips: int | None = None, output: str | Path | None = None,
+    max_clips: int | None = None, output: str | Path | None = None, metric: str | None = None,
+    classes: str | Path | None = None, batch_size: int = BATCH_SIZE, workers: int | None = None, start: float = 0.0,
+    end: float | None = None, **loading: Any,
 ) -> Temperature:  # fmt: skip
     """Fit the temperature of a checkpoint and write it as calibration.json into `output`, by default its folder.
 
@@ -66,6 +70,7 @@ def calibrate_checkpoint(
         noise_db: White noise in the sound at these signal-to-noise ratios, each in turn.
         max_clips: Only the first clips of each set.
         output: Folder that gets the file.
+        metric, classes, batch_size, workers, start, end, **loading: As for `evaluate`.
     """
     splits = list(splits) * (len(tasks) if len(splits) == 1 else 1)
     if not len(tasks) == len(roots) == len(splits):
@@ -74,19 +79,21 @@ def calibrate_checkpoint(
             "Separate them by commas, in the same order."
         )
     for task, split in zip(tasks, splits, strict=True):
-        if split == get_task(task).reported_split:
-            warnings.warn(
-                f"Split {split!r} of {task} is the one that is reported: fitted on it, its calibration error means "
-                "nothing. Fit on val.",
-                stacklevel=2,
-            )
+        parts = split.split("+")
+        for part, fault in (
+            ("train", "what checkpoints learn from, and are surer and more often right about than about other clips"),
+            (get_task(task).reported_split, "the one that is reported, whose calibration error then means nothing"),
+        ):
+            if part in parts:
+                warnings.warn(f"Split {part!r} of {task} is {fault}. Fit on val.", stacklevel=2)
     conditions = all_conditions(condition, noise_db or ())
     folder = folder_of(checkpoint)
-    answerer = Answerer.load(folder)
+    answerer = Answerer.load(folder, **loading)
     found = []
     for task, root, split in zip(tasks, roots, splits, strict=True):
-        rows = load_rows(task, root, split)[:max_clips]
-        answers = [entry for condition in conditions for entry in answer(answerer, get_task(task), rows, condition)]
+        rows = seconds_of(load_rows(task, root, split, classes, metric)[:max_clips], start, end)
+        asked = get_task(task, classes)
+        answers = [a for c in conditions for a in answer(answerer, asked, rows, c, batch_size, workers)]
         found.append((np.array([sure for sure, _ in answers]), np.array([right for _, right in answers], dtype=float)))
     sure, right = (np.concatenate(parts) for parts in zip(*found, strict=True))
     if min(right.sum(), (1 - right).sum()) < FEWEST:
@@ -124,22 +131,31 @@ def losses(sure: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def answer(
-    answerer: Answerer, task: Task, rows: Sequence[Row], condition: Condition
+    answerer: Answerer, task: Task, rows: Sequence[Row], condition: Condition, batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
 ) -> Iterator[tuple[list[float], bool]]:
     """Return the confidence of each answer under every temperature, and whether it is right."""
-    clips = load_ahead(ShownClips(rows, answerer.processor, [condition]), range(len(rows)))
+    clips = load_ahead(ShownClips(rows, answerer.processor, [condition]), range(len(rows)), workers)
     errors = []
     label = f"{task.name}, {condition.label}"
-    for row, clip in zip(rows, tqdm(clips, label, len(rows), unit="clip", disable=None), strict=True):
-        asked = [q for q in row.questions if q.kind not in task.time_kinds and q.metric not in GRADED]
-        if clip.error or not asked:
-            errors += [clip.error] if clip.error else []
+    bar = tqdm(clips, label, len(rows), unit="clip", disable=None)
+    pairs = zip(rows, bar, strict=True)
+    while batch := list(islice(pairs, batch_size)):
+        errors += [clip.error for _, clip in batch if clip.error]
+        asked = [([q for q in row.questions if _is_judged(q, task)], clip) for row, clip in batch if not clip.error]
+        if not (asked := [(questions, clip.shown[condition.key].media) for questions, clip in asked if questions]):
             continue
-        watched = answerer.watch(clip.shown[condition.key].media)
-        prompts = answerer.prompts([question.text for question in asked])
-        (given,) = answerer.answer(watched, [prompts])
-        confidences = answerer.confidences(watched, prompts, given, TEMPERATURES.tolist())
-        for question, one, sure in zip(asked, given, confidences, strict=True):
-            yield sure, task.is_right(question, one.text)
+        watched = answerer.watch(*(media for _, media in asked))
+        prompts = [answerer.prompts([question.text for question in questions]) for questions, _ in asked]
+        given = answerer.answer(watched, prompts)
+        for one, of_clip, answers, (questions, _) in zip(watched, prompts, given, asked, strict=True):
+            confidences = answerer.confidences(one, of_clip, answers, TEMPERATURES.tolist())
+            for question, said, sure in zip(questions, answers, confidences, strict=True):
+                yield sure, task.is_right(question, said.text)
     if errors:
         warnings.warn(f"{len(errors)} of {len(rows)} clips of {task.name} are left out: {errors[0]}", stacklevel=2)
+
+
+def _is_judged(question: Question, task: Task) -> bool:
+    """Whether an answer to it is either right or wrong."""
+    return question.kind not in task.time_kinds and question.metric not in GRADED

@@ -10,6 +10,7 @@ import numpy as np
 
 from mirasol.media.types import MediaError
 
+SILENCE = 10 ** (-70 / 20)  # peak; digital silence after a lossy codec stays far below, the quietest room far above
 IN_MEMORY_BYTES = 64 << 20  # 17 minutes of 16 kHz sound, 1,300 squares of 128 pixels
 
 
@@ -73,6 +74,11 @@ def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     for begin in range(0, len(array), step):
         yield array[begin : begin + step]
         release(array)
+
+
+def is_silent(waveform: np.ndarray) -> bool:
+    """True if no sample is above -70 dB of full scale."""
+    return all(np.abs(block).max(initial=0.0) <= SILENCE for block in blocks(waveform))
 
 
 def release(array: np.ndarray) -> None:

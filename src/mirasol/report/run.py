@@ -49,7 +49,7 @@ def write_report(evaluation: Evaluation) -> Path | None:
         facts["with missing clips counted as wrong"] = f"{percent(all_asked, 1)} %"
     facts |= {
         "clips answered": f"{clips.answered:,} of {clips.asked:,}",
-        "of them with sound": f"{clips.with_sound:,}",
+        "of them with sound": f"{clips.with_sound:,}" + (f", {clips.silent:,} of it silent" if clips.silent else ""),
         "questions answered": f"{len(predictions):,}",
     }
     page = render(

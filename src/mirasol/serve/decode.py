@@ -98,7 +98,7 @@ def decode(media: Media, options: WatchOptions, processor: Any, limits: Limits) 
         "seconds_covered": report.seconds_covered,
         "num_frames": report.num_frames_used,
         "video": "used" if chunks["video_chunk_mask"].any() else "not used",
-        "audio": "used" if report.used_sound else "found, not used" if report.found_sound else "not found",
+        "audio": report.sound,
         "warnings": list(dict.fromkeys([*report.warnings, *(str(each.message) for each in caught)])),
         "has_video": chunks["video_chunk_mask"].tolist(),
         "has_audio": chunks["audio_chunk_mask"].tolist(),

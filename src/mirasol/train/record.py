@@ -180,9 +180,12 @@ def _require_same(recipe: Recipe, written: Path) -> None:
     differing = [key for key in sorted(now | then) if now.get(key) != then.get(key) and key not in FREE_TO_CHANGE]
     if differing:
         listed = ", ".join(f"{key} ({then.get(key)!r} there, {now.get(key)!r} now)" for key in differing)
+        best = written.parent / "best"
+        longer = best.is_dir() and any(key.endswith("_epochs") for key in differing)
         raise ValueError(
             f"{written.parent} holds a run of another recipe; it differs in {listed}. "
             "Give a new folder with output=..., or delete the old one."
+            + f" To train longer, begin from it: model.checkpoint={best} output=NEW; epochs count anew." * longer
         )
 
 
