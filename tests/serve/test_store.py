@@ -1,10 +1,13 @@
 """The store keeps files whole, bounded, under ids that cannot be guessed, for several processes."""
 
+import multiprocessing
+import os
 import threading
+import time
 
 import pytest
 
-from mirasol.serve.store import Store
+from mirasol.serve.store import LEFT_SECONDS, Store
 
 
 def writing(data: bytes):
@@ -86,3 +89,70 @@ def test_threads_and_two_stores_on_one_folder_lose_nothing(store):
         thread.join()
     assert len(ids) == 80 and all(store.get(id) and other.get(id) for id in ids)
     other.close()
+
+
+def fill_and_read(folder, number, begin):
+    """One of several processes: it writes 30 entries of 100 bytes, and what it reads is whole or gone."""
+    begin.wait(60)
+    store = Store(folder, 1_000, "file")
+    for turn in range(30):
+        entry = store.put(writing(bytes([number]) * 100), {"number": number}, f"digest{turn}")
+        for found in (store.get(entry.id), store.find(f"digest{turn}")):
+            try:
+                data = None if found is None else found.path.read_bytes()
+            except FileNotFoundError:
+                data = None  # another process has made room
+            assert data is None or data == bytes([found.facts["number"]]) * 100
+    store.close()
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_folder_keep_it_whole_bounded_and_in_accord(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    begin = spawn.Event()  # all of them open a folder that is not there yet
+    processes = [spawn.Process(target=fill_and_read, args=(tmp_path / "kept", number, begin)) for number in range(4)]
+    for process in processes:
+        process.start()
+    begin.set()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    store = Store(tmp_path / "kept", 1_000, "file")
+    listed = {entry.id for entry in store.entries()}
+    assert listed == {path.name for path in store.folder.glob("*file_*")}
+    assert store.num_bytes == 1_000, "two processes that make room at once remove no more than one would"
+    store.close()
+
+
+def test_an_entry_that_is_replaced_is_there_whatever_is_killed(store, monkeypatch):
+    first = store.put(writing(b"first"), {}, id="file_a")
+
+    def killed(path, target):
+        if path.name.endswith(".old") or target.name.endswith(".old"):
+            return rename(path, target)
+        raise KeyboardInterrupt  # after the old one is moved away, before the new one is in its place
+
+    rename = type(first.path).rename
+    monkeypatch.setattr(type(first.path), "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(writing(b"second"), {}, id="file_a")
+    monkeypatch.undo()
+    other = Store(store.folder, 1_000, "file")
+    assert other.get("file_a").path.read_bytes() == b"first"
+    assert store.put(writing(b"third"), {}, id="file_a").path.read_bytes() == b"third"
+    assert [path.name for path in store.folder.glob("*file_*")] == ["file_a"]
+    other.close()
+
+
+def test_what_killed_processes_have_left_is_removed_when_it_is_old(store):
+    kept = store.put(writing(b"kept"), {})
+    names = {".file_a.0123abcd", "file_b", ".file_c.old"}  # half written, not listed yet, replaced
+    for name in names:
+        (store.folder / name).write_bytes(b"left")
+    Store(store.folder, 1_000, "file").close()
+    assert {path.name for path in store.folder.glob("*file_*")} == {*names, kept.id}, "they may be under way"
+    for name in {*names, kept.id}:
+        past = time.time() - LEFT_SECONDS - 60
+        os.utime(store.folder / name, (past, past))
+    Store(store.folder, 1_000, "file").close()
+    assert {path.name for path in store.folder.glob("*file_*")} == {kept.id}

@@ -15,7 +15,7 @@ from mirasol.integrations.ray_proxy import SERVICE_RESTART, AtReplica
 from mirasol.serve.run import DRAIN_SECONDS, Say, Setup, bind
 
 OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; nothing of ours goes through it
-POLL_SECONDS = 0.05
+POLL_SECONDS, SCRAPE_SECONDS = 0.05, 8.0
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",  # who reaches Ray's ports may run code there
@@ -91,6 +91,7 @@ def deployment(setup: Setup, replicas: int, logs: dict[str, Any]) -> Any:
         def __serve_build_asgi_app__(self) -> Any:
             self.web, self.confined = setup.build()
             self.web.add_middleware(AtReplica)
+            self.web.state.metrics.gather = self.gather
             return self.web
 
         def check_health(self) -> None:
@@ -98,9 +99,14 @@ def deployment(setup: Setup, replicas: int, logs: dict[str, Any]) -> Any:
             if not self.web.state.service.engine.is_alive:
                 raise RuntimeError("Expected the model's thread to run, found that it has ended.")
 
-        def pid(self) -> int:
-            """Process of this replica."""
-            return os.getpid()
+        def metrics(self) -> list[Any]:
+            return self.web.state.metrics.of_process(str(os.getpid()))
+
+        def gather(self) -> list[Any]:
+            """Return the metrics of all replicas: a scrape reaches one, and hardly ever the busiest."""
+            replicas = ray_serve.get_deployment_handle("mirasol", "mirasol").broadcast("metrics")
+            found = replicas.results(timeout_s=SCRAPE_SECONDS, return_exceptions=True)
+            return [metric for each in found if isinstance(each, list) for metric in each]
 
         async def drain(self) -> None:
             """Accept nothing more, end the connections of live sessions, which saves them, and finish the rest."""

@@ -1,6 +1,7 @@
 """Metrics in Prometheus' format: requests, and the state of the engine when it is asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,6 +16,7 @@ class Metrics:
 
     def __init__(self, engine: Engine):
         self.registry = CollectorRegistry()
+        self.gather: Callable[[], Iterable[Metric]] = self.registry.collect  # of several processes, elsewhere
         labels = ("method", "route", "status")
         self._requests = Counter("mirasol_requests", "HTTP requests.", labels, registry=self.registry)
         self._seconds = Histogram(
@@ -28,9 +30,21 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
+    def of_process(self, name: str) -> list[Metric]:
+        """Return the metrics of this process, labelled with its name."""
+        found = list(self.registry.collect())
+        for metric in found:
+            metric.samples = [each._replace(labels={**each.labels, "process": name}) for each in metric.samples]
+        return found
+
     def text(self) -> bytes:
         """Return all metrics."""
-        return generate_latest(self.registry)
+        merged: dict[str, Metric] = {}
+        for metric in self.gather():
+            merged.setdefault(
+                metric.name, Metric(metric.name, metric.documentation, metric.type)
+            ).samples += metric.samples
+        return generate_latest(SimpleNamespace(collect=merged.values))  # type: ignore[arg-type]
 
 
 class _EngineState:

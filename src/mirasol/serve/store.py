@@ -1,5 +1,6 @@
 """`Store`: files under unguessable ids, bounded on disk, found again by digest, also by other processes."""
 
+import contextlib
 import json
 import math
 import secrets
@@ -15,6 +16,7 @@ from typing import Any
 TABLE = """CREATE TABLE IF NOT EXISTS entries (
   id TEXT PRIMARY KEY, digest TEXT UNIQUE, num_bytes INTEGER, created REAL, used REAL, facts TEXT)"""
 TOUCH_SECONDS = 60.0
+LEFT_SECONDS = 3_600.0  # since it was last written to
 MAX_TOUCHED = 4_096
 COLUMNS = "id, digest, num_bytes, created, facts"
 
@@ -50,6 +52,7 @@ class Store:
         self._index.execute("PRAGMA journal_mode=WAL")
         self._index.execute("PRAGMA synchronous=NORMAL")
         self._index.execute(TABLE)
+        self._tidy()
 
     def find(self, digest: str) -> Entry | None:
         """Return the entry with this digest."""
@@ -71,16 +74,18 @@ class Store:
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             write(partial)
-            _remove(path)
+            _remove(old := _old(path))
+            if path.exists():
+                path.rename(old)  # who is killed here leaves it, see `_entry`
             partial.rename(path)
+            _remove(old)
         finally:
             _remove(partial)
         now, num_bytes = time.time(), _num_bytes(path)
         row = (new, digest, num_bytes, now, now, json.dumps(facts))
+        conflict = "IGNORE" if id is None else "REPLACE"
         with self._lock:
-            if id is not None:
-                self._index.execute("DELETE FROM entries WHERE id = ?", (id,))
-            self._index.execute("INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._index.execute(f"INSERT OR {conflict} INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
         found = self._entry("id", new)
         if found is None:  # another with this digest came first
             _remove(path)
@@ -136,6 +141,8 @@ class Store:
                 return None
             self._index.execute("UPDATE entries SET used = ? WHERE id = ?", (time.time(), row[0]))
         entry = self._of_row(row)
+        if not entry.path.exists() and _old(entry.path).exists():
+            _old(entry.path).rename(entry.path)
         if entry.path.exists():
             return entry
         with self._lock:  # somebody emptied the folder
@@ -152,16 +159,36 @@ class Store:
         return self.folder / id
 
     def _make_room(self, kept: str) -> None:
-        excess = self.num_bytes - self.max_bytes
-        while excess > 0:
-            with self._lock:
-                row = self._index.execute(
-                    "SELECT id, num_bytes FROM entries WHERE id != ? ORDER BY used LIMIT 1", (kept,)
-                ).fetchone()
-            if row is None:
-                return
-            self.remove(row[0])
-            excess -= row[1]
+        """Remove those unused for longest; two processes that do it at once remove no more than one would."""
+        gone: list[str] = []
+        with self._lock:
+            self._index.execute("BEGIN IMMEDIATE")
+            rows = self._index.execute("SELECT id, num_bytes FROM entries ORDER BY used").fetchall()
+            excess = sum(num_bytes for _, num_bytes in rows) - self.max_bytes
+            for id, num_bytes in rows:
+                if excess > 0 and id != kept:
+                    gone.append(id)
+                    excess -= num_bytes
+            self._index.executemany("DELETE FROM entries WHERE id = ?", [(id,) for id in gone])
+            self._index.execute("COMMIT")
+        for id in gone:
+            _remove(self._path(id))
+
+    def _tidy(self) -> None:
+        """Remove what processes that were killed have left: files that are not whole, or not listed."""
+        known = {entry.id for entry in self.entries()}
+        for path in self.folder.glob(f"*{self.prefix}_*"):
+            id = path.name.removeprefix(".").split(".")[0]
+            place = self.folder / id
+            is_needed = id in known and (path == place or (path == _old(place) and not place.exists()))
+            with contextlib.suppress(FileNotFoundError):  # another process tidies too
+                if not is_needed and time.time() - path.stat().st_mtime > LEFT_SECONDS:
+                    _remove(path)
+
+
+def _old(path: Path) -> Path:
+    """Return where an entry is while another takes its place."""
+    return path.with_name(f".{path.name}.old")
 
 
 def _num_bytes(path: Path) -> int:
