@@ -44,7 +44,7 @@ class Metrics:
             merged.setdefault(
                 metric.name, Metric(metric.name, metric.documentation, metric.type)
             ).samples += metric.samples
-        return generate_latest(SimpleNamespace(collect=merged.values))  # type: ignore[arg-type]
+        return generate_latest(SimpleNamespace(collect=merged.values))
 
 
 class _EngineState:
