@@ -87,7 +87,7 @@ async def chat(request: Request) -> Response:
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": service.model}
     if chat.stream:
         wants_usage = bool((chat.stream_options or {}).get("include_usage"))
-        events = await _begin(service, clip, asked, client, chosen)
+        events = await _begin(service, clip, asked, client.name, chosen)
         lines = _lines(events, head, clip, asked, wants_usage)
         return StreamingResponse(lines, media_type="text/event-stream", headers=UNBUFFERED)
     reply = await service.ask_for(request, clip, asked.question, **chosen)

@@ -1,9 +1,10 @@
 """`Clips`: files -> decoded in worker threads -> encoded together -> latents, kept on disk and found by digest."""
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mirasol.answer.answerer import Answerer, Watched
 from mirasol.model.modeling_mirasol_outputs import MirasolEncoderOutput
 from mirasol.serve.batches import View
 from mirasol.serve.decode import Decoded, Media, WatchOptions, digest
+from mirasol.serve.ids import new_id
 from mirasol.serve.limits import Limits
 from mirasol.serve.queues import BusyError, FairQueue, UnknownIdError
 from mirasol.serve.store import Entry, Store
@@ -50,6 +52,7 @@ class _Clip:
     options: WatchOptions
     digest: str
     client: str
+    owner: str
     future: Future[WatchedClip]
     decoded: Decoded | None = None
 
@@ -90,13 +93,15 @@ class Clips:
         """Clips that are being decoded or encoded."""
         return len(self._under_way)
 
-    def watch(self, media: Media, options: WatchOptions, client: str) -> "Future[WatchedClip]":
-        """Return a future of the watched clip; one with the same bytes and options is watched once.
+    def watch(self, media: Media, options: WatchOptions, client: str, owner: str = "") -> "Future[WatchedClip]":
+        """Return a future of the watched clip; one with the same bytes and options is watched once for each owner.
 
         Raises:
             BusyError: Too many clips wait.
         """
-        clip = _Clip(media, options, digest(media, options), client, Future())
+        with _kept():
+            found_by = digest(media, options, owner)
+        clip = _Clip(media, options, found_by, client, owner, Future())
         if (found := self.store.find(clip.digest)) is not None:
             self.counts["clips_found"] += 1
             if clip.files and clip.files != found.facts["files"]:  # who sent the older ones may have removed them
@@ -168,7 +173,8 @@ class Clips:
         (clip,) = self._waiting.take(1)
         begin = time.monotonic()
         try:
-            clip.decoded = self._decode(clip.media, clip.options, self.answerer.processor, self.limits)
+            with _kept():
+                clip.decoded = self._decode(clip.media, clip.options, self.answerer.processor, self.limits)
         except BaseException as error:
             clip.future.set_exception(error)
             return
@@ -209,7 +215,8 @@ class Clips:
         times = tensors["chunk_times"].tolist()
         facts = {**decoded.facts, "files": clip.files, "surprise": surprise, "chunk_times": times}
         on_disk = {name: value.cpu() for name, value in tensors.items()}
-        entry = self.store.put(lambda path: save_file(on_disk, path), facts, clip.digest)
+        id = new_id("clip", clip.owner)
+        entry = self.store.put(lambda path: save_file(on_disk, path), facts, clip.digest, id)
         return self._remember(WatchedClip(entry.id, entry.created, facts, tensors))
 
     def _load(self, entry: Entry) -> WatchedClip:
@@ -229,3 +236,12 @@ class Clips:
             while len(self._recent) > KEPT_CLIPS:
                 self._recent.popitem(last=False)
         return clip
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[None]:
+    """Refuse a clip whose file was removed while the clip waited."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UnknownIdError("file", Path(error.filename or "").name) from error

@@ -50,9 +50,9 @@ class Decoded:
     facts: dict[str, Any]
 
 
-def digest(media: Media, options: WatchOptions) -> str:
-    """Return a digest of the bytes of all files and the options."""
-    found = sha256(repr(sorted(asdict(options).items())).encode())
+def digest(media: Media, options: WatchOptions, owner: str = "") -> str:
+    """Return a digest of the bytes of all files, the options, and whose clip it is."""
+    found = sha256(f"{sorted(asdict(options).items())}{owner}".encode())
     for name, value in media.parts():
         one = sha256()
         if isinstance(value, Path):

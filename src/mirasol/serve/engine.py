@@ -1,7 +1,6 @@
 """`Engine`: clips, questions and live sessions of many clients, batched by one thread that owns the model."""
 
 import logging
-import secrets
 import threading
 import time
 from collections import deque
@@ -15,7 +14,8 @@ from mirasol.answer.session import CHUNKS_AT_ONCE, ChunkResult, StreamSession, a
 from mirasol.serve.batches import OnText, Question, Reply, answer_together
 from mirasol.serve.clips import Clips, Decode, WatchedClip
 from mirasol.serve.decode import DecodePicture, Media, WatchOptions, decode, decode_picture
-from mirasol.serve.holds import ID, Holds
+from mirasol.serve.holds import Holds
+from mirasol.serve.ids import SESSION, belongs, new_id
 from mirasol.serve.limits import Limits
 from mirasol.serve.live import LiveSession, OnChunks
 from mirasol.serve.queues import BusyError, FairQueue, HeldError, UnknownIdError
@@ -70,14 +70,16 @@ class Engine:
 
     # ---- clips and questions
 
-    def watch(self, media: Media, options: WatchOptions | None = None, client: str = "") -> "Future[WatchedClip]":
-        """Return a future of the watched clip; one with the same bytes and options is watched once.
+    def watch(
+        self, media: Media, options: WatchOptions | None = None, client: str = "", owner: str = ""
+    ) -> "Future[WatchedClip]":
+        """Return a future of the watched clip; one with the same bytes and options is watched once for each owner.
 
         Raises:
             BusyError: Too many clips wait.
         """
         self._check_open()
-        return self.clips.watch(media, options or WatchOptions(), client)
+        return self.clips.watch(media, options or WatchOptions(), client, owner)
 
     def ask(
         self,
@@ -154,23 +156,26 @@ class Engine:
     # ---- live sessions
 
     def open(
-        self, options: dict[str, Any] | None = None, may_skip: bool = False, on_chunks: OnChunks | None = None
-    ) -> str:
+        self, options: dict[str, Any] | None = None, may_skip: bool = False, on_chunks: OnChunks | None = None,
+        owner: str = "",
+    ) -> str:  # fmt: skip
         """Open a live session and return its id; `options` are those of `StreamSession`.
 
         Raises:
             BusyError: Too many sessions are open.
         """
-        id = f"sess_{secrets.token_hex(16)}"
+        id = new_id("sess", owner)
         self.holds.take(id)
         self._add(LiveSession(id, StreamSession(self.answerer, **(options or {})), may_skip, on_chunks))
         return id
 
-    def resume(self, id: str, may_skip: bool = False, on_chunks: OnChunks | None = None) -> LiveSession:
+    def resume(
+        self, id: str, may_skip: bool = False, on_chunks: OnChunks | None = None, owner: str = ""
+    ) -> LiveSession:
         """Return a session that is open, here or in another process, or open one again that was saved.
 
         Raises:
-            UnknownIdError: There is none.
+            UnknownIdError: There is none, or it is another owner's.
             BusyError: Too many sessions are open, or the process that has this one does not give it up.
         """
 
@@ -188,7 +193,7 @@ class Engine:
                 self.holds.release(id)
                 raise
 
-        if not ID.fullmatch(id):
+        if not SESSION.fullmatch(id) or not belongs(id, owner):
             raise UnknownIdError("session", id)
         limit = time.monotonic() + HAND_OVER_SECONDS
         while (live := self._in_turn(find)) is None:

@@ -16,7 +16,6 @@ from starlette.types import Message, Receive, Scope, Send
 from mirasol.serve.clips import WatchedClip
 from mirasol.serve.errors import ApiError
 from mirasol.serve.parts import read_reference
-from mirasol.serve.queues import UnknownIdError
 from mirasol.serve.service import Service, client_of, service_of, too_large
 from mirasol.serve.store import Entry
 
@@ -71,7 +70,7 @@ class RangedFile(FileResponse):
 @router.post("/v1/files")
 async def upload(request: Request, file: UploadFile, purpose: Annotated[str, Form()] = "user_data") -> dict[str, Any]:
     """Keep a file. The same bytes sent again have the same id."""
-    service, owner = service_of(request), getattr(request.state, "client", "")
+    service, owner = service_of(request), client_of(request).owner
     return await run_in_threadpool(_keep, service, file, purpose[:40], owner)
 
 
@@ -101,7 +100,7 @@ def _keep(service: Service, file: UploadFile, purpose: str, owner: str) -> dict[
 @router.get("/v1/files")
 async def list_files(request: Request) -> dict[str, Any]:
     """List the files of this API key."""
-    owner = getattr(request.state, "client", "")
+    owner = client_of(request).owner
     if not owner:
         raise ApiError(
             403,
@@ -133,9 +132,7 @@ async def content(request: Request, id: str) -> FileResponse:
 @router.delete("/v1/files/{id}")
 async def remove_file(request: Request, id: str) -> dict[str, Any]:
     """Remove a file; clips that were watched from it stay."""
-    entry = _file(request, id)
-    if entry.facts["owner"] not in ("", getattr(request.state, "client", "")):
-        raise UnknownIdError("file", id)  # clips of the same bytes name it to other keys too
+    _file(request, id)
     service_of(request).engine.files.remove(id)
     return {"id": id, "object": "file", "deleted": True}
 
@@ -155,14 +152,14 @@ async def watch(request: Request, body: ClipRequest) -> dict[str, Any]:
 @router.get("/v1/clips/{id}")
 async def clip_facts(request: Request, id: str) -> dict[str, Any]:
     """Describe a watched clip: its chunks, their surprise, what was seen and heard."""
-    return clip_object(await service_of(request).clip(id))
+    return clip_object(await service_of(request).clip(id, client_of(request)))
 
 
 @router.post("/v1/clips/{id}/ask")
 async def ask(request: Request, id: str, body: ClipQuestion) -> dict[str, Any]:
     """Answer a question about a watched clip."""
     service = service_of(request)
-    clip = await service.clip(id)
+    clip = await service.clip(id, client_of(request))
     reply = await service.ask_for(
         request, clip, body.question, options=body.options, max_new_tokens=body.max_tokens, attribute=body.attribute
     )
@@ -173,6 +170,7 @@ async def ask(request: Request, id: str, body: ClipQuestion) -> dict[str, Any]:
 async def remove_clip(request: Request, id: str) -> dict[str, Any]:
     """Forget a watched clip."""
     service = service_of(request)
+    await service.clip(id, client_of(request))
     await run_in_threadpool(service.engine.clips.forget, id)
     return {"id": id, "object": "clip", "deleted": True}
 
@@ -183,10 +181,7 @@ def clip_object(clip: WatchedClip) -> dict[str, Any]:
 
 
 def _file(request: Request, id: str) -> Entry:
-    entry = service_of(request).engine.files.get(id) if id.startswith("file_") else None
-    if entry is None or entry.facts["owner"] != getattr(request.state, "client", ""):
-        raise UnknownIdError("file", id)
-    return entry
+    return service_of(request).file(id, client_of(request).owner)
 
 
 def _file_object(entry: Entry) -> dict[str, Any]:

@@ -2,11 +2,8 @@
 
 import fcntl
 import os
-import re
 import threading
 from pathlib import Path
-
-ID = re.compile("sess_[0-9a-f]{32}")
 
 
 class Holds:

@@ -11,10 +11,11 @@ from urllib.parse import unquote_to_bytes
 
 from mirasol.chunks.chat import KINDS, TEXTS
 from mirasol.serve.errors import ApiError
+from mirasol.serve.ids import PATTERN
 
 KEYS = ("url", "image_url", "data", "file_data", "file_id", "base64", "file_url")
 BASE64 = ("data", "file_data", "base64")
-ID = re.compile(r"(file|clip)_[0-9a-f]{32}")
+ID = re.compile(f"(?:file|clip){PATTERN}")
 
 
 @dataclass(frozen=True)

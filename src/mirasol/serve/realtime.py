@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 from mirasol.serve.errors import ApiError, as_api_error
 from mirasol.serve.realtime_inbox import Inbox, Received
 from mirasol.serve.realtime_session import RealtimeSession
-from mirasol.serve.service import Service, service_of
+from mirasol.serve.service import Service, client_of, service_of
 
 router = APIRouter()
 NORMAL, SERVICE_RESTART, TRY_LATER = 1000, 1012, 1013  # of RFC 6455 and its registry
@@ -32,7 +32,7 @@ async def realtime(socket: WebSocket, model: str | None = None, session: str | N
     try:
         service.check_model(model)
         state = RealtimeSession(service, connection.post)
-        await asyncio.to_thread(state.open, session)
+        await asyncio.to_thread(state.open, session, client_of(socket).owner)
     except Exception as error:
         found = as_api_error(error)
         await socket.send_text(json.dumps(error_event(found)))

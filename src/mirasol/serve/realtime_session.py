@@ -66,12 +66,12 @@ class RealtimeSession:
 
     # ---- from the connection
 
-    def open(self, id: str | None) -> None:
-        """Open a new session, or continue an earlier one."""
+    def open(self, id: str | None, owner: str = "") -> None:
+        """Open a new session, or continue an earlier one of the same owner."""
         if id is None:
-            self.id = self.engine.open({"start_time": 0.0}, on_chunks=self._watched)
+            self.id = self.engine.open({"start_time": 0.0}, on_chunks=self._watched, owner=owner)
         else:
-            live = self.engine.resume(id, on_chunks=self._watched)
+            live = self.engine.resume(id, on_chunks=self._watched, owner=owner)
             self.id, self.is_resumed = live.id, True
             media = {name: getattr(live.session.chunks, name) for name in STREAM_OPTIONS}
             self.settings = Settings(mirasol=OwnSettings(**media))

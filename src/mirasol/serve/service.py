@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -17,8 +17,10 @@ from mirasol.serve.clips import WatchedClip
 from mirasol.serve.decode import Media, WatchOptions
 from mirasol.serve.engine import Engine
 from mirasol.serve.errors import ApiError
+from mirasol.serve.ids import belongs
 from mirasol.serve.parts import Reference
 from mirasol.serve.queues import UnknownIdError
+from mirasol.serve.store import Entry
 
 Fetch = Callable[[str], Awaitable[bytes | Path]]
 MAX_OPTIONS = 64  # to choose an answer from
@@ -32,6 +34,13 @@ async def refuse_to_fetch(url: str) -> bytes | Path:
         "nothing. Download the file and send its bytes, or start the server with --allow-url-host.",
         "url_not_allowed",
     )
+
+
+class Client(NamedTuple):
+    """Who asks."""
+
+    name: str  # of the API key, else the address: clients are served in turn
+    owner: str  # of files, clips and sessions: the name of the API key, "" on a server without keys
 
 
 @dataclass
@@ -59,7 +68,7 @@ class Service:
             raise ApiError(404, message, "model_not_found", "model")
 
     async def watch(
-        self, media: dict[str, Reference], use_video: bool | None, use_audio: bool | None, client: str
+        self, media: dict[str, Reference], use_video: bool | None, use_audio: bool | None, client: Client
     ) -> WatchedClip:
         """Return the clip that these references make, watched now or before; None of a switch is the default."""
         if not media:
@@ -76,12 +85,12 @@ class Service:
             if len(media) > 1:
                 message = f"Expected the watched clip {ids[0]} alone, found other media beside it. Send files instead."
                 raise ApiError(400, message, "invalid_value")
-            return self._same(await self.clip(ids[0]), use_video, use_audio)
+            return self._same(await self.clip(ids[0], client), use_video, use_audio)
         options = WatchOptions(use_video is not False, use_audio is not False)
         if not (options.use_video or options.use_audio):
             raise ApiError(400, "Expected use_video or use_audio, found both false. Switch one on.", "invalid_value")
-        files = Media(**{kind: await self._file(reference, client) for kind, reference in media.items()})
-        future = await run_in_threadpool(self.engine.watch, files, options, client)
+        files = Media(**{kind: await self._file(reference, client.owner) for kind, reference in media.items()})
+        future = await run_in_threadpool(self.engine.watch, files, options, *client)
         return await asyncio.shield(asyncio.wrap_future(future))  # others may wait for the same clip
 
     async def ask(self, clip: WatchedClip, question: str, client: str, **chosen: Any) -> Reply:
@@ -95,7 +104,7 @@ class Service:
 
     async def ask_for(self, request: Request, clip: WatchedClip, question: str, **chosen: Any) -> Reply:
         """Return the reply, or take the question back when its client leaves."""
-        asking = asyncio.ensure_future(self.ask(clip, question, client_of(request), **chosen))
+        asking = asyncio.ensure_future(self.ask(clip, question, client_of(request).name, **chosen))
         leaving = asyncio.ensure_future(_left(request))
         try:
             await asyncio.wait((asking, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -106,8 +115,10 @@ class Service:
             asking.cancel()
             leaving.cancel()
 
-    async def clip(self, id: str) -> WatchedClip:
-        """Return a watched clip."""
+    async def clip(self, id: str, client: Client) -> WatchedClip:
+        """Return a watched clip, unless it is another's."""
+        if not belongs(id, client.owner):
+            raise UnknownIdError("clip", id)
         recent = self.engine.clips.recent(id)
         return await run_in_threadpool(self.engine.clips.get, id) if recent is None else recent
 
@@ -123,17 +134,21 @@ class Service:
                 )
         return clip
 
-    async def _file(self, reference: Reference, client: str) -> bytes | Path:
+    async def _file(self, reference: Reference, owner: str) -> bytes | Path:
         if reference.url is not None:
             return await self.fetch(reference.url)
         if reference.data is not None:
             if len(reference.data) > self.engine.limits.upload_bytes:
                 raise too_large(self.engine.limits.upload_bytes, f"{len(reference.data)}")
             return reference.data
-        entry = self.engine.files.get(reference.id or "")
-        if entry is None or entry.facts["owner"] not in ("", client):
-            raise UnknownIdError("file", reference.id or "")
-        return entry.path
+        return self.file(reference.id or "", owner).path
+
+    def file(self, id: str, owner: str) -> Entry:
+        """Return a file that was sent, unless it is another's."""
+        entry = self.engine.files.get(id) if id.startswith("file_") else None
+        if entry is None or entry.facts["owner"] != owner:
+            raise UnknownIdError("file", id)
+        return entry
 
 
 async def _left(request: Request) -> None:
@@ -154,10 +169,10 @@ def service_of(connection: HTTPConnection) -> Service:
     return connection.app.state.service
 
 
-def client_of(connection: HTTPConnection) -> str:
-    """Return who asks: the name of an API key, else the address."""
-    named = getattr(connection.state, "client", None)
-    return named or (connection.client.host if connection.client else "")
+def client_of(connection: HTTPConnection) -> Client:
+    """Return who asks."""
+    owner = getattr(connection.state, "client", "")
+    return Client(owner or (connection.client.host if connection.client else ""), owner)
 
 
 async def json_object(request: Request) -> dict[str, Any]:

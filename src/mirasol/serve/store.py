@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mirasol.serve.ids import new_id
+
 TABLE = """CREATE TABLE IF NOT EXISTS entries (
   id TEXT PRIMARY KEY, digest TEXT UNIQUE, num_bytes INTEGER, created REAL, used REAL, facts TEXT)"""
 TOUCH_SECONDS = 60.0
@@ -69,7 +71,7 @@ class Store:
 
         Of two that have one digest the first stays. With the `id` of an entry that is there, that is replaced.
         """
-        new = id or f"{self.prefix}_{secrets.token_hex(16)}"
+        new = id or new_id(self.prefix)
         path = self._path(new)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
