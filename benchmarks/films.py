@@ -229,11 +229,11 @@ def stream(sentences: int, count: int, checkpoint: Path | None, cache_root: Path
     from mirasol.data import ClipCache
     from mirasol.evaluate.runner import load_rows
     from mirasol.media import WHOLE
-    from mirasol.tasks.grid import SLOTS
+    from mirasol.tasks.grid import WORD_KINDS
 
     results = []
     answerer = Answerer.load(checkpoint).streaming
-    processor, asked = answerer.processor, [f"which {slot} is named?" for slot in SLOTS]
+    processor, asked = answerer.processor, [f"which {kind} is named?" for kind in WORD_KINDS]
     rows = load_rows("grid_films", ROOT, f"test_{sentences}")
     cache = ClipCache.build(
         rows, cache_root, processor.image_processor, frames_per_second=processor.grid.frames_per_second

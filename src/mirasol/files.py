@@ -1,4 +1,4 @@
-"""Default places, and files and folders that appear whole or not at all, whatever is killed."""
+"""Default paths, and atomic writing of files and folders."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ REPORT = "report.html"
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write the file, whole or as it was before; a kill leaves at most a .partial beside it."""
+    """Write a file atomically; a kill leaves at most a .partial beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
@@ -31,7 +31,7 @@ def crc32_of(file: IO[bytes]) -> int:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which takes the place of `folder` if no exception leaves the block."""
+    """Yield an empty folder, which replaces `folder` if the block ends without an exception."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -45,7 +45,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def shared_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which several processes may make alike at once: the first one's stays."""
+    """Yield an empty folder, as `whole_folder`; if several processes write it at once, the first one's stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -11,7 +11,7 @@ from importlib.abc import MetaPathFinder
 
 
 class Registration(MetaPathFinder):
-    """Import hook that imports `mirasol.auto` when an import that brought transformers in has come to its end.
+    """Import hook that imports `mirasol.auto` after the import that loaded transformers.
 
     Only the end of the outermost import counts, because `mirasol.auto` imports modules of Mirasol, one of which may be
     what is being imported.
@@ -27,7 +27,7 @@ class Registration(MetaPathFinder):
         finders = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader.exec_module = self._counted(spec.loader.exec_module)  # type: ignore[union-attr,method-assign]
+            spec.loader.exec_module = self._counted(spec.loader.exec_module)  # type: ignore[union-attr,method-assign]  # a hook
         return spec
 
     def _counted(self, execute):

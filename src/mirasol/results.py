@@ -1,4 +1,4 @@
-"""Base of what commands and public functions return: typed, immutable, and JSON without words that JSON lacks."""
+"""Base classes of typed, immutable results of commands and public functions, with valid JSON (no NaN)."""
 
 import json
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""Settings as a user writes them, for recipes and `mirasol init`: `key=value` into nested keys, checked."""
+"""User settings of recipes and `mirasol init`: `key=value` overrides, unknown keys, and YAML."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def unknown_key(
 
 
 def reject_unknown_fields(overrides: dict[str, Any], prefix: str = "", what: str = "Recipe key") -> None:
-    """Refuses keys that `MirasolConfig` and its parts do not have, which transformers would accept in silence."""
+    """Raise ValueError for keys that `MirasolConfig` and its parts do not have; transformers accepts them silently."""
     config = MirasolConfig()
     _reject(overrides, config, prefix, what)
     for name, value in overrides.items():
@@ -126,7 +126,7 @@ def reject_unknown_fields(overrides: dict[str, Any], prefix: str = "", what: str
 
 @contextlib.contextmanager
 def values_that_fit() -> Iterator[None]:
-    """Turns a config's refusal of values that do not fit together into the ValueError that it means."""
+    """Raise the ValueError inside a config's validation error."""
     try:
         yield
     except StrictDataclassError as error:

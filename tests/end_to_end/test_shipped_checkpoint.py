@@ -34,18 +34,18 @@ def scores(shipped, grid_root):
 @pytest.mark.slow
 @pytest.mark.parametrize("condition", ["both", "sound"])
 def test_words_are_heard(scores, condition):
-    assert scores[condition]["slots"] >= 0.98
+    assert scores[condition]["words"] >= 0.98
     assert scores[condition]["sentence"] >= 0.88
 
 
 @pytest.mark.slow
 def test_words_are_read_from_the_lips(scores):
-    assert scores["picture"]["slots"] >= 0.83
+    assert scores["picture"]["words"] >= 0.83
 
 
 @pytest.mark.slow
 def test_the_picture_helps_under_noise(scores):
-    assert scores["noisy both"]["slots"] - scores["noisy sound"]["slots"] >= 0.18
+    assert scores["noisy both"]["words"] - scores["noisy sound"]["words"] >= 0.18
 
 
 @pytest.mark.slow

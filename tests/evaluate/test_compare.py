@@ -139,4 +139,4 @@ def test_the_whole_is_the_mean_of_the_headline_kinds_alone(tmp_path):
     ]
     run = write(tmp_path / "run", found, task="grid")
     whole = compare_runs(run, run).whole
-    assert (whole.name, whole.questions, whole.first.value) == ("slots", 6, 1.0)
+    assert (whole.name, whole.questions, whole.first.value) == ("words", 6, 1.0)

@@ -59,7 +59,7 @@ def test_noise_depends_on_seed_and_clip_alone():
 
 def test_every_partner_differs_in_every_word_of_the_sentence(grid_root):
     rows = get_task("grid").load(grid_root, "test")
-    for row, partner in zip(rows, swap_partners(rows, grid.SLOTS, seed=1), strict=True):
+    for row, partner in zip(rows, swap_partners(rows, grid.WORD_KINDS, seed=1), strict=True):
         different = sum(a != b for a, b in zip(row.words, rows[partner[0]].words, strict=True))
         assert different == 6, (row.words, rows[partner].words)
 

@@ -81,7 +81,7 @@ def test_the_command_writes_whole_files_with_all_predictions(untrained, grid_roo
     lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
     assert len(lines) == len(result.predictions) == result.metrics.scores["num_questions"]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(), parse_constant=pytest.fail)
-    assert set(metrics["follows"]["slots"]) == {"picture", "sound", "neither"}
+    assert set(metrics["follows"]["words"]) == {"picture", "sound", "neither"}
     assert "follows" in str(result)
 
 
@@ -91,7 +91,7 @@ def test_validation_gives_flat_numbers_and_leaves_the_model_training(answerer, r
     flat = score(model, processor, rows, conditions=("both", "picture"))
     assert model.training
     model.eval()
-    assert {"slots_both", "slots_picture", "mean_slots"} <= set(flat)
+    assert {"words_both", "words_picture", "mean_words"} <= set(flat)
     assert all(isinstance(value, float) for value in flat.values())
 
 

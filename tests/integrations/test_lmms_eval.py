@@ -152,7 +152,7 @@ def test_its_own_command_answers_a_tiny_local_task(grid_root, tmp_path, processe
         {"clip": str(row.media), "question": "which color is named?", "answer": row.words[1], "choices": COLORS}
         for row in load_rows("grid", grid_root, "test")[:3]
     ]
-    assert all(entry["answer"] in COLORS for entry in asked) and grid.SLOTS[1] == "color"
+    assert all(entry["answer"] in COLORS for entry in asked) and grid.WORD_KINDS[1] == "color"
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in asked))
     (tmp_path / "functions.py").write_text(FUNCTIONS)
     for name, rest in (("tiny", GENERATE), ("tiny_choice", CHOOSE)):

@@ -35,14 +35,14 @@ def test_shipped_splits_are_complete_and_disjoint(grid_root):
 
 def test_question_texts_and_answers_are_those_of_the_labels():
     questions = {question.kind: question for question in grid.evaluation_questions(ROW) if question.kind != "said_at"}
-    assert [questions[slot].text for slot in grid.SLOTS] == [
+    assert [questions[kind].text for kind in grid.WORD_KINDS] == [
         "which command is named?", "which color is named?", "which preposition is named?",
         "which letter is named?", "which digit is named?", "which adverb is named?",
     ]  # fmt: skip
-    assert [questions[slot].answer for slot in grid.SLOTS] == list(ROW.words)
+    assert [questions[kind].answer for kind in grid.WORD_KINDS] == list(ROW.words)
     assert (questions["sentence"].text, questions["sentence"].answer) == ("what is said?", "bin blue at f three soon")
     assert questions["when_letter"].text == "when does the letter begin?"
-    assert [questions[f"when_{slot}"].answer for slot in grid.SLOTS] == ["0.7", "0.9", "1.1", "1.1", "1.2", "1.4"]
+    assert [questions[f"when_{kind}"].answer for kind in grid.WORD_KINDS] == ["0.7", "0.9", "1.1", "1.1", "1.2", "1.4"]
     assert questions["digit"].seconds == (1.24, 1.45)
 
 
@@ -69,7 +69,7 @@ def test_random_questions_are_as_many_for_every_clip_and_follow_a_moved_clip():
                 assert 0 <= asked_time(question) <= 3.2
                 assert question.answer == word_at(asked_time(question), moved)
             if question.kind.startswith("when_"):
-                start = moved[grid.SLOTS.index(question.kind.removeprefix("when_"))][0]
+                start = moved[grid.WORD_KINDS.index(question.kind.removeprefix("when_"))][0]
                 assert abs(float(question.answer) - start) <= 0.05 + 1e-9
 
 
@@ -85,7 +85,7 @@ def test_no_question_is_about_a_moment_at_the_edge_of_a_word(grid_root):
                 inside = question.seconds[0] + 0.02 - 1e-9 <= asked_time(question) <= question.seconds[1] - 0.02 + 1e-9
                 assert inside and set(question.seconds) <= set(edges)
     assert 0.15 < decimals[2] / decimals.total() < 0.35  # a quarter of the clips is asked in hundredths
-    assert all(kinds[f"when_{slot}"] > 25 for slot in grid.SLOTS)  # half of 90 each
+    assert all(kinds[f"when_{kind}"] > 25 for kind in grid.WORD_KINDS)  # half of 90 each
 
 
 def test_evaluation_asks_what_it_always_asked(grid_root):
@@ -117,7 +117,7 @@ def test_score_equals_counting_by_hand():
     questions = [question for question in grid.evaluation_questions(ROW) if question.kind in ("color", "letter")]
     questions += [question for question in grid.evaluation_questions(ROW) if question.kind == "when_letter"] * 3
     metrics = get_task("grid").score(questions, ["Blue.", "g", "1.2", "no idea", "1.4"], [ROW])
-    assert (metrics["color"], metrics["letter"], metrics["slots"]) == (1.0, 0.0, 0.5)
+    assert (metrics["color"], metrics["letter"], metrics["words"]) == (1.0, 0.0, 0.5)
     assert metrics["when_letter"]["median_error_seconds"] == pytest.approx(0.25)  # errors 0.05, infinite, 0.25
     assert metrics["when_letter"]["within_0.1_seconds"] == pytest.approx(1 / 3)
     assert metrics["when_letter"]["constant_median_error_seconds"] == pytest.approx(0.05)  # 1.1 or 1.2 for 1.15

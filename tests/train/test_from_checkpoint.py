@@ -147,10 +147,10 @@ def test_the_parts_of_an_exported_model_do_not_name_the_format_it_was_loaded_in(
 
 def test_the_card_names_every_task_and_leaves_out_counts_of_bad_clips(recipe, tmp_path):
     tasks = "data.sources=[{task: grid, root: G}, {task: fsdd, root: FSDD}, {task: esc10, root: ESC10}]"
-    write_card(tmp_path, recipe(tasks), {"validation": {"grid_slots_both": 0.5, "grid_bad_clips_both": 0.0}})
+    write_card(tmp_path, recipe(tasks), {"validation": {"grid_words_both": 0.5, "grid_bad_clips_both": 0.0}})
     card = (tmp_path / "README.md").read_text()
     assert "# Mirasol, trained on grid, fsdd and esc10" in card
-    assert "| grid_slots | 0.5000 |" in card and "bad_clips" not in card
+    assert "| grid_words | 0.5000 |" in card and "bad_clips" not in card
 
 
 def test_the_card_tells_what_made_the_checkpoint_it_started_from(recipe, tmp_path):

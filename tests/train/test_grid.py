@@ -68,9 +68,9 @@ def test_the_run_trains_on_the_readable_clips_and_counts_the_other(run):
     steps = [line for line in lines if "text_loss" in line]
     assert {"latent_loss", "video_loss", "audio_loss"} <= set(steps[0])
     assert {"chunk_cosine", "effective_rank"} <= set(steps[0])
-    validations = [line for line in lines if "eval_mean_slots" in line]
+    validations = [line for line in lines if "eval_mean_words" in line]
     assert [line["step"] for line in validations] == [3, 6]
-    assert {"eval_slots_both", "eval_slots_sound", "eval_slots_picture"} <= set(validations[0])
+    assert {"eval_words_both", "eval_words_sound", "eval_words_picture"} <= set(validations[0])
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_the_export_answers_a_question_about_a_clip(run, small_grid):
         ("model.overrides.video_config.image_size=32", r"sets what the processor decides.*processor section instead"),
         ("model.overrides.text_config.num_attention_heads=5", r"multiple of num_attention_heads|must be a multiple"),
         ("model.preset=nan", r"Unknown preset 'nan'"),
-        ("validation.metric=mean_exact_match", r"but validation gives: .*mean_slots.*Did you mean 'mean_"),
+        ("validation.metric=mean_exact_match", r"but validation gives: .*mean_words.*Did you mean 'mean_"),
         ("validation.conditions=[both, smell]", r"condition out of both.*found 'smell'"),
         ("validation.conditions=[both, swapped]", r"one answer right, found 'swapped'"),
     ],

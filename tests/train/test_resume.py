@@ -31,7 +31,7 @@ def training_lines(output: Path) -> dict[int, dict]:
 
 def validations(output: Path) -> dict[int, float]:
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["eval_mean_slots"] for line in lines if "eval_mean_slots" in line}
+    return {line["step"]: line["eval_mean_words"] for line in lines if "eval_mean_words" in line}
 
 
 def train_until_killed(output: Path, step: int) -> None:

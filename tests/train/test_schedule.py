@@ -125,7 +125,7 @@ def test_patience_counts_validations_since_the_best(values, is_over):
 
 def test_a_run_that_no_longer_improves_stops_and_stays_stopped(tmp_path, monkeypatch):
     """Weight decay alone makes the toy's metric, the sum of its weights, no better than at first by chance."""
-    validation = ValidationRecipe(every_epochs=1, metric="mean_slots", patience=1)
+    validation = ValidationRecipe(every_epochs=1, metric="mean_words", patience=1)
     schedule = ScheduleRecipe(pretrain_epochs=0, finetune_epochs=30, batch_size=14)
     result = train_toy(tmp_path, validation=validation, schedule=schedule, optimizer=optimizer(schedule="constant"))
     assert result.is_stale and 2 <= result.step < 30 and "validation.patience" in str(result)

@@ -99,18 +99,18 @@ def test_the_resolved_recipe_is_there_before_the_first_batch(tmp_path, monkeypat
 
 def test_the_best_validation_is_exported_in_bf16_with_its_card(run):
     folder, result = run
-    best = max(lines_of(folder, "eval_mean_slots"), key=lambda line: line["eval_mean_slots"])
-    assert result.best_metric == best["eval_mean_slots"]
+    best = max(lines_of(folder, "eval_mean_words"), key=lambda line: line["eval_mean_words"])
+    assert result.best_metric == best["eval_mean_words"]
     training = json.loads((folder / "best" / "training.json").read_text())
     assert training["step"] == best["step"] and training["recipe_sha256"] == recipe_hash(toy_recipe(folder))
-    assert training["validation"]["mean_slots"] == best["eval_mean_slots"]
+    assert training["validation"]["mean_words"] == best["eval_mean_words"]
     model = ToyModel.from_pretrained(folder / "best")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     card = (folder / "best" / "README.md").read_text()
     assert (
         training["recipe_sha256"] in card
         and training["commit"] in card
-        and f"mean_slots: {best['eval_mean_slots']:.4f}" in card
+        and f"mean_words: {best['eval_mean_words']:.4f}" in card
     )
 
 
@@ -275,7 +275,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_clips(tmp_path, a
 
 
 def test_weights_that_are_not_finite_are_neither_validated_nor_saved(trainer):
-    trainer.validate = lambda model: {"mean_slots": 1.0}
+    trainer.validate = lambda model: {"mean_words": 1.0}
     with torch.no_grad():
         trainer.model.norm.bias[3] = float("inf")
     with pytest.raises(ValueError, match="found NaN or infinity in 1 of them after step 0, norm.bias first"):

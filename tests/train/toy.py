@@ -124,7 +124,7 @@ def toy_recipe(output: Path, **changes) -> Recipe:
         data=DataRecipe(num_workers=0),
         schedule=ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=4),
         optimizer=OptimizerRecipe(learning_rate=1e-2, ema_decay=0.9),
-        validation=ValidationRecipe(every_epochs=1, metric="mean_slots"),
+        validation=ValidationRecipe(every_epochs=1, metric="mean_words"),
     )
     return recipe.model_copy(update=changes)
 
@@ -161,7 +161,7 @@ def train_toy(
     def validate(model) -> dict[str, float]:
         torch.rand(7)  # validation may draw random numbers; training must not notice
         weights = torch.cat([parameter.flatten() for parameter in model.parameters()])
-        return {"mean_slots": weights.double().sum().item()}
+        return {"mean_words": weights.double().sum().item()}
 
     return fit(
         recipe,

@@ -33,17 +33,17 @@ def calibrate(
     checkpoint: Checkpoint = None,
     task: Annotated[
         tuple, typer.Option(parser=listed(str, "names"), metavar="TASK,...", help="Data set, or several.")
-    ] = "grid",  # type: ignore[assignment]
+    ] = "grid",  # type: ignore[assignment]  # typer parses it
     root: Annotated[
         tuple, typer.Option(parser=listed(str, "folders"), metavar="FOLDER,...", help="Folder of each data set.")
-    ] = GRID_ROOT,  # type: ignore[assignment]
+    ] = GRID_ROOT,  # type: ignore[assignment]  # typer parses it
     split: Annotated[
         tuple,
         typer.Option(parser=listed(str, "splits"), metavar="SPLIT,...", help="Split of each; not the reported one."),
-    ] = "val",  # type: ignore[assignment]
+    ] = "val",  # type: ignore[assignment]  # typer parses it
     condition: Annotated[
         tuple, typer.Option(parser=listed(one_of(NAMES), f"names out of {', '.join(NAMES)}"), metavar="NAME,...")
-    ] = "both",  # type: ignore[assignment]
+    ] = "both",  # type: ignore[assignment]  # typer parses it
     noise_db: NoiseDb = None,
     metric: Metric = None,
     classes: Classes = None,

@@ -44,7 +44,7 @@ def evaluate(
             help="How clips are shown: both, sound, picture, swapped, silent. Of several between commas, the first is "
             "measured and the others are compared with it.",
         ),
-    ] = "both",  # type: ignore[assignment]
+    ] = "both",  # type: ignore[assignment]  # typer parses it
     rank: Rank = False,
     audit: Annotated[
         bool, typer.Option("--audit", help="The same as --condition both,picture,swapped,silent.")
@@ -57,7 +57,7 @@ def evaluate(
             parser=listed(int, "whole numbers such as 0,1,2"), metavar="N,...",
             help="Seeds of that noise; pooled where conditions are compared.",
         ),
-    ] = "0",  # type: ignore[assignment]
+    ] = "0",  # type: ignore[assignment]  # typer parses it
     metric: Metric = None,
     abstain_below: AbstainBelow = None,
     max_clips: MaxClips = None,

@@ -81,7 +81,7 @@ def takes(**groups: Callable) -> Callable[[Callable], Callable]:
                 values[name] = {part: values.pop(part) for part in inspect.signature(options).parameters}
             return function(**values)
 
-        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 

@@ -68,7 +68,7 @@ def init(
     max_chunks: int = 16,
     seed: int = 0,
 ) -> InitResult:
-    """Writes a Mirasol checkpoint that holds the weights of the named parts exactly, and new ones between them.
+    """Write a checkpoint with the exact weights of the named parts and new weights between them.
 
     Args:
         vision: SigLIP, CLIP, ViT, DeiT or DINOv2, a folder or a name on the Hub. Without it the video encoder is new.
@@ -76,8 +76,8 @@ def init(
         text: Llama, SmolLM, Mistral, Qwen2, Qwen3, Granite, Gemma 1 or Phi-3, with its tokenizer.
         output: Folder to be written; it must not exist.
         overrides: Values of `MirasolConfig`, as `key=value` or nested: `video_config.num_frames=4`.
-        max_chunks: Budget of the processor for long clips.
-        seed: Of the new weights.
+        max_chunks: Largest number of chunks of a clip.
+        seed: Seed of the new weights.
     """
     folder = Path(output)
     if not str(output) or folder.exists():
@@ -125,7 +125,7 @@ def build_config(
     text: dict[str, Any],
     tokenizer: PreTrainedTokenizerBase,
 ) -> MirasolConfig:
-    """The parts' sizes, `overrides` in front of them, and new parts as wide as the wider tower."""
+    """Return a config with the parts' sizes and `overrides`; new parts are as wide as the wider tower."""
     given: dict[str, Any] = {
         name: dict(value) if isinstance(value, dict) else value for name, value in overrides.items()
     }
@@ -198,7 +198,7 @@ def build_processor(
 
 
 def load_weights(model: MirasolForConditionalGeneration, weights: dict[str, Tensor]) -> None:
-    """Puts the pretrained weights into the model; each must have its place there, of its shape."""
+    """Load the pretrained weights; raise if one has no parameter of its name and shape."""
     places = model.state_dict()
     for name, weight in weights.items():
         found = tuple(places[name].shape) if name in places else "no such weight"

@@ -1,4 +1,4 @@
-"""A checkpoint and the code that it needs, in one flat folder that transformers loads without this package.
+"""Export of a checkpoint with its code to a flat folder that transformers loads without this package.
 
 Code on the Hub may import only files beside it, so the modules are written next to each other, and their imports of
 each other made relative: `mirasol.media.sound` becomes `media_sound.py`.
@@ -50,7 +50,7 @@ class FlatFolder(Result):
 def write_flat_folder(checkpoint: str | Path | None, output: str | Path) -> FlatFolder:
     """Writes the checkpoint (the shipped one by default) with its code into a new folder.
 
-    Everything works from it as from the package, reading files included: nothing of the processor is left behind.
+    It has all features of the package's model and processor, including reading files.
     """
     checkpoint, output = folder_of(checkpoint), Path(output)
     for name in ("config.json", "processor_config.json"):
@@ -103,7 +103,7 @@ def flat_modules() -> tuple[dict[str, str], set[str]]:
 
 
 def _flat_import(target: str, node: ast.ImportFrom) -> tuple[list[str], list[str]]:
-    """The statements that import the same from siblings, and the modules they need."""
+    """Return equivalent imports from sibling files, and the modules that they need."""
     statements, needed, names = [], [], []
     for alias in node.names:
         if _path_of(f"{target}.{alias.name}") is None:

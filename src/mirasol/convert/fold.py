@@ -1,4 +1,4 @@
-"""Constants and scales of other architectures, multiplied into the weights beside them; fused matrices, cut apart."""
+"""Fold constants and scales of other architectures into adjacent weights, and split fused matrices."""
 
 from __future__ import annotations
 

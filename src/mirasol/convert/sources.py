@@ -1,4 +1,4 @@
-"""Checkpoints of other architectures, from a folder or the Hub: which ones fit, and their weights, all of them."""
+"""Checkpoints of other architectures, from a folder or the Hub: supported types, and their weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FAMILIES = {
     "text": "Llama, SmolLM 1-3, Mistral, Qwen2, Qwen2.5, Qwen3, Granite, Gemma 1, Phi-3 and Phi-4",
 }
 _NORMS_AFTER = "it has norms behind attention and MLP, which no weight can take up"
-# Why what people ask for does not fit, by model_type.
+# Reasons why common checkpoints do not fit, by model_type.
 REASONS = {
     "gemma2": f"{_NORMS_AFTER}, and caps its scores and logits",
     "gemma3_text": f"{_NORMS_AFTER}, and two kinds of rotary positions",

@@ -285,9 +285,9 @@ def score(
     read: Read | None = None, batch_size: int = BATCH_SIZE, should_stop: Callable[[], bool] = lambda: False,
     keep: Callable[[str, Sequence[Question], Sequence[str]], None] | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Return flat metrics for validation in training: `slots_both`, `letter_both`, ..., one set per condition.
+    """Return flat metrics for validation in training: `words_both`, `letter_both`, ..., one set per condition.
 
-    Also means over the conditions: of the task's headline, such as `mean_slots`, and of `exact_match` if there is one.
+    Also means over the conditions: of the task's headline, such as `mean_words`, and of `exact_match` if there is one.
 
     `read(row, condition)` may take decoded clips from a cache. The model's training mode is restored. The processes of
     a training run divide the batches, and each gets all metrics, or none if `should_stop` held on one of them.
@@ -323,7 +323,7 @@ def score(
 
 
 def flat_scores(scores: Mapping[str, Any], condition: str) -> dict[str, float]:
-    """Return a task's scores as `slots_both`, `captions_cider_both`, ..., without the number of questions."""
+    """Return a task's scores as `words_both`, `captions_cider_both`, ..., without the number of questions."""
     flat: dict[str, float] = {}
     for key, value in scores.items():
         if isinstance(value, dict):

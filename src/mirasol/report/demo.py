@@ -29,7 +29,7 @@ from mirasol.tasks import Row, get_task, grid
 NUM_STORIES = 5
 SHOWN_AS = ("both", "sound", "picture", "swapped")
 HIDDEN_KINDS = ("when_command", "when_color", "when_preposition", "when_adverb")  # two of the six are enough to see
-KINDS = (*grid.SLOTS, "sentence", "said_at")  # columns of the table
+KINDS = (*grid.WORD_KINDS, "sentence", "said_at")  # columns of the table
 NUM_ATTRIBUTED_CLIPS = 24  # leaving out every chunk in turn encodes a clip as often as it has chunks
 
 
@@ -45,7 +45,7 @@ class Demo(Document):
     try_next: list[str] = []
 
     def __str__(self) -> str:
-        lines = [f"  {CONDITIONS[name]:21s} {right} of word slots right" for name, right in self.accuracy.items()]
+        lines = [f"  {CONDITIONS[name]:21s} {right} of words right" for name, right in self.accuracy.items()]
         sound, picture = (100 * part.value for part in (self.follows.sound, self.follows.picture))
         lines += [f"  {'swapped sound':21s} {sound:5.1f} % follow the sound, {picture:.1f} % the picture"]
         lines += [f"  {name:21s} {entry.right} of clips right" for name, entry in self.sets.items()] + [""]
@@ -63,9 +63,9 @@ def demo(
     checkpoint on the labelled sets that lie beside GRID too; writes the page."""
     start = time.perf_counter()
     root = Path(root)
-    rows: list[grid.GridRow] = get_task("grid").load(root, "test")[:max_clips]  # type: ignore[assignment]
+    rows: list[grid.GridRow] = get_task("grid").load(root, "test")[:max_clips]  # type: ignore[assignment]  # its own rows
     answerer = Answerer.load(checkpoint)
-    # The four ways of showing are compared clip by clip, so all of them get the same clips.
+    # The four conditions are compared clip by clip, so all of them get the same clips.
     runs = {name: evaluate_here(answerer, rows, Condition(name), root=root) for name in SHOWN_AS}
     attribution = measure_attribution(answerer, rows[:NUM_ATTRIBUTED_CLIPS])
     method = better_method(attribution)
@@ -73,26 +73,26 @@ def demo(
     stories = [
         tell(answerer, row, rows, runs, method) for row in choose_stories(rows, runs["both"].predictions, NUM_STORIES)
     ]
-    accuracy = {name: runs[name].metrics.intervals_95["slots"] for name in ("both", "sound", "picture")}
+    accuracy = {name: runs[name].metrics.intervals_95["words"] for name in ("both", "sound", "picture")}
     path = Path(output).resolve()
     result = Demo(
-        report=str(path), accuracy=accuracy, follows=runs["swapped"].metrics.follows["slots"], sets=sets,
+        report=str(path), accuracy=accuracy, follows=runs["swapped"].metrics.follows["words"], sets=sets,
         attribution=attribution, seconds=round(time.perf_counter() - start, 1),
         try_next=next_commands(root, rows, checkpoint),
     )  # fmt: skip
-    chance = chance_levels(train_rows("grid", root) or rows)  # type: ignore[arg-type]
+    chance = chance_levels(train_rows("grid", root) or rows)  # type: ignore[arg-type]  # its own rows
     write_whole(path, page(answerer.model, runs, stories, attribution, method, result, chance, checkpoint))
     return result
 
 
 def better_method(shares: Sequence[AttributionShare]) -> str:
-    """Cross-attention where it is on the asked word in at least 60 % of right answers, else leaving chunks out."""
+    """Return cross-attention if it hits the asked word in at least 60 % of right answers, else leave-one-out."""
     attention = next(share for share in shares if share.method == "attention")
     return "attention" if attention.share.value >= 0.6 else "leave_one_out"
 
 
 def choose_stories(rows: Sequence[grid.GridRow], predictions: Sequence[Prediction], count: int) -> list[grid.GridRow]:
-    """Clips to tell about, from the one with the fewest mistakes to the one with the most, evenly between."""
+    """Choose clips to show, evenly from the fewest mistakes to the most."""
     mistakes = {row.id: 0 for row in rows}
     for prediction in predictions:
         mistakes[prediction.clip] += not prediction.right
@@ -104,7 +104,7 @@ def choose_stories(rows: Sequence[grid.GridRow], predictions: Sequence[Predictio
 def tell(
     answerer: Answerer, row: grid.GridRow, rows: Sequence[grid.GridRow], runs: dict[str, Evaluation], method: str
 ) -> Story:
-    """The clip along its seconds, with its questions answered from picture and sound."""
+    """Return a clip's timeline and its questions with the answers from both modalities."""
     processor = answerer.processor
     clip = processor.read_clip(row.media, do_resize=False)
     given = [p for p in runs["both"].predictions if p.clip == row.id and p.kind not in HIDDEN_KINDS]
@@ -116,7 +116,7 @@ def tell(
     features = processor.feature_extractor(clip.waveform, sampling_rate=clip.sampling_rate)["input_features"]
     surprise = encoder_outputs.surprise[0].float().cpu().numpy()
     surprise[0] = np.nan  # nothing came before the first chunk, so nothing expected it
-    partner = rows[swap_partners(rows, grid.SLOTS)[[r.id for r in rows].index(row.id)][0]]
+    partner = rows[swap_partners(rows, grid.WORD_KINDS)[[r.id for r in rows].index(row.id)][0]]
     answers = [
         Answered(p.question, p.answer, p.generated, p.right, p.confidence, w, p.seconds, otherwise(p, runs))
         for p, w in zip(given, weights.cpu().numpy(), strict=True)
@@ -143,15 +143,15 @@ def otherwise(prediction: Prediction, runs: dict[str, Evaluation]) -> dict[str, 
 
 
 def chance_levels(rows: Sequence[grid.GridRow]) -> dict[str, float]:
-    """Per slot, how often a guess among its words is right."""
-    return {slot: 1 / len({row.words[i] for row in rows}) for i, slot in enumerate(grid.SLOTS)}
+    """Return, per kind of word, how often a guess among its words is right."""
+    return {kind: 1 / len({row.words[i] for row in rows}) for i, kind in enumerate(grid.WORD_KINDS)}
 
 
 def accuracy_rows(runs: dict[str, Evaluation]) -> list[dict[str, Any]]:
     """Return the table's lines, one for each way of showing the clips as they are: the mean, and the share by kind."""
     metrics = {name: runs[name].metrics for name in ("both", "sound", "picture")}
     return [
-        {"label": CONDITIONS[name], "mean": found.intervals_95["slots"], "kinds": found.scores}
+        {"label": CONDITIONS[name], "mean": found.intervals_95["words"], "kinds": found.scores}
         for name, found in metrics.items()
     ]
 
@@ -182,8 +182,8 @@ def page(
 ) -> str:
     """The report as HTML."""
     both, follows = runs["both"].metrics, runs["swapped"].metrics.follows
-    accuracy, parameters = both.intervals_95["slots"], f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}"
-    names = {"all word slots": "slots", **{kind: kind for kind in grid.SLOTS if kind in follows}}
+    accuracy, parameters = both.intervals_95["words"], f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}"
+    names = {"all words": "words", **{kind: kind for kind in grid.WORD_KINDS if kind in follows}}
     parts = ("sound", "picture", "neither")
     return render(
         "demo.html",
@@ -201,7 +201,7 @@ def page(
         kinds=KINDS,
         chance=chance,
         mean_chance=float(np.mean(list(chance.values()))),
-        times={slot: both.scores[f"when_{slot}"] for slot in grid.SLOTS},
+        times={kind: both.scores[f"when_{kind}"] for kind in grid.WORD_KINDS},
         follows=result.follows,
         swapped={
             name: {part: getattr(follows[kind], part).value for part in parts} for name, kind in names.items()

@@ -1,4 +1,4 @@
-"""Wrong answers to look at: what the model saw of the clip, and some seconds of it to play."""
+"""Wrong answers for the report: the frames that the model saw, and a preview to play."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ class Fail:
 
 
 def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> list[Prediction]:
-    """Return wrong answers to look at: the surest of each kind of question in turn, each clip once."""
+    """Choose wrong answers: the most confident of each kind of question in turn, each clip once."""
     by_kind: dict[str, list[Prediction]] = {}
     for prediction in sorted(predictions, key=lambda p: -p.confidence):
         if not prediction.right:
@@ -53,7 +53,7 @@ def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> l
 
 
 def look_at(fails: Sequence[Prediction], evaluation: Evaluation) -> Iterator[Fail]:
-    """Give each wrong answer with what the model saw and heard under the condition that was measured."""
+    """Yield each wrong answer with the model's inputs under the measured condition."""
     places = {row.id: row for row in evaluation.rows}
     eyes = evaluation.looks_at or MirasolVideoProcessor()
     for fail in fails:

@@ -1,4 +1,4 @@
-"""`mirasol info`: what a clip, a checkpoint folder or a preset holds, before anything is computed with it."""
+"""`mirasol info`: facts about a clip, a checkpoint folder or a preset."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -44,7 +44,7 @@ class Sound(Result):
 
 
 class Chunks(Result):
-    """How a clip falls on a time grid."""
+    """Chunks of a clip on a time grid."""
 
     grid: str
     num_chunks: int

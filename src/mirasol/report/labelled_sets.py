@@ -1,4 +1,4 @@
-"""The small labelled sets beside GRID, whose clips are either seen or heard, as the demo measures and shows them."""
+"""The demo's results on the small labelled sets beside GRID, whose clips have one modality."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def measure_sets(answerer: Answerer, beside: Path, max_clips: int | None) -> dic
         if root.is_dir():
             rows = load_rows(task, root, split)[:max_clips]
             metrics = evaluate_here(answerer, rows, task=task, root=root).metrics
-            constant: float = metrics.baselines["majority"]["exact_match"]  # type: ignore[assignment]
+            constant: float = metrics.baselines["majority"]["exact_match"]  # type: ignore[assignment]  # a share
             right = metrics.intervals_95["all"]
             found[name] = SetResult(clips=metrics.clips.answered, right=right, most_common_answer=constant)
     return found

@@ -32,7 +32,7 @@ BASELINES = {
 
 @dataclass
 class Answered:
-    """One question about a clip with what the model said, what it said under other conditions, and where it looked."""
+    """One question with the model's answer, its answers under other conditions, and the attribution."""
 
     text: str
     answer: str
@@ -71,7 +71,7 @@ def percent(value: float | None, digits: int = 0) -> str:
 
 
 def shorten(words: str, length: int = MAX_SHOWN_CHARACTERS) -> str:
-    """Return the text, cut where it would not fit, in words when it is empty."""
+    """Return the text, shortened if it would not fit; empty text is named."""
     return (words if len(words) <= length else words[:length].rsplit(" ", 1)[0] + " …") or "(nothing)"
 
 
@@ -85,6 +85,6 @@ ENVIRONMENT.globals |= {"KIND_NAMES": KIND_NAMES, "BASELINES": BASELINES}
 
 
 def render(template: str, **values: Any) -> str:
-    """Return the template filled in; a missing value is an error, so that no hole is published."""
+    """Render the template; a missing value is an error."""
     software = f"mirasol {__version__}, Python {platform.python_version()}, PyTorch {torch.__version__}"
     return ENVIRONMENT.get_template(template).render(date=time.strftime("%Y-%m-%d"), software=software, **values)

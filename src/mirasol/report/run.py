@@ -102,12 +102,12 @@ def page_warnings(metrics: Metrics) -> Iterator[str]:
 
 def score_rows(metrics: Metrics, headline: str) -> list[ScoreRow]:
     """Return every score of the task, the headline first."""
-    names = [name for name, value in metrics.scores.items() if isinstance(value, float)]
+    values = {name: value for name, value in metrics.scores.items() if isinstance(value, float)}
     rows = []
-    for name in sorted(names, key=lambda name: name != headline):
+    for name in sorted(values, key=lambda name: name != headline):
         others = {key: _number(scores.get(name)) for key, scores in metrics.baselines.items()}
         floors = [value for key, value in others.items() if value is not None and key != "ceiling"]
-        interval = interval_of(metrics.intervals_95, name, headline, metrics.scores[name])  # type: ignore[arg-type]
+        interval = interval_of(metrics.intervals_95, name, headline, values[name])
         missing_wrong = _number(metrics.scores_missing_wrong.get(name))
         rows.append(ScoreRow(name, interval, missing_wrong, max(floors, default=None), list(others.values())))
     return rows

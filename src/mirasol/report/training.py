@@ -53,7 +53,7 @@ def write_training_report(folder: Path) -> Path:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a JSONL file that is still written to: a last one that is cut short is left out."""
+    """Return the lines of a growing JSONL file, without an incomplete last one."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:

@@ -128,7 +128,7 @@ def refuse(path: Path, malformed: Sequence[str]) -> None:
 
 
 class QuestionTask(Task):
-    """A benchmark of questions about videos. `read` gives (place, video, question or what is wrong with it)."""
+    """A benchmark of questions about videos. `read` yields (place, video, question or its fault)."""
 
     info: TaskInfo
     file: str  # that holds a split's questions
@@ -167,7 +167,7 @@ class QuestionTask(Task):
 
 
 def warn_if_other_size(info: TaskInfo, split: str, found: int, path: Path) -> None:
-    """Warn where a file does not hold the published number of questions or clips: its score compares with no other."""
+    """Warn if a file does not hold the published number of questions or clips: its score is not comparable."""
     expected = info.sizes.get(split, found)
     if found != expected:
         warnings.warn(

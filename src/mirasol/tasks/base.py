@@ -21,7 +21,7 @@ class Question:
     Attributes:
         options: The answers to choose between, the right one among them; empty where the answer is free.
         references: Further right answers that the metric accepts beside `answer`.
-        metric: How an answer of own data is judged, see `mirasol.tasks.metrics.judged`; empty: the task's own way.
+        metric: Metric of own data, see `mirasol.tasks.metrics.judged`; empty: the task's own.
         tolerance: Largest error of a number that counts as right.
     """
 
@@ -62,7 +62,7 @@ class Row:
 
 
 class Absent(ValueError):
-    """A split that the data does not have, or whose annotations are not there; broken ones are another ValueError."""
+    """The split or its annotations do not exist; malformed ones raise another ValueError."""
 
 
 def segment_of(row: Row) -> dict[str, Any]:
@@ -143,16 +143,16 @@ def normalise(answer: str) -> str:
 
 
 class Task:
-    """One dataset or benchmark: how its rows are read, asked and scored. A subclass states what is its own.
+    """One dataset or benchmark: reading, questions and scores of its rows. Subclasses override what differs.
 
     Attributes:
         name: The name in recipes and after `--task`.
         info: The facts of a published benchmark; None for other data.
         reported_split: The split whose scores are published.
-        headline: The entry of `score` that tells how good a model is.
-        headline_kinds: Kinds of question in the headline; by default all that are measured by match.
+        headline: The main entry of `score`.
+        headline_kinds: Kinds of question in the headline; by default all that are scored by match.
         headline_group: Name of these kinds together.
-        time_kinds: Kinds of question measured by the error in seconds; all others are measured by match.
+        time_kinds: Kinds of question scored by the error in seconds; all others are scored by match.
         uses_classes: Whether `load` reads a file of class names, the argument `classes`.
     """
 
@@ -177,7 +177,7 @@ class Task:
         raise NotImplementedError
 
     def annotations(self, root: str | Path, split: str) -> list[Row]:
-        """Return the rows of a split for their answers alone: that media are missing is not reported."""
+        """Return the rows of a split for their answers alone, without a warning of missing media."""
         return self.load(root, split)
 
     def sample_questions(
@@ -202,7 +202,7 @@ class Task:
         return self.normalise(answer) == self.normalise(question.answer)
 
     def credit(self, question: Question, answer: str) -> float:
-        """Return how good the answer is, from 0 to 1: between them only where the question's metric is graded."""
+        """Return the credit of the answer, 0 or 1, or between them for a graded metric."""
         return float(self.is_right(question, answer))
 
     def with_metric(self, rows: Sequence[Row], metric: str) -> list[Row]:
@@ -233,13 +233,13 @@ class Task:
         return abs(float(number.group()) - question.seconds[0]) if number else float("inf")
 
     def headline_among(self, kinds: Iterable[str]) -> list[str]:
-        """Return those of `kinds` that the headline is taken over; all measured by match where it has none of them."""
+        """Return those of `kinds` in the headline; if there are none, all kinds that are scored by match."""
         kinds = list(kinds)
         chosen = [kind for kind in self.headline_kinds if kind in kinds]
         return chosen or [kind for kind in kinds if kind not in self.time_kinds]
 
     def check_requirements(self) -> None:
-        """Warn of data that the metric needs and that is not installed, before hours are spent on answers."""
+        """Warn of data that the metric needs and that are not installed, before the model answers."""
 
 
 class ClassTask(Task):

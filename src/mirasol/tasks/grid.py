@@ -16,9 +16,9 @@ from mirasol.tasks.annotations import check_split, read_table
 from mirasol.tasks.base import Question, Row, Task
 from mirasol.tasks.metrics.exact import mean
 
-SLOTS = ("command", "color", "preposition", "letter", "digit", "adverb")
+WORD_KINDS = ("command", "color", "preposition", "letter", "digit", "adverb")
 SPLITS = ("train", "val", "test")
-COLUMNS = ("id", "file", "split", *SLOTS, "word_times_s")
+COLUMNS = ("id", "file", "split", *WORD_KINDS, "word_times_s")
 NOTHING = "nothing"
 DURATION = 2.96  # seconds every clip has: 5 of the 900 are one frame short of 3.0
 EDGE = 0.02  # no question closer than half a frame to a word's edge: the labels are not more exact
@@ -27,20 +27,20 @@ WITHIN = 0.1
 
 @dataclass(frozen=True)
 class GridRow(Row):
-    """One sentence: its six words and the (start, end) seconds of each, in the order of SLOTS."""
+    """One sentence: its six words and the (start, end) seconds of each, in the order of WORD_KINDS."""
 
     words: tuple[str, ...] = ()
     split: str = ""
 
 
 class Grid(Task):
-    """GRID sentences: which word is in which slot, what is said when."""
+    """GRID sentences: the six words by kind, what is said when."""
 
     name = "grid"
-    headline = "slots"
-    headline_kinds = SLOTS
-    headline_group = "slots"
-    time_kinds = tuple(f"when_{slot}" for slot in SLOTS)
+    headline = "words"
+    headline_kinds = WORD_KINDS
+    headline_group = "words"
+    time_kinds = tuple(f"when_{kind}" for kind in WORD_KINDS)
 
     def load(self, root: str | Path, split: str = "test") -> list[GridRow]:  # type: ignore[override]  # its own rows
         """Return the rows of one split, in the order of `root`/labels.csv, with their evaluation questions.
@@ -58,7 +58,7 @@ class Grid(Task):
         rows = []
         for _, line in read_table(labels, COLUMNS):
             if line["split"] == split:
-                words = tuple(line[slot] for slot in SLOTS)
+                words = tuple(line[kind] for kind in WORD_KINDS)
                 start_end = (span.split("-") for span in line["word_times_s"].split(";"))
                 word_times = tuple((float(start), float(end)) for start, end in start_end)
                 row = GridRow(line["id"], root / line["file"], word_times=word_times, words=words, split=split)
@@ -68,21 +68,21 @@ class Grid(Task):
     def sample_questions(  # type: ignore[override]  # of its own rows
         self, row: GridRow, rng: np.random.Generator, word_times: Sequence[tuple[float, float]], duration: float
     ) -> list[Question]:
-        """Return the 14 questions of one training step: 6 slots, sentence, 4 said-at (balanced over words), 3 x when.
+        """Return the 14 questions of one training step: 6 words, sentence, 4 said-at (balanced over words), 3 x when.
 
         `word_times` are the seconds after augmentation, inside a clip of `duration` seconds.
         """
-        slots = rng.permutation(7)[:4]
+        chosen = rng.permutation(7)[:4]
         when = when_questions(row, word_times)
         return [
-            *slot_questions(row, word_times),
+            *word_questions(row, word_times),
             sentence_question(row, word_times),
-            *said_at_questions(row, word_times, rng, slots, duration, decimals=2 if rng.random() < 0.25 else 1),
+            *said_at_questions(row, word_times, rng, chosen, duration, decimals=2 if rng.random() < 0.25 else 1),
             *(when[i] for i in rng.permutation(6)[:3]),
         ]
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
-        """Return the metrics: `slots` (mean over the six slots' exact match), one entry per kind, and `when_*` errors.
+        """Return the metrics: `words` (mean exact match of the six kinds of words), each kind, and `when_*` errors.
 
         With `train_rows` the best constant answer of the train split stands beside every "when".
         """
@@ -104,29 +104,29 @@ class Grid(Task):
                 entry["constant_median_error_seconds"] = float(np.median(np.abs(begins - for_median)))
                 entry["constant_within_0.1_seconds"] = _within(np.abs(begins - for_within))
             metrics[kind] = entry
-        found = [metrics[slot] for slot in SLOTS if slot in metrics]
+        found = [metrics[kind] for kind in WORD_KINDS if kind in metrics]
         if found:
-            metrics["slots"] = mean(found)
+            metrics["words"] = mean(found)
         return metrics
 
 
 def evaluation_questions(row: GridRow) -> list[Question]:
-    """Return the 17 questions asked in evaluation: 6 slots, sentence, said-at (3 words, 1 gap), 6 x when."""
+    """Return the 17 questions asked in evaluation: 6 words, sentence, said-at (3 words, 1 gap), 6 x when."""
     rng = np.random.default_rng([0, zlib.crc32(row.id.encode())])
-    slots = [*rng.permutation(6)[:3], 6]
+    chosen = [*rng.permutation(6)[:3], 6]
     return [
-        *slot_questions(row, row.word_times),
+        *word_questions(row, row.word_times),
         sentence_question(row, row.word_times),
-        *said_at_questions(row, row.word_times, rng, slots, DURATION),
+        *said_at_questions(row, row.word_times, rng, chosen, DURATION),
         *when_questions(row, row.word_times),
     ]
 
 
-def slot_questions(row: GridRow, word_times) -> list[Question]:
+def word_questions(row: GridRow, word_times) -> list[Question]:
     """Return the six questions such as "which color is named?"."""
     return [
-        Question(f"{row.id}/{slot}", f"which {slot} is named?", word, slot, seconds)
-        for slot, word, seconds in zip(SLOTS, row.words, word_times, strict=True)
+        Question(f"{row.id}/{kind}", f"which {kind} is named?", word, kind, seconds)
+        for kind, word, seconds in zip(WORD_KINDS, row.words, word_times, strict=True)
     ]
 
 
@@ -139,15 +139,15 @@ def sentence_question(row: GridRow, word_times) -> Question:
 def when_questions(row: GridRow, word_times) -> list[Question]:
     """Return the six questions such as "when does the letter begin?"."""
     return [
-        Question(f"{row.id}/when_{slot}", f"when does the {slot} begin?", f"{seconds[0]:.1f}", f"when_{slot}", seconds)
-        for slot, seconds in zip(SLOTS, word_times, strict=True)
+        Question(f"{row.id}/when_{kind}", f"when does the {kind} begin?", f"{seconds[0]:.1f}", f"when_{kind}", seconds)
+        for kind, seconds in zip(WORD_KINDS, word_times, strict=True)
     ]
 
 
-def said_at_questions(row, word_times, rng: np.random.Generator, slots, duration: float, decimals: int = 1):
-    """Return one "what is said at 1.4 seconds?" per entry of `slots` (0-5: that word; 6: no word).
+def said_at_questions(row, word_times, rng: np.random.Generator, chosen, duration: float, decimals: int = 1):
+    """Return one "what is said at 1.4 seconds?" per entry of `chosen` (0-5: that word; 6: no word).
 
-    A word too short to hold a tenth of a second (EDGE away from its ends) gives way to a random other one.
+    A word too short to contain a tenth of a second (EDGE away from its ends) is replaced by a random other one.
     """
     spans = [*zip(row.words, [[span] for span in word_times], strict=True)]
     edges = [0.0, *(edge for span in word_times for edge in span), duration]
@@ -161,10 +161,10 @@ def said_at_questions(row, word_times, rng: np.random.Generator, slots, duration
         ]
         for word, intervals in spans
     ]
-    possible = [slot for slot, ticks in enumerate(choices) if ticks]
+    possible = [index for index, ticks in enumerate(choices) if ticks]
     questions: list[Question] = []
-    for slot in slots:
-        ticks = choices[slot] or choices[possible[rng.integers(len(possible))]]
+    for index in chosen:
+        ticks = choices[index] or choices[possible[rng.integers(len(possible))]]
         time, word, seconds = ticks[rng.integers(len(ticks))]
         text = f"{time:.{decimals}f}"
         name = f"{row.id}/said_at_{len(questions)}/{text}"
@@ -173,14 +173,14 @@ def said_at_questions(row, word_times, rng: np.random.Generator, slots, duration
 
 
 def best_constants(rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
-    """Return, per slot, the constant with the least median error and the one most often within 0.1 s, on `rows`."""
-    begins = np.array([[start for start, _ in row.word_times] for row in rows])  # row slot
+    """Return, per kind of word, the constant of least median error and the one most often within 0.1 s."""
+    begins = np.array([[start for start, _ in row.word_times] for row in rows])  # row kind
     grid = np.arange(0, 3.01, 0.1)[:, None, None]
     errors = np.abs(begins[None] - grid)
     median, within = np.median(errors, axis=1), (errors <= WITHIN + 1e-6).mean(axis=1)
     return {
-        slot: (float(grid[median[:, i].argmin(), 0, 0]), float(grid[within[:, i].argmax(), 0, 0]))
-        for i, slot in enumerate(SLOTS)
+        kind: (float(grid[median[:, i].argmin(), 0, 0]), float(grid[within[:, i].argmax(), 0, 0]))
+        for i, kind in enumerate(WORD_KINDS)
     }
 
 

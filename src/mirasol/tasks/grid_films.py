@@ -17,14 +17,14 @@ import numpy as np
 
 from mirasol.tasks.annotations import check_split
 from mirasol.tasks.base import Absent, Question, Row, Task
-from mirasol.tasks.grid import DURATION, EDGE, SLOTS, SPLITS, Grid, GridRow
+from mirasol.tasks.grid import DURATION, EDGE, SPLITS, WORD_KINDS, Grid, GridRow
 
 NUM_FILMS = {"train": 720, "val": 60, "test": 90}
 DEFAULT_LENGTHS = "1-10"
 MAX_SENTENCES = 1_000
 COLORS = ("blue", "green", "red", "white")
 LETTERS = tuple("abcdefghijklmnopqrstuvxyz")  # GRID has no w
-COLOR, LETTER = SLOTS.index("color"), SLOTS.index("letter")
+COLOR, LETTER = WORD_KINDS.index("color"), WORD_KINDS.index("letter")
 NUM_SAID_AT, NUM_COLOR_AT, NUM_COUNTS = 4, 4, 2  # questions of each kind a film
 
 
@@ -36,7 +36,7 @@ class FilmRow(Row):
 
 
 class GridFilms(Task):
-    """GRID films: what is said when, which color first or last, whether a letter occurs, how often a color does."""
+    """GRID films: what is said when, the first and last color, presence of a letter, count of a color."""
 
     name = "grid_films"
 
@@ -99,7 +99,7 @@ def film_questions(
     `said_at` names a word, `color_at` the color of the sentence that is spoken at that moment. Of `has_letter` one
     question is to be answered with yes and one with no, if any letter is missing in the film.
     """
-    spans = [word_times[first : first + len(SLOTS)] for first in range(0, len(word_times), len(SLOTS))]
+    spans = [word_times[first : first + len(WORD_KINDS)] for first in range(0, len(word_times), len(WORD_KINDS))]
     colors = [words[COLOR] for words in row.sentences]
     letters = sorted({words[LETTER] for words in row.sentences})
     absent = sorted(set(LETTERS) - set(letters))

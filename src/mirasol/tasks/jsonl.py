@@ -1,4 +1,4 @@
-"""Your own clips: a manifest, here as JSONL, one clip or one question about a clip a line.
+"""Your own clips: a JSONL manifest with one clip, or one question about a clip, per line.
 
 `mirasol.tasks.formats` reads the same from CSV, JSON lists, LLaVA's conversations and folders of classes.
 
@@ -72,7 +72,7 @@ class Jsonl(Task):
 
         Of other kinds of manifest likewise; see `mirasol.tasks.formats` and `mirasol.tasks.hub`.
 
-        Missing media are reported here; their rows are returned, so that what works on them can count them.
+        Missing media are reported here; their rows are returned, so that callers can count them.
 
         Raises:
             ValueError: If there is no manifest or no clip, or a line is malformed; each is named by file and line.
@@ -86,7 +86,7 @@ class Jsonl(Task):
         return rows_of(path, lines)
 
     def annotations(self, root: str | Path, split: str) -> list[Row]:
-        """Return the clips of a manifest for their answers alone: that media are missing is not reported."""
+        """Return the clips of a manifest for their answers alone, without a warning of missing media."""
         return self.load(root, split) if is_dataset(root) else rows_of(*read_lines(root, split))
 
     def is_right(self, question: Question, answer: str) -> bool:
@@ -228,7 +228,7 @@ def warn_of_missing(path: Path, lines: list[tuple[int, Line]]) -> None:
 
 
 def read_entry(entry: Any, default_id: str) -> Line:
-    """Return what an entry with the keys of a line says; raise ValueError where it is malformed."""
+    """Parse an entry of a manifest; raise ValueError if it is malformed."""
     if not isinstance(entry, dict):
         raise ValueError(f"expected a JSON object, found {type(entry).__name__}.")
     for key in entry:
@@ -287,7 +287,7 @@ def wrong_text(entry: dict[str, Any], key: str) -> ValueError:
 
 
 def read_metric(entry: dict[str, Any], answers: list[str]) -> tuple[str, float]:
-    """Return how the answers of a line are judged, and the tolerance of numbers."""
+    """Return the metric of a line's answers, and the tolerance of numbers."""
     metric, tolerance = entry.get("metric", ""), entry.get("tolerance", 0)
     if "metric" in entry:
         check_metric(metric, "'metric'")

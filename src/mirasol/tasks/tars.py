@@ -44,7 +44,7 @@ class NamedBytes(bytes):
 
 @dataclass(frozen=True)
 class Member:
-    """One file inside a tar, by its place; stands where a path does. `archive` is a path or an address."""
+    """One file inside a tar, used like a path. `archive` is a path or an address."""
 
     archive: str
     name: str
@@ -61,7 +61,7 @@ class Member:
         return Path(self.name).suffix
 
     def is_file(self) -> bool:
-        """Return whether its tar is there; one over HTTP was asked for when its index was read."""
+        """Return whether its tar exists; one over HTTP was checked when its index was read."""
         return is_address(self.archive) or Path(self.archive).is_file()
 
     def read_bytes(self) -> NamedBytes:
@@ -250,7 +250,7 @@ def _ranged(answer: Any, size: int) -> bytes:
 
 
 def _request(address: str, headers: dict[str, str], take: Callable[[Any], Any]) -> Any:
-    """Return what `take` makes of the answer; tries again a few times where the network or the server fails."""
+    """Return the result of `take` on the response; retries a few times if the network or the server fails."""
     for attempt in range(ATTEMPTS):
         try:
             request = urllib.request.Request(urllib.parse.quote(address, URL_CHARACTERS), headers=headers)

@@ -18,6 +18,9 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+    from typing_extensions import TypeIs
+
     from mirasol.train.recipe_schema import ParallelRecipe
 
 BYTES_PER_PARAMETER = 20  # float32 weight, gradient, two of AdamW's moments and average
@@ -159,7 +162,7 @@ def tensors_of(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> TypeIs[DTensor]:
     """True if this process holds only a part of the tensor."""
     from torch.distributed.tensor import DTensor
 
@@ -168,12 +171,12 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def gathered(tensor: Tensor) -> Tensor:
     """Return the whole tensor; a collective call."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
     """Return this process's shard of the tensor, without a copy."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def apart_by_layout(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -192,8 +195,8 @@ def any_of_shards(flags: Tensor, like: Tensor) -> Tensor:
         return flags
     from torch.distributed.tensor import DTensor, Partial
 
-    placements = [Partial("max") if place.is_shard() else place for place in like.placements]  # type: ignore[attr-defined]
-    return DTensor.from_local(flags, like.device_mesh, placements, run_check=False).full_tensor()  # type: ignore[attr-defined]
+    placements = [Partial("max") if place.is_shard() else place for place in like.placements]
+    return DTensor.from_local(flags, like.device_mesh, placements, run_check=False).full_tensor()
 
 
 def on_whole_matrices(function: Callable[[Tensor], Tensor], stacked: Tensor, like: Tensor) -> Tensor:
@@ -210,7 +213,7 @@ def on_whole_matrices(function: Callable[[Tensor], Tensor], stacked: Tensor, lik
         return function(stacked)
     from torch.distributed.tensor import DTensor, Shard
 
-    mesh, places = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    mesh, places = like.device_mesh, like.placements
     by_row = [Shard(1) if place.is_shard() else place for place in places]
     by_matrix = [Shard(0) if place.is_shard() else place for place in places]
     shape = torch.Size([len(stacked), *like.shape])

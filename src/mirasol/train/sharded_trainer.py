@@ -79,7 +79,7 @@ class ShardedTrainer(Seq2SeqTrainer):
         try:
             yield
         finally:
-            self.model.set_requires_all_reduce(True)  # type: ignore[operator]
+            self.model.set_requires_all_reduce(True)  # type: ignore[operator]  # of FSDPModule
 
     # -- agreement among processes
 

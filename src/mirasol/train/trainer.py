@@ -150,7 +150,7 @@ class MirasolTrainer(ShardedTrainer):
 
     # -- losses
 
-    def compute_loss_context_manager(self) -> contextlib.AbstractContextManager:  # type: ignore[override]  # enough
+    def compute_loss_context_manager(self) -> contextlib.AbstractContextManager:  # type: ignore[override]  # theirs is an ExitStack
         """Autocast to bf16 where the recipe asks for it.
 
         Ours instead of accelerate's, which replaces the model's `forward` and copies every output to float32.

@@ -1,4 +1,4 @@
-"""How an answer of own data is judged: by match, as a number, as yes or no, as a set of labels, or as a caption.
+"""Metrics of own data: exact match, number, yes or no, set of labels, caption.
 
 | metric | right | credit |
 |---|---|---|
@@ -65,7 +65,7 @@ def details(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, 
 
 
 def fault(metric: str, answers: Sequence[str], options: Sequence[str] = ()) -> str:
-    """Return why these answers cannot be judged by the metric, nothing where they can."""
+    """Return why the metric cannot score these answers, None if it can."""
     if metric in GRADED and options:
         return f"expected no 'options' beside the metric {metric!r}, because the likeliest option is no {metric}."
     for answer in answers:
