@@ -1,4 +1,4 @@
-"""Who may come in: API keys, the origin of browsers' requests, and headers that keep pages apart."""
+"""Access control: API keys, origins of browser requests, security headers."""
 
 import hmac
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class Keys:
         return cls(owners)
 
     def owner(self, key: str) -> str | None:
-        """Return whose key it is, in a time that does not tell how much of it is right."""
+        """Return the owner of a key, in constant time."""
         digest, found = _digest(key), None
         for known, name in self.owners.items():
             if hmac.compare_digest(known, digest):
@@ -78,11 +78,11 @@ class Keys:
 
 
 class Access:
-    """Refuses requests without a known key and those that other web sites make a browser send.
+    """Refuses requests without a known key, and requests that other web sites make a browser send.
 
     Args:
-        app: What is guarded.
-        keys: None lets everybody in.
+        app: The application behind it.
+        keys: API keys; None allows everybody.
         names: Host names under which this server may be called; None is any. A server on loopback without keys needs
             it, because any site may point its own name at 127.0.0.1 and then read what is there.
     """

@@ -37,9 +37,9 @@ def create_app(
     Args:
         engine: Not started yet.
         model: Name under which clients know it.
-        drain_seconds: That accepted work may take after the application is told to stop.
+        drain_seconds: Time for accepted work after the application is told to stop.
         fetch: Gives the media at an address.
-        keys: API keys of those who may use it; None lets everybody.
+        keys: API keys of its users; None allows everybody.
         names: Host names under which it may be called; None is any.
     """
 

@@ -1,4 +1,4 @@
-"""Questions on many clips and sessions -> one call of the decoder, its tokens given out as they come."""
+"""Batching of questions about many clips and sessions into one call of the decoder, with streamed tokens."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class Reply(Result):
 
 @dataclass(frozen=True)
 class View:
-    """What a question is about: latents of one clip, and the seconds that are real in it."""
+    """Subject of a question: latents of one clip, and the seconds that are real in it."""
 
     watched: Watched
     seen: tuple[float, float]
@@ -56,7 +56,7 @@ class Question:
 
     @property
     def kind(self) -> tuple:
-        """What questions must share to be answered in one call."""
+        """Properties that questions must share to be answered in one call."""
         return self.is_live, self.max_new_tokens, bool(self.prompts.options)
 
 
@@ -94,7 +94,7 @@ def answer_together(questions: Sequence[Question]) -> list[Reply]:
 
 
 def _shares(answerer: Answerer, questions: Sequence[Question], views, given) -> dict[int, Tensor]:
-    """Return the share of each chunk in the answers of those questions that want it."""
+    """Return attribution weights of the questions that ask for them."""
     wanted = [number for number, question in enumerate(questions) if question.attribute]
     if not wanted:
         return {}
@@ -129,7 +129,7 @@ def _rank(answerer: Answerer, watched: Watched, prompts: Sequence[Prompts], view
 
 
 class TextSpreader(BaseStreamer):
-    """Gives the listener of each question the text of its tokens as they come."""
+    """Streams the text of each question's tokens to its listener."""
 
     def __init__(self, processor: Any, questions: Sequence[Question]):
         self.processor, self.questions = processor, questions
@@ -153,7 +153,7 @@ class TextSpreader(BaseStreamer):
 
 
 def tell(question: Question, text: str) -> None:
-    """Give the listener what of the text it was not given yet, unless it ends in half of a character."""
+    """Send the listener the new text, unless it ends inside a character."""
     if question.on_text is None or text == question.told or not text.startswith(question.told):
         return
     if not text.endswith("\N{REPLACEMENT CHARACTER}"):

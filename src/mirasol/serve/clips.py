@@ -46,7 +46,7 @@ class WatchedClip:
 
 @dataclass
 class _Clip:
-    """A clip that is on its way."""
+    """A clip that is being decoded or encoded."""
 
     media: Media
     options: WatchOptions
@@ -68,7 +68,7 @@ class _Clip:
 
 
 class Clips:
-    """Watches clips for any thread; `encode` is for the one that owns the model.
+    """Watches clips for any thread; only the thread that owns the model calls `encode`.
 
     Args:
         answerer: Model and processor.

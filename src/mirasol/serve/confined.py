@@ -1,4 +1,4 @@
-"""`Confined`: the same as `decode.py`, in child processes that a file may kill, hang or fill without harm."""
+"""`Confined`: `decode.py` in child processes, so that a file that crashes or hangs its decoder does no harm."""
 
 import contextlib
 import json

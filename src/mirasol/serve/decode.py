@@ -1,4 +1,4 @@
-"""Uploads -> the model's inputs. Nothing else in serve/ looks inside a file that a client sent."""
+"""Uploads -> the model's inputs. No other module of serve/ parses files of clients."""
 
 import io
 import warnings

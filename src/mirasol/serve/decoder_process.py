@@ -1,4 +1,4 @@
-"""The process that decodes what strangers send: it confines itself, then forks one child for each file.
+"""The process that decodes untrusted files: it confines itself, then forks one child per file.
 
 `python -m mirasol.serve.decoder_process FD` is started by `confined.py`. It imports everything once, so that a fork
 costs milliseconds, and never decodes itself: what a file does to its child ends with the child.

@@ -16,7 +16,7 @@ CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 class ApiError(Exception):
-    """An answer that is an error."""
+    """An error response."""
 
     def __init__(
         self, status: int, message: str, code: str | None = None, param: str | None = None, type: str = INVALID,
@@ -33,7 +33,7 @@ class ApiError(Exception):
 
 
 def as_api_error(error: BaseException) -> ApiError:
-    """Return the answer that an exception of the engine or of a handler means."""
+    """Map an exception of the engine or of a handler to an error response."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BusyError):

@@ -1,4 +1,4 @@
-"""Around every request: a bound on its bytes, and its place in the metrics. Plain ASGI: streams stay streams."""
+"""Middleware: limits on request bodies, metrics, HEAD. Plain ASGI, so that streams are not buffered."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from mirasol.serve.service import too_large
 
 
 class BodyLimit:
-    """Answers 413 to a request that has more bytes than the limit, before it is read, and 408 to one that drips."""
+    """Answers 413 to a request over the limit, before reading it, and 408 to a slow one."""
 
     def __init__(self, app: ASGIApp, limits: Limits):
         self.app, self.limits, self.limit = app, limits, limits.request_bytes

@@ -1,4 +1,4 @@
-"""Messages of a chat -> the question and the references to its media; the parts of all common servers."""
+"""Chat messages -> the question and references to its media, in the formats of all common servers."""
 
 import base64
 import binascii
@@ -69,7 +69,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> Asked:
 
 
 def add_media(asked: Asked, kind: str, reference: Reference) -> None:
-    """Add media to what is asked about; those of the same kind before them are replaced."""
+    """Set the media of this kind, which replace earlier ones."""
     if kind in asked.media:
         asked.warnings.append(f"The conversation holds several parts of {kind}: only the last one is used.")
     asked.media.pop(kind, None)
@@ -101,7 +101,7 @@ def read_part(part: Mapping[str, Any], where: str) -> tuple[str, Reference]:
 
 
 def read_reference(value: str, where: str, is_base64: bool = False) -> Reference:
-    """Return what a string refers to: a data: URI, an id, an address, or base64 where that is expected."""
+    """Parse a reference: a data: URI, an id, an address, or base64 where that is expected."""
     if ID.fullmatch(value):
         return Reference(id=value)
     head, separator, rest = value[:200].partition(":")

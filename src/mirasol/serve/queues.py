@@ -41,7 +41,7 @@ class UnknownIdError(ValueError):
 
 
 class FairQueue(Generic[T]):
-    """Items of many clients; `take` gives one of each client in turn, each client's in its order.
+    """Items of many clients; `take` returns one of each client in turn, each client's in order.
 
     Args:
         what: Name of the items, for messages.
@@ -88,7 +88,7 @@ class FairQueue(Generic[T]):
         return found
 
     def discard(self, client: str, item: T) -> None:
-        """Remove an item, if it still waits: nobody wants it any more."""
+        """Remove an item that is no longer wanted, if it still waits."""
         with self._lock:
             items = self._items.get(client, deque())
             kept = deque(each for each in items if each is not item)
@@ -99,5 +99,5 @@ class FairQueue(Generic[T]):
                 self._items.pop(client, None)
 
     def note(self, seconds: float, count: int) -> None:
-        """Note the seconds that `count` items took, from which waiting is estimated."""
+        """Record the seconds that `count` items took, for the estimate of waiting."""
         self.seconds_each = 0.8 * self.seconds_each + 0.2 * seconds / max(count, 1)

@@ -1,4 +1,4 @@
-"""What a client of `/v1/realtime` sends -> checked settings, PCM, pictures and items."""
+"""Messages of a `/v1/realtime` client -> checked settings, PCM, pictures and items."""
 
 import base64
 import binascii
@@ -40,7 +40,7 @@ STREAM_OPTIONS = ("use_video", "use_audio", "allowed_lateness")
 
 
 class Settings(BaseModel):
-    """Settings of a session, as far as they mean something here."""
+    """Settings of a session that are supported here."""
 
     model_config = ConfigDict(frozen=True)
 

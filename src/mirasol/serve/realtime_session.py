@@ -94,7 +94,7 @@ class RealtimeSession:
         return self.settings.mirasol.when_behind == "skip"
 
     def note_delay(self, seconds: float, is_full: bool) -> None:
-        """Note how long ago the event was received that is handled next; pictures of late ones are not decoded."""
+        """Set the age of the next event; pictures of events that are too old are not decoded."""
         limit = self.engine.limits.session_lag_seconds
         if self.may_skip() and is_full:
             seconds = max(seconds, 2 * limit)  # more waits in the socket

@@ -37,7 +37,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is served, where, and to whom: the same for one process and for several.
+    """Settings of a server, of one or several processes.
 
     Args:
         host: Address to bind; the default is reachable from this machine only.

@@ -1,4 +1,4 @@
-"""`Service`: what the routes share: references to media -> a watched clip, questions -> replies."""
+"""`Service`, shared by the routes: references to media -> a watched clip, questions -> replies."""
 
 import asyncio
 import json

@@ -67,7 +67,7 @@ class Store:
     def put(
         self, write: Callable[[Path], Any], facts: dict[str, Any], digest: str | None = None, id: str | None = None
     ) -> Entry:
-        """Keep what `write` writes to the path it is given: a file or a folder.
+        """Store the file or folder that `write` writes to its path.
 
         Of two that have one digest the first stays. With the `id` of an entry that is there, that is replaced.
         """
