@@ -1,15 +1,19 @@
 """What Ray Serve's proxy lacks: errors as OpenAI's clients expect them, and a bound on what waits for a replica.
 
-Both sides are plain ASGI. The proxy imports this file, so that it imports neither torch nor FastAPI.
+Both sides are plain ASGI. The proxy imports this file, which therefore imports no torch.
 """
 
 import asyncio
 import json
+from functools import partialmethod
 from typing import Any
 
+import uvicorn
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mirasol.serve.limits import UVICORN, Limits
 
 BYTES_AHEAD = 4 * 2**20  # of one connection, that its replica has not read
 READ = "mirasol.read"  # a message of our own, from the replica to the proxy
@@ -24,6 +28,9 @@ SERVICE_RESTART = 1012
 
 def middlewares() -> list[Middleware]:
     """Return what RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH puts around the proxy."""
+    # Ray gives its uvicorn no such options, and calls this before it makes one.
+    bounded = partialmethod(uvicorn.Config.__init__, ws_max_size=Limits().message_bytes, **UVICORN)
+    uvicorn.Config.__init__ = bounded  # type: ignore[method-assign, assignment]
     return [Middleware(AtProxy)]
 
 

@@ -24,7 +24,6 @@ ENVIRONMENT = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",  # on a busy machine it imports for longer than 5 s
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "mirasol.integrations.ray_proxy:middlewares",
-    "FORWARDED_ALLOW_IPS": "",  # clients do not choose the address that they are counted under
 }
 
 

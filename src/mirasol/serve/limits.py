@@ -1,11 +1,13 @@
 """Limits of a server. The operator sets them; a request never does."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 MEBIBYTE = 2**20
+# Of uvicorn, whoever starts it. Deflate is off because 256 KiB of it may hold 256 MiB of messages.
+UVICORN: dict[str, Any] = {"ws_max_queue": 8, "ws_per_message_deflate": False, "proxy_headers": False}
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 

@@ -18,7 +18,7 @@ from mirasol.serve.app import create_app
 from mirasol.serve.confined import Confined
 from mirasol.serve.engine import Engine
 from mirasol.serve.fetch import Fetcher
-from mirasol.serve.limits import Limits, default_folder
+from mirasol.serve.limits import UVICORN, Limits, default_folder
 from mirasol.serve.service import refuse_to_fetch
 from mirasol.serve.tls import own_certificate
 
@@ -111,9 +111,8 @@ def serve(setup: Setup, say: Say = print) -> None:
     listener = bind(setup.host, setup.port)
     app, confined = setup.build()
     config = uvicorn.Config(
-        app, log_level="warning", ws_max_size=setup.limits.message_bytes, ws_max_queue=8,
-        timeout_graceful_shutdown=int(DRAIN_SECONDS), timeout_keep_alive=30, proxy_headers=False, access_log=False,
-        **encryption,
+        app, log_level="warning", ws_max_size=setup.limits.message_bytes, access_log=False,
+        timeout_graceful_shutdown=int(DRAIN_SECONDS), timeout_keep_alive=30, **UVICORN, **encryption,
     )  # fmt: skip
     setup.announce(listener.getsockname()[1], say)
     # uvicorn raises the signal again after it has drained, which would end the process as killed.
