@@ -60,7 +60,7 @@ def shared_folder(folder: Path) -> Iterator[Path]:
 
 
 def replace_folder(partial: Path, folder: Path) -> None:
-    """Move a whole folder into place; only between the two renames is there no folder of that name."""
+    """Move a complete folder into place by two renames, between which no folder of that name exists."""
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -45,7 +45,7 @@ class Registration(MetaPathFinder):
 
 
 def register() -> None:
-    """Register now if transformers is there, else when it comes."""
+    """Register now if transformers is imported, else once it is."""
     if "transformers" in sys.modules:
         importlib.import_module("mirasol.auto")
     else:

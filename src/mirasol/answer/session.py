@@ -97,7 +97,7 @@ class StreamSession:
         With `watch=False` the chunks wait for `advance(sessions)`, which watches those of many sessions together.
         """
         if self.is_closed:
-            raise ValueError("Expected an open session, found one that is closed: reset() begins anew.")
+            raise ValueError("Expected an open session, found a closed one: call reset() to start again.")
         self.waiting += self.chunks.push(frames, frame_times, waveform, start_time, sampling_rate)
         return advance([self])[0] if watch else []
 

@@ -7,7 +7,7 @@ from mirasol.chunks.time_grid import SECONDS_PER_MEL_FRAME
 
 
 def grid_of_chunk(num_frames: int, num_mel_frames: int) -> dict[str, Any]:
-    """The processor's grid, by the names of its arguments, for chunks of so many frames and mel frames."""
+    """Return the processor's grid arguments for chunks of these numbers of frames and mel frames."""
     return {
         "frames_per_second": num_frames / (num_mel_frames * SECONDS_PER_MEL_FRAME),
         "num_frames_per_chunk": num_frames,

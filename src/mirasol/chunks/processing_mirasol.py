@@ -317,7 +317,7 @@ class MirasolProcessor(ProcessorMixin):
             chat_template: Instead of the processor's own.
             tools, documents: For templates that name them.
             add_generation_prompt: Has no effect, because the prompt always ends where the answer begins.
-            continue_final_message: Has no effect: an answer is always begun anew.
+            continue_final_message: Has no effect: an answer always starts empty.
             return_assistant_tokens_mask: Refused, because a prompt holds no answers.
             tokenize: Read the media and tokenise, as a call does.
             return_dict: False gives `decoder_input_ids` only.

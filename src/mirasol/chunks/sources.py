@@ -71,7 +71,7 @@ def _check_clip(clip: Clip) -> Clip:
 
 
 def with_waveform(clip: Clip | None, waveform: Any, sampling_rate: int | None = None) -> Clip:
-    """Return the clip with this sound, from t = 0, in place of its own."""
+    """Replace the clip's sound by this waveform, from t = 0."""
     check_sampling_rate(sampling_rate)
     return _replace_sound(clip, check_waveform(waveform).numpy())
 

@@ -125,13 +125,13 @@ class SoundBuffer:
         return {"repeated_audio_seconds": repeated / rate, "late_audio_seconds": late / rate}
 
     def finish(self) -> None:
-        """End the segment: its resampler gives what it held back for want of later sound."""
+        """End the segment, and flush its resampler."""
         if self._resampler is not None:
             self._append(self._resampler.push(np.zeros(0, np.float32), last=True))
             self._resampler = None
 
     def reaches_end(self, plan: ChunkPlan) -> bool:
-        """True if all sound of the chunk is there."""
+        """Return True if all sound of the chunk has arrived."""
         return self.rate is not None and self.num_samples >= self._samples_of(plan)[1]
 
     def holds_sound(self, plan: ChunkPlan) -> bool:

@@ -55,7 +55,7 @@ def data_shard(
     question: QuestionOfAll = None,
     clips_per_shard: Annotated[int, typer.Option(metavar="N", min=1, help="Files of each tar.")] = 256,
     height: Annotated[
-        int | None, typer.Option(metavar="PIXELS", min=16, help="Encode anew, with this shorter side at most.")
+        int | None, typer.Option(metavar="PIXELS", min=16, help="Re-encode with a shorter side of at most this.")
     ] = None,
     gop: Annotated[int | None, typer.Option(metavar="FRAMES", min=1, help="From one keyframe to the next.")] = None,
     processes: Processes = None,

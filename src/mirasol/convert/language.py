@@ -82,7 +82,7 @@ def text_weights(source: Source) -> dict[str, Tensor]:
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer, padding on the left, with the decoder's context.
 
-    Without a padding token, its end token pads: what is padded is masked, so that it is never read as an end.
+    Without a padding token the end token pads; padding is masked, so it is never read as an end.
     """
     tokenizer = AutoTokenizer.from_pretrained(source.name)
     if tokenizer.eos_token_id is None:

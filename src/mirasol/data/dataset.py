@@ -55,7 +55,7 @@ class ClipDataset(Dataset):
         cache_root: Folder in which the decoded clips are kept; None decodes them whenever they are asked for.
         augment: Augmentation of a clip in each epoch. None: none, and the row's own questions.
         seed: Seed of the augmentation and of the order of the clips.
-        questions_per_clip: Questions of each item, drawn anew each epoch in training; a clip with fewer repeats some.
+        questions_per_clip: Questions of each item, sampled each epoch in training; a clip with fewer repeats some.
             By default all of them, but at most 32 where clips have unequal numbers of questions.
         clips_per_epoch: Items of an epoch, fewer or more than there are clips. By default every clip once.
         balance: Every answer to a question comes about equally often, so clips of rare ones repeat in a round.

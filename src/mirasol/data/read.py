@@ -46,7 +46,7 @@ class ClipReader:
         return times + TOLERANCE_SECONDS  # as the chunks place frames: 1/15 s is stamped 67 ms in Matroska
 
     def read(self, row: Row, select: Select | None = None) -> Clip:
-        """Return the clip with the frames shown at the moments that `select` gives, by default those of the grid.
+        """Return the clip with the frames shown at the timestamps of `select`, by default the grid's.
 
         Raises:
             ValueError, OSError: The clip cannot be read.

@@ -35,7 +35,7 @@ SHOWN = 3
 
 
 class Sharded(Result):
-    """Result of writing shards: what they hold, and the files that were left out, with the reason."""
+    """Result of writing shards: their contents, and the files left out, with the reason."""
 
     output: str
     shards: int
@@ -68,7 +68,7 @@ class Sample(NamedTuple):
 
 
 class Encoding(NamedTuple):
-    """Encode pictures anew to a shorter side of `height` pixels with a keyframe every `gop` frames."""
+    """Re-encoding of video to a shorter side of `height` pixels with a keyframe every `gop` frames."""
 
     height: int
     gop: int
@@ -163,7 +163,7 @@ def write_shard(
 
 
 def index_folder(folder: str | Path, progress: bool = True) -> Sharded:
-    """Write the index of every tar in a folder, whoever made it, and `shards.json`.
+    """Write the index of every tar in a folder, also of other programs' tars, and `shards.json`.
 
     A clip is a media file with a `.json` of the same key, which holds a line of a manifest without `media`.
     """
@@ -188,7 +188,7 @@ def _write_index(folder: Path, name: str, suffixes: Collection[str], left_out: d
 
 
 def _already_there(folder: Path, sources: dict[str, str], manifest: str) -> set[str]:
-    """Return the shards that are done; refuse those of anything else."""
+    """Return the finished shards; raise ValueError for shards of another manifest or other options."""
     done = set()
     for index in sorted(folder.glob("*.index.jsonl")):
         name = f"{index.name.removesuffix('.index.jsonl')}.tar"
@@ -212,7 +212,7 @@ def _fingerprint(samples: Sequence[Sample], encoding: Encoding | None) -> str:
 
 
 def _contents(sample: Sample, encoding: Encoding | None) -> tuple[bytes | None, str]:
-    """Return the bytes of a clip encoded anew, None to keep them, and the suffix of its file."""
+    """Return the re-encoded bytes of a clip, None to keep its file, and the suffix."""
     if not sample.media.is_file():
         raise FileNotFoundError(f"expected a file at {sample.media}, found none. Check the path in the manifest.")
     data = None if encoding is None else encode_small(sample.media, encoding.height, encoding.gop)
@@ -269,7 +269,7 @@ def _read_tar(path: Path, suffixes: Collection[str]) -> tuple[list[dict[str, Any
 
 
 def _lines_in(data: bytes, name: str) -> list[dict[str, Any]]:
-    """Return the lines of a manifest in `KEY.json`: those of `_texts`, or the only one that it is."""
+    """Return the manifest lines in `KEY.json`: those of `_texts`, or the single line of another program."""
     entry = json.loads(data)
     lines = json.loads(entry["lines"]) if isinstance(entry, dict) and isinstance(entry.get("lines"), str) else [entry]
     if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
@@ -278,7 +278,7 @@ def _lines_in(data: bytes, name: str) -> list[dict[str, Any]]:
 
 
 def _finish(folder: Path, names: Sequence[str], begun: float) -> Sharded:
-    """Write the list of all shards, which says that they are whole, and return what they hold."""
+    """Write `shards.json`, which marks the shards as complete, and return their summary."""
     headers, questions = [], 0
     for name in names:
         header, *clips = map(json.loads, (folder / index_name(name)).read_text(encoding="utf-8").splitlines())

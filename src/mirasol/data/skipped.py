@@ -8,7 +8,7 @@ from typing import Any
 class Skipped:
     """Clips of the running epoch whose items were blanks because they could not be decoded.
 
-    Causes and messages are those of this rank; `count` is that of all ranks, which therefore stop at the same step.
+    Causes and messages are of this rank; `count` is over all ranks, so that they stop at the same step.
 
     Args:
         max_share: Largest share of an epoch's clips that may be skipped.
@@ -19,7 +19,7 @@ class Skipped:
         self.begin_epoch(0)
 
     def begin_epoch(self, num_clips: int) -> None:
-        """Forget the last epoch; this one has so many clips, over all ranks."""
+        """Reset the counts for an epoch of this number of clips, over all ranks."""
         self.num_clips, self.count, self.unseen = num_clips, 0, 0
         self.causes: Counter[str] = Counter()
         self.first: dict[str, str] = {}

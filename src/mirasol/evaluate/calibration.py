@@ -115,7 +115,7 @@ def expected_error(sure: np.ndarray, hit: np.ndarray) -> float:
 
 
 def curve(sure: np.ndarray, hit: np.ndarray) -> list[Covered]:
-    """Return accuracy against coverage of answers that are sorted by confidence, surest first.
+    """Return accuracy against coverage of answers sorted by descending confidence.
 
     A point never splits answers of equal confidence, because no threshold could.
     """

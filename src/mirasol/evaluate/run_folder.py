@@ -113,7 +113,7 @@ class RunFolder:
         return found
 
     def finish(self, metrics: Metrics, predictions: Mapping[str, Sequence[Prediction]]) -> None:
-        """Write the predictions (those of the first condition without its name), then the metrics; drop the parts."""
+        """Write the predictions of each condition, then the metrics; delete the parts."""
         for place, (name, found) in enumerate(predictions.items()):
             file = PREDICTIONS if place == 0 else PREDICTIONS.replace(".", f"_{name}.", 1)
             lines = b"".join(PREDICTION.dump_json(p, exclude_none=True) + b"\n" for p in found)

@@ -351,7 +351,7 @@ def load_rows(
     """Return the rows of one split, or of several joined by "+".
 
     `train[5%:]` and `train[:5%]` are parts of a split, by the clips' ids: for data without a validation split.
-    `classes` is the task's class list, if any, `metric` that of questions of own data that name none.
+    `classes` is the task's class list, if any, `metric` the default metric of own data.
     """
     source = get_task(task, classes)
     rows = [row for part in split.split("+") for row in _rows_of(source, root, part)]

@@ -171,7 +171,7 @@ def share(
 
 
 def follows(predictions: Sequence[Prediction], kinds: Collection[str], seed: int = 0) -> Follows:
-    """Return how often the answer is that of the picture's clip, that of the sound's clip, or neither."""
+    """Return how often answers follow the clip of the picture, the clip of the sound, or neither."""
 
     def group_of(p: Prediction) -> str:
         return "picture" if p.right else "sound" if p.sound_right else "neither"

@@ -157,5 +157,5 @@ def answer(
 
 
 def _is_judged(question: Question, task: Task) -> bool:
-    """Whether an answer to it is either right or wrong."""
+    """Return whether answers to the question are either right or wrong."""
     return question.kind not in task.time_kinds and question.metric not in GRADED

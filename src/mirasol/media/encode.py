@@ -61,7 +61,7 @@ def encode_small(source: Source, height: int, gop: int) -> bytes | None:
 
 
 def _small_size(width: int, height: int, shorter: int) -> tuple[int, int]:
-    """Return the even width and height at which the shorter side has so many pixels, or as many as before."""
+    """Return the even width and height with a shorter side of at most `shorter` pixels."""
     share = min(shorter / min(width, height), 1.0)
     return 2 * max(round(width * share / 2), 1), 2 * max(round(height * share / 2), 1)
 

@@ -60,7 +60,7 @@ class FalseKeyframe(Exception):
 class FrameDecoder:
     """Decodes one stream's frames in presentation order, each with its seconds on the file's clock.
 
-    `times` are those of the packets as the scan places them; None before there is a scan.
+    `times` are the packets' times from the scan; None before the scan.
 
     If the container stores decoding times only, FFmpeg's guess of presentation times runs backwards around B-frames;
     the decoding times of the frames in presentation order are used instead.

@@ -64,7 +64,7 @@ class Source:
         self._clock: tuple[float, float] | None = None  # of a realtime source: its first second, and when that was
 
     def __iter__(self) -> Iterator[Media]:
-        """Decode in threads, one a container, and give what they decode."""
+        """Decode in one thread per container, and yield the media."""
         readers = [threading.Thread(target=self._read, args=track, daemon=True) for track in self._tracks]
         for reader in readers:
             reader.start()

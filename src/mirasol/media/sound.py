@@ -87,7 +87,7 @@ class SoundTrack:
         self._resampled.append(self._resampler.push(np.concatenate([*pieces, np.zeros(0, np.float32)]), last))
 
     def _finish(self) -> None:
-        """Ends the last segment: its resampler gives what it held back for want of later sound."""
+        """End the last segment, and flush its resampler."""
         if self._resampler is not None:
             self._resample(last=True)
             self._resampler = None

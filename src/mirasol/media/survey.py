@@ -195,7 +195,7 @@ def _video_facts(video, found: Scan, first: dict | None, span: tuple[float, floa
 
 
 def _frame_interval(video, shown: Float64[np.ndarray, " frame"] | None) -> float:
-    """Seconds of one frame: as the header says, unless the frames that are there are more than 10 % off."""
+    """Return the duration of a frame: the header's, unless the actual frames differ by more than 10 %."""
     stated = frame_seconds(video)
     if shown is None or len(shown) < 2:
         return stated

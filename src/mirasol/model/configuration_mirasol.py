@@ -59,7 +59,7 @@ def count_tokens(windows, size: tuple[int, ...]) -> int:
 
 @strict
 class MirasolTransformerConfig(PreTrainedConfig):
-    """Sizes of one pre-norm transformer tower; the parts below add what is their own."""
+    """Sizes of one pre-norm transformer tower, the base of the configs below."""
 
     model_type = "mirasol_transformer"
 

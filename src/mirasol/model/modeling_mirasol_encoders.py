@@ -89,7 +89,7 @@ class MirasolWindowEmbedding(nn.Module):
 
 
 class MirasolTower(nn.Module):
-    """A ViT over the windows of one chunk: its own layers, or those of the tower `shared`."""
+    """A ViT over the windows of one chunk, with its own layers or the layers of the tower `shared`."""
 
     def __init__(self, config, windows, num_channels: int, shared: "MirasolTower | None" = None):
         super().__init__()

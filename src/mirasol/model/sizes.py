@@ -74,7 +74,7 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
 
 
 def num_chunks(config: MirasolConfig, num_frames: int) -> int:
-    """Chunks of a clip of so many frames."""
+    """Return the number of chunks of a clip with this number of frames."""
     return -(-num_frames // config.num_frames_per_chunk)
 
 

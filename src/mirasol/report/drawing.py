@@ -197,7 +197,7 @@ def reliability_plot(bins: Sequence[Bin]) -> str:
 
 
 def coverage_plot(curve: Sequence[Covered]) -> str:
-    """Share right among the surest answers, against how many of all they are."""
+    """Accuracy of the most confident answers against coverage."""
     side = 300.0
     points = [(point.coverage * side, (1 - point.accuracy) * side) for point in curve]
     style = 'fill="none" stroke="var(--accent)" stroke-width="2.5" stroke-linejoin="round"'

@@ -86,7 +86,7 @@ class Look(Result):
 class CheckpointInfo(Info):
     """A checkpoint; `area_seen_per_frame` is the share of each frame that a video token sees.
 
-    `known_questions` are those of its training with their number and frequent answers, None where it keeps none.
+    `known_questions` are the training questions with counts and frequent answers, None if it stores none.
     """
 
     checkpoint: str

@@ -32,7 +32,7 @@ class Drone(Task):
     name = "drone"
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the picture clips and the seconds of sound of a split that are there, by name."""
+        """Return the existing picture clips and seconds of sound of a split, by name."""
         part, _, wanted = split.partition("_")
         check_split(split, [name + half for name in ("train", "val", "test") for half in ("", "_picture", "_sound")])
         rows = []

@@ -26,7 +26,7 @@ class Fsdd(ClassTask):
     name = "fsdd"
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the recordings of a split that are there, each with one question, by name."""
+        """Return the existing recordings of a split, each with one question, by name."""
         check_split(split, NUMBERS)
         rows = []
         for name, paths in sorted(MediaFiles(root).by_name.items()):

@@ -51,7 +51,7 @@ def write_card(folder: Path, recipe: Recipe, record: dict[str, Any]) -> None:
 
 
 def model_card(recipe: Recipe, record: dict[str, Any]) -> str:
-    """Return the text of the model card: what made this checkpoint, how it did on val, what it cannot do."""
+    """Return the model card: origin, validation results, limits."""
     *first, last = dict.fromkeys(source.task for source in recipe.data.sources)
     metrics, rows = record.get("validation", {}), dict[str, dict[str, Any]]()
     for name, value in metrics.items():

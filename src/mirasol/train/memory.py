@@ -42,7 +42,7 @@ def peak_bytes(
     """Return the bytes by kind at the peak of a step.
 
     Args:
-        clips: those of one pass on one GPU.
+        clips: number of clips of one pass on one GPU.
         size: chunks and text tokens of a clip.
         kept: bytes that a clip's forward pass keeps in bf16 (`sizes.measure`).
     """
@@ -50,7 +50,7 @@ def peak_bytes(
 
 
 def _moments(model, recipe: Recipe, clips: int, size: tuple[int, int], kept: int, shards: int) -> Iterator[dict]:
-    """Yield what is held before the backward pass of each part, and after the last.
+    """Yield the bytes held before the backward pass of each part, and after the last.
 
     The backward pass frees a part's activations and autocast's bf16 copies of its weights, and leaves its gradients;
     of accumulated batches, the gradients are there from the second on. Recomputed layers leave no copies, and sharded
@@ -80,7 +80,7 @@ def _moments(model, recipe: Recipe, clips: int, size: tuple[int, int], kept: int
 def activation_bytes(
     model: MirasolForConditionalGeneration, recipe: Recipe, chunks: int, tokens: int, kept: int
 ) -> list[tuple[float, float]]:
-    """Bytes of a clip by part: what is kept for the backward pass, and what is recomputed at once (a layer).
+    """Return bytes of a clip by part: activations kept for the backward pass, and those of one recomputed layer.
 
     With recomputation of every n-th layer, these keep their input in fp32 only.
     """

@@ -44,7 +44,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def read_recipe(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return the keys of a recipe file over those of the one that it `extends`; a list replaces a list."""
+    """Return the keys of a recipe file merged over the file that it `extends`; a list replaces a list."""
     if not path.is_file():
         by = f", which {extending[-1]} extends" if extending else ""
         raise ValueError(f"Expected a recipe file, found nothing at {path}{by}: pass the path of a YAML recipe.")

@@ -1,1 +1,1 @@
-"""The official metrics of the benchmarks, written anew and proven equal to their scripts: plain Python and NumPy."""
+"""The benchmarks' official metrics, reimplemented in plain Python and NumPy and tested against their scripts."""
