@@ -68,8 +68,13 @@ def memory(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def attack(address: str, count: int, seed: int, pid: int = 0, seconds: float = 1e9) -> dict:
-    """Send `count` damaged files, or as many as fit into the seconds, and return what came back."""
+def attack(
+    address: str, count: int, seed: int, pid: int = 0, seconds: float = 1e9, keep: Path | None = None
+) -> dict:
+    """Send `count` damaged files, or as many as fit into the seconds, and return what came back.
+
+    Files that end their decoder are kept in the folder `keep`.
+    """
     originals, statuses, slowest, samples = sources(), Counter(), 0.0, []
     messages, begin = Counter(), time.monotonic()
     with httpx2.Client(timeout=120) as client, ThreadPoolExecutor(CLIENTS) as pool:
@@ -83,6 +88,9 @@ def attack(address: str, count: int, seed: int, pid: int = 0, seconds: float = 1
             answer = client.post(f"{address}/v1/clips", json={"video": file})
             client.delete(f"{address}/v1/files/{file}")
             said = answer.json()["error"]["message"] if answer.status_code != 200 else ""
+            if keep is not None and "ended the process" in said:
+                keep.mkdir(parents=True, exist_ok=True)
+                (keep / f"{seed}_{number}").write_bytes(data)
             if answer.status_code >= 500:
                 print(f"{number}: {answer.status_code} {said}", file=sys.stderr)
             return answer.status_code, time.monotonic() - started, said
@@ -110,13 +118,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1e9, help="stop sending after these")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for files that end their decoder")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "mirasol.cli", "serve", "--port", "0", "--folder", folder]
         server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         try:
             address = server.stdout.readline().split()[0]
-            result = attack(address, chosen.count, chosen.seed, server.pid, chosen.seconds)
+            result = attack(address, chosen.count, chosen.seed, server.pid, chosen.seconds, chosen.keep)
         finally:
             server.terminate()
             result_code = server.wait(120)

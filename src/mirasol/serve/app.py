@@ -51,10 +51,10 @@ def create_app(
 
     app = FastAPI(title="mirasol", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     metrics = Metrics(engine)
-    app.state.service = Service(engine, model, fetch)
+    app.state.service = service = Service(engine, model, fetch)
     app.state.metrics = metrics
     add_handlers(app)
-    app.add_middleware(BodyLimit, limits=engine.limits)
+    app.add_middleware(BodyLimit, limits=engine.limits, in_flight=service.in_flight)
     app.add_middleware(Head)
     app.add_middleware(Access, keys=keys, names=names)
     app.add_middleware(Measure, metrics=metrics)

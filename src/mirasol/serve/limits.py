@@ -19,6 +19,8 @@ class Limits(BaseModel):
 
     upload_bytes: Count = 256 * MEBIBYTE  # of one file, also as base64 inside a request
     request_bytes: Count = 384 * MEBIBYTE  # of one HTTP request: a file of `upload_bytes` in base64
+    bytes_in_flight: Count = 2048 * MEBIBYTE  # of memory of all HTTP requests; JSON counts `json_copies` times
+    json_copies: Count = 4  # of a body: as it came, as text, as strings, as the files that were in base64
     body_idle_seconds: Seconds = 20.0  # without a byte of a request that is not whole
     body_bytes_per_second: Count = 16 * 1024  # of a request that takes longer than those
     fetch_seconds: Seconds = 60.0  # for a file of another host

@@ -3,21 +3,27 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mirasol.serve.errors import ApiError
+from mirasol.serve.in_flight import InFlight
 from mirasol.serve.limits import Limits
 from mirasol.serve.metrics import Metrics
 from mirasol.serve.service import too_large
 
 
 class BodyLimit:
-    """Answers 413 to a request over the limit, before reading it, and 408 to a slow one."""
+    """Answers 413 to a request over the limit, 429 where others hold too much, and 408 to a slow one.
 
-    def __init__(self, app: ASGIApp, limits: Limits):
-        self.app, self.limits, self.limit = app, limits, limits.request_bytes
+    What a request states is refused before it is read. What it holds is counted as it comes, so that one that states
+    much and sends little takes nobody's room.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, in_flight: InFlight):
+        self.app, self.limits, self.limit, self.in_flight = app, limits, limits.request_bytes, in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and stop it where it exceeds the limit."""
@@ -27,6 +33,16 @@ class BodyLimit:
         declared = headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self.limit:
             return await refuse(send, too_large(self.limit, declared.decode("latin-1")))
+        is_file = headers.get(b"content-type", b"").startswith(b"multipart/")
+        copies = 1 if is_file else self.limits.json_copies
+        try:
+            self.in_flight.check(int(declared) * copies)
+        except ApiError as error:
+            return await refuse(send, error)
+        with self.in_flight.request() as hold:
+            await self._pass_on(scope, receive, send, lambda num_bytes: hold(num_bytes * copies))
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, hold: Callable[[int], None]) -> None:
         count, is_whole, has_begun, begin = 0, False, False, time.monotonic()
 
         refusal: ApiError | None = None
@@ -50,9 +66,14 @@ class BodyLimit:
                     "faster, or a smaller one.", "too_slow",
                 )) from None  # fmt: skip
             is_whole = not message.get("more_body", False)
-            count += len(message.get("body", b""))
+            num_bytes = len(message.get("body", b""))
+            count += num_bytes
             if count > self.limit:
                 raise refused(too_large(self.limit, "more"))
+            try:
+                hold(num_bytes)
+            except ApiError as error:
+                raise refused(error) from None
             return message
 
         async def note(message: Message) -> None:

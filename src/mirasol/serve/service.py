@@ -18,15 +18,16 @@ from mirasol.serve.decode import Media, WatchOptions
 from mirasol.serve.engine import Engine
 from mirasol.serve.errors import ApiError
 from mirasol.serve.ids import belongs
+from mirasol.serve.in_flight import InFlight
 from mirasol.serve.parts import Reference
 from mirasol.serve.queues import UnknownIdError
 from mirasol.serve.store import Entry
 
-Fetch = Callable[[str], Awaitable[bytes | Path]]
+Fetch = Callable[[str], Awaitable[bytes]]
 MAX_OPTIONS = 64  # to choose an answer from
 
 
-async def refuse_to_fetch(url: str) -> bytes | Path:
+async def refuse_to_fetch(url: str) -> bytes:
     """Refuse an address: this server fetches nothing."""
     raise ApiError(
         400,
@@ -59,6 +60,9 @@ class Service:
     connections: dict[str, Any] = field(default_factory=dict)  # of live sessions, by their ids
     created: int = field(default_factory=lambda: int(time.time()))
 
+    def __post_init__(self) -> None:
+        self.in_flight = InFlight(self.engine.limits.bytes_in_flight)
+
     def check_model(self, name: Any) -> None:
         """Refuse a model that is not the loaded one."""
         if name not in (None, "", self.model, "mirasol"):
@@ -89,9 +93,10 @@ class Service:
         options = WatchOptions(use_video is not False, use_audio is not False)
         if not (options.use_video or options.use_audio):
             raise ApiError(400, "Expected use_video or use_audio, found both false. Switch one on.", "invalid_value")
-        files = Media(**{kind: await self._file(reference, client.owner) for kind, reference in media.items()})
-        future = await run_in_threadpool(self.engine.watch, files, options, *client)
-        return await asyncio.shield(asyncio.wrap_future(future))  # others may wait for the same clip
+        with self.in_flight.request() as hold:
+            files = Media(**{kind: await self._file(each, client.owner, hold) for kind, each in media.items()})
+            future = await run_in_threadpool(self.engine.watch, files, options, *client)
+            return await asyncio.shield(asyncio.wrap_future(future))  # others may wait for the same clip
 
     async def ask(self, clip: WatchedClip, question: str, client: str, **chosen: Any) -> Reply:
         """Return the reply to a question about a clip."""
@@ -134,9 +139,11 @@ class Service:
                 )
         return clip
 
-    async def _file(self, reference: Reference, owner: str) -> bytes | Path:
+    async def _file(self, reference: Reference, owner: str, hold: Callable[[int], None]) -> bytes | Path:
         if reference.url is not None:
-            return await self.fetch(reference.url)
+            data = await self.fetch(reference.url)
+            hold(len(data))
+            return data
         if reference.data is not None:
             if len(reference.data) > self.engine.limits.upload_bytes:
                 raise too_large(self.engine.limits.upload_bytes, f"{len(reference.data)}")
