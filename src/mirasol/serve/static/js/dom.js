@@ -14,10 +14,12 @@ export const span = ({ start, end }) => `${start.toFixed(2)}–${end.toFixed(2)}
 // Rows of [start, end, surprise, seen, heard] as a table: what the curve shows, for those who do not see it.
 export function chunkTable(rows) {
   const head = make("tr", {}, ...["From", "To", "Surprise", "Picture", "Sound"].map((text) => make("th", { scope: "col", textContent: text })));
-  const body = rows.map(([start, end, surprise, seen, heard]) =>
-    make("tr", {}, ...[seconds(start), seconds(end), surprise == null ? "none" : surprise.toFixed(2), seen ? "yes" : "no", heard ? "yes" : "no"]
-      .map((text) => make("td", { textContent: text }))));
-  return make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
+  return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows.map(chunkRow)));
+}
+
+export function chunkRow([start, end, surprise, seen, heard]) {
+  const texts = [seconds(start), seconds(end), surprise == null ? "none" : surprise.toFixed(2), seen ? "yes" : "no", heard ? "yes" : "no"];
+  return make("tr", {}, ...texts.map((text) => make("td", { textContent: text })));
 }
 
 export function showProblem(text) {

@@ -4,10 +4,10 @@ import { persist } from "./api.js";
 import { Capture, inWords, whyNot } from "./capture.js";
 import { Connection } from "./connection.js";
 import { Curve } from "./curve.js";
-import { byId, chunkTable, countSeconds, seconds } from "./dom.js";
+import { byId, chunkRow, chunkTable, countSeconds, seconds } from "./dom.js";
 
 const SHOWN = 60, REPEAT = 2000, TOO_MUCH_WAITING = 2e6; // seconds, ms, bytes
-let curve, connection = null, capture = null, answer = null, chunks = [], asking = 0, unsent = 0, sentFrames = [], model = {};
+let curve, connection = null, capture = null, answer = null, chunks = [], asking = 0, drawing = 0, unsent = 0, sentFrames = [], model = {};
 
 let endCount = () => {};
 
@@ -45,6 +45,7 @@ async function start() {
     say("");
     tellLosses({});
     drawCurve();
+    tabulate();
   } catch (error) {
     if (opening === connection) stop(inWords(error));
   }
@@ -67,7 +68,8 @@ function onEvent(event) {
     byId("lag").textContent = seconds(Math.max(event.lag_seconds, (capture?.seconds ?? event.end) - event.end));
     byId("dropped").textContent = (event.dropped.skipped_chunks || 0) + unsent;
     tellLosses(event.dropped);
-    drawCurve();
+    drawing ||= requestAnimationFrame(drawCurve); // many that come together are drawn once
+    addRow();
   } else if (event.type === "response.output_text.delta") answer?.add(event.delta);
   else if (event.type === "response.done" && answer) {
     const { status, status_details: details, mirasol, output } = event.response;
@@ -99,6 +101,7 @@ function onBack({ resumed, seconds: watched }) {
   if (!resumed) {
     capture?.restart();
     chunks = [];
+    tabulate();
     return say("The connection is back, but the server no longer has this session. A new one has begun: the model knows nothing of what came before.");
   }
   const now = capture?.seconds ?? watched;
@@ -115,13 +118,22 @@ function tellLosses({ skipped_chunks: skipped, ...others }) {
 }
 
 function drawCurve() {
+  drawing = 0;
   const end = Math.max(chunks.at(-1)?.end || 0, 10);
   curve.set(chunks.map(({ start, end, surprise }) => [start, end, surprise]), [Math.max(0, end - SHOWN), end]);
-  if (byId("live-chunks").open) tabulate();
 }
 
-const tabulate = () => byId("live-chunks").querySelector(".scroll").replaceChildren(
-  chunkTable([...chunks].reverse().map((chunk) => [chunk.start, chunk.end, chunk.surprise, chunk.has_video, chunk.has_audio])));
+const table = () => byId("live-chunks").querySelector(".scroll");
+const cells = (chunk) => [chunk.start, chunk.end, chunk.surprise, chunk.has_video, chunk.has_audio];
+const tabulate = () => table().replaceChildren(chunkTable([...chunks].reverse().map(cells)));
+
+// The newest chunk above the others; the table is not made anew, so that who reads it keeps the place.
+function addRow() {
+  if (!byId("live-chunks").open) return;
+  const body = table().querySelector("tbody");
+  body.prepend(chunkRow(cells(chunks.at(-1))));
+  while (body.rows.length > chunks.length) body.lastElementChild.remove();
+}
 
 function ask() {
   const question = byId("live-question").value.trim();
