@@ -133,7 +133,8 @@ def move_in_time(
         return clip, word_times
 
     frames, frame_times = clip.frames, clip.frame_times
-    if clip.frames is not None and clip.frame_times is not None:
+    if clip.frames is not None:
+        assert clip.frame_times is not None, "frames come with their times"
         frame_times = np.arange(int(np.ceil(duration * frames_per_second - 1e-6))) / frames_per_second
         source_times = (frame_times - shift) % duration * speed
         source = np.searchsorted(clip.frame_times, source_times + 1e-6, side="right") - 1

@@ -49,8 +49,9 @@ def measure_attribution(
         for clip, questions in enumerate(asked):
             tops, right, real = dict.fromkeys(methods, 0), 0, outputs.chunk_mask[clip]
             for place, question in enumerate(questions):
-                if question.seconds is None or not asker.is_right(question, given[clip][place].text):
+                if not asker.is_right(question, given[clip][place].text):
                     continue
+                assert question.seconds is not None, f"{question.id} is attributed to seconds and has none"
                 on_word = overlaps(outputs.chunk_times[clip], question.seconds) & real
                 right += 1
                 expected.append(float(on_word.sum() / real.sum()))

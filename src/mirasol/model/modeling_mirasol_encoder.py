@@ -94,7 +94,8 @@ class MirasolEncoder(MirasolPreTrainedModel):
         self._check_media(pixel_values_videos, input_features, video_chunk_mask, audio_chunk_mask, chunk_times)
         video_features = run_real_chunks(self.video_encoder, pixel_values_videos.to(self.dtype), video_chunk_index)
         audio_features = None
-        if input_features is not None:
+        if self.config.use_audio:
+            assert input_features is not None, "a model with audio takes its log-mel"
             audio_features = run_real_chunks(self.audio_encoder, input_features.to(self.dtype), audio_chunk_index)
         combined, state = self.combiner(
             video_features, audio_features, video_chunk_mask, audio_chunk_mask, stream_cache or None

@@ -47,7 +47,7 @@ class MirasolEncoderOutput(BaseModelOutput):
         hidden_states, attentions: of the temporal model's layers, when asked for.
     """
 
-    # Always given; None only because a dataclass wants a default behind another one.
+    # Always given; the defaults are there because a field before them has one.
     last_hidden_state: Tensor = None  # type: ignore[assignment]
     chunk_mask: Tensor = None  # type: ignore[assignment]
     chunk_times: Tensor = None  # type: ignore[assignment]

@@ -75,7 +75,8 @@ def look(fail: Prediction, row: Row, eyes: MirasolVideoProcessor, condition: str
     hears = condition not in ("picture", "silent")
     clip = read(use_audio=hears or condition == "silent", select=partial(evenly, rate=PREVIEW_RATE), prepare=small)
     pictures, spectrogram, frames = [], "", None
-    if clip.frames is not None and clip.frame_times is not None:
+    if clip.frames is not None:
+        assert clip.frame_times is not None, "frames come with their times"
         look_there = partial(eyes.square_of, crop=row.crop or eyes.crop)
         saw = read(use_audio=False, select=partial(evenly, rate=NUM_PICTURES / clip.duration), prepare=look_there)
         assert saw.frames is not None, "the clip has a picture"
