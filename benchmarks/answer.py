@@ -91,7 +91,7 @@ def answer(answerer: Answerer, clip: Path, question: str, max_chunks: int | None
     begin = finish("encode", begin)
     ((given,),) = answerer.answer(watched, [[question]])
     finish("generate", begin)
-    return given, processor.describe(decoded, max_chunks=max_chunks), taken
+    return given, processor.chunk_and_describe(decoded, max_chunks=max_chunks)[1], taken
 
 
 def main() -> None:

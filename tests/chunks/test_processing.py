@@ -87,9 +87,9 @@ def test_silence_is_sound(processor, make_clip):
     item = processor.chunk_clip(clip)
     assert item["audio_chunk_mask"].all()
     assert (item["input_features"] == processor.feature_extractor.floor).all()
-    report = processor.describe(clip)
+    report = processor.chunk_and_describe(clip)[1]
     assert report.is_silent and report.sound == "silent" and "it is silent" in report.warnings[-1]
-    report = processor.describe(clip, use_audio=False)
+    report = processor.chunk_and_describe(clip, use_audio=False)[1]
     assert report.sound == "found, not used" and not any("it is silent" in text for text in report.warnings)
 
 
@@ -255,15 +255,15 @@ def test_file_whose_sound_is_left_out_warns(processor, tmp_path):
 
 def test_report_says_what_was_used(processor, make_clip):
     clip = make_clip(seconds=6.4, sound=(0.0, 6.4))
-    report = processor.describe(clip)
+    report = processor.chunk_and_describe(clip)[1]
     assert (report.num_chunks, report.num_frames, report.num_frames_used) == (16, 160, 128)
     assert report.seconds_covered == pytest.approx(6.4)
     assert str(report) == "6.40 of 6.40 s covered by 16 chunks of 0.4 s; 128 frames used; sound used"
-    report = processor.describe(clip, sampling="snippets", max_chunks=5)
+    report = processor.chunk_and_describe(clip, sampling="snippets", max_chunks=5)[1]
     assert report.seconds_covered == pytest.approx(1.6)
-    report = processor.describe(clip, use_audio=False)
+    report = processor.chunk_and_describe(clip, use_audio=False)[1]
     assert "sound found, not used" in str(report) and "warning: The clip has sound" in str(report)
-    assert "sound not found" in str(processor.describe(make_clip(sound=None)))
+    assert "sound not found" in str(processor.chunk_and_describe(make_clip(sound=None))[1])
 
 
 # ---- errors
@@ -413,8 +413,7 @@ def test_a_clip_is_placed_once_a_call(processor, make_clip, monkeypatch):
     clips = [make_clip(), make_clip(seed=1)]
     processor(videos=clips)
     assert [id(clip) for clip in placed] == [id(clip) for clip in clips]
-    inputs, report = processor.chunk_and_describe(clips[0], max_chunks=4, use_audio=False)
-    assert report == processor.describe(clips[0], max_chunks=4, use_audio=False)
+    inputs, _ = processor.chunk_and_describe(clips[0], max_chunks=4, use_audio=False)
     expected = processor.chunk_clip(clips[0], max_chunks=4, use_audio=False)
     assert all(torch.equal(inputs[name], expected[name]) for name in CHUNK_INPUTS)
 

@@ -152,8 +152,8 @@ def test_leaving_out_the_sound_on_purpose_warns_of_nothing(loaded, grid_root):
     _, processor = loaded
     row = get_task("grid").load(grid_root, "test")[0]
     clip = Condition("picture").read(row, reader=processor.read_clip)
-    assert clip.waveform is None and not processor.describe(clip).warnings
-    assert processor.describe(processor.read_clip(row.media, use_audio=False)).warnings
+    assert clip.waveform is None and not processor.chunk_and_describe(clip)[1].warnings
+    assert processor.chunk_and_describe(processor.read_clip(row.media, use_audio=False))[1].warnings
 
 
 def test_swapped_sound_stands_where_it_stood_in_its_own_clip(rows):

@@ -247,19 +247,6 @@ class MirasolProcessor(ProcessorMixin):
         placement = self._place(clip, sampling, max_chunks, use_video, use_audio, grid_offset_seconds)
         return self._inputs(clip, placement, do_resize, spec_augment)
 
-    def describe(
-        self,
-        clip: Clip,
-        *,
-        sampling: str | None = None,
-        max_chunks: int | None = None,
-        use_video: bool = True,
-        use_audio: bool = True,
-    ) -> ClipReport:
-        """Report the part of the clip that a call with these options uses: seconds, frames, sound, warnings."""
-        placement = self._place(clip, sampling, max_chunks, use_video, use_audio)
-        return report(clip, placement, self.num_mel_frames_per_chunk)
-
     def chunk_and_describe(
         self,
         clip: Clip,
@@ -269,7 +256,7 @@ class MirasolProcessor(ProcessorMixin):
         use_video: bool = True,
         use_audio: bool = True,
     ) -> tuple[dict[str, Tensor], ClipReport]:
-        """Return the results of `chunk_clip` and `describe`, placing the clip's frames and sound once."""
+        """Return the results of `chunk_clip`, and a report of the seconds, frames and sound used, with warnings."""
         placement = self._place(clip, sampling, max_chunks, use_video, use_audio)
         return self._inputs(clip, placement), report(clip, placement, self.num_mel_frames_per_chunk)
 
