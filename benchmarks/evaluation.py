@@ -19,9 +19,10 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from mirasol.answer.answerer import Answerer
+from mirasol.data.ahead import ITEMS_AHEAD, load_ahead
 from mirasol.evaluate.batches import Job, answer_batches
 from mirasol.evaluate.conditions import Condition
-from mirasol.evaluate.loader import CLIPS_AHEAD, ShownClips, load_ahead
+from mirasol.evaluate.loader import ShownClips
 from mirasol.tasks import Question, Row
 
 QUESTION = "which color is named?"
@@ -76,7 +77,7 @@ def main() -> None:
 
     def decode() -> None:
         clips = DecodedClips(rows, answerer.processor)
-        ahead = CLIPS_AHEAD if arguments.workers else None
+        ahead = ITEMS_AHEAD if arguments.workers else None
         for _ in DataLoader(clips, batch_size=None, num_workers=arguments.workers, prefetch_factor=ahead):
             pass
 

@@ -6,8 +6,9 @@ import pickle
 import pytest
 import torch
 
+from mirasol.data.ahead import load_ahead
 from mirasol.evaluate.conditions import Condition
-from mirasol.evaluate.loader import ShownClips, load_ahead
+from mirasol.evaluate.loader import ShownClips
 from mirasol.tasks import get_task
 
 

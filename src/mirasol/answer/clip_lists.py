@@ -1,15 +1,15 @@
 """Clips to ask about, from files, folders, globs, manifests without answers, or a list on stdin."""
 
 import glob
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from mirasol.tasks.annotations import read_text
-from mirasol.tasks.formats import unique_keys
+from mirasol.tasks.annotations import refuse
+from mirasol.tasks.formats import read_jsonl
 from mirasol.tasks.jsonl import is_text, is_texts, read_span
 from mirasol.tasks.media_files import SUFFIXES
 
@@ -86,22 +86,19 @@ def _below(folder: Path) -> list[str]:
 def _of_manifest(path: Path, questions: tuple[str, ...], options: tuple[str, ...]) -> Iterator[Asked]:
     if not path.is_file():
         raise ValueError(f"Expected a manifest at {path}, found no such file: correct the path.")
-    malformed = []
-    lines = []
-    for number, text in enumerate(read_text(path).split("\n"), start=1):
-        if text.strip():
-            try:
-                lines.append(_of_line(text, path, questions, options))
-            except ValueError as error:
-                malformed.append(f"{path}:{number}: {error}")
-    if malformed:
-        more = f"\n  ... and {len(malformed) - 5} more" * (len(malformed) > 5)
-        raise ValueError("Expected lines with a clip and a question, found:\n  " + "\n  ".join(malformed[:5]) + more)
+    lines, malformed = [], []
+    for number, entry in read_jsonl(path):
+        try:
+            lines.append(_of_entry(entry, path, questions, options))
+        except ValueError as error:
+            malformed.append(f"{path}:{number}: {error}")
+    refuse(path, malformed)
     yield from lines
 
 
-def _of_line(text: str, path: Path, questions: tuple[str, ...], options: tuple[str, ...]) -> Asked:
-    entry = json.loads(text, object_pairs_hook=unique_keys)
+def _of_entry(entry: Any, path: Path, questions: tuple[str, ...], options: tuple[str, ...]) -> Asked:
+    if isinstance(entry, ValueError):
+        raise entry
     if not isinstance(entry, dict):
         raise ValueError(f"expected a JSON object, found {type(entry).__name__}.")
     if unknown := [key for key in entry if key not in (*KEYS, *ANSWERS)]:

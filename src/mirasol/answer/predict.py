@@ -4,11 +4,12 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mirasol.answer.answer_files import AnswerFile
@@ -17,10 +18,10 @@ from mirasol.answer.ask import cut_warning
 from mirasol.answer.checkpoint import digest_of_weights, folder_of
 from mirasol.answer.clip_lists import Asked, read_clips
 from mirasol.answer.reading import WHOLE_FILE, Reading
+from mirasol.data.ahead import load_ahead
 from mirasol.media import probe
 from mirasol.results import Document
 
-CLIPS_AHEAD = 4  # decoded and waiting, for each worker
 SHORT = 0.1  # a remainder shorter than this share of a segment is merged into the one before
 SHOWN = 5
 Write = Callable[[Sequence[Mapping[str, Any]]], None]
@@ -164,7 +165,8 @@ def predict(
         left += [replace(clip, questions=questions)] if questions else []
     dataset = AskedClips(left, answerer.processor, reading)
     with tqdm(total=len(mine), initial=len(mine) - len(left), unit="clip", disable=not progress) as bar:
-        for batch in _batches(zip(left, _decoded(dataset, workers), strict=True), batch_size):
+        decoded = zip(left, load_ahead(dataset, range(len(left)), workers), strict=True)
+        while batch := list(islice(decoded, batch_size)):
             for clip, rows in _answer(answerer, batch, prompts, rank):
                 for row in rows:
                     row["warnings"] += [text] if (text := unlike.get(row["question"])) else []
@@ -205,26 +207,6 @@ def pieces(clip: Asked, reading: Reading, seconds: float) -> Iterator[Asked]:
     for number in range(count):
         last = end if number == count - 1 else clip.start + (number + 1) * seconds
         yield replace(clip, start=round(clip.start + number * seconds, 3), end=round(last, 3))
-
-
-def _decoded(dataset: AskedClips, workers: int | None) -> Iterator[Decoded]:
-    if workers is None:
-        workers = min(8, os.cpu_count() or 1) if len(dataset) > CLIPS_AHEAD else 0
-    if workers == 0:
-        return map(dataset.__getitem__, range(len(dataset)))
-    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=CLIPS_AHEAD,
-                           worker_init_fn=lambda _: torch.set_num_threads(1)))  # fmt: skip
-
-
-def _batches(clips: Iterator[tuple[Asked, Decoded]], size: int) -> Iterator[list[tuple[Asked, Decoded]]]:
-    batch = []
-    for clip in clips:
-        batch.append(clip)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _answer(

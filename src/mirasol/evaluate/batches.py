@@ -9,8 +9,9 @@ from typing import Any
 from mirasol.answer.answerer import Answerer, Prompts
 from mirasol.answer.generation import GeneratedAnswer
 from mirasol.answer.ranking import Ranking
+from mirasol.data.ahead import load_ahead
 from mirasol.evaluate.conditions import Condition, swap_partners
-from mirasol.evaluate.loader import LoadedClip, Read, Shown, ShownClips, load_ahead
+from mirasol.evaluate.loader import LoadedClip, Read, Shown, ShownClips
 from mirasol.evaluate.results import Prediction
 from mirasol.tasks import Question, Row, Task, get_task
 from mirasol.tasks.metrics.judged import GRADED
@@ -63,6 +64,7 @@ def answer_batches(
 ) -> Iterator[tuple[int, list[AnsweredClip]]]:
     """Yield the number and the answered clips of each batch, in order, while the next ones are decoded."""
     clips = ShownClips(job.rows, answerer.processor, job.conditions, job.lenders(), read)
+    workers = workers if read is None else 0  # what reads from elsewhere may not exist in another process
     loaded = load_ahead(clips, [index for batch in batches for index in job.indices(batch)], workers)
     for batch in batches:
         indices = job.indices(batch)

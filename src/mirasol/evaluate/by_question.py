@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from mirasol.evaluate.baselines import best
 from mirasol.evaluate.conditions import Condition
@@ -12,20 +13,6 @@ from mirasol.tasks import Question, Row, Task
 MIN_ASKED = 2  # times, for a question to have a line of its own
 MAX_GROUPS = 60
 NUM_CONFUSIONS = 5
-
-
-def by_kind(
-    task: Task, found: Mapping[Condition, Sequence[Prediction]], rows: Sequence[Row], train: Sequence[Row]
-) -> list[Group]:
-    """Return one group a kind of question, without those that are measured in seconds."""
-    return groups(task, found, rows, train, lambda p: p.kind)
-
-
-def by_question(
-    task: Task, found: Mapping[Condition, Sequence[Prediction]], rows: Sequence[Row], train: Sequence[Row]
-) -> list[Group]:
-    """Return one group a text that is asked at least twice, the most frequent ones where there are many."""
-    return groups(task, found, rows, train, lambda p: p.question, MIN_ASKED)
 
 
 def groups(
@@ -45,6 +32,12 @@ def groups(
     counts = Counter({key: len(own[first]) for key, own in members.items() if len(own[first]) >= min_asked})
     kept = dict(counts.most_common(MAX_GROUPS))
     return [group(task, own, key, asked, known) for key, own in members.items() if key in kept]
+
+
+# One group a kind of question, without those that are measured in seconds.
+by_kind = partial(groups, name=lambda prediction: prediction.kind)
+# One group a text that is asked at least twice, the most frequent ones where there are many.
+by_question = partial(groups, name=lambda prediction: prediction.question, min_asked=MIN_ASKED)
 
 
 def group(

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.by_question import MAX_GROUPS, MIN_ASKED
-from mirasol.evaluate.results import PREDICTION, SHOWN_QUESTIONS, Metrics, Prediction
-from mirasol.evaluate.run_folder import ABOUT, METRICS, PREDICTIONS
+from mirasol.evaluate.results import SHOWN_QUESTIONS, Metrics, Prediction
+from mirasol.evaluate.run_folder import ABOUT, METRICS, PREDICTIONS, read_results
 from mirasol.evaluate.summary import paired_difference, share
 from mirasol.results import Document, Result
 from mirasol.tasks import get_task
@@ -144,10 +144,7 @@ def read_run(folder: Path) -> tuple[Mapping[str, Any], Metrics, list[Prediction]
             f"{'no ' + ' and no '.join(absent) + ' there' if folder.is_dir() else 'no such folder'}. Run it first."
         )
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        metrics = Metrics.model_validate_json((folder / METRICS).read_bytes())
-        lines = (folder / PREDICTIONS).read_bytes().splitlines()
-        return about, metrics, [PREDICTION.validate_json(line) for line in lines]
+        return json.loads((folder / ABOUT).read_text(encoding="utf-8")), *read_results(folder)
     except (ValidationError, json.JSONDecodeError) as error:
         raise ValueError(
             f"Expected results of this version of mirasol in {folder}, found others ({str(error).splitlines()[0]}). "

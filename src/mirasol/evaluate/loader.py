@@ -1,14 +1,12 @@
 """Rows -> chunk inputs, decoded in worker processes ahead of the model, once per clip."""
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mirasol.chunks.placement import SILENT
 from mirasol.evaluate.conditions import Condition, borrow_sound
@@ -16,8 +14,6 @@ from mirasol.media import Clip, join_clips
 from mirasol.tasks import Row, segment_of
 
 Read = Callable[[Row, Condition], Clip]
-MAX_WORKERS = 8
-CLIPS_AHEAD = 4  # decoded and waiting, for each worker
 PARTS_KEPT = 128  # decoded parts of joined clips, because other clips are joined of the same
 
 
@@ -109,23 +105,3 @@ class ShownClips(Dataset):
         media, report = self.processor.chunk_and_describe(clip)
         shown = Shown(media, round(report.seconds_covered, 3), report.used_sound, report.is_silent, lender)
         return shown, report.warnings
-
-
-def load_ahead(clips: ShownClips, indices: Sequence[int], workers: int | None = None) -> Iterator[LoadedClip]:
-    """Yield the clips at these indices in order, decoded by `workers` processes while the caller computes.
-
-    By default there is one worker for each core, at most 8, and none for a handful of clips.
-    """
-    if workers is None:
-        workers = min(MAX_WORKERS, os.cpu_count() or 1) if len(indices) > CLIPS_AHEAD else 0
-    if workers == 0 or clips.read is not None:  # what reads from elsewhere may not exist in another process
-        return map(clips.__getitem__, indices)
-    loader = DataLoader(
-        clips, sampler=list(indices), batch_size=None, num_workers=workers, prefetch_factor=CLIPS_AHEAD,
-        worker_init_fn=_one_thread,
-    )  # fmt: skip
-    return iter(loader)
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)

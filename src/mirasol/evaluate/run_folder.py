@@ -121,11 +121,12 @@ class RunFolder:
         write_whole(self.folder / METRICS, metrics.as_json(indent=2) + "\n")
         shutil.rmtree(self.folder / PARTS)
 
-    def results(self) -> tuple[Metrics, list[Prediction]]:
-        """Return metrics and predictions of a finished run."""
-        lines = (self.folder / PREDICTIONS).read_bytes().splitlines()
-        metrics = Metrics.model_validate_json((self.folder / METRICS).read_bytes())
-        return metrics, [PREDICTION.validate_json(line) for line in lines]
+
+def read_results(folder: Path) -> tuple[Metrics, list[Prediction]]:
+    """Return metrics and predictions of a finished run."""
+    lines = (folder / PREDICTIONS).read_bytes().splitlines()
+    metrics = Metrics.model_validate_json((folder / METRICS).read_bytes())
+    return metrics, [PREDICTION.validate_json(line) for line in lines]
 
 
 def digest_of_rows(rows: Sequence[Row]) -> str:

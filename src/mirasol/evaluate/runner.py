@@ -24,7 +24,7 @@ from mirasol.evaluate.conditions import AUDIT, Condition, all_conditions
 from mirasol.evaluate.loader import Read
 from mirasol.evaluate.processes import Processes, joined_processes, started_processes
 from mirasol.evaluate.results import Clips, Evaluation, Metrics
-from mirasol.evaluate.run_folder import RunFolder, digest_of_rows
+from mirasol.evaluate.run_folder import RunFolder, digest_of_rows, read_results
 from mirasol.evaluate.summary import abstention, calibration, compare, coverage, summarise
 from mirasol.files import GRID_ROOT
 from mirasol.results import SCHEMA_VERSION
@@ -159,7 +159,7 @@ def evaluate_rows(
         whole |= {"clips_there": len(present), "clips_and_questions": digest_of_rows(present)}
         folder = RunFolder(output, shown | whole)
         if folder.is_finished:
-            metrics, predictions = folder.results()
+            metrics, predictions = read_results(folder.folder)
             withheld = abstention(predictions, get_task(task), abstain_below)
             metrics = metrics.model_copy(update={"abstention": withheld})
             return Evaluation(

@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from mirasol.answer.answerer import Answerer
 from mirasol.answer.checkpoint import CALIBRATION, folder_of
+from mirasol.data.ahead import load_ahead
 from mirasol.evaluate.calibration import expected_error
 from mirasol.evaluate.conditions import Condition, all_conditions
-from mirasol.evaluate.loader import ShownClips, load_ahead
+from mirasol.evaluate.loader import ShownClips
 from mirasol.evaluate.runner import BATCH_SIZE, load_rows, seconds_of
 from mirasol.files import GRID_ROOT, write_whole
 from mirasol.results import Document
