@@ -319,7 +319,7 @@ def test_wrong_inputs_are_refused_with_a_remedy(processor, make_clip):
 
 def test_a_clip_without_its_duration_is_refused_where_it_is_cut(processor, make_clip):
     clip = make_clip()
-    for cut in (processor.chunk_clip, processor.describe):
+    for cut in (processor.chunk_clip, processor.chunk_and_describe):
         with pytest.raises(ValueError, match="duration=0.0 .*: set both"):
             cut(Clip(clip.frames, clip.frame_times, None))
 
