@@ -15,6 +15,7 @@ from mirasol.integrations.ray_proxy import SERVICE_RESTART, AtReplica
 from mirasol.serve.run import DRAIN_SECONDS, Say, Setup, bind
 
 OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; nothing of ours goes through it
+START_TRIES = 3
 POLL_SECONDS, SCRAPE_SECONDS = 0.05, 8.0
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -51,14 +52,17 @@ def serve(setup: Setup, replicas: int = 2, say: Say = print) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
-        ray.init(
-            address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
-            logging_level=logging.WARNING, _temp_dir=scratch,
-        )  # fmt: skip
-        signal.signal(signal.SIGTERM, _interrupt)  # Ray has set its own
-        http = {"host": setup.host, "port": port, "keep_alive_timeout_s": 30, **encryption}
-        ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
-        handle = ray_serve.run(deployment(setup, replicas, quiet), name="mirasol", route_prefix="/")
+        try:
+            _start(ray, scratch)
+            signal.signal(signal.SIGTERM, _interrupt)  # Ray has set its own
+            http = {"host": setup.host, "port": port, "keep_alive_timeout_s": 30, **encryption}
+            ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
+            handle = ray_serve.run(deployment(setup, replicas, quiet), name="mirasol", route_prefix="/")
+        except Exception as error:  # Ray has none of its own for this
+            raise ValueError(
+                f"Expected {replicas} replicas to start, found that they do not ({error}). Lines above say why; on "
+                "a machine with too little memory or too much to do, start fewer, or use --engine uvicorn."
+            ) from error
         setup.announce(port, say)
         while True:
             signal.pause()
@@ -73,6 +77,21 @@ def serve(setup: Setup, replicas: int = 2, say: Say = print) -> None:
             ray_serve.shutdown()
             ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start(ray: Any, scratch: str) -> None:
+    """Start Ray, which waits for its own processes for no more than 30 s: on a busy machine they take longer."""
+    for tries_left in reversed(range(START_TRIES)):
+        try:
+            ray.init(
+                address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=logging.WARNING, _temp_dir=scratch,
+            )  # fmt: skip
+            return
+        except Exception:
+            if not tries_left:
+                raise
+            ray.shutdown()
 
 
 def deployment(setup: Setup, replicas: int, logs: dict[str, Any]) -> Any:

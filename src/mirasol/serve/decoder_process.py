@@ -221,4 +221,5 @@ def _warm_up(processor: Any, limits: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the server ended before it had a file
+        main(int(sys.argv[1]))
