@@ -16,15 +16,6 @@ from mirasol.features import MirasolFeatureExtractor, MirasolVideoProcessor
 from mirasol.model.configuration_mirasol import MirasolConfig
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration, MirasolModel
 
-__all__ = [
-    "MirasolConfig",
-    "MirasolFeatureExtractor",
-    "MirasolForConditionalGeneration",
-    "MirasolModel",
-    "MirasolProcessor",
-    "MirasolVideoProcessor",
-]
-
 # By this name the any-to-any pipeline and `transformers serve` know which models they may run.
 MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["mirasol"] = MirasolForConditionalGeneration.__name__
 AutoConfig.register("mirasol", MirasolConfig)

@@ -15,10 +15,16 @@ def grid_of_chunk(num_frames: int, num_mel_frames: int) -> dict[str, Any]:
     }
 
 
+def special_tokens(tokenizer: Any) -> dict[str, Any]:
+    """Return the token ids of `MirasolConfig`; the end token stands in for a first or a padding token."""
+    end = tokenizer.eos_token_id
+    begin = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return {"pad_token_id": pad, "bos_token_id": begin, "eos_token_id": end, "decoder_start_token_id": begin}
+
+
 def config_values(processor: Any) -> dict[str, Any]:
     """The values of `MirasolConfig` that the processor decides."""
-    tokenizer = processor.tokenizer
-    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return {
         "seconds_per_chunk": processor.grid.seconds_per_chunk,
         "video_config": {
@@ -29,11 +35,8 @@ def config_values(processor: Any) -> dict[str, Any]:
             "num_mel_frames": processor.num_mel_frames_per_chunk,
             "num_mel_bins": processor.feature_extractor.num_mel_bins,
         },
-        "text_config": {"vocab_size": len(tokenizer)},
-        "pad_token_id": processor.pad_token_id,
-        "bos_token_id": begin,
-        "eos_token_id": tokenizer.eos_token_id,
-        "decoder_start_token_id": begin,
+        "text_config": {"vocab_size": len(processor.tokenizer)},
+        **special_tokens(processor.tokenizer),
     }
 
 

@@ -10,18 +10,8 @@ from urllib.parse import unquote, urlsplit
 TEXTS = ("text", "input_text")
 # The part's type -> what it brings. Its value lies under its type, or under one of KEYS.
 KINDS = {
-    "video": "video",
-    "video_url": "video",
-    "input_video": "video",
-    "audio": "audio",
-    "audio_url": "audio",
-    "input_audio": "audio",
-    "image": "image",
-    "image_url": "image",
-    "input_image": "image",
-    "file": "video",
-    "input_file": "video",
-}
+    name: kind for kind in ("video", "audio", "image") for name in (kind, f"{kind}_url", f"input_{kind}")
+} | {"file": "video", "input_file": "video"}  # fmt: skip
 KEYS = ("image_url", "url", "path", "data", "base64", "file_data")
 ENCODED = ("data", "base64", "file_data")
 

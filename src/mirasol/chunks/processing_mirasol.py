@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
-from mirasol.chunks.agreement import check_agreement
+from mirasol.chunks.agreement import check_agreement, special_tokens
 from mirasol.chunks.chat import media_of, plain_texts
 from mirasol.chunks.collation_mirasol import CHUNK_INPUTS, pad_chunks
 from mirasol.chunks.inputs import input_features, pixel_values
@@ -93,8 +93,7 @@ class MirasolProcessor(ProcessorMixin):
     @property
     def pad_token_id(self) -> int:
         """Fills the text of shorter questions; the end token where the tokenizer has no padding token."""
-        pad = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if pad is None else pad
+        return special_tokens(self.tokenizer)["pad_token_id"]
 
     @property
     def model_input_names(self) -> list[str]:

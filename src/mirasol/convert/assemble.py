@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mirasol.chunks import MirasolProcessor
-from mirasol.chunks.agreement import grid_of_chunk
+from mirasol.chunks.agreement import grid_of_chunk, special_tokens
 from mirasol.chunks.time_grid import SECONDS_PER_MEL_FRAME
 from mirasol.convert.language import load_tokenizer, text_values, text_weights
 from mirasol.convert.sources import load_source
@@ -151,15 +151,10 @@ def build_config(
         "predicted_video_size": _divisors(video.input_size, MirasolTemporalConfig.predicted_video_size),
         "predicted_audio_size": _divisors(sound.input_size, MirasolTemporalConfig.predicted_audio_size),
     }
-    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    tied = (text | mine["text_config"])["tie_word_embeddings"]
     decided = {
         "seconds_per_chunk": sound.num_mel_frames * SECONDS_PER_MEL_FRAME,
-        "tie_word_embeddings": tied,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": begin,
-        "eos_token_id": tokenizer.eos_token_id,
-        "decoder_start_token_id": begin,
+        "tie_word_embeddings": (text | mine["text_config"])["tie_word_embeddings"],
+        **special_tokens(tokenizer),
     }
     if clash := sorted(set(decided) & set(given)):
         raise ValueError(
