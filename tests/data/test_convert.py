@@ -93,6 +93,9 @@ def test_a_folder_for_each_class_asks_which(tmp_path):
         ("dog_bark/1", "dog bark"), ("dog_bark/2", "dog bark"), ("rain/1", "rain")
     ]  # fmt: skip
     assert len(get_task("jsonl").load(tmp_path, "val")) == 1
+    for name in ("answers.csv", "answers.csv.run.json"):  # of `mirasol predict --output answers.csv`
+        (tmp_path / name).write_text("{}")
+    assert len(get_task("jsonl").load(tmp_path, "val")) == 1
     assert main(["data", "convert", str(tmp_path), "-o", str(tmp_path / "a.csv"), "--question", "which sound?"]) == 0
     assert {q.text for row in get_task("jsonl").load(tmp_path / "a.csv") for q in row.questions} == {"which sound?"}
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader
 
 from mirasol.data.sampler import SHARDS_PER_GROUP, EpochSampler, shuffle
+from mirasol.data.skipped import Skipped
 
 SHARDED = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=3)
 EPOCH = 3
@@ -140,3 +141,11 @@ def test_an_empty_source_and_a_part_of_a_batch_are_refused():
         EpochSampler([3, [0]], 2, 0)
     with pytest.raises(ValueError, match="whole batches of 4 clips, found 6 clips"):
         make([9], 4, 1, start=6)
+
+
+def test_a_process_that_skipped_no_clip_itself_says_where_the_causes_are():
+    skipped = Skipped(max_share=0.1)
+    skipped.begin_epoch(12)
+    skipped.add(2)  # on another rank
+    with pytest.raises(ValueError, match=r"found 2 in this one. Another process reports the causes. Mend"):
+        skipped.refuse_many()

@@ -48,7 +48,8 @@ class Skipped:
 
     def listed(self) -> str:
         """Return the first clip of each cause, with its message."""
-        return " ".join(f"{cause} ({number}), first {self.first[cause]}" for cause, number in self.causes.items())
+        own = [f"{cause} ({number}), first {self.first[cause]}" for cause, number in self.causes.items()]
+        return " ".join(own) or "Another process reports the causes."
 
     def as_logs(self) -> Mapping[str, float]:
         """Return the counts for the log: of all ranks, and by cause of this one."""

@@ -36,6 +36,7 @@ from mirasol.tasks.formats import SUFFIXES, is_classes, is_dataset, read_entries
 from mirasol.tasks.metrics import judged
 from mirasol.tasks.metrics.exact import accuracy, mean
 
+OF_PREDICT = ".run.json"  # after the name of its output, for the file beside it
 KEYS = ("media", "question", "answer", "questions", "answers", "id", "kind", "metric", "tolerance", "options",
         "seconds", "segment", "crop")  # fmt: skip
 # Names of scores over all kinds.
@@ -198,7 +199,9 @@ def find_manifest(root: Path, split: str) -> Path:
                 stacklevel=4,
             )
         return there[0]
-    others = sorted(file.name for file in root.iterdir() if file.suffix in SUFFIXES) if root.is_dir() else []
+    names = {file.name for file in root.iterdir() if file.suffix in SUFFIXES} if root.is_dir() else set()
+    written = {name for name in names if name.endswith(OF_PREDICT)}  # answers are no manifest
+    others = sorted(names - written - {name.removesuffix(OF_PREDICT) for name in written})
     for folder in (root / split, root):
         if not others and is_classes(folder):
             return folder
