@@ -1,19 +1,24 @@
 """The server under load, on loopback, against the bare model in the same run.
 
-    OMP_NUM_THREADS=1 python benchmarks/serving.py rate   [--clients 16] [--requests 128] [--rounds 3]
+    OMP_NUM_THREADS=1 python benchmarks/serving.py rate   [--clients 16] [--requests 64] [--rounds 5]
     OMP_NUM_THREADS=1 python benchmarks/serving.py second [--requests 100]
     OMP_NUM_THREADS=1 python benchmarks/serving.py live   [--sessions 1 2 4 8 16 32] [--seconds 20]
     OMP_NUM_THREADS=1 python benchmarks/serving.py churn  [--requests 10000] [--clients 8]
 
 rate     fresh: clips that were never sent, each with a question, by `--clients` clients at once. again: questions
-         about clips that are watched. Bare: the same clips decoded, watched and answered by an `Answerer`, 16 at a
-         time, in this process while the server waits. Ratios of requests a second, and of CPU seconds a
-         request, which other work on the machine changes less
-second   one client asks a watched clip again and again, against the decoder's own time
+         about clips that are watched, 8 times as many. Bare: the same clips decoded, watched and answered by an
+         `Answerer`, 16 at a time, in this process while the server waits; the answers must be equal. Bare and
+         served take turns. Two ratios, of which 1 is no cost of serving:
+         clock  requests a second of the server / of the bare model. The bare model has one core and the server all
+                that its clients leave; other work on the machine changes both
+         CPU    CPU seconds a request of the bare model / of the server with its decoders, without the clients: what
+                a core that is busy with serving gives. Other work changes it less
+second   one client asks a watched clip again and again, against the decoder's own time; the two take turns
 live     sessions at 25 pictures a second with sound, in real time: do they hold it, how far behind, how much memory
 churn    short sessions one after the other: memory, threads and open files of the server on the way
 
-The server is a process of its own with the shipped checkpoint; clients are another one.
+The server is a process of its own with the shipped checkpoint; the clients of `rate` and `second` are another one, with
+requests made beforehand.
 """
 
 import argparse
@@ -26,13 +31,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx2
 import numpy as np
 import websockets
 from PIL import Image
@@ -54,9 +60,8 @@ class Server:
         self.process, self.address = process, address
 
     def cpu_seconds(self) -> float:
-        """CPU seconds of the process so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """CPU seconds so far, of the process and of its decoders, also of those that ended."""
+        return _cpu_seconds(self.process.pid)
 
     def state(self) -> dict[str, float]:
         """Resident MiB, threads and open files."""
@@ -64,6 +69,16 @@ class Server:
         found = dict(line.split(":", 1) for line in status.splitlines())
         files = len(os.listdir(f"/proc/{self.process.pid}/fd"))
         return {"MiB": int(found["VmRSS"].split()[0]) / 1024, "threads": int(found["Threads"]), "files": files}
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process and of its descendants."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ended = sum(map(int, fields[13:15])) / TICKS
+    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in
+                (task / "children").read_text().split()]  # fmt: skip
+    own = time.clock_gettime(~pid << 3 | 2)  # the process' CPU clock; /proc counts ticks of 10 ms
+    return own + ended + sum(map(_cpu_seconds, children))
 
 
 @contextmanager
@@ -112,102 +127,122 @@ def distinct_clips(count: int, salt: int) -> list[bytes]:
     return [files[n % len(files)].read_bytes() + EMPTY_BOX * number for n, number in enumerate(boxes)]
 
 
-class Client:
-    """Posts chats and gives the answers back."""
+def post(address: str, bodies: Sequence[bytes], clients: int = 1) -> tuple[float, list[float], list[dict[str, Any]]]:
+    """Post chats with so many clients at once: seconds of all, seconds of each, answers of each."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {address[7:]}\r\ncontent-type: application/json\r\n"
+    answers: list[Any] = [None] * len(bodies)
+    waiting, seconds = iter(enumerate(bodies)), []
 
-    def __init__(self, address: str, connections: int):
-        limits = httpx2.Limits(max_connections=connections)
-        self.http = httpx2.AsyncClient(base_url=address, timeout=120, limits=limits)
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for number, body in waiting:
+            begin, status = time.perf_counter(), b"429"
+            while status == b"429":
+                writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+                lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+                status, found = lines[0].split()[1], dict(line.lower().split(b": ", 1) for line in lines[1:-2])
+                answers[number] = await reader.readexactly(int(found[b"content-length"]))
+                if status == b"429":
+                    await asyncio.sleep(float(found[b"retry-after"]))
+            assert status == b"200", answers[number]
+            seconds.append(time.perf_counter() - begin)
+        writer.close()
 
-    async def ask(self, request: bytes) -> dict[str, Any]:
-        """Return the answer to a chat; wait and try again where the server is busy."""
-        while True:
-            answer = await self.http.post(
-                "/v1/chat/completions", content=request, headers={"content-type": "application/json"}
-            )
-            if answer.status_code != 429:
-                answer.raise_for_status()
-                return answer.json()
-            await asyncio.sleep(float(answer.headers["retry-after"]))
+    async def all_clients() -> float:
+        begin = time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(clients)))
+        return time.perf_counter() - begin
+
+    return asyncio.run(all_clients()), seconds, [json.loads(answer) for answer in answers]
 
 
-def bare_fresh(answerer: Answerer, clips: list[bytes]) -> None:
-    """Decode, watch and answer clips without a server, a batch at a time."""
-    for first in range(0, len(clips), BATCH):
-        batch = clips[first : first + BATCH]
-        answerer.answer(answerer.watch(*batch), [[QUESTION]] * len(batch))
+@contextmanager
+def posting() -> Iterator[Callable[..., tuple[float, list[float], list[dict[str, Any]]]]]:
+    """Give `post` in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield lambda *arguments: pool.submit(post, *arguments).result()
 
 
-def measured(call: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds by the clock and of the CPU that a call takes."""
+def measured(call: Callable[[], list[str]]) -> tuple[float, float, list[str]]:
+    """Seconds by the clock and of the CPU that a call takes, and the texts that it gives."""
     begin, cpu = time.perf_counter(), time.process_time()
-    call()
-    return time.perf_counter() - begin, time.process_time() - cpu
+    found = call()
+    return time.perf_counter() - begin, time.process_time() - cpu, found
 
 
-async def rate(options: argparse.Namespace) -> None:
+def texts(given: Sequence[Sequence[Any]]) -> list[str]:
+    """The first answer about each clip."""
+    return [answers[0].text for answers in given]
+
+
+def rate(options: argparse.Namespace) -> None:
     """Requests a second, fresh and again, against the bare model."""
-    answerer, ratios = Answerer.load(), {"fresh": [], "again": []}  # type: ignore[var-annotated]
-    with server() as running:
-        client = Client(running.address, options.clients)
-        for turn in range(options.rounds):
-            clips = distinct_clips(options.requests, 2 * turn)
-            watched = [answerer.watch(clip) for clip in clips[:BATCH]]
-            watched = [Watched(clip.encoder_outputs) for clip in watched]  # as the server keeps them: no media
-            ids = [(await client.ask(body(clip)))["mirasol"]["clip"] for clip in distinct_clips(BATCH, 2 * turn + 1)]
-            repeats = -(-options.requests // BATCH)
-            requests = {
-                "fresh": [body(clip) for clip in clips],
-                "again": [body(clip=ids[n % BATCH]) for n in range(repeats * BATCH)],
-            }
-            bare = {
-                "fresh": lambda: bare_fresh(answerer, clips),  # noqa: B023
-                "again": lambda: [
-                    answerer.answer(join_watched(watched), [[QUESTION]] * BATCH)  # noqa: B023
-                    for _ in range(repeats)  # noqa: B023
-                ],
-            }
-            for kind, bodies in requests.items():
-                alone, alone_cpu = measured(bare[kind])
-                jobs = [lambda request=request: client.ask(request) for request in bodies]
+    answerer, asked = Answerer.load(), [[QUESTION]] * BATCH
+    ratios: dict[str, list[tuple[float, float]]] = {"fresh": [], "again": []}
+    count = -(-options.requests // BATCH) * BATCH
+
+    def fresh(clips: list[bytes]) -> list[str]:
+        batches = [clips[first : first + BATCH] for first in range(0, len(clips), BATCH)]
+        return [text for batch in batches for text in texts(answerer.answer(answerer.watch(*batch), asked))]
+
+    def again(watched: list[Watched]) -> list[str]:
+        times = options.again * count // BATCH
+        return [text for _ in range(times) for text in texts(answerer.answer(join_watched(watched), asked))]
+
+    with server() as running, posting() as send:
+        for turn in range(options.rounds + 1):  # the first one warms up
+            clips = distinct_clips(count, turn)
+            watched = [Watched(answerer.watch(clip).encoder_outputs) for clip in clips[:BATCH]]  # no media are kept
+            ids: list[str] = []
+            bare = {"fresh": lambda: fresh(clips), "again": lambda: again(watched)}  # noqa: B023
+            for kind in ratios:
+                bodies = [body(clip) for clip in clips]
+                if kind == "again":
+                    bodies = [body(clip=id) for id in ids] * (options.again * count // BATCH)
+                alone, alone_cpu, expected = measured(bare[kind])
                 cpu = running.cpu_seconds()
-                seconds, each = await at_once(options.clients, jobs)
+                seconds, each, answers = send(running.address, bodies, options.clients)
                 cpu = running.cpu_seconds() - cpu
+                found = [answer["choices"][0]["message"]["content"] for answer in answers]
+                assert found == expected, "served answers differ from those of the bare model"
+                ids = ids or [answer["mirasol"]["clip"] for answer in answers[:BATCH]]
+                if not turn:
+                    continue
                 ratios[kind].append((alone / seconds, alone_cpu / cpu))
                 low, high = np.percentile(each, [50, 99]) * 1e3
+                number = len(bodies)
                 print(
-                    f"{kind}  {len(jobs) / seconds:7.1f} requests/s, P50 {low:.0f} ms, P99 {high:.0f} ms, "
-                    f"{cpu / len(jobs) * 1e3:.1f} ms of CPU; bare {len(jobs) / alone:.1f}/s, "
-                    f"{alone_cpu / len(jobs) * 1e3:.1f} ms of CPU"
+                    f"{kind}  served {number / seconds:6.1f}/s, P50 {low:4.0f} ms, P99 {high:4.0f} ms, {cpu / number * 1e3:6.2f} "
+                    f"ms of CPU; bare {number / alone:6.1f}/s, {alone_cpu / number * 1e3:6.2f} ms of CPU; "
+                    f"ratio {alone / seconds:.2f} by the clock, {alone_cpu / cpu:.2f} by CPU",
+                    flush=True,
                 )
-    for kind, found in ratios.items():
-        clock, cpu = (median(values) for values in zip(*found, strict=True))
-        print(f"{kind}  {clock:.2f} of the bare rate by the clock, {cpu:.2f} by CPU time (medians of {len(found)})")
+    for kind, pairs in ratios.items():
+        clock, cpu = (median(values) for values in zip(*pairs, strict=True))
+        print(f"{kind}  {clock:.2f} of the bare rate by the clock, {cpu:.2f} by CPU (medians of {len(pairs)})")
 
 
-async def second(options: argparse.Namespace) -> None:
+def second(options: argparse.Namespace) -> None:
     """Seconds of a question on a watched clip against the decoder's own."""
     answerer = Answerer.load()
     clip = distinct_clips(1, 99)[0]
-    watched = answerer.watch(clip)
-    with server() as running:
-        client = Client(running.address, 1)
-        id = (await client.ask(body(clip)))["mirasol"]["clip"]
-        request, alone, served, cpu_alone = body(clip=id), [], [], []
-        await client.ask(request)
-        before = running.cpu_seconds()
-        for _ in range(options.requests):
-            seconds, cpu = measured(lambda: answerer.answer(watched, [[QUESTION]]))
-            alone.append(seconds)
-            cpu_alone.append(cpu)
-            begin = time.perf_counter()
-            await client.ask(request)
-            served.append(time.perf_counter() - begin)
-        cpu = (running.cpu_seconds() - before) / options.requests
+    watched = Watched(answerer.watch(clip).encoder_outputs)
+    sums: list[tuple[float, ...]] = []
+    with server() as running, posting() as send:
+        ((answer,),) = [send(running.address, [body(clip)])[2]]
+        request = [body(clip=answer["mirasol"]["clip"])] * 10
+        for turn in range(options.requests // 10 + 1):
+            each = [measured(lambda: texts(answerer.answer(watched, [[QUESTION]]))) for _ in request]
+            cpu = running.cpu_seconds()
+            _, seconds, _ = send(running.address, request)
+            cpu = running.cpu_seconds() - cpu
+            if turn:  # the first one warms up
+                sums.append((median(seconds), median(one[0] for one in each), cpu / 10, sum(one[1] for one in each) / 10))
+    served, alone, cpu, cpu_alone = (median(values) * 1e3 for values in zip(*sums, strict=True))
     print(
-        f"second  {median(served) * 1e3:.1f} ms served, {median(alone) * 1e3:.1f} ms bare: "
-        f"{median(served) / median(alone):.2f} x by the clock; CPU {cpu * 1e3:.1f} and "
-        f"{np.mean(cpu_alone) * 1e3:.1f} ms: {cpu / np.mean(cpu_alone):.2f} x"
+        f"second  {served:.1f} ms served, {alone:.1f} ms bare: {served / alone:.2f} x by the clock; CPU {cpu:.1f} and "
+        f"{cpu_alone:.1f} ms: {cpu / cpu_alone:.2f} x"
     )
 
 
@@ -323,13 +358,17 @@ def main() -> None:
     parser.add_argument("part", choices=["rate", "second", "live", "churn"])
     parser.add_argument("--clients", type=int)
     parser.add_argument("--requests", type=int)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--again", type=int, default=8, help="questions about watched clips for each fresh one")
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
     options.clients = options.clients or {"churn": 8}.get(options.part, 16)
-    options.requests = options.requests or {"rate": 128, "second": 100, "churn": 10_000}.get(options.part, 0)
-    asyncio.run({"rate": rate, "second": second, "live": live, "churn": churn}[options.part](options))
+    options.requests = options.requests or {"rate": 64, "second": 100, "churn": 10_000}.get(options.part, 0)
+    if options.part in ("rate", "second"):
+        {"rate": rate, "second": second}[options.part](options)
+    else:
+        asyncio.run({"live": live, "churn": churn}[options.part](options))
 
 
 if __name__ == "__main__":
