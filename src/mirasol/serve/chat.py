@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
@@ -16,7 +15,7 @@ from mirasol.serve.batches import Reply
 from mirasol.serve.clips import WatchedClip
 from mirasol.serve.errors import ApiError, as_api_error
 from mirasol.serve.parts import Asked, Reference, add_media, read_messages, read_reference
-from mirasol.serve.service import Service, client_of, json_object, service_of
+from mirasol.serve.service import Service, aside, client_of, json_object, service_of
 
 router = APIRouter()
 Tokens = Annotated[int, Field(ge=1, le=100_000)]
@@ -73,7 +72,7 @@ async def chat(request: Request) -> Response:
     """Answer the last question of a conversation about its media."""
     service, client = service_of(request), client_of(request)
     body = await json_object(request)
-    asked, chat, use_audio = await run_in_threadpool(read_chat, body)
+    asked, chat, use_audio = await aside(len(await request.body()), read_chat, body)
     service.check_model(chat.model)
     extras = chat.mirasol or Extras()
     if extras.clip is None:

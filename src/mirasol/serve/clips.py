@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,11 @@ class WatchedClip:
     tensors: dict[str, Tensor]
 
     def view(self) -> View:
-        """Return the latents as a batch of one."""
+        """Return the latents as a batch of one; the same view each time."""
+        return self._view
+
+    @cached_property
+    def _view(self) -> View:
         mask, times = self.tensors["chunk_mask"], self.tensors["chunk_times"]
         batch: dict[str, Any] = {name: value[None] for name, value in self.tensors.items()}
         duration = self.facts["seconds"]

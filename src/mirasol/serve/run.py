@@ -1,5 +1,6 @@
 """`mirasol serve`: load a checkpoint, print the address, serve until SIGTERM or Ctrl-C, and drain."""
 
+import ctypes
 import signal
 import socket
 import ssl
@@ -22,6 +23,7 @@ from mirasol.serve.limits import UVICORN, Limits, default_folder
 from mirasol.serve.service import refuse_to_fetch
 from mirasol.serve.tls import own_certificate
 
+KEPT_BYTES = {-1: 128 * 2**20, -3: 32 * 2**20}  # by glibc's numbers: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and its limit
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DRAIN_SECONDS = 60.0
 Say = Callable[[str], Any]
@@ -61,6 +63,7 @@ class Setup:
 
     def build(self) -> tuple[FastAPI, Confined]:
         """Return the application, and its decoders, which are to be closed after it."""
+        keep_memory()
         answerer = Answerer.load(self.checkpoint)
         confined = Confined(answerer.processor, self.limits)
         engine = Engine(answerer, self.folder, self.limits, confined.decode, confined.decode_picture)
@@ -122,6 +125,16 @@ def serve(setup: Setup, say: Say = print) -> None:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         confined.close()
+
+
+def keep_memory() -> None:
+    """Let this process keep memory that it frees, where its C library is glibc.
+
+    A call of the decoder for 16 clips takes 10 MB and frees them: in 2,500 page faults, a fifth of its time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    for option, num_bytes in KEPT_BYTES.items() if mallopt else ():
+        mallopt(option, num_bytes)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -23,8 +23,10 @@ from mirasol.serve.parts import Reference
 from mirasol.serve.queues import UnknownIdError
 from mirasol.serve.store import Entry
 
+T = TypeVar("T")
 Fetch = Callable[[str], Awaitable[bytes]]
 MAX_OPTIONS = 64  # to choose an answer from
+SMALL_BYTES = 64 * 1024  # parsed in less time than another thread takes to begin
 
 
 async def refuse_to_fetch(url: str) -> bytes:
@@ -182,10 +184,16 @@ def client_of(connection: HTTPConnection) -> Client:
     return Client(owner or (connection.client.host if connection.client else ""), owner)
 
 
+async def aside(num_bytes: int, call: Callable[..., T], *arguments: Any) -> T:
+    """Return what a call gives, made in another thread if it has so much to read that all others would wait."""
+    return call(*arguments) if num_bytes <= SMALL_BYTES else await run_in_threadpool(call, *arguments)
+
+
 async def json_object(request: Request) -> dict[str, Any]:
     """Return the JSON object that a request holds."""
+    body = await request.body()
     try:
-        value = await run_in_threadpool(json.loads, await request.body())  # 300 MB of base64 take a second
+        value = await aside(len(body), json.loads, body)  # 300 MB of base64 take a second
     except (ValueError, RecursionError) as error:
         message = f"Expected JSON, found a body that is none ({error}). Send one JSON object."
         raise ApiError(400, message, "bad_json") from None
