@@ -88,6 +88,28 @@ def pieces(file: Path, seed: int) -> list[dict]:
     return found
 
 
+def test_clips_beyond_the_memory_are_read_again_and_answered_as_those_inside(
+    shipped, tmp_path, files
+):
+    roomy = Engine(shipped, tmp_path)
+    clips = run(roomy, *(roomy.watch(Media(video=file)) for file in files[:4]))
+    size = roomy.clips._num_bytes(clips[0].tensors)
+    expected = run(roomy, *(roomy.ask(clip.id, QUESTIONS[0]) for clip in clips))
+    roomy.close(0.0)
+    bounds = Limits(clip_memory_bytes=int(2.5 * size))  # two of four, and a sixteenth of it is less than one clip
+    tight = Engine(shipped, tmp_path, bounds)
+    kept = [tight.clips.get(clip.id) for clip in clips]
+    assert [tight.clips.recent(clip.id) is not None for clip in clips] == [False, False, True, True]
+    assert all("projected" not in clip.view().watched.encoder_outputs for clip in kept)
+    assert all("projected" in clip.view().watched.encoder_outputs for clip in clips)
+    mixed = [clips[0], kept[1], clips[2], kept[3]]
+    for found in (kept, mixed):
+        replies = run(tight, *(tight.ask(clip, QUESTIONS[0]) for clip in found))
+        assert [reply.text for reply in replies] == [reply.text for reply in expected]
+        assert [reply.confidence for reply in replies] == pytest.approx([reply.confidence for reply in expected])
+    tight.close(0.0)
+
+
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_any_interleaving_of_clients_gives_each_what_it_gets_alone(shipped, engine, variants, alone, files, seed):
     draw = random.Random(seed)

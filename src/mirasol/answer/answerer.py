@@ -71,7 +71,7 @@ def join_watched(clips: Sequence[Watched]) -> Watched:
         return clips[0]
     outputs = [clip.encoder_outputs for clip in clips]
     names = ("last_hidden_state", "chunk_mask", "chunk_times", "projected")
-    present = [name for name in names if outputs[0].get(name) is not None]
+    present = [name for name in names if all(output.get(name) is not None for output in outputs)]
     rows = {name: [row for output in outputs for row in output[name]] for name in present}
     return Watched(type(outputs[0])(**{name: pad_sequence(rows[name], batch_first=True) for name in present}))
 
@@ -154,6 +154,14 @@ class Answerer:
         media = {name: value for name, value in batch.items() if not name.endswith("_chunk_index")}
         encode = self.model.get_encoder() if batch["chunk_times"].shape[1] <= CHUNKS_AT_ONCE else self._encode_long
         return Watched(encode(**batch), media)
+
+    @torch.no_grad()
+    def project(self, watched: Watched) -> Watched:
+        """Return clips with the decoder's keys and values of their latents, which else each question makes anew."""
+        outputs = watched.encoder_outputs
+        latents = outputs.last_hidden_state.unflatten(1, (-1, self.model.config.num_latents))
+        projected = self.model.model.decoder.project(latents)
+        return Watched(type(outputs)(**{**outputs, "projected": projected}), watched.media)
 
     def _encode_long(self, video_chunk_index, audio_chunk_index=None, **media: Tensor) -> MirasolEncoderOutput:
         """Encode long clips block by block, as streams: equal latents in bounded memory."""

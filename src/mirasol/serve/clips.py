@@ -23,7 +23,7 @@ from mirasol.serve.limits import Limits
 from mirasol.serve.queues import BusyError, FairQueue, UnknownIdError
 from mirasol.serve.store import Entry, Store
 
-KEPT_CLIPS = 256  # latents in memory; the others are read from disk
+KEPT_PART = 1 / 16  # of the memory for clips: the decoder makes keys and values of a longer one for each question
 Decode = Callable[[Media, WatchOptions, Any, Limits], Decoded]
 
 
@@ -35,6 +35,7 @@ class WatchedClip:
     created: float
     facts: dict[str, Any]
     tensors: dict[str, Tensor]
+    project: Callable[[Watched], Watched] | None = None  # where its keys and values may be kept
 
     def view(self) -> View:
         """Return the latents as a batch of one; the same view each time."""
@@ -46,7 +47,8 @@ class WatchedClip:
         batch: dict[str, Any] = {name: value[None] for name, value in self.tensors.items()}
         duration = self.facts["seconds"]
         seen = float(times[mask][0, 0]), min(float(times[mask][-1, 1]), duration)
-        return View(Watched(MirasolEncoderOutput(**batch)), seen, duration)
+        watched = Watched(MirasolEncoderOutput(**batch))
+        return View(self.project(watched) if self.project else watched, seen, duration)
 
 
 @dataclass
@@ -90,6 +92,9 @@ class Clips:
         self._decoded: list[_Clip] = []
         self._under_way: dict[str, _Clip] = {}
         self._recent: OrderedDict[str, WatchedClip] = OrderedDict()
+        text, size = answerer.model.config.text_config, answerer.model.config.temporal_config.hidden_size
+        # Bytes of a clip with its keys and values for each byte of its latents
+        self._growth = 1 + 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim / size
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(limits.decoders, "mirasol-decode")
 
@@ -143,7 +148,10 @@ class Clips:
 
     def recent(self, id: str) -> WatchedClip | None:
         """Return a clip that is in memory, without waiting for the disk."""
-        clip = self._recent.get(id)
+        with self._lock:
+            clip = self._recent.get(id)
+            if clip is not None:
+                self._recent.move_to_end(id)
         return clip if clip is not None and self.store.touch(id) else None
 
     def forget(self, id: str) -> None:
@@ -222,7 +230,7 @@ class Clips:
         on_disk = {name: value.cpu() for name, value in tensors.items()}
         id = new_id("clip", clip.owner)
         entry = self.store.put(lambda path: save_file(on_disk, path), facts, clip.digest, id)
-        return self._remember(WatchedClip(entry.id, entry.created, facts, tensors))
+        return self._remember(entry, facts, tensors)
 
     def _load(self, entry: Entry) -> WatchedClip:
         with self._lock:
@@ -233,15 +241,22 @@ class Clips:
             tensors = load_file(entry.path, device=str(self.answerer.model.device))
         except OSError as error:
             raise UnknownIdError("clip", entry.id) from error
-        return self._remember(WatchedClip(entry.id, entry.created, entry.facts, tensors))
+        return self._remember(entry, entry.facts, tensors)
 
-    def _remember(self, clip: WatchedClip) -> WatchedClip:
+    def _remember(self, entry: Entry, facts: dict[str, Any], tensors: dict[str, Tensor]) -> WatchedClip:
+        limit = self.limits.clip_memory_bytes
+        project = self.answerer.project if self._num_bytes(tensors) <= KEPT_PART * limit else None
+        clip = WatchedClip(entry.id, entry.created, facts, tensors, project)
         with self._lock:
             self._recent[clip.id] = clip
-            while len(self._recent) > KEPT_CLIPS:
-                self._recent.popitem(last=False)
+            excess = sum(self._num_bytes(each.tensors) for each in self._recent.values()) - limit
+            while excess > 0 and len(self._recent) > 1:
+                _, oldest = self._recent.popitem(last=False)
+                excess -= self._num_bytes(oldest.tensors)
         return clip
 
+    def _num_bytes(self, tensors: dict[str, Tensor]) -> float:
+        return tensors["last_hidden_state"].nbytes * self._growth
 
 @contextlib.contextmanager
 def _kept() -> Iterator[None]:

@@ -48,6 +48,7 @@ class Limits(BaseModel):
     message_bytes: Count = 16 * MEBIBYTE  # of a WebSocket
     frames_at_once: Count = 64  # of one append
     pixels_at_once: Count = 64 * 1280 * 720  # of their pictures: 177 MB
+    clip_memory_bytes: Count = 128 * MEBIBYTE  # of latents with their keys and values; others are read from the store
     clip_store_bytes: Count = 1024 * MEBIBYTE
     file_store_bytes: Count = 4096 * MEBIBYTE
     session_store_bytes: Count = 512 * MEBIBYTE
