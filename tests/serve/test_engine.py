@@ -107,6 +107,7 @@ def test_clips_beyond_the_memory_are_read_again_and_answered_as_those_inside(
         replies = run(tight, *(tight.ask(clip, QUESTIONS[0]) for clip in found))
         assert [reply.text for reply in replies] == [reply.text for reply in expected]
         assert [reply.confidence for reply in replies] == pytest.approx([reply.confidence for reply in expected])
+    assert tight.counts["question_batches"] == 2, "clips with and without keys share a call"
     tight.close(0.0)
 
 
