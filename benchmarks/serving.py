@@ -17,8 +17,8 @@ second   one client asks a watched clip again and again, against the decoder's o
 live     sessions at 25 pictures a second with sound, in real time: do they hold it, how far behind, how much memory
 churn    short sessions one after the other: memory, threads and open files of the server on the way
 
-The server is a process of its own with the shipped checkpoint; the clients of `rate` and `second` are another one, with
-requests made beforehand.
+The server is a process of its own with the shipped checkpoint; the clients of `rate` and `second` are another one,
+with requests made beforehand.
 """
 
 import argparse
@@ -213,8 +213,8 @@ def rate(options: argparse.Namespace) -> None:
                 low, high = np.percentile(each, [50, 99]) * 1e3
                 number = len(bodies)
                 print(
-                    f"{kind}  served {number / seconds:6.1f}/s, P50 {low:4.0f} ms, P99 {high:4.0f} ms, {cpu / number * 1e3:6.2f} "
-                    f"ms of CPU; bare {number / alone:6.1f}/s, {alone_cpu / number * 1e3:6.2f} ms of CPU; "
+                    f"{kind}  served {number / seconds:6.1f}/s, P50 {low:4.0f} ms, P99 {high:4.0f} ms, "
+                    f"{cpu / number * 1e3:6.2f} ms of CPU; bare {number / alone:6.1f}/s, {alone_cpu / number * 1e3:6.2f} ms of CPU; "
                     f"ratio {alone / seconds:.2f} by the clock, {alone_cpu / cpu:.2f} by CPU",
                     flush=True,
                 )
@@ -238,7 +238,9 @@ def second(options: argparse.Namespace) -> None:
             _, seconds, _ = send(running.address, request)
             cpu = running.cpu_seconds() - cpu
             if turn:  # the first one warms up
-                sums.append((median(seconds), median(one[0] for one in each), cpu / 10, sum(one[1] for one in each) / 10))
+                sums.append(
+                    (median(seconds), median(one[0] for one in each), cpu / 10, sum(one[1] for one in each) / 10)
+                )
     served, alone, cpu, cpu_alone = (median(values) * 1e3 for values in zip(*sums, strict=True))
     print(
         f"second  {served:.1f} ms served, {alone:.1f} ms bare: {served / alone:.2f} x by the clock; CPU {cpu:.1f} and "

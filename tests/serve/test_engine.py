@@ -88,9 +88,7 @@ def pieces(file: Path, seed: int) -> list[dict]:
     return found
 
 
-def test_clips_beyond_the_memory_are_read_again_and_answered_as_those_inside(
-    shipped, tmp_path, files
-):
+def test_clips_beyond_the_memory_are_read_again_and_answered_as_those_inside(shipped, tmp_path, files):
     roomy = Engine(shipped, tmp_path)
     clips = run(roomy, *(roomy.watch(Media(video=file)) for file in files[:4]))
     size = roomy.clips._num_bytes(clips[0].tensors)

@@ -258,6 +258,7 @@ class Clips:
     def _num_bytes(self, tensors: dict[str, Tensor]) -> float:
         return tensors["last_hidden_state"].nbytes * self._growth
 
+
 @contextlib.contextmanager
 def _kept() -> Iterator[None]:
     """Refuse a clip whose file was removed while the clip waited."""
