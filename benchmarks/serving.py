@@ -214,7 +214,8 @@ def rate(options: argparse.Namespace) -> None:
                 number = len(bodies)
                 print(
                     f"{kind}  served {number / seconds:6.1f}/s, P50 {low:4.0f} ms, P99 {high:4.0f} ms, "
-                    f"{cpu / number * 1e3:6.2f} ms of CPU; bare {number / alone:6.1f}/s, {alone_cpu / number * 1e3:6.2f} ms of CPU; "
+                    f"{cpu / number * 1e3:6.2f} ms of CPU; "
+                    f"bare {number / alone:6.1f}/s, {alone_cpu / number * 1e3:6.2f} ms of CPU; "
                     f"ratio {alone / seconds:.2f} by the clock, {alone_cpu / cpu:.2f} by CPU",
                     flush=True,
                 )
