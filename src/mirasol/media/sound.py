@@ -1,7 +1,10 @@
 """Decoded sound -> one mono 16 kHz waveform, every piece placed by its own timestamp."""
 
+from typing import Any
+
 import av
 import numpy as np
+from av.audio.frame import format_dtypes
 from jaxtyping import Float32
 
 from mirasol.media.clock import LONGEST_GAP_SECONDS
@@ -20,9 +23,13 @@ def mono(frame: av.AudioFrame) -> Float32[np.ndarray, " sample"]:
 
     Never FFmpeg's own down-mix: its float path gives 0.707 (L + R), its integer path 0.5 (L + R).
     """
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    # Not `frame.to_ndarray()`: from 8 channels on it takes what lies behind them in memory for planes, and crashes.
+    channels = frame.layout.nb_channels
+    planes, each = (channels, 1) if frame.format.is_planar else (1, channels)
+    dtype, count = np.dtype(format_dtypes[frame.format.name]), frame.samples * each
+    buffers: Any = frame.planes[:planes]
+    samples = np.stack([np.frombuffer(buffer, dtype, count) for buffer in buffers])
+    samples = samples.reshape(planes, -1, each).swapaxes(1, 2).reshape(channels, -1)
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128) / 128
     elif samples.dtype.kind == "i":
