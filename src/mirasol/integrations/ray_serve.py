@@ -80,7 +80,7 @@ def serve(setup: Setup, replicas: int = 2, say: Say = print) -> None:
 
 
 def _start(ray: Any, scratch: str) -> None:
-    """Start Ray, which waits for its own processes for no more than 30 s: on a busy machine they take longer."""
+    """Start Ray. It gives up if a process of its own takes over 15 s, which no option changes (ray#65983)."""
     for tries_left in reversed(range(START_TRIES)):
         try:
             ray.init(
