@@ -11,6 +11,7 @@ import time
 import wave
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,9 @@ from PIL import Image
 from mirasol.media import MediaError
 from mirasol.serve.confined import Confined
 from mirasol.serve.decode import Media, WatchOptions, decode, decode_picture
+from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
+from tests.serve.conftest import start
 from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.slow
@@ -163,6 +166,17 @@ def test_a_file_that_ends_its_decoder_is_refused_and_others_are_not_hurt(confine
     assert "ended the process that decoded it" in said
     other.join(PATIENCE)
     assert others == [pytest.approx(3.0, abs=0.1)]
+
+
+def test_a_file_that_crashes_its_decoder_is_a_400_and_the_server_answers_the_next(shipped, confined, clip, tmp_path):
+    engine = Engine(shipped, tmp_path, LIMITS, confined.decode, confined.decode_picture)
+    for server in start(engine):
+        with httpx2.Client(base_url=server.address, timeout=120) as http:
+            for data, status in ((clip + b" crashes", 400), (clip, 200)):
+                file = http.post("/v1/files", files={"file": ("a.mp4", data)}).json()["id"]
+                answer = http.post("/v1/clips", json={"video": file})
+                assert answer.status_code == status, answer.text
+                assert status == 200 or "ended the process that decoded it" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
