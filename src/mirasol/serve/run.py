@@ -23,7 +23,7 @@ from mirasol.serve.limits import UVICORN, Limits, default_folder
 from mirasol.serve.service import refuse_to_fetch
 from mirasol.serve.tls import own_certificate
 
-MALLOC = {-1: 128 * 2**20, -3: 32 * 2**20, -8: 2}  # by glibc's numbers: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
+MALLOC = {-1: 128 * 2**20, -3: 32 * 2**20, -8: 2}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX of glibc
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DRAIN_SECONDS = 60.0
 Say = Callable[[str], Any]
@@ -130,8 +130,8 @@ def serve(setup: Setup, say: Say = print) -> None:
 def keep_memory() -> None:
     """Let this process keep memory that it frees, where its C library is glibc.
 
-    A call of the decoder for 16 clips takes 10 MB and frees them: in 2,500 page faults, a fifth of its time. Few arenas
-    are shared by all threads, because with one for each, free pieces between sessions' memory grow for hours.
+    A call of the decoder for 16 clips takes 10 MB and frees them: in 2,500 page faults, a fifth of its time. Few
+    arenas are shared by all threads, because with one for each, free pieces between sessions' memory grow.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
