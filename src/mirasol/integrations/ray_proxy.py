@@ -9,7 +9,6 @@ from functools import partialmethod
 from typing import Any
 
 import uvicorn
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,7 +16,7 @@ from mirasol.serve.limits import UVICORN, Limits
 
 BYTES_AHEAD = 4 * 2**20  # of one connection, that its replica has not read
 READ = "mirasol.read"  # a message of our own, from the replica to the proxy
-OURS = "content-security-policy"  # every answer of the application has this header, none of Ray's own
+OURS = "mirasol.ours"  # a mark on answers of the application, by which they are told from Ray's own
 # By these a client could change how Ray treats its request.
 HEADERS_OF_RAY = (
     "x-request-timeout-seconds", "x-request-disconnect-disabled", "x-session-id", "serve_multiplexed_model_id",
@@ -35,7 +34,7 @@ def middlewares() -> list[Middleware]:
 
 
 class AtReplica:
-    """Tells the proxy how many bytes the application has read."""
+    """Tells the proxy how many bytes the application has read, and which answers are its own."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -51,7 +50,10 @@ class AtReplica:
                 await send({"type": READ, "bytes": size})
             return message
 
-        await self.app(scope, read, send)
+        async def mark(message: Message) -> None:
+            await send({**message, OURS: True} if message["type"] == "http.response.start" else message)
+
+        await self.app(scope, read, mark)
 
 
 class AtProxy:
@@ -84,7 +86,7 @@ class AtProxy:
             if kind == READ:
                 ahead -= message["bytes"]
                 has_room.set()
-            elif kind == "http.response.start" and OURS not in Headers(raw=message["headers"]):
+            elif kind == "http.response.start" and not message.pop(OURS, False):
                 status = message["status"]
             elif not status:
                 begun = True

@@ -108,9 +108,8 @@ def deployment(setup: Setup, replicas: int, logs: dict[str, Any]) -> Any:
     class Replica:
         def __serve_build_asgi_app__(self) -> Any:
             self.web, self.confined = setup.build()
-            self.web.add_middleware(AtReplica)
             self.web.state.metrics.gather = self.gather
-            return self.web
+            return AtReplica(self.web)
 
         def check_health(self) -> None:
             """Ray replaces a replica whose model's thread has ended."""
