@@ -207,6 +207,16 @@ def test_clips_and_sessions_survive_a_restart(shipped, tmp_path, files):
     second.close()
 
 
+def test_facts_of_a_clip_that_another_process_has_written_are_seen(shipped, tmp_path, files):
+    first, second = Engine(shipped, tmp_path).start(), Engine(shipped, tmp_path)
+    clip = first.watch(Media(video=files[0])).result(60)
+    assert second.clips.get(clip.id).facts["files"] == {}
+    first.clips.store.set_facts(clip.id, {**clip.facts, "files": {"video": "file_new"}})
+    assert second.clips.reread(clip.id).facts["files"] == {"video": "file_new"}
+    first.close()
+    second.close()
+
+
 def test_what_was_accepted_is_finished_and_new_work_is_refused_while_the_engine_drains(shipped, tmp_path, files):
     gate = threading.Event()
 

@@ -139,8 +139,10 @@ class Clips:
         Raises:
             UnknownIdError: There is none.
         """
-        if (recent := self.recent(id)) is not None:
-            return recent
+        return self.recent(id) or self.reread(id)
+
+    def reread(self, id: str) -> WatchedClip:
+        """Return a clip with the facts that other processes may have written meanwhile; raises as `get` does."""
         entry = self.store.get(id) if id.startswith("clip_") else None
         if entry is None:
             raise UnknownIdError("clip", id)
@@ -234,9 +236,10 @@ class Clips:
 
     def _load(self, entry: Entry) -> WatchedClip:
         with self._lock:
-            if entry.id in self._recent:
+            recent = self._recent.get(entry.id)
+            if recent is not None and recent.facts["files"] == entry.facts["files"]:
                 self._recent.move_to_end(entry.id)
-                return self._recent[entry.id]
+                return recent
         try:
             tensors = load_file(entry.path, device=str(self.answerer.model.device))
         except OSError as error:

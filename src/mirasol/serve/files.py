@@ -152,7 +152,9 @@ async def watch(request: Request, body: ClipRequest) -> dict[str, Any]:
 @router.get("/v1/clips/{id}")
 async def clip_facts(request: Request, id: str) -> dict[str, Any]:
     """Describe a watched clip: its chunks, their surprise, what was seen and heard."""
-    return clip_object(await service_of(request).clip(id, client_of(request)))
+    service = service_of(request)
+    await service.clip(id, client_of(request))  # whose it is
+    return clip_object(await run_in_threadpool(service.engine.clips.reread, id))
 
 
 @router.post("/v1/clips/{id}/ask")
