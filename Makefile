@@ -5,7 +5,7 @@
 #   make test-all    also what starts processes, trains, or evaluates the checkpoint: under 10 minutes
 #   make test-transformers   transformers' own test suites on our classes (downloads its source once)
 #   make checks      ruff, mypy, import directions
-#   make reproduce   train the shipped checkpoint again from its two recipes and measure it (needs ESC10, FSDD, DRONE)
+#   make reproduce   train the shipped checkpoint again from its three recipes and measure it (needs ESC10, FSDD, DRONE)
 #   make wheel       build dist/mirasol-*.whl
 PYTHON ?= python3.11
 PROCESSES ?= 2
@@ -70,7 +70,11 @@ reproduce: setup
 	done
 	$(BIN)/mirasol train recipes/grid_nano.yaml schedule.time_limit_minutes=null
 	$(BIN)/mirasol train recipes/joint_nano.yaml
-	$(BIN)/mirasol evaluate --checkpoint runs/joint_nano/best --split val+test --output runs/joint_nano/val_test
+	$(BIN)/mirasol train recipes/robust_nano.yaml
+	$(BIN)/mirasol train recipes/robust_nano.yaml model.checkpoint=runs/robust_nano/best output=runs/robust_nano_2 seed=1 \
+	  schedule.finetune_epochs=12 optimizer.learning_rate=7e-4 data.sources.0.augmentation.silence_probability=0.35 \
+	  data.sources.0.augmentation.noise_probability=0.7 'data.sources.0.augmentation.noise_db=[-15,2]' validation.every_epochs=12
+	$(BIN)/mirasol evaluate --checkpoint runs/robust_nano_2/best --split val+test --output runs/robust_nano_2/val_test
 
 wheel: setup
 	$(BIN)/python -m build --wheel --no-isolation
