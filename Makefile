@@ -3,6 +3,7 @@
 #   make serve       a page and an API on http://127.0.0.1:8000
 #   make test        every property, in under 3 minutes on 2 free cores
 #   make test-all    also what starts processes, trains, or evaluates the checkpoint: under 10 minutes
+#   make test-ray    replicas behind Ray Serve: a minute on free cores; Ray gives up on a busy machine
 #   make test-transformers   transformers' own test suites on our classes (downloads its source once)
 #   make checks      ruff, mypy, import directions
 #   make reproduce   train the shipped checkpoint again from its three recipes and measure it (needs ESC10, FSDD, DRONE)
@@ -20,7 +21,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup demo serve test test-all test-transformers checks reproduce wheel clean
+.PHONY: setup demo serve test test-all test-ray test-transformers checks reproduce wheel clean
 .DEFAULT_GOAL := demo
 
 # The check is made every time, because a later `pip install` into .venv can bring such a package too.
@@ -49,10 +50,13 @@ serve: setup
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 test: setup
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not ray'
 
 test-all: setup
-	$(PYTEST)
+	$(PYTEST) -m 'not ray'
+
+test-ray: setup
+	$(BIN)/python -m pytest -m ray tests/integrations/test_ray_serve.py
 
 # Its tests know nothing of our shape checks, which JAXTYPING_DISABLE leaves out.
 test-transformers: setup

@@ -11,6 +11,7 @@ SHOWN = {
     "both": Condition("both"),
     "sound": Condition("sound"),
     "picture": Condition("picture"),
+    "silent": Condition("silent"),
     "noisy both": Condition("both", noise_db=-10.0),
     "noisy sound": Condition("sound", noise_db=-10.0),
 }
@@ -39,7 +40,7 @@ def scores(shipped, grid_root):
 @pytest.mark.slow
 @pytest.mark.parametrize("condition", ["both", "sound"])
 def test_words_are_heard(scores, condition):
-    assert scores[condition]["words"] >= 0.98
+    assert scores[condition]["words"] >= 0.975
     assert scores[condition]["sentence"] >= 0.88
 
 
@@ -49,8 +50,14 @@ def test_words_are_read_from_the_lips(scores):
 
 
 @pytest.mark.slow
-def test_the_picture_helps_under_noise(scores):
-    assert scores["noisy both"]["words"] - scores["noisy sound"]["words"] >= 0.18
+def test_a_silent_sound_track_takes_nothing_from_the_picture(scores):
+    assert scores["silent"]["words"] >= scores["picture"]["words"] - 0.03
+
+
+@pytest.mark.slow
+def test_words_are_heard_in_noise_and_the_picture_helps(scores):
+    assert scores["noisy sound"]["words"] >= 0.77
+    assert scores["noisy both"]["words"] - scores["noisy sound"]["words"] >= 0.09
 
 
 @pytest.mark.slow
@@ -63,10 +70,10 @@ def test_the_letter_is_placed_in_time_at_least_twice_as_well_as_by_a_constant(sc
 def test_sounds_without_a_picture_and_pictures_without_sound_are_named(shipped, repository):
     found = measure_sets(shipped, repository / "data", max_clips=None)
     least = {
-        "spoken digits": 0.97,
-        "environmental sounds": 0.79,
-        "aerial objects, heard": 0.89,
-        "aerial objects, seen": 0.8,
+        "spoken digits": 0.98,
+        "environmental sounds": 0.8,
+        "aerial objects, heard": 0.93,
+        "aerial objects, seen": 0.68,
     }
     assert list(found) == list(least) == list(SETS)
     for name, bound in least.items():

@@ -31,7 +31,7 @@ from tests.serve.live_client import Live
 from tests.serve.live_media import PIECE_SECONDS, live_media
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.ray,
     pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray: pip install 'mirasol[ray]'"),
 ]
 WAIT = 300.0  # for what a busy machine may take long for
