@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-CHECKPOINT = HERE.parents[1] / "src" / "mirasol" / "checkpoints" / "nano" / "model.safetensors"
+SHIPPED = HERE.parents[1] / "src" / "mirasol" / "checkpoints" / "nano" / "model.safetensors"
 FACTORS = (0.4, 1.5)
 TIMED_STEPS = 20
 OVERHEAD = 1.3  # evaluation and building, over the seconds of the training steps
@@ -60,7 +60,7 @@ def work(number: int, arguments, todo, results, barrier, first_runs, deadline: f
     bank = Bank(packed.load(arguments.clips), device)
     if arguments.fit:
         run = first_runs[number % len(first_runs)]
-        model = build(run, bank, CHECKPOINT)
+        model = build(run, bank, arguments.encoders)
         fit(run, model, bank, 5, False, float("inf"), 0)
         barrier.wait(timeout=180)
         start = time.time()
@@ -72,7 +72,7 @@ def work(number: int, arguments, todo, results, barrier, first_runs, deadline: f
         if run is None:
             break
         try:
-            results.put(execute(run, bank, CHECKPOINT, deadline))
+            results.put(execute(run, bank, arguments.encoders, deadline))
         except OutOfTime:
             results.put({"stopped": run.name, "seed": run.seed})
         except Exception:
@@ -98,6 +98,12 @@ def main() -> None:
     parser.add_argument("--fit", type=int, default=0, metavar="N", help="scale steps so that N runs fit")
     parser.add_argument("--only", default="", metavar="PREFIX", help="rows whose name starts so")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--encoders",
+        type=Path,
+        default=SHIPPED,
+        help="model.safetensors that warm encoders start from; default: the shipped one",
+    )
     arguments = parser.parse_args()
     start = time.time()
     deadline = start + 60 * arguments.minutes if arguments.minutes else float("inf")
