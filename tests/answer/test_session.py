@@ -298,7 +298,7 @@ def test_questions_that_cannot_be_answered_say_why(windowed):
     with pytest.raises(ValueError, match="at least one watched chunk"):
         session.ask(QUESTION)
     session.close()
-    with pytest.raises(ValueError, match="one that is closed"):
+    with pytest.raises(ValueError, match="found a closed one"):
         session.push(waveform=film(0.4)["sound"], sampling_rate=16_000)
 
 

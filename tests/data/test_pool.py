@@ -9,12 +9,17 @@ from tests.waiting import PATIENCE
 
 CODE = """
 import sys, threading
+from concurrent.futures import Future
 from time import sleep
 from mirasol.data.pool import forked_pool
 
-def tell():  # once the main thread waits for the processes, as it does nearly always
-    while sys._current_frames()[threading.main_thread().ident].f_code is not threading.Condition.wait.__code__:
-        sleep(0.01)
+def tell():  # once the main thread has waited a second for the processes, as it does nearly always
+    waits = 0
+    while waits < 20:
+        frame = sys._current_frames()[threading.main_thread().ident]
+        waiting = frame.f_code is threading.Condition.wait.__code__ and frame.f_back.f_code is Future.result.__code__
+        waits = waits + 1 if waiting else 0
+        sleep(0.05)
     print("ready", flush=True)
 
 with forked_pool(2) as pool:
@@ -31,7 +36,11 @@ def test_ctrl_c_ends_the_processes_of_a_pool_at_once_and_without_a_traceback_of_
         try:
             assert process.stdout.readline() == "ready\n"
             os.killpg(process.pid, signal.SIGINT)
-            _, told = process.communicate(timeout=PATIENCE)
+            try:
+                _, told = process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:  # it came just before a wait, which Python leaves at the next one only
+                os.killpg(process.pid, signal.SIGINT)
+                _, told = process.communicate(timeout=PATIENCE)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

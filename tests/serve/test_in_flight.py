@@ -136,7 +136,7 @@ def test_the_memory_of_a_server_stays_under_its_bound_while_many_send_much(tmp_p
         with ThreadPoolExecutor(24) as pool:
             statuses = list(pool.map(send, range(24)))
         assert set(statuses) == {400, 429}, statuses
-        assert mebibytes("VmHWM") - before < 128 + 32, "its bound, and what else a server allocates"
+        assert mebibytes("VmHWM") - before < 128 + 128 + 32, "its bound, what it freed and keeps, the rest"
     finally:
         process.terminate()
         assert process.wait(60) == 0

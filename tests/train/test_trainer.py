@@ -351,7 +351,10 @@ def test_the_objective_changes_at_the_first_epoch_of_finetuning():
         sampler=SimpleNamespace(set_epoch=lambda epoch: None, num_clips=3),
         skipped=Skipped(0.0),
         train_dataset=[],
-        recipe=SimpleNamespace(schedule=ScheduleRecipe(pretrain_epochs=2, finetune_epochs=2, batch_size=1)),
+        recipe=SimpleNamespace(
+            model=SimpleNamespace(unfreeze_epoch=None),
+            schedule=ScheduleRecipe(pretrain_epochs=2, finetune_epochs=2, batch_size=1),
+        ),
         model=SimpleNamespace(set_objective=chosen.append),
         thawing=[],
         _restart_window=lambda: None,
