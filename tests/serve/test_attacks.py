@@ -153,7 +153,7 @@ def test_a_redirect_to_what_is_not_allowed_is_not_followed(http, elsewhere, targ
 
 @pytest.mark.parametrize(("path", "status", "says"), [
     ("/absent", 400, "status 404"), ("/endless", 413, "more at"), ("/states-much", 413, "999999999"),
-    ("/slow", 400, "bytes in 1 s"), ("/cut", 400, "missing"), ("/to/", 400, "redirects"),
+    ("/slow", 400, "no whole file in 1 s"), ("/cut", 400, "missing"), ("/to/", 400, "redirects"),
 ])  # fmt: skip
 def test_an_answer_that_is_no_whole_file_is_refused(http, fetcher, elsewhere, path, status, says, monkeypatch):
     if path == "/slow":  # which never ends

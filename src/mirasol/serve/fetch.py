@@ -63,7 +63,9 @@ class Fetcher:
                     raise _failed(url, f"status {answer.status}")
                 return self._read(answer, url, end)
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise _failed(url, f"{type(error).__name__} ({error})") from error
+                is_late = time.monotonic() >= end  # the line was cut at its end, which reads as an end or as a reset
+                late = f"no whole file in {self.limits.fetch_seconds:g} s"
+                raise _failed(url, late if is_late else f"{type(error).__name__} ({error})") from error
             finally:
                 connection.close()
         raise _failed(url, f"more than {MAX_REDIRECTS} redirects")
@@ -76,8 +78,8 @@ class Fetcher:
             data += block
             if len(data) > most:
                 raise too_large(most, f"more at {url[:80]}")
-        if time.monotonic() >= end:  # hung up: without a stated length, what came would pass for the whole file
-            raise _failed(url, f"{len(data)} bytes in {self.limits.fetch_seconds:g} s")
+        if time.monotonic() >= end:  # without a stated length, what came would pass for the whole file
+            raise TimeoutError
         if answer.length:
             raise _failed(url, f"{len(data)} bytes, and {answer.length} are missing")
         return bytes(data)
