@@ -8,10 +8,12 @@ import sys
 from tests.waiting import PATIENCE
 
 CODE = """
-import sys, threading
+import signal, sys, threading
 from concurrent.futures import Future
 from time import sleep
 from mirasol.data.pool import forked_pool
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 def tell():  # once the main thread has waited a second for the processes, as it does nearly always
     waits = 0
