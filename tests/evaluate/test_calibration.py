@@ -109,6 +109,14 @@ def test_what_cannot_be_fitted_is_refused(grid_root, tmp_path):
     assert not (tmp_path / CALIBRATION).exists()
 
 
+def test_fitting_on_what_was_trained_on_is_warned_of(grid_root, tmp_path):
+    with (
+        pytest.warns(UserWarning, match="'train' of grid is what checkpoints learn from"),
+        pytest.raises(ValueError, match="at least 10 right and 10 wrong"),
+    ):
+        calibrate_checkpoint(None, ["grid"], [str(grid_root)], ["train+val"], max_clips=1, output=tmp_path)
+
+
 @pytest.mark.slow
 def test_a_fitted_temperature_is_stored_and_lowers_the_error(grid_root, tmp_path):
     noisy = {"condition": ["sound"], "noise_db": [-10.0]}
