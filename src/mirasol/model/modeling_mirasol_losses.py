@@ -9,6 +9,7 @@ import torch
 from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 
 def next_chunk_pairs(mask: Bool[Tensor, "batch chunk"]) -> Bool[Tensor, "batch pair"]:
@@ -81,7 +82,9 @@ def small_video(
 ) -> Float[Tensor, "batch chunk small_frame channel small_height small_width"]:
     """The chunk's video averaged down to `size` (frames, height, width)."""
     frames, height, width = size
-    return reduce(pixel_values, "b c (f df) ch (h dh) (w dw) -> b c f ch h w", "mean", f=frames, h=height, w=width)
+    fewer = reduce(pixel_values, "b c (f df) ch h w -> b c f ch h w", "mean", f=frames)
+    window = fewer.shape[-2] // height, fewer.shape[-1] // width
+    return avg_pool2d(fewer.flatten(0, 3), window).unflatten(0, fewer.shape[:4])  # all axes at once: 5 times slower
 
 
 def small_audio(
