@@ -64,6 +64,7 @@ test-transformers: setup
 
 checks: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -68,9 +68,7 @@ def memory(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def attack(
-    address: str, count: int, seed: int, pid: int = 0, seconds: float = 1e9, keep: Path | None = None
-) -> dict:
+def attack(address: str, count: int, seed: int, pid: int = 0, seconds: float = 1e9, keep: Path | None = None) -> dict:
     """Send `count` damaged files, or as many as fit into the seconds, and return what came back.
 
     Files that end their decoder are kept in the folder `keep`.

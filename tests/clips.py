@@ -195,6 +195,7 @@ def cut_with_edit_list(source: Path, path: Path, start: float) -> Path:
                 target.mux(packet)
     return path
 
+
 UNVARIED = AugmentConfig(
     shift_seconds=(0.0, 0.0), speed=(1.0, 1.0), chunk_phase_probability=0.0, freeze_probability=0.0,
     flip_probability=0.0, margin=1.0, zoom=(1.0, 1.0), brightness=0.0, contrast=(1.0, 1.0), color_gain=(1.0, 1.0),

@@ -179,7 +179,7 @@ def test_sessions_of_a_batch_give_what_each_gives_alone(kind):
     for session, other, media in zip(together, alone, films, strict=True):
         assert [r.index for r in session.results] == [r.index for r in other.results]
         latents = other.stream_cache["latents"]
-        error = (offline(kind, media).last_hidden_state - offline(kind, media, dtype=torch.float64).last_hidden_state)
+        error = offline(kind, media).last_hidden_state - offline(kind, media, dtype=torch.float64).last_hidden_state
         assert (session.stream_cache["latents"][:, -latents.shape[1] :] - latents).abs().max() <= 2 * error.abs().max()
 
 

@@ -66,7 +66,6 @@ def chunks_of(answerer, source: str):
     return session
 
 
-
 def test_a_question_unlike_training_is_warned_of_before_anything_is_watched(grid_root):
     clip = str(grid_root / "clips" / "bbaf4p.mp4")
     with pytest.warns(UserWarning, match="'animal' is in none of its questions"):

@@ -11,9 +11,7 @@ from mirasol.data.skipped import Skipped
 
 SHARDED = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=3)
 EPOCH = 3
-SETTINGS = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+SETTINGS = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 def batches_of_ranks(sampler: EpochSampler, num_ranks: int) -> list[list[list[int]]]:

@@ -3,7 +3,6 @@
 The tests are in order: they share one cluster, whose second replica is killed before the last ones.
 """
 
-
 import os
 import signal
 import subprocess

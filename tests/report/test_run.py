@@ -32,8 +32,17 @@ def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(answerer, rows
     sources = re.findall(r'src="([^"]*)"', page)
     assert {source.partition(";")[0] for source in sources} == {"data:image/jpeg", "data:video/mp4"}
     assert 'href="' not in page and "&lt;mine&gt;" in page
-    for part in ("most common of each kind", "sound of another clip", "against the first", "Wrong answers", "✗",
-                 "Results of each question", "which color is named?", "Confidence", "share right against confidence"):
+    for part in (
+        "most common of each kind",
+        "sound of another clip",
+        "against the first",
+        "Wrong answers",
+        "✗",
+        "Results of each question",
+        "which color is named?",
+        "Confidence",
+        "share right against confidence",
+    ):
         assert part in page
     found = {entry.condition: entry for entry in result.metrics.comparisons}
     assert list(found) == list(AUDIT) and found["both"].questions == found["silent"].questions == 4

@@ -226,7 +226,11 @@ class Answerer:
                 if cut.is_cut and len(cut.token_ids) < token_limit(self.model, len(row), self.max_new_tokens):
                     outputs = of_clips(watched.encoder_outputs, [clip])
                     (answers[clip][place],) = generate_answers(
-                        self.model, self.processor, outputs, self._pad([row]), self.max_new_tokens,
+                        self.model,
+                        self.processor,
+                        outputs,
+                        self._pad([row]),
+                        self.max_new_tokens,
                         temperature=self.temperature,
                     )
         return answers

@@ -36,8 +36,13 @@ class GeneratedAnswer:
 
 
 def generate_answers(
-    model, processor, encoder_outputs, text: Mapping[str, Tensor], max_new_tokens: int | None = None,
-    streamer: Any = None, temperature: float = 1.0,
+    model,
+    processor,
+    encoder_outputs,
+    text: Mapping[str, Tensor],
+    max_new_tokens: int | None = None,
+    streamer: Any = None,
+    temperature: float = 1.0,
 ) -> list[GeneratedAnswer]:
     """Generate one greedy answer per row of questions about encoded clips.
 

@@ -105,9 +105,7 @@ def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> C
     source = clip.info.source if clip.info else "The clip"
     silent = clip.waveform is not None and is_silent(clip.waveform)
     if found_sound and not used_sound:
-        messages.append(
-            f"{source} {UNUSED}: pass use_audio=True and sound of at least 10 ms to use it."
-        )
+        messages.append(f"{source} {UNUSED}: pass use_audio=True and sound of at least 10 ms to use it.")
     if used_sound and silent:
         messages.append(f"{source} {SILENT}: no sample is above -70 dB. Check its recording or its sound tracks.")
     columns = plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME / num_mel_frames_per_chunk

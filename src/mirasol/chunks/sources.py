@@ -36,9 +36,7 @@ def clip_from_frames(frames: Any, frame_times: Any = None, frame_rate: float | N
             f"frame_times must be {len(frames)} increasing seconds from 0 on, one for each frame, but they have the "
             f"shape {list(times.shape)} and begin {times.ravel()[:5].tolist()}: pass the second each is shown."
         )
-    last_interval = (
-        times[-1] - times[-2] if len(times) > 1 else 0.04
-    )  # one frame lasts 1/25 s
+    last_interval = times[-1] - times[-2] if len(times) > 1 else 0.04  # one frame lasts 1/25 s
     return Clip(frames, times, None, duration=float(times[-1] + last_interval))
 
 

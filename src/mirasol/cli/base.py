@@ -69,16 +69,15 @@ MaxClips = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the
 NoiseDb = Annotated[
     tuple | None,
     typer.Option(
-        parser=listed(float, "numbers such as -5,-10"), metavar="DB,...",
+        parser=listed(float, "numbers such as -5,-10"),
+        metavar="DB,...",
         help="White noise at this signal-to-noise ratio; several between commas.",
     ),
 ]
 Classes = Annotated[
     str | None, typer.Option(metavar="FILE", help='Lines "number,name", for tasks whose labels are numbers.')
 ]
-Decoder = Annotated[
-    str | None, typer.Option(metavar="NAME", help="pyav or torchcodec; by default the checkpoint's.")
-]
+Decoder = Annotated[str | None, typer.Option(metavar="NAME", help="pyav or torchcodec; by default the checkpoint's.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace a value.")]
 
 

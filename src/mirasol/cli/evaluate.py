@@ -54,7 +54,8 @@ def evaluate(
     noise_seeds: Annotated[
         tuple,
         typer.Option(
-            parser=listed(int, "whole numbers such as 0,1,2"), metavar="N,...",
+            parser=listed(int, "whole numbers such as 0,1,2"),
+            metavar="N,...",
             help="Seeds of that noise; pooled where conditions are compared.",
         ),
     ] = "0",  # type: ignore[assignment]  # typer parses it

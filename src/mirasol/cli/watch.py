@@ -27,9 +27,7 @@ def watch(
     ] = None,
     save: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER", help="Save the session there; a saved session is resumed."
-        ),
+        typer.Option(metavar="FOLDER", help="Save the session there; a saved session is resumed."),
     ] = None,
     jsonl: Annotated[str | None, typer.Option(metavar="FILE", help="Append each chunk and answer as a line.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at its own speed.")] = False,

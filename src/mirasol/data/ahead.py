@@ -22,7 +22,11 @@ def load_ahead(items: Dataset, indices: Sequence[int], workers: int | None = Non
         return map(items.__getitem__, indices)
     return iter(
         DataLoader(
-            items, sampler=list(indices), batch_size=None, num_workers=workers, prefetch_factor=ITEMS_AHEAD,
+            items,
+            sampler=list(indices),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=ITEMS_AHEAD,
             worker_init_fn=_one_thread,
         )  # fmt: skip
     )

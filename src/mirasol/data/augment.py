@@ -211,9 +211,7 @@ def vary_sound(
     return waveform if gain == 1 else waveform * gain
 
 
-def silenced(
-    waveform: Float32[np.ndarray, " sample"], rng: np.random.Generator
-) -> Float32[np.ndarray, " sample"]:
+def silenced(waveform: Float32[np.ndarray, " sample"], rng: np.random.Generator) -> Float32[np.ndarray, " sample"]:
     """Return digital silence, or the white noise of a quiet recorder: -100 to -50 dB of full scale."""
     level = 10 ** (rng.uniform(-100, -50) / 20) * (rng.random() < 0.5)
     return rng.standard_normal(len(waveform), dtype=np.float32) * np.float32(level)

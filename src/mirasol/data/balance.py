@@ -21,9 +21,7 @@ def answer_weights(rows: Sequence[Row]) -> Float64[np.ndarray, " row"]:
     return weights / weights.sum()
 
 
-def balanced_round(
-    weights: Float64[np.ndarray, " row"], rng: np.random.Generator
-) -> Int[np.ndarray, " item"]:
+def balanced_round(weights: Float64[np.ndarray, " row"], rng: np.random.Generator) -> Int[np.ndarray, " item"]:
     """Return as many rows as there are, each about its weight's share of them, in random order.
 
     Systematic sampling: no row comes more than one time above or below its share.

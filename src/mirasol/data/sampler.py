@@ -28,9 +28,7 @@ class EpochSampler(Sampler[int]):
         num_ranks: Processes that share the batches.
     """
 
-    def __init__(
-        self, sources: Sequence[int | Sequence[int]], batch_size: int, seed: int, num_ranks: int = 1
-    ) -> None:
+    def __init__(self, sources: Sequence[int | Sequence[int]], batch_size: int, seed: int, num_ranks: int = 1) -> None:
         self.shards = [[source] if isinstance(source, int) else list(source) for source in sources]
         self.sizes = [sum(shards) for shards in self.shards]
         self.num_clips = sum(self.sizes)  # of an epoch, without blanks

@@ -135,9 +135,7 @@ def samples_of(rows: Sequence[Row]) -> list[Sample]:
     ]
 
 
-def write_shard(
-    folder: Path, encoding: Encoding | None, name: str, samples: Sequence[Sample], source: str
-) -> int:
+def write_shard(folder: Path, encoding: Encoding | None, name: str, samples: Sequence[Sample], source: str) -> int:
     """Write one tar and its index; return the number of samples it was given."""
     partial = folder / f"{name}.partial"
     left_out: dict[str, str] = {}

@@ -139,9 +139,7 @@ def refusal(given: Sequence[GeneratedAnswer] | Sequence[Ranking]) -> str | None:
     return None
 
 
-def _prediction(
-    row: Row, question: Question, other: Question | None, shown: Shown, given, task: Task
-) -> Prediction:
+def _prediction(row: Row, question: Question, other: Question | None, shown: Shown, given, task: Task) -> Prediction:
     text = given.text if isinstance(given, GeneratedAnswer) else given.best(1)[0]
     common: dict[str, Any] = {
         "clip": row.id,

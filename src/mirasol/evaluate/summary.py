@@ -51,9 +51,7 @@ def summarise(
     if known := [p for p in predictions if p.sound_answer is not None]:
         with_known = {p.kind for p in known}
         result["follows"] = {
-            name: follows(known, group, seed)
-            for name, group in groups.items()
-            if with_known & set(group)
+            name: follows(known, group, seed) for name, group in groups.items() if with_known & set(group)
         }
     return result
 
@@ -114,9 +112,7 @@ def class_ranking(predictions: Sequence[Prediction], asked: Mapping[str, Questio
     return ranked_metrics(scores, np.array([classes.index(p.answer) for p in predictions]))
 
 
-def compare(
-    shown: Mapping[Condition, Sequence[Prediction]], task: str, seed: int = 0
-) -> list[Comparison]:
+def compare(shown: Mapping[Condition, Sequence[Prediction]], task: str, seed: int = 0) -> list[Comparison]:
     """Compare every condition with the first one at the same noise, on clips that have sound.
 
     Differences are taken clip by clip on the same questions under the same noise.

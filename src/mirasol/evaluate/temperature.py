@@ -48,8 +48,7 @@ class Temperature(Document):
         return (
             f"temperature {self.temperature:.3f}, fitted on {self.questions} answers, {100 * self.right:.1f} % right, "
             f"about {', '.join(self.fitted_on)}\n  calibration error there {100 * self.ece_before:.1f} % before, "
-            f"{100 * self.ece_after:.1f} % after"
-            + (f"\nwritten to {self.file}" if self.file else "")
+            f"{100 * self.ece_after:.1f} % after" + (f"\nwritten to {self.file}" if self.file else "")
         )
 
 
@@ -132,7 +131,11 @@ def losses(sure: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def answer(
-    answerer: Answerer, task: Task, rows: Sequence[Row], condition: Condition, batch_size: int = BATCH_SIZE,
+    answerer: Answerer,
+    task: Task,
+    rows: Sequence[Row],
+    condition: Condition,
+    batch_size: int = BATCH_SIZE,
     workers: int | None = None,
 ) -> Iterator[tuple[list[float], bool]]:
     """Return the confidence of each answer under every temperature, and whether it is right."""

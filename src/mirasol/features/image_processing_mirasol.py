@@ -142,7 +142,8 @@ class MirasolVideoProcessor(BaseImageProcessor):
         return BatchFeature({"pixel_values_videos": values}, tensor_type=return_tensors)
 
     def __call__(  # type: ignore[override]  # videos alone
-        self, images, return_tensors: str | None = "pt", **kwargs) -> BatchFeature:
+        self, images, return_tensors: str | None = "pt", **kwargs
+    ) -> BatchFeature:
         """See `preprocess`."""
         return self.preprocess(images, return_tensors=return_tensors, **kwargs)
 

@@ -90,5 +90,3 @@ def _write_sound(output, stream, waveform: Float32[np.ndarray, " sample"], start
         frame.sample_rate, frame.pts, frame.time_base = SAMPLING_RATE, first + offset, Fraction(1, SAMPLING_RATE)
         output.mux(stream.encode(frame))
     output.mux(stream.encode(None))
-
-

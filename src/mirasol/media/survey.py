@@ -38,8 +38,7 @@ class Survey:
         return self.span[0]
 
     def times_in_segment(self, times: Float64[np.ndarray, " time"] | None) -> Float64[np.ndarray, " time"] | None:
-        """Clip `times` to the segment; for None return the times of its frames, or None if the container has none.
-        """
+        """Clip `times` to the segment; for None return the times of its frames, or None if the container has none."""
         shown = self.scan.packets.shown_times()
         latest = self.info.duration_seconds - 2 * SAME_TIME_SECONDS
         if times is None and shown is not None:

@@ -203,9 +203,7 @@ def page(
         mean_chance=float(np.mean(list(chance.values()))),
         times={kind: both.scores[f"when_{kind}"] for kind in grid.WORD_KINDS},
         follows=result.follows,
-        swapped={
-            name: {part: getattr(follows[kind], part).value for part in parts} for name, kind in names.items()
-        },
+        swapped={name: {part: getattr(follows[kind], part).value for part in parts} for name, kind in names.items()},
         sets=result.sets,
         weights_are=METHODS[method],
         attribution=attribution_text(attribution),

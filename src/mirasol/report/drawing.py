@@ -191,7 +191,7 @@ def reliability_plot(bins: Sequence[Bin]) -> str:
         if entry.count:
             style = f'r="{3 + 5 * (entry.count / most) ** 0.5:.1f}" fill="var(--accent)"'
             spot = f'cx="{entry.confidence * side:.1f}" cy="{(1 - entry.accuracy) * side:.1f}"'
-            parts.append(f'<circle {spot} {style}><title>{100 * entry.accuracy:.0f} % right</title></circle>')
+            parts.append(f"<circle {spot} {style}><title>{100 * entry.accuracy:.0f} % right</title></circle>")
     parts += corner_labels(side)
     return svg(side, side + foot + 10, "share right against confidence", parts)
 

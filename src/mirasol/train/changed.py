@@ -38,7 +38,5 @@ def load_changed(checkpoint: str, recipe: ModelRecipe) -> MirasolForConditionalG
             f"{len(resized)} of another, such as {resized[0]}: leave those keys out, or train from a preset."
         )
     if new := sorted(loaded["missing_keys"]):
-        warnings.warn(
-            f"{len(new)} weights are new, because {checkpoint} has none such: {new[0]}, ...", stacklevel=2
-        )
+        warnings.warn(f"{len(new)} weights are new, because {checkpoint} has none such: {new[0]}, ...", stacklevel=2)
     return model

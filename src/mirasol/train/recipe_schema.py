@@ -121,9 +121,7 @@ class SourceRecipe(Section):
 class DataRecipe(Section):
     """Sources that are trained jointly, and how their clips are cached, augmented and loaded."""
 
-    sources: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)] = (
-        SourceRecipe(task="grid", root=GRID_ROOT),
-    )
+    sources: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)] = (SourceRecipe(task="grid", root=GRID_ROOT),)
     cache: str | None = "cache"  # folder of decoded clips; None, and for shards always: decode on access
     max_skipped_share: Share = 0.01  # of an epoch's clips may be undecodable; more end the run
     augmentation: AugmentConfig = PRESETS["gentle"]  # a preset, or a mapping with `preset` and changed keys

@@ -185,7 +185,8 @@ def _require_same(recipe: Recipe, written: Path) -> None:
         raise ValueError(
             f"{written.parent} holds a run of another recipe; it differs in {listed}. "
             "Give a new folder with output=..., or delete the old one."
-            + f" To train longer, begin from it: model.checkpoint={best} output=NEW; epochs count anew." * longer
+            + f" To train longer, begin from it: model.checkpoint={best} output=NEW; epochs count anew."
+            * longer
         )
 
 

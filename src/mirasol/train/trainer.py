@@ -295,6 +295,7 @@ class MirasolTrainer(ShardedTrainer):
                     self.keep_best(best, metrics, self.state.global_step)
         return is_best
 
+
 def sampler_of(dataset: Any, recipe: Recipe) -> EpochSampler:
     """Return the order of a dataset's clips, in whole steps of the processes that the run began with."""
     sources = [getattr(part, "shard_sizes", len(part)) for part in getattr(dataset, "parts", [dataset])]
