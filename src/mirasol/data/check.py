@@ -4,6 +4,7 @@ Every clip is opened as `mirasol data verify` opens it. With an output file each
 the same command resumes: clips whose file has not changed are not opened again.
 """
 
+import hashlib
 import json
 import os
 import warnings
@@ -27,6 +28,7 @@ from mirasol.tasks.tars import Member, digest_of, state_of
 SPLITS = ("train", "val", "test")
 FEW_TRAIN, FEW_HELD_OUT, FEW_OF_ANSWER = 50, 30, 5  # clips; below these a warning says what to expect
 SHOWN = 3
+EMPTY_DIGEST = hashlib.sha256().hexdigest()
 HARMLESS = ("silent", "without sound", "without picture", "damaged", "longer than ")  # a training may mean them so
 
 
@@ -49,6 +51,16 @@ class Clip(NamedTuple):
     def place(self) -> str:
         """File and line of the row, or its id."""
         return place_of(self.row)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file has no bytes or no seconds; then this is its only fault."""
+        return self.digest == EMPTY_DIGEST or self.state.seconds == 0
+
+    @property
+    def content(self) -> str:
+        """Digest of the content; "" of a clip without any, because all empty files are alike."""
+        return "" if self.is_empty else self.digest
 
 
 Splits = Mapping[str, Sequence[Clip]]
@@ -234,17 +246,18 @@ def finding(fault: str, split: str, places: Sequence[str], of: int) -> Iterator[
 def clip_findings(splits: Splits, processor: MirasolProcessor | None) -> Iterator[Finding]:
     """Give the faults of clips, those of each split apart."""
     for split, clips in splits.items():
-        faults = {name: [_described(clip, name) for clip in clips if STATES[name](clip.state)] for name in STATES}
+        filled = [clip for clip in clips if not clip.is_empty]
+        faults = {name: [_described(clip, name) for clip in filled if STATES[name](clip.state)] for name in STATES}
         del faults["present"]
         if processor is not None:
             budget = processor.grid.max_chunks * processor.grid.seconds_per_chunk
             long = [clip for clip in clips if (clip.state.seconds or 0) > budget + 0.1]
             faults[f"longer than {budget:g} s"] = [f"{clip.place} {clip.state.seconds:g} s" for clip in long]
-        faults["empty"] = [clip.place for clip in clips if clip.state.seconds == 0 or _is_empty(clip.row)]
+        faults["empty"] = [clip.place for clip in clips if clip.is_empty]
         groups: dict[Any, dict[str, str]] = defaultdict(dict)  # of different files, or places, with the same bytes
         for clip in clips:
-            if clip.digest:
-                groups[clip.digest, clip.row.segment, clip.row.crop].setdefault(str(clip.row.media), clip.place)
+            if clip.content:
+                groups[clip.content, clip.row.segment, clip.row.crop].setdefault(str(clip.row.media), clip.place)
         faults["duplicated"] = [
             f"{first} = {others[0]}" for first, *others in map(dict.values, groups.values()) for _ in others
         ]
@@ -257,15 +270,11 @@ def _described(clip: Clip, fault: str) -> str:
     return f"{clip.place} {clip.row.media.name}{why}"[:200]
 
 
-def _is_empty(row: Row) -> bool:
-    return isinstance(row.media, Path) and row.media.is_file() and row.media.stat().st_size == 0
-
-
 def leaks(splits: Splits) -> Iterator[Finding]:
     """Give the clips of a held-out split whose content is in train, too."""
-    trained = {clip.digest: clip.place for clip in splits.get("train", ()) if clip.digest}
+    trained = {clip.content: clip.place for clip in splits.get("train", ()) if clip.content}
     for split, clips in splits.items():
-        leaked = [f"{clip.place} = {trained[clip.digest]}" for clip in clips if clip.digest in trained]
+        leaked = [f"{clip.place} = {trained[clip.content]}" for clip in clips if clip.content in trained]
         yield from finding("also in train", split, [] if split == "train" else leaked, len(clips))
 
 
@@ -273,9 +282,10 @@ def contradictions(splits: Splits) -> Iterator[Finding]:
     """Give the questions that get different answers about the same content."""
     for split, clips in splits.items():
         answers: dict[Any, dict[str, str]] = defaultdict(dict)
-        for row, _, digest in clips:
+        for clip in clips:
+            row = clip.row
             for place, asked in zip(row.places or [row.id] * len(row.questions), row.questions, strict=True):
-                key = digest or str(row.media), row.segment, row.crop, normalise(asked.text), asked.seconds
+                key = clip.content or str(row.media), row.segment, row.crop, normalise(asked.text), asked.seconds
                 answers[key].setdefault(normalise(asked.answer), place)
         wrong = [
             " and ".join(f"{answer!r} ({place})" for answer, place in list(given.items())[:2])
