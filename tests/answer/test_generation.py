@@ -160,7 +160,7 @@ def test_an_answer_may_fill_the_context_and_says_where_it_was_cut(babbler, grid_
     ((given,),) = limited.answer(watched, [["what is said?"]])
     assert given.is_cut and len(given.token_ids) == 3
     (warning,) = ask(clip, "what is said?", answerer=limited).warnings
-    assert warning.startswith("The answer was cut at 3 tokens, before the model had closed it: raise --max-new-tokens")
+    assert warning.startswith("The answer was cut at 3 tokens, before an end token: raise --max-new-tokens")
 
 
 def test_an_answer_cut_by_a_longer_question_of_its_batch_is_given_again_alone(babbler, grid_root):
@@ -203,7 +203,7 @@ def test_an_answer_without_a_finite_probability_is_refused(answerer, grid_root, 
     before = gate.detach().clone()
     try:
         gate.data.fill_(float("nan"))
-        with pytest.raises(ValueError, match="found nan: weights or media hold values that are not finite"):
+        with pytest.raises(ValueError, match="found nan: check the sound's samples and the weights"):
             ask("clip.mp4", "what is said?", answerer=answerer)
     finally:
         gate.data.copy_(before)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from clips import write_clip
@@ -15,7 +16,7 @@ from clips import write_clip
 from mirasol.answer.answer_files import AnswerFile, json_lines
 from mirasol.answer.ask import ask
 from mirasol.answer.clip_lists import Asked, read_clips
-from mirasol.answer.predict import pieces, predict
+from mirasol.answer.predict import Predicted, pieces, predict, within
 from mirasol.answer.reading import WHOLE_FILE, Reading
 from mirasol.cli import main
 from tests.waiting import wait_for
@@ -122,6 +123,19 @@ def test_pieces_cover_a_clip_without_gaps_and_a_short_rest_belongs_to_the_last(f
     assert cuts(2.2) == [(0.0, 2.3)] and cuts(9.0) == [(0.0, 2.3)]
     assert cuts(1.0, Reading(start=0.5, end=2.0)) == [(0.5, 1.5), (1.5, 2.0)]
     assert [(p.start, p.end) for p in pieces(Asked("gone.wav", ("what?",)), WHOLE_FILE, 1.0)] == [(0.0, None)]
+
+
+def test_seconds_to_watch_count_from_the_start_of_the_clips_own_segment():
+    clip = Asked("a.mp4", ("what?",), 2.0, 9.0)
+    assert within(clip, Reading(start=1.0, end=3.0)) == replace(clip, start=3.0, end=5.0)
+    assert within(clip, Reading(end=30.0)) == clip and within(replace(clip, end=None), WHOLE_FILE).end is None
+
+
+def test_a_file_with_an_answered_segment_did_not_fail_as_a_whole():
+    """Its broken segment is named, and its other answers are there: 1, not 2."""
+    found = Predicted(clips=1, answers=3, done_before=0, failed={"a.mp4": "broken"})
+    assert found.exit_code == 1 and found.model_copy(update={"answers": 0, "done_before": 3}).exit_code == 1
+    assert found.model_copy(update={"answers": 0}).exit_code == 2
 
 
 def test_a_piece_is_answered_as_its_seconds_alone(folder, untrained, tmp_path):

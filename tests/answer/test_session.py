@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from model.tiny import enliven
 
 from mirasol.answer.answerer import Answerer
+from mirasol.answer.ranking import Ranking
 from mirasol.answer.session import StreamSession, advance
 from mirasol.chunks.stream import ClosedChunk
 from mirasol.media import Clip
@@ -345,7 +346,9 @@ def test_a_session_is_refused_by_the_same_weights_in_another_dtype_or_with_anoth
     single = Answerer(copy.deepcopy(half.model).float(), windowed.processor)
     other = Answerer(copy.deepcopy(half.model), windowed.processor)
     other.model.config.temporal_config.window_chunks += 1
-    for answerer in (single, other):
+    trained = Answerer(copy.deepcopy(half.model), windowed.processor)
+    trained.model.lm_head.weight.data[0, 0] += 1
+    for answerer in (single, other, trained):
         with pytest.raises(ValueError, match="session with the model"):
             StreamSession.load(folder, answerer)
 
@@ -409,3 +412,26 @@ def test_a_session_killed_while_it_is_saved_is_whole_or_absent(windowed, tmp_pat
         session.save(folder)  # over what the killed one left
         assert StreamSession.load(folder, windowed).ask(QUESTION) == session.ask(QUESTION)
     assert any(found)
+
+
+def test_options_are_ranked_by_the_sum_over_their_tokens(windowed, monkeypatch):
+    session = watched(windowed)
+    ranking = Ranking(("a long one", "short"), (-3.0, -2.0), (3, 1))
+    monkeypatch.setattr(Answerer, "rank", lambda *_: [[ranking]])
+    found = session.ask(QUESTION, options=ranking.options)
+    assert found.answer == "short" and found.confidence == pytest.approx(math.exp(-2.0))
+
+
+def test_an_answer_saw_the_seconds_that_hold_media_and_rounds_limit_what_is_watched(windowed):
+    session = watched(windowed, 1.3, watch=False)
+    total = len(session.waiting)
+    masks = {name: torch.zeros_like(value) for name, value in session.waiting[-1].inputs.items() if "mask" in name}
+    last = ClosedChunk(total - 1, session.waiting.pop().inputs | masks)
+    session.waiting.append(last)
+    counted = session.dropped.get("skipped_chunks", 0)
+    assert [len(found) for found in advance([session], rounds=1)] == [1] and len(session.waiting) == total - 1
+    advance([session])
+    assert session.retained()[1] == pytest.approx((0.0, 0.32 * (total - 1))) and session.seconds > 0.32 * (total - 1)
+    session.waiting.append(last)
+    session.skip(1)
+    assert session.dropped.get("skipped_chunks", 0) == counted  # nothing was lost: the chunk held no media

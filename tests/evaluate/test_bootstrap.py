@@ -81,3 +81,9 @@ def test_the_interval_of_a_median_is_that_of_pooled_values_of_resampled_clips():
     rows = np.random.default_rng(3).integers(0, 4, size=(200, 4))
     draws = [np.median(np.concatenate([clips[i] for i in row])) for row in rows]
     assert (found.low, found.high) == pytest.approx(np.quantile(draws, [0.025, 0.975], method="nearest"))
+
+
+def test_clips_without_a_question_of_the_kind_do_not_count():
+    assert bootstrap_statistic([[0.1], [], [0.3]]).num_clips == 2
+    without = bootstrap_ratio(np.array([1.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.0]), num_resamples=200)
+    assert (without.low, without.high) == (1.0, 1.0)  # a resample without any question has no share

@@ -13,7 +13,7 @@ from mirasol.evaluate.calibration import auroc, calibrate
 from mirasol.evaluate.results import Prediction
 from mirasol.evaluate.summary import abstention, calibration
 from mirasol.evaluate.temperature import TEMPERATURES, calibrate_checkpoint, losses
-from mirasol.tasks import get_task
+from mirasol.tasks import Question, get_task
 
 
 def test_the_expected_error_is_the_distance_of_confidence_and_share_right_in_bins():
@@ -158,3 +158,24 @@ def test_a_calibration_answers_clips_together_as_alone_and_judges_them_by_the_gi
     together, alone = (list(answer(answerer, task, asked, condition, size, 0)) for size in (2, 1))
     assert len(together) == 3 and [right for _, right in together] == [right for _, right in alone]
     assert np.allclose([sure for sure, _ in together], [sure for sure, _ in alone], atol=1e-4)
+
+
+def test_every_set_has_the_same_weight_in_the_temperature_whatever_its_size(tmp_path, monkeypatch):
+    """A large set that wants a low temperature, and a small one that wants a high one more strongly."""
+    told = np.linspace(0.98, 0.02, len(TEMPERATURES)).tolist()
+    answers = {"grid": [(told, i % 10 > 0) for i in range(1000)], "fsdd": [(told, i % 10 == 0) for i in range(20)]}
+    monkeypatch.setattr(temperature.Answerer, "load", lambda *_, **__: None)
+    monkeypatch.setattr(temperature, "load_rows", lambda *_: [])
+    monkeypatch.setattr(temperature, "answer", lambda _, task, *__: answers[task.name])
+    found = calibrate_checkpoint(None, ["grid", "fsdd"], ["a", "b"], output=tmp_path)
+    place = int(np.argmin(np.abs(np.array(told) - 0.5)))  # 90 % and 10 % right, each half
+    assert found.temperature == round(float(TEMPERATURES[place]), 4)
+    assert found.ece_after == pytest.approx(abs(told[place] - (900 + 2) / 1020), abs=1e-5) != found.ece_before
+    assert (found.questions, found.fitted_on) == (1020, ["grid val", "fsdd val"])
+
+
+def test_questions_about_seconds_and_graded_answers_are_not_fitted_to():
+    grid = get_task("grid")
+    judged = {"digit": "", "when_digit": "", "x": "caption", "y": "labels", "z": "number"}
+    asked = [Question("q", "?", "1", kind, metric=metric) for kind, metric in judged.items()]
+    assert [temperature._is_judged(question, grid) for question in asked] == [True, False, False, False, True]

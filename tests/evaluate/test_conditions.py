@@ -172,3 +172,16 @@ def test_conditions_and_noise_levels_are_all_combined_once():
     assert all_conditions(["both", "both"], [], [0, 1]) == (Condition("both"),)
     with pytest.raises(ValueError, match="at least one condition"):
         all_conditions([])
+
+
+def test_the_segment_of_a_row_is_what_is_heard_of_it_and_what_it_lends(rows):
+    part = dataclasses.replace(rows[0], segment=(0.5, 1.0))
+    for clip in (Condition("sound").read(part), borrow_sound([part])[1]):
+        assert len(clip.waveform) / clip.sampling_rate == pytest.approx(0.5, abs=0.05)
+
+
+def test_equally_different_clips_lend_their_sound_by_chance():
+    """Else the first clip of a split would lend its sound to all."""
+    rows = [Row(str(i), Path(str(i)), (Question(str(i), "who?", str(i), "x"),)) for i in range(40)]
+    first, second = ([partners[0] for partners in swap_partners(rows, seed=seed)] for seed in (0, 1))
+    assert first != second and len(set(first)) > 10

@@ -40,3 +40,11 @@ def test_the_clips_can_be_sent_to_a_spawned_worker(grid_root, loaded):
     clips = ShownClips(get_task("grid").load(grid_root, "test")[:2], loaded[1], [Condition()])
     sent = pickle.loads(pickle.dumps(clips))
     assert torch.equal(*(of[1].shown["both"].media["pixel_values_videos"] for of in (clips, sent)))
+
+
+def test_silence_is_warned_of_where_it_was_not_asked_for(grid_root, loaded):
+    rows = get_task("grid").load(grid_root, "test")[:1]
+    asked, made = ShownClips(rows, loaded[1], [Condition("silent")])[0], Condition("silent").read(rows[0])
+    assert asked.shown["silent"].is_silent and not asked.warnings
+    found = ShownClips(rows, loaded[1], [Condition()], read=lambda *_: made)[0]
+    assert found.shown["both"].is_silent and "silent" in found.warnings[0]

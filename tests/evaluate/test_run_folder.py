@@ -234,7 +234,7 @@ def interrupted_at_the_end(folder, metrics, predictions):
 
 def test_two_evaluations_do_not_write_into_one_folder(answerer, rows, tmp_path):
     first = RunFolder(tmp_path / "run", {})
-    with first.locked(), pytest.raises(ValueError, match="found another one writing there"):
+    with first.locked(), pytest.raises(ValueError, match="found one that is writing there"):
         run(answerer, rows, tmp_path / "run")
     run(answerer, rows[:1], tmp_path / "run")  # the lock is gone with the one that held it
 

@@ -1,6 +1,7 @@
 """Evaluation: batches change nothing, bad clips are counted, shares are right by hand, nothing is half written."""
 
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -292,7 +293,7 @@ def test_a_part_of_a_published_split_is_said_to_be_one():
 
 def test_ranking_questions_without_options_is_refused_before_anything_is_decoded(answerer, rows, monkeypatch):
     monkeypatch.setattr(Condition, "read", pytest.fail)
-    with pytest.raises(ValueError, match="Ranking needs options to choose between, found none for 18 of 18 questions"):
+    with pytest.raises(ValueError, match="options to rank for every question, found none for 18 of 18 questions"):
         evaluate_rows(answerer, rows, rank=True, progress=False)
 
 
@@ -322,3 +323,34 @@ def test_validation_gives_answers_room_for_twice_the_longest_right_one(answerer,
         for q in row.questions
     )
     assert longest_answer(answerer.processor, rows) == 8 + 2 * longest
+
+
+def test_a_condition_with_fewer_questions_is_compared_on_those_alone():
+    """Swapped sound leaves out questions with the same answer; the first condition's answers to them do not count."""
+    first = [replace(prediction(c, kind, "red", "red"), sound_used=True) for c in "ab" for kind in ("color", "letter")]
+    wrong = [prediction(clip, "color", "red", "blue") for clip in "ab"]
+    both, swapped = compare({Condition(): first, Condition("swapped"): wrong}, "grid")
+    assert (both.questions, swapped.questions) == (4, 2) and swapped.minus_first.value == -1.0
+
+
+def test_missing_clips_keep_the_constant_answer_beside_the_times(grid_root):
+    rows = [replace(row, questions=row.questions[-1:]) for row in get_task("grid").load(grid_root, "test")[:3]]
+    timed = rows[0].questions[0].kind
+    metrics = summarise([], rows, "grid", lost={row.id for row in rows}, train=rows)
+    assert "constant_median_error_seconds" in metrics["scores_missing_wrong"][timed]
+
+
+def test_swapped_clips_leave_out_what_either_side_accepts_from_the_other():
+    task = get_task("jsonl")
+    near = Question("a", "how many?", "1", "x", metric="number", tolerance=0.5)
+    far = Question("b", "how many?", "3", "x", references=("1.2",), metric="number")
+    for mine, other in ((near, far), (far, near)):
+        assert comparable(Row("p", Path("p"), (mine,)), Row("s", Path("s"), (other,)), task) == []
+
+
+def test_parts_of_a_split_meet_without_a_common_clip(monkeypatch):
+    edge = next(str(i) for i in range(100_000) if zlib.crc32(str(i).encode()) % 10_000 == 500)
+    rows = [Row(name, Path(name)) for name in (edge, *map(str, range(200)))]
+    monkeypatch.setattr(type(get_task("jsonl")), "load", lambda *_: rows)
+    low, high = (load_rows("jsonl", "root", f"train[{part}]") for part in (":5%", "5%:"))
+    assert len(low) + len(high) == len(rows) and edge in {row.id for row in high}

@@ -51,7 +51,11 @@ def story(**changes) -> Story:
         "chunk_times": times,
         "surprise": np.array([np.nan, 0.5, 0.25]),
         "answers": [
-            Answered("which <i>color</i>?", "blue", "red & co", False, 0.5, np.array([0.1, 0.7, 0.2]), (0.3, 0.9))
+            Answered(
+                Prediction("c", "c/0", "color", "which <i>color</i>?", "blue", "red & co", False, 0.5, (0.3, 0.9)),
+                np.array([0.1, 0.7, 0.2]),
+                {},
+            )
         ],
     }
     return Story(**{**values, **changes})

@@ -33,7 +33,7 @@ def test_a_run_with_audit_writes_one_page_that_needs_nothing_else(answerer, rows
     assert {source.partition(";")[0] for source in sources} == {"data:image/jpeg", "data:video/mp4"}
     assert 'href="' not in page and "&lt;mine&gt;" in page
     for part in (
-        "most common of each kind",
+        "most common answer of each kind",
         "sound of another clip",
         "against the first",
         "Wrong answers",

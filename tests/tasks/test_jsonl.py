@@ -1,6 +1,7 @@
 """Manifests of own clips: what is well formed is read, what is not is reported by file and line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -159,12 +160,20 @@ def test_a_question_may_have_several_accepted_answers(folder):
         ("12", 0, "12", True), ("12", 0, "about 12 dogs", True), ("12", 0, "13", False), ("12", 0, "a dozen", False),
         ("1.5", 0.1, "1.6 s", True), ("1.5", 0.1, "1.4", True), ("1.5", 0.1, "1.61", False), ("-3", 1, "-4", True),
         ("-3", 1, "3", False), ("1,200", 0, "1200", True), ("1200", 0, "it is 1,200", True), ("12", 0.5, "", False),
+        ("1", 0, "1,2345", True),
     ],
 )  # fmt: skip
 def test_numbers_are_right_within_their_tolerance(folder, answer, tolerance, given, right):
     line = {"media": "clips/a.mp4", "question": "q", "answer": answer, "metric": "number", "tolerance": tolerance}
     (row,) = get_task("jsonl").load(write(folder, line))
     assert get_task("jsonl").right(row.questions, [given]) == [right]
+
+
+def test_the_error_of_numbers_is_to_the_nearest_accepted_one_and_of_answers_that_have_one(folder):
+    line = {"media": "clips/a.mp4", "question": "q", "answers": ["2", "10"], "metric": "number", "tolerance": 1}
+    (row,) = get_task("jsonl").load(write(folder, line))
+    found = get_task("jsonl").score([*row.questions] * 4, ["3", "13", "-1", "many"])
+    assert found["numbers"] == {"mean_absolute_error": pytest.approx(7 / 3), "answers_without_number": 1}
 
 
 def test_yes_and_no_are_judged_by_the_first_word(folder):
@@ -257,6 +266,7 @@ def test_labels_are_a_set_with_partial_credit(folder):
     assert scores["sight"] == pytest.approx(2 / 3)
     assert scores["label_sets"] == {"f1": pytest.approx(5 / 6), "exact_set": 0.5}
     assert jsonl.credit(questions[0], "") == 0
+    assert jsonl.credit(replace(questions[0], references=("cat",)), "cat") == 1  # the nearest accepted set
 
 
 def test_captions_are_judged_by_rouge_l_and_cider(folder):

@@ -66,7 +66,7 @@ class Watched:
 
 
 def join_watched(clips: Sequence[Watched]) -> Watched:
-    """Join clips that were watched one by one into a batch; shorter clips are padded with masked chunks."""
+    """Join separately watched clips into a batch; shorter clips are padded with masked chunks."""
     if len(clips) == 1:
         return clips[0]
     outputs = [clip.encoder_outputs for clip in clips]
@@ -157,14 +157,14 @@ class Answerer:
 
     @torch.no_grad()
     def project(self, watched: Watched) -> Watched:
-        """Return clips with the decoder's keys and values of their latents, which else each question makes anew."""
+        """Return clips with the decoder's keys and values of their latents, which every question then shares."""
         outputs = watched.encoder_outputs
         latents = outputs.last_hidden_state.unflatten(1, (-1, self.model.config.num_latents))
         projected = self.model.model.decoder.project(latents)
         return Watched(type(outputs)(**{**outputs, "projected": projected}), watched.media)
 
     def _encode_long(self, video_chunk_index, audio_chunk_index=None, **media: Tensor) -> MirasolEncoderOutput:
-        """Encode long clips block by block, as streams: equal latents in bounded memory."""
+        """Encode long clips block by block, as a stream does, in bounded memory; the latents are equal."""
         outputs, cache = [], MirasolStreamCache()
         for start in range(0, media["chunk_times"].shape[1], CHUNKS_AT_ONCE):
             block = {name: value[:, start : start + CHUNKS_AT_ONCE] for name, value in media.items()}
@@ -187,8 +187,8 @@ class Answerer:
         for question, choices in zip(questions, options, strict=True):
             if len(choices) < 2:
                 raise ValueError(
-                    f"Ranking needs options to choose between, found {len(choices)} for {question!r}. Generate the "
-                    "answer instead, or give at least two options."
+                    f"Expected at least two options to rank, found {len(choices)} for {question!r}. Give more, or "
+                    "generate the answer instead."
                 )
         asked = [question for question, choices in zip(questions, options, strict=True) for _ in choices]
         rows = self.processor.tokenize_questions(asked, [option for choices in options for option in choices])
@@ -196,7 +196,7 @@ class Answerer:
 
     @torch.no_grad()
     def advance(self, stream_cache: Any, chunks: Sequence[Mapping[str, Tensor]]) -> Any:
-        """Encode the next chunks of each stream; questions can be asked from the output's `stream_cache`."""
+        """Encode the next chunks of each stream; the output's `stream_cache` holds the latents to ask about."""
         batch = MirasolCollator(self.processor.pad_token_id)(chunks)
         return self.model.advance(stream_cache, **{name: value.to(self.model.device) for name, value in batch.items()})
 
@@ -206,33 +206,27 @@ class Answerer:
     ) -> list[list[GeneratedAnswer]]:
         """Return one greedy answer per question of each clip; clips may have different numbers of questions.
 
-        A transformers `streamer` receives the tokens of a single question as they are generated. If a longer question
-        in the batch cut an answer short, that answer is generated again alone.
+        A transformers `streamer` receives the tokens of a single question as they are generated. An answer that was
+        cut because of a longer question in its batch is generated again, alone.
         """
+        limit = self.max_new_tokens
+
+        def generate(clips: Sequence[int], rows: Sequence[Sequence[int]]) -> list[GeneratedAnswer]:
+            outputs, text = of_clips(watched.encoder_outputs, clips), self._pad(rows)
+            return generate_answers(self.model, self.processor, outputs, text, limit, streamer, self.temperature)
+
         prompts = [self._prompts(of_clip).rows["decoder_input_ids"] for of_clip in questions]
         answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
         for clips, places in rounds([len(rows) for rows in prompts]):
             picked = [prompts[clip][min(place, len(prompts[clip]) - 1)] for clip in clips for place in places]
-            outputs = of_clips(watched.encoder_outputs, clips)
-            answered = generate_answers(
-                self.model, self.processor, outputs, self._pad(picked), self.max_new_tokens, streamer, self.temperature
-            )
-            given = iter(answered)
+            given = iter(generate(clips, picked))
             for clip in clips:
                 answers[clip] += list(islice(given, len(places)))[: len(prompts[clip]) - places.start]
         for clip, rows in enumerate(prompts):
             for place, row in enumerate(rows):
                 cut = answers[clip][place]
-                if cut.is_cut and len(cut.token_ids) < token_limit(self.model, len(row), self.max_new_tokens):
-                    outputs = of_clips(watched.encoder_outputs, [clip])
-                    (answers[clip][place],) = generate_answers(
-                        self.model,
-                        self.processor,
-                        outputs,
-                        self._pad([row]),
-                        self.max_new_tokens,
-                        temperature=self.temperature,
-                    )
+                if cut.is_cut and len(cut.token_ids) < token_limit(self.model, len(row), limit):
+                    (answers[clip][place],) = generate([clip], [row])
         return answers
 
     @torch.no_grad()
@@ -282,7 +276,9 @@ class Answerer:
             method: One of `METHODS`.
         """
         if method not in METHODS:
-            raise ValueError(f"Expected a method of attribution out of {', '.join(METHODS)}, found {method!r}.")
+            raise ValueError(
+                f"Expected a method of attribution out of {', '.join(METHODS)}, found {method!r}: use one."
+            )
         shares = []
         for clip, of_clip, answers in zip(watched, questions, given, strict=True):
             text = with_answers(self._pad(self._prompts(of_clip).rows["decoder_input_ids"]), answers)
@@ -290,8 +286,8 @@ class Answerer:
                 shares.append(attention_weights(self._twin, clip.encoder_outputs, text))
             elif clip.media is None:
                 raise ValueError(
-                    "Expected the media of the clip, to encode it again without each chunk, found its latents only. "
-                    "Use method='attention'."
+                    "Expected the clip's media, to encode it again without each chunk, found its latents only: use "
+                    "method='attention'."
                 )
             else:
                 shares.append(leave_one_out_weights(self.model, clip.media, text))

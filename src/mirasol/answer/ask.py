@@ -18,10 +18,9 @@ CONFIDENCE = "(how sure the model is, not how often it is right)"
 class Answer(Document):
     """Answer to a question about a clip, with its confidence and the media it used.
 
-    `confidence` is exp of the mean log-probability of the answer's tokens (the closing one included), under the
-    checkpoint's temperature where `mirasol calibrate` stored one: 1 is certain. It says how sure the model is, not how
-    often it is right. `abstained` is True if it is below `abstain_below`. `attributed_to` lists the chunks of most
-    weight.
+    `confidence` is exp of the mean log-probability of the answer's tokens, the end token included, under the
+    checkpoint's temperature if `mirasol calibrate` stored one. It says how sure the model is, not how often it is
+    right. `abstained` is True if it is below `abstain_below`. `attributed_to` lists the chunks with the most weight.
     """
 
     clip: str
@@ -66,35 +65,9 @@ class Answers(Document):
         return "\n".join(f"{answer.question}\n{answer}" for answer in self.answers)
 
 
-def ask(
-    clip: str | Path | bytes,
-    question: str,
-    checkpoint: str | Path | None = None,
-    *,
-    answerer: Answerer | None = None,
-    attribution_method: str = DEFAULT_METHOD,
-    reading: Reading = WHOLE_FILE,
-    abstain_below: float | None = None,
-    **options: Any,
-) -> Answer:
-    """Answer a question about a clip by greedy decoding.
-
-    Args:
-        clip: A file, or its bytes.
-        question: What is asked.
-        checkpoint: Folder of the checkpoint to load; by default the shipped one.
-        answerer: A loaded checkpoint, instead of `checkpoint`.
-        attribution_method: Method of attributing the answer to seconds, one of `METHODS`.
-        reading: The part of the clip to watch; by default all of it.
-        abstain_below: Confidence from 0 to 1 below which an answer is marked as withheld.
-        **options: Fields of `Reading` (`use_audio`, `use_video`, `crop`, `audio_stream`, `start`, `end`), instead of
-            `reading`, and arguments of `Answerer.load` (`device`, `dtype`, `decoder`, `sampling`,
-            `max_chunks`, `max_new_tokens`).
-    """
-    return ask_all(
-        clip, [question], checkpoint, answerer=answerer, attribution_method=attribution_method, reading=reading,
-        abstain_below=abstain_below, **options,
-    ).answers[0]  # fmt: skip
+def ask(clip: str | Path | bytes, question: str, checkpoint: str | Path | None = None, **options: Any) -> Answer:
+    """Answer one question about a clip; arguments as for `ask_all`."""
+    return ask_all(clip, [question], checkpoint, **options).answers[0]
 
 
 def ask_all(
@@ -108,7 +81,20 @@ def ask_all(
     abstain_below: float | None = None,
     **options: Any,
 ) -> Answers:
-    """Return the answers to several questions about a clip, which is watched once; arguments as for `ask`."""
+    """Answer questions about a clip by greedy decoding; the clip is watched once.
+
+    Args:
+        clip: A file, or its bytes.
+        questions: Questions to ask.
+        checkpoint: Folder of the checkpoint to load; by default the shipped one.
+        answerer: A loaded checkpoint, instead of `checkpoint`.
+        attribution_method: Method of attributing the answer to seconds, one of `METHODS`.
+        reading: The part of the clip to watch; by default all of it.
+        abstain_below: Confidence from 0 to 1 below which an answer is marked as withheld.
+        **options: Fields of `Reading` (`use_audio`, `use_video`, `crop`, `audio_stream`, `start`, `end`), instead of
+            `reading`, and arguments of `Answerer.load` (`device`, `dtype`, `decoder`, `sampling`,
+            `max_chunks`, `max_new_tokens`).
+    """
     if len(questions) > 1 and not any(" " in question for question in questions):
         raise ValueError(
             f"Expected questions of several words, found {', '.join(map(repr, questions))}: put each in quotes."
@@ -125,12 +111,12 @@ def ask_all(
     chunks, report = reading.chunks(answerer.processor, clip)
     watched = answerer.watch(chunks)
     (given,) = answerer.answer(watched, [prompts])
-    name = clip if isinstance(clip, str) else f"{len(clip)} bytes" if isinstance(clip, bytes) else str(clip)
+    name = f"{len(clip)} bytes" if isinstance(clip, bytes) else str(clip)
     for one in given:
         if not math.isfinite(one.log_likelihood):
             raise ValueError(
-                f"Expected a probability of the answer about {name}, found {one.log_likelihood}: weights or media "
-                "hold values that are not finite. Check the sound's samples and the checkpoint."
+                f"Expected a finite log-probability of the answer about {name}, found {one.log_likelihood}: check the "
+                "sound's samples and the weights for NaN and infinity."
             )
     (weights,) = answerer.attribute(watched, [prompts], [given], attribution_method)
     outputs = watched.encoder_outputs
@@ -162,8 +148,8 @@ def ask_all(
 
 
 def cut_warning(answer: GeneratedAnswer) -> str:
-    """Return the warning of an answer that reached its limit."""
+    """Return the warning for an answer that reached the token limit."""
     return (
-        f"The answer was cut at {len(answer.token_ids)} tokens, before the model had closed it: raise "
-        "--max-new-tokens, unless the context is full."
+        f"The answer was cut at {len(answer.token_ids)} tokens, before an end token: raise --max-new-tokens, unless "
+        "the context is full."
     )

@@ -41,7 +41,7 @@ class Predicted(Document):
     @property
     def exit_code(self) -> int:
         """0 if every clip was answered, 1 if some could not be read, 2 if none could."""
-        return 0 if not self.failed else 2 if len(self.failed) >= self.clips else 1
+        return 0 if not self.failed else 1 if self.answers or self.done_before else 2
 
     def __str__(self) -> str:
         before = f", {self.done_before} answered before" if self.done_before else ""

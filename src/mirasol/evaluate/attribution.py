@@ -1,4 +1,4 @@
-"""Accuracy of attribution: how often the chunk of most weight contains the asked word."""
+"""Accuracy of attribution: how often the chunk with the most weight contains the asked word."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from mirasol.tasks import Row, get_task
 
 
 class AttributionShare(Result):
-    """Share of right answers whose top chunk overlaps the asked word (+-0.16 s), and that of a random chunk."""
+    """Share of right answers whose top chunk overlaps the asked word (+-0.16 s), beside that of a random chunk."""
 
     method: str
     share: Interval
@@ -32,7 +32,7 @@ def measure_attribution(
     answerer: Answerer, rows: Sequence[Row], *, task: str = "grid", methods: Sequence[str] = tuple(METHODS),
     batch_size: int = 8, progress: bool = True,
 ) -> list[AttributionShare]:  # fmt: skip
-    """Measure each method on the questions of the task's headline kinds (in GRID: one spoken word each)."""
+    """Measure each method on questions of the task's headline kinds (in GRID, each asks for one spoken word)."""
     asker = get_task(task)
     hits: dict[str, list[float]] = {method: [] for method in methods}
     right_per_clip: list[int] = []
@@ -51,7 +51,7 @@ def measure_attribution(
             for place, question in enumerate(questions):
                 if not asker.is_right(question, given[clip][place].text):
                     continue
-                assert question.seconds is not None, f"{question.id} is attributed to seconds and has none"
+                assert question.seconds is not None, f"{question.id} has no seconds to compare with"
                 on_word = overlaps(outputs.chunk_times[clip], question.seconds) & real
                 right += 1
                 expected.append(float(on_word.sum() / real.sum()))

@@ -1,7 +1,4 @@
-"""Baselines: constant answers, chance, and the ceiling of answers seen in training.
-
-Each is a list of answers scored by the task's own metric, as the model's answers are.
-"""
+"""Baselines: constant answers, chance, and the ceiling of answers that occur in train, scored by the task's metric."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,8 +11,8 @@ def baselines(task: Task, rows: Sequence[Row], train: Sequence[Row]) -> dict[str
     """Return the task's scores of answers that do not depend on the clip.
 
     `majority` is the most common answer of the train split, `majority_by_kind` of each kind of question,
-    `majority_by_question` of each question's text (if texts recur and the result differs). `ceiling` is right wherever
-    the answer occurs in train, `chance` guesses among the options. Without a train split the constants come from the
+    `majority_by_question` of each question text (if texts recur and the result differs). `ceiling` gives every answer
+    that occurs in train, `chance` guesses among the options. Without a train split the constants come from the
     evaluated questions, and there is no ceiling.
     """
     asked = [question for row in rows for question in row.questions]
@@ -33,7 +30,7 @@ def baselines(task: Task, rows: Sequence[Row], train: Sequence[Row]) -> dict[str
         "majority": [constant] * len(asked),
         "majority_by_kind": [of_kind.get(question.kind, constant) for question in asked],
     }
-    # Where few questions are asked of many clips; a question asked once would be its own answer.
+    # Only if texts recur: the most common answer to a question that is asked once is its own answer.
     if 2 * len(by_text) <= len(known):
         by_question = [of_text.get((q.kind, q.text), of_kind.get(q.kind, constant)) for q in asked]
         if by_question != found["majority_by_kind"]:
@@ -49,5 +46,5 @@ def baselines(task: Task, rows: Sequence[Row], train: Sequence[Row]) -> dict[str
 
 
 def best(counts: Counter) -> str:
-    """The most common answer; among equally common ones the first in the alphabet."""
+    """Return the most common answer; of equally common ones the first in the alphabet."""
     return min(counts, key=lambda answer: (-counts[answer], answer))

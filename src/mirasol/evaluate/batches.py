@@ -21,7 +21,7 @@ NUM_BEST = 5
 
 @dataclass
 class AnsweredClip:
-    """A clip's predictions under each condition; `error` says why there are none."""
+    """Predictions for a clip under each condition; `error` is the reason if there are none."""
 
     id: str
     predictions: dict[str, list[Prediction]] = field(default_factory=dict)
@@ -33,8 +33,8 @@ class AnsweredClip:
 class Job:
     """Rows to answer, in fixed batches, so that no answer depends on which process computes a batch.
 
-    Each clip is decoded once for all `conditions`; the first is measured, the others if the clip has sound. `rank`
-    ranks each question's options by likelihood instead of generating text.
+    Each clip is decoded once for all `conditions`. The first is measured; the others are measured on clips that have
+    sound. `rank` ranks each question's options by likelihood instead of generating text.
     """
 
     rows: Sequence[Row]
@@ -48,11 +48,11 @@ class Job:
         return -(-len(self.rows) // self.batch_size)
 
     def indices(self, batch: int) -> range:
-        """The rows of one batch."""
+        """Return the row numbers of a batch."""
         return range(batch * self.batch_size, min((batch + 1) * self.batch_size, len(self.rows)))
 
     def lenders(self) -> list[list[Row]] | None:
-        """For each row those whose sound it may get, if any condition swaps sound."""
+        """Return, for each row, the rows that may lend it their sound; None if no condition swaps sound."""
         if all(condition.name != "swapped" for condition in self.conditions):
             return None
         kinds = get_task(self.task).headline_kinds or None
@@ -62,9 +62,9 @@ class Job:
 def answer_batches(
     answerer: Answerer, job: Job, batches: Sequence[int], workers: int | None = None, read: Read | None = None
 ) -> Iterator[tuple[int, list[AnsweredClip]]]:
-    """Yield the number and the answered clips of each batch, in order, while the next ones are decoded."""
+    """Yield the number and the answered clips of each batch, in order, while the next batches are decoded."""
     clips = ShownClips(job.rows, answerer.processor, job.conditions, job.lenders(), read)
-    workers = workers if read is None else 0  # what reads from elsewhere may not exist in another process
+    workers = workers if read is None else 0  # a given `read` may not work in another process
     loaded = load_ahead(clips, [index for batch in batches for index in job.indices(batch)], workers)
     for batch in batches:
         indices = job.indices(batch)
@@ -73,9 +73,9 @@ def answer_batches(
 
 
 def comparable(row: Row, lender: Row | None, task: Task) -> list[tuple[Question, Question | None]]:
-    """Pair the row's questions with those of the clip whose sound it gets (None if that clip is not asked this).
+    """Pair each question with the same question about the lender of the sound, or with None if there is none.
 
-    Questions with the same answer for both clips are left out, because they cannot tell which one was followed.
+    Questions with the same answer for both clips are left out: they cannot tell which clip the model followed.
     """
     theirs = {} if lender is None else {question.text: question for question in lender.questions}
     pairs = [(question, theirs.get(question.text)) for question in row.questions]
@@ -133,8 +133,8 @@ def refusal(given: Sequence[GeneratedAnswer] | Sequence[Ranking]) -> str | None:
         values += one.log_probabilities if isinstance(one, Ranking) else [one.log_likelihood]
     if wrong := sum(not math.isfinite(value) for value in values):
         return (
-            f"Expected finite log-probabilities of its answers, found {wrong} of {len(values)} that are not. The clip "
-            "or the weights hold values that are not finite."
+            f"Expected finite log-probabilities of the answers, found {wrong} of {len(values)} that are not: check "
+            "clip and weights for NaN and infinity."
         )
     return None
 

@@ -15,7 +15,7 @@ QUANTILES = ((1 - 0.95) / 2, (1 + 0.95) / 2)
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and its percentile interval over clips; nan (null in JSON) where nothing was measured."""
+    """A measured value and its percentile interval over clips; nan (null in JSON) if nothing was measured."""
 
     value: Number
     low: Number
@@ -24,7 +24,7 @@ class Interval:
 
     @property
     def points(self) -> str:
-        """A difference in percentage points, with its sign."""
+        """The difference in percentage points, with its sign."""
         if np.isnan(self.value):
             return "–"
         return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
@@ -36,7 +36,7 @@ class Interval:
 
 
 def resample(num_clips: int, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
-    """Return clip indices [resample, clip], drawn with replacement."""
+    """Return clip indices (resample, clip), drawn with replacement."""
     return np.random.default_rng(seed).integers(0, num_clips, size=(num_resamples, num_clips))
 
 
@@ -47,10 +47,10 @@ def bootstrap_ratio(
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Interval:
-    """Return the interval of sum(totals) / sum(counts), e.g. right answers over questions, clips resampled as a whole.
+    """Return the interval of sum(totals) / sum(counts), e.g. right answers over questions; clips are resampled whole.
 
-    Totals may be differences (right with both modalities minus right with sound alone); the interval is then of the
-    paired difference.
+    Totals may be differences, such as right with both modalities minus right with sound alone; then the interval is
+    that of the paired difference.
     """
     if len(totals) == 0 or counts.sum() == 0:
         return Interval(np.nan, np.nan, np.nan, len(totals))
@@ -68,13 +68,13 @@ def bootstrap_statistic(
     seed: int = 0,
     num_resamples: int = 1000,
 ) -> Interval:
-    """Return the interval of any statistic (median by default) of the pooled values, clips resampled as a whole."""
+    """Return the interval of a statistic (median by default) of the pooled values; clips are resampled whole."""
     clips = [np.asarray(values, dtype=np.float64) for values in values_by_clip if len(values)]
     if not clips:
         return Interval(np.nan, np.nan, np.nan, 0)
     picks = resample(len(clips), seed, num_resamples)
     draws = [statistic(np.concatenate([clips[i] for i in row])) for row in picks]
-    # "nearest", because a number and infinity (no time in the answer) cannot be interpolated.
+    # "nearest", because a number and infinity (an answer without a time) cannot be interpolated.
     low, high = np.quantile(draws, QUANTILES, method="nearest")
     return _interval(statistic(np.concatenate(clips)), low, high, len(clips))
 

@@ -7,10 +7,10 @@ from functools import partial
 from mirasol.evaluate.baselines import best
 from mirasol.evaluate.conditions import Condition
 from mirasol.evaluate.results import Confusion, Group, Prediction
-from mirasol.evaluate.summary import compare, share
+from mirasol.evaluate.summary import compare, share, value_of
 from mirasol.tasks import Question, Row, Task
 
-MIN_ASKED = 2  # times, for a question to have a line of its own
+MIN_ASKED = 2  # a question that is asked less often has no line of its own
 MAX_GROUPS = 60
 NUM_CONFUSIONS = 5
 
@@ -19,7 +19,7 @@ def groups(
     task: Task, found: Mapping[Condition, Sequence[Prediction]], rows: Sequence[Row], train: Sequence[Row],
     name: Callable[[Prediction], str], min_asked: int = 1,
 ) -> list[Group]:  # fmt: skip
-    """Return the predictions of the first condition grouped by `name` and kind, in the order of appearance."""
+    """Group the predictions by `name` and kind, in the order of appearance, and return the results of each group."""
     asked = {question.id: question for row in rows for question in row.questions}
     known = [question for row in train for question in row.questions]
     members: dict[tuple[str, str], dict[Condition, list[Prediction]]] = {}
@@ -34,9 +34,9 @@ def groups(
     return [group(task, own, key, asked, known) for key, own in members.items() if key in kept]
 
 
-# One group a kind of question, without those that are measured in seconds.
+# One group per kind of question, except kinds that are scored in seconds.
 by_kind = partial(groups, name=lambda prediction: prediction.kind)
-# One group a text that is asked at least twice, the most frequent ones where there are many.
+# One group per question text that is asked at least twice; of many, the most frequent.
 by_question = partial(groups, name=lambda prediction: prediction.question, min_asked=MIN_ASKED)
 
 
@@ -53,7 +53,7 @@ def group(
         name=key[0],
         kind=key[1],
         questions=len(own),
-        right=share(own, lambda p: p.value, {key[1]}),
+        right=share(own, value_of, {key[1]}),
         baseline=round(sum(task.credit(question, constant) for question in questions) / len(questions), 6),
         baseline_answer=constant,
         comparisons=compare(found, task.name) if len(found) > 1 else [],
@@ -65,7 +65,7 @@ def group(
 
 
 def most_common(task: Task, questions: Sequence[Question], known: Sequence[Question]) -> str:
-    """Return the most common answer of train to the same questions, else to the same kind, else of these questions."""
+    """Return the most common answer in train to the same questions, else to their kind, else of the questions."""
     texts, kinds = {question.text for question in questions}, {question.kind for question in questions}
     alike = [question for question in known if question.kind in kinds]
     chosen = [question for question in alike if question.text in texts] or alike or questions

@@ -8,13 +8,14 @@ import numpy as np
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.results import Number, Result
 from mirasol.tasks.metrics.classes import auroc
+from mirasol.tasks.metrics.exact import mean
 
 NUM_BINS = 10  # of equal width
 NUM_POINTS = 20  # of the curve of accuracy against coverage
 
 
 class Bin(Result):
-    """Answers with a confidence from `low` to `high`: their number, mean confidence and share right."""
+    """Answers with a confidence from `low` to `high`: count, mean confidence and share right."""
 
     low: float
     high: float
@@ -24,7 +25,7 @@ class Bin(Result):
 
 
 class Covered(Result):
-    """Accuracy of the most confident `coverage` of all answers, those of at least `confidence`."""
+    """Accuracy of the answers with at least `confidence`, which are the share `coverage` of all answers."""
 
     coverage: float
     confidence: float
@@ -32,14 +33,14 @@ class Covered(Result):
 
 
 class Calibration(Result):
-    """Confidence against being right, over questions that are right or wrong.
+    """Calibration of the confidence, over answers that are either right or wrong.
 
     Attributes:
-        ece: Expected calibration error: mean distance of confidence and share right over the bins, by their counts.
+        ece: Expected calibration error: distance between confidence and share right, averaged over the answers' bins.
         overconfidence: Mean confidence minus share right.
         auroc: Probability that a right answer is more confident than a wrong one; ties count half.
-        mean_accuracy: Accuracy averaged over all coverages, with the answers in the order of their confidence.
-        temperature: Of the checkpoint, see `mirasol calibrate`; 1 where it has none.
+        mean_accuracy: Accuracy of the most confident answers, averaged over all coverages.
+        temperature: Temperature of the checkpoint, see `mirasol calibrate`; 1 if it has none.
     """
 
     questions: int
@@ -60,7 +61,7 @@ class Calibration(Result):
 
 
 class Abstention(Result):
-    """Score when answers below a confidence are withheld; `right` is over the answers given."""
+    """Score if answers below a confidence are withheld; `right` is the share right of the given answers."""
 
     below: float
     given: int
@@ -76,7 +77,7 @@ class Abstention(Result):
 
 
 def calibrate(confidence: Sequence[float], right: Sequence[bool], temperature: float = 1.0) -> Calibration | None:
-    """Return the calibration of answers; None where there are none."""
+    """Return the calibration of answers; None if there are none."""
     sure, hit = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
     if not len(sure):
         return None
@@ -94,32 +95,34 @@ def calibrate(confidence: Sequence[float], right: Sequence[bool], temperature: f
 
 
 def bins(sure: np.ndarray, hit: np.ndarray) -> list[Bin]:
-    """Return the answers in bins of equal width; a confidence of 1 is in the last one."""
-    place = np.minimum((sure * NUM_BINS).astype(int), NUM_BINS - 1)
+    """Return the answers in bins of equal width; the last bin includes a confidence of 1."""
+    place = bin_of(sure)
     found = []
     for number in range(NUM_BINS):
         inside = place == number
-        mean_sure, mean_hit = (
-            round(float(values[inside].mean()), 6) if inside.any() else np.nan for values in (sure, hit)
-        )
+        confidence, accuracy = (round(mean(values[inside]), 6) for values in (sure, hit))
         low, high = number / NUM_BINS, (number + 1) / NUM_BINS
-        found.append(Bin(low=low, high=high, count=int(inside.sum()), confidence=mean_sure, accuracy=mean_hit))
+        found.append(Bin(low=low, high=high, count=int(inside.sum()), confidence=confidence, accuracy=accuracy))
     return found
 
 
 def expected_error(sure: np.ndarray, hit: np.ndarray) -> float:
     """Return the expected calibration error."""
-    place = np.minimum((sure * NUM_BINS).astype(int), NUM_BINS - 1)
-    gaps = np.bincount(place, weights=sure - hit, minlength=NUM_BINS)
+    gaps = np.bincount(bin_of(sure), weights=sure - hit, minlength=NUM_BINS)
     return float(np.abs(gaps).sum() / len(sure))
 
 
+def bin_of(sure: np.ndarray) -> np.ndarray:
+    """Return the number of each answer's bin."""
+    return np.minimum((sure * NUM_BINS).astype(int), NUM_BINS - 1)
+
+
 def curve(sure: np.ndarray, hit: np.ndarray) -> list[Covered]:
-    """Return accuracy against coverage of answers sorted by descending confidence.
+    """Return accuracy against coverage of answers in descending order of confidence.
 
     A point never splits answers of equal confidence, because no threshold could.
     """
-    last = np.flatnonzero(np.append(np.diff(sure) != 0, True)) + 1  # counts at which a threshold can cut
+    last = np.flatnonzero(np.append(np.diff(sure) != 0, True)) + 1  # numbers of answers above a threshold
     wanted = np.ceil(np.linspace(1 / NUM_POINTS, 1, NUM_POINTS) * len(sure))
     counts = np.unique(last[np.searchsorted(last, wanted)])
     right = np.cumsum(hit)

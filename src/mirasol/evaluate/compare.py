@@ -1,6 +1,7 @@
-"""`mirasol compare`: two runs on the same rows, question by question, with intervals of the paired differences."""
+"""`mirasol compare`: paired differences of two runs on the same rows, by question, with intervals."""
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,17 @@ from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.by_question import MAX_GROUPS, MIN_ASKED
 from mirasol.evaluate.results import SHOWN_QUESTIONS, Metrics, Prediction
 from mirasol.evaluate.run_folder import ABOUT, METRICS, PREDICTIONS, read_results
-from mirasol.evaluate.summary import paired_difference, share
+from mirasol.evaluate.summary import paired_difference, share, value_of
 from mirasol.results import Document, Result
 from mirasol.tasks import get_task
 
 SHOWN = 3  # questions named in a refusal
-FEWEST_CLIPS = 6  # below, no interval tells a difference from chance
-ROWS = ("task", "split", "clips_and_questions")  # of run.json: what must be the same
+FEWEST_CLIPS = 6  # of fewer clips, no interval tells a difference from chance
+ROWS = ("task", "split", "clips_and_questions")  # keys of run.json that must be equal
 
 
 class Run(Result):
-    """One of the runs, and its share right on the questions that both answered."""
+    """One run, with its share right on the questions that both runs answered."""
 
     folder: str
     checkpoint: str
@@ -32,7 +33,7 @@ class Run(Result):
 class Difference(Result):
     """The second run minus the first on one group of questions, resampled by clip.
 
-    `only_first` and `only_second` count the questions that one of them alone has right.
+    `only_first` and `only_second` count the questions that only that run answered right.
     """
 
     name: str
@@ -45,9 +46,9 @@ class Difference(Result):
 
     @property
     def is_clear(self) -> bool:
-        """Return whether the interval excludes zero; with fewer than six clips it is not significant."""
-        leaves_out_zero = self.difference.low > 0 or self.difference.high < 0
-        return leaves_out_zero and self.difference.num_clips >= FEWEST_CLIPS
+        """Whether the interval excludes zero and there are at least six clips."""
+        excludes_zero = self.difference.low > 0 or self.difference.high < 0
+        return excludes_zero and self.difference.num_clips >= FEWEST_CLIPS
 
 
 class RunComparison(Document):
@@ -64,10 +65,10 @@ class RunComparison(Document):
     page: str | None = None
 
     def __str__(self) -> str:
-        lines = [f"{self.task} {self.split}, {self.whole.questions} questions that both answered"]
+        lines = [f"{self.task} {self.split}, {self.whole.questions} questions that both runs answered"]
         lines += [f"  {name:6s} {run.folder}: {run.checkpoint}, {run.condition}" for name, run in self.named()]
         if self.left_out:
-            lines.append(f"  {self.left_out} questions that one of them did not answer are left out")
+            lines.append(f"  {self.left_out} questions are left out, because only one run answered them")
         lines.append(f"  {'':34s} {'first':>7s} {'second':>8s}   second minus first, points")
         questions = self.questions[:SHOWN_QUESTIONS] if len(self.questions) > len(self.kinds) else []
         groups = [self.whole, *self.kinds, *questions]
@@ -89,7 +90,7 @@ def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
     """Compare the folders of two finished evaluations of the same rows.
 
     Raises:
-        ValueError: If a folder holds no finished run, or the runs asked other rows.
+        ValueError: If a folder holds no finished run, or the runs have different rows.
     """
     runs = [read_run(Path(first)), read_run(Path(second))]
     refuse_other_rows(*runs)
@@ -97,16 +98,14 @@ def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
     sides = [[p for p in found if p.question_id in names] for _, _, found in runs]
     metrics = runs[0][1]
     task = get_task(metrics.task)
-    timed = [[p for p in side if p.kind not in task.time_kinds] for side in sides]
-    kinds = list(dict.fromkeys(p.kind for p in timed[0]))
+    matched = [[p for p in side if p.kind not in task.time_kinds] for side in sides]
+    kinds = list(dict.fromkeys(p.kind for p in matched[0]))
     headline = task.headline_among(kinds)
-    texts: dict[str, int] = {}
-    for prediction in timed[0]:
-        texts[prediction.question] = texts.get(prediction.question, 0) + 1
-    often = sorted((text for text in texts if texts[text] >= MIN_ASKED), key=lambda text: -texts[text])[:MAX_GROUPS]
+    texts = Counter(p.question for p in matched[0])
+    often = [text for text, count in texts.most_common(MAX_GROUPS) if count >= MIN_ASKED]
     described = [
-        Run(folder=str(folder), checkpoint=m.checkpoint, condition=m.label, right=share(side, _value, headline))
-        for folder, m, side in zip((first, second), (runs[0][1], runs[1][1]), timed, strict=True)
+        Run(folder=str(folder), checkpoint=m.checkpoint, condition=m.label, right=share(side, value_of, headline))
+        for folder, (_, m, _), side in zip((first, second), runs, matched, strict=True)
     ]
     return RunComparison(
         task=metrics.task,
@@ -114,9 +113,11 @@ def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
         first=described[0],
         second=described[1],
         left_out=len(set.union(*({p.question_id for p in found} for _, _, found in runs)) - names),
-        whole=difference(task.headline_group, timed, headline),
-        kinds=[difference(kind, timed, [kind]) for kind in kinds],
-        questions=[difference(text, [_only(side, text) for side in timed], kinds) for text in often],
+        whole=difference(task.headline_group, matched, headline),
+        kinds=[difference(kind, matched, [kind]) for kind in kinds],
+        questions=[
+            difference(text, [[p for p in side if p.question == text] for side in matched], kinds) for text in often
+        ],
     )
 
 
@@ -127,8 +128,8 @@ def difference(name: str, sides: Sequence[Sequence[Prediction]], kinds: Collecti
     return Difference(
         name=name,
         questions=len(first),
-        first=share([*first.values()], _value, kinds),
-        second=share([*second.values()], _value, kinds),
+        first=share([*first.values()], value_of, kinds),
+        second=share([*second.values()], value_of, kinds),
         difference=paired_difference([[*second.values()]], [[*first.values()]], kinds),
         only_first=pairs.count((True, False)),
         only_second=pairs.count((False, True)),
@@ -148,7 +149,7 @@ def read_run(folder: Path) -> tuple[Mapping[str, Any], Metrics, list[Prediction]
     except (ValidationError, json.JSONDecodeError) as error:
         raise ValueError(
             f"Expected results of this version of mirasol in {folder}, found others ({str(error).splitlines()[0]}). "
-            "Evaluate again into another folder."
+            "Evaluate again, into another folder."
         ) from error
 
 
@@ -176,11 +177,3 @@ def refuse_other_rows(first: tuple, second: tuple) -> None:
         f"Expected two runs of the same rows, found {found}. "
         "Evaluate both checkpoints with the same --task, --root, --split and --max-clips."
     )
-
-
-def _only(predictions: Sequence[Prediction], text: str) -> list[Prediction]:
-    return [prediction for prediction in predictions if prediction.question == text]
-
-
-def _value(prediction: Prediction) -> float:
-    return prediction.value

@@ -1,4 +1,4 @@
-"""Conditions of evaluation: picture and sound, one of them, another clip's sound, silence, or sound under noise."""
+"""Conditions of evaluation: both modalities, one alone, another clip's sound, silence, or sound under noise."""
 
 import contextlib
 import dataclasses
@@ -21,8 +21,8 @@ CONDITIONS = {
     "silent": "silence for sound",
 }
 AUDIT = ("both", "picture", "swapped", "silent")  # sound on, off, of another clip, all zeros
-NUM_LENDERS = 4  # clips that may lend their sound, because the best one may have none
-ALL_COMPARED, NUM_COMPARED = 512, 64  # clips are compared with all others, in larger splits with a random choice
+NUM_LENDERS = 4  # candidates, because the best one may have no sound
+ALL_COMPARED, NUM_COMPARED = 512, 64  # up to 512 clips are compared with all others, more with 64 random ones
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Condition:
 
     def __post_init__(self):
         if self.name not in CONDITIONS:
-            raise ValueError(f"Expected a condition out of {', '.join(CONDITIONS)}, found {self.name!r}: choose one.")
+            raise ValueError(f"Expected a condition out of {', '.join(CONDITIONS)}, found {self.name!r}: use one.")
         if self.name in ("picture", "silent") and self.noise_db is not None:
             raise ValueError(
-                f"Noise at {self.noise_db:g} dB was asked for, but {CONDITIONS[self.name]} hears nothing. "
-                "Drop the noise, or choose both or sound."
+                f"Expected a condition with sound for noise at {self.noise_db:g} dB, found {CONDITIONS[self.name]}, "
+                "which hears nothing. Drop the noise, or choose both or sound."
             )
 
     @property
@@ -52,35 +52,34 @@ class Condition:
 
     @property
     def key(self) -> str:
-        """Name in files: the condition's, with its noise."""
+        """Name of the condition and its noise in file names and keys."""
         return self.name if self.noise_db is None else f"{self.name}_{self.noise_db:g}dB_seed{self.noise_seed}"
 
     @property
     def label(self) -> str:
-        """Name for people."""
+        """Readable name."""
         return self.described([self.noise_seed])
 
     def described(self, seeds: Sequence[int]) -> str:
-        """Return the name for people, of one run or of several noise seeds together."""
+        """Return the readable name for one or several noise seeds."""
         several = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         noise = "" if self.noise_db is None else f", white noise at {self.noise_db:g} dB ({several})"
         return CONDITIONS[self.name] + noise
 
     def apply(self, clip: Clip, row_id: str, sound_of: Clip | None = None) -> Clip:
-        """Return the clip under this condition; `sound_of` lends the sound of a swapped clip.
+        """Return the decoded clip under this condition; for `swapped`, `sound_of` is the clip that lends its sound.
 
-        Works on decoded, also cached, clips. The result equals swapping the tracks before decoding, because tracks are
-        decoded independently.
+        The result equals swapping the tracks before decoding, because tracks are decoded independently.
         """
         if self.name == "swapped":
             if sound_of is None:
-                raise ValueError(f"Condition swapped needs the clip whose sound {row_id} gets: pass sound_of.")
+                raise ValueError(f"Expected a clip that lends its sound to {row_id}, found none: pass sound_of.")
             sound = {name: getattr(sound_of, name) for name in ("waveform", "audio_start", "audio_gaps")}
             clip = dataclasses.replace(clip, **sound)
         elif self.name == "sound":
             clip = dataclasses.replace(clip, frames=None, frame_times=None)
         elif self.name == "picture":
-            # As if the file had no sound, so that no warning says that it is unused.
+            # As if the file had no sound: it is left out on purpose, so nothing warns that it is unused.
             info = clip.info and dataclasses.replace(clip.info, has_audio=False)
             clip = dataclasses.replace(clip, waveform=None, info=info)
         elif self.name == "silent" and clip.waveform is not None:
@@ -92,7 +91,7 @@ class Condition:
         return clip
 
     def read(self, row: Row, sound_of: Clip | None = None, reader: Callable[..., Clip] = read_clip) -> Clip:
-        """Decode the row's clip under this condition; unused tracks are not decoded."""
+        """Decode the row's clip under this condition, without its unused tracks."""
         use_audio = self.use_audio and self.name != "swapped"
         clip = reader(row.media, use_video=self.use_video, use_audio=use_audio, **segment_of(row))
         return self.apply(clip, row.id, sound_of)
@@ -101,32 +100,36 @@ class Condition:
 def all_conditions(
     names: Sequence[str], noise_db: Sequence[float] = (), noise_seeds: Sequence[int] = (0,)
 ) -> tuple[Condition, ...]:
-    """Return every condition under every noise; without noise levels, the clean ones."""
+    """Return every condition at every noise level and seed; without noise levels, the clean conditions."""
     if not (names and noise_seeds):
-        raise ValueError(f"Expected at least one condition and noise seed, found {names!r} and {noise_seeds!r}.")
+        raise ValueError(
+            f"Expected at least one condition and one noise seed, found {names!r} and {noise_seeds!r}: add one."
+        )
     clean = tuple(Condition(name) for name in names)
     noisy = (Condition(name, db, seed) for db in noise_db for name in names for seed in noise_seeds)
     return tuple(dict.fromkeys(noisy if noise_db else clean))
 
 
 def borrow_sound(lenders: Sequence[Row], reader: Callable[..., Clip] = read_clip) -> tuple[Row, Clip]:
-    """Return the first of these rows whose clip has sound, and its clip."""
+    """Return the first row whose clip has sound, and its clip."""
     for lender in lenders:
         with contextlib.suppress(ValueError, OSError):
             clip = reader(lender.media, use_video=False, **segment_of(lender))
             if clip.waveform is not None:
                 return lender, clip
     names = ", ".join(lender.id for lender in lenders) or "none"
-    raise ValueError(f"Expected sound to put under the clip, found none in the clips that could lend it ({names}).")
+    raise ValueError(
+        f"Expected sound to swap in, found none in the clips that could lend it ({names}): choose a larger split."
+    )
 
 
 def add_noise(
     waveform: Float32[np.ndarray, " sample"], noise_db: float, noise_seed: int, row_id: str
 ) -> Float32[np.ndarray, " sample"]:
-    """The waveform with white Gaussian noise at `noise_db` dB signal-to-noise ratio over the whole clip.
+    """Return the waveform with white Gaussian noise at a signal-to-noise ratio of `noise_db` over the whole clip.
 
-    The noise depends on the seed and the clip's id only, so the same clip gets the same noise whatever the batch,
-    the order or the other conditions: runs can be compared clip by clip.
+    The noise depends only on the seed and the clip's id, so that runs can be compared clip by clip: batch, order and
+    the other conditions do not change it.
     """
     return noisy(waveform, noise_db, np.random.default_rng([noise_seed, zlib.crc32(row_id.encode())]))
 
@@ -134,15 +137,17 @@ def add_noise(
 def swap_partners(
     rows: Sequence[Row], kinds: Collection[str] | None = None, seed: int = 0, count: int = NUM_LENDERS
 ) -> list[list[int]]:
-    """Return, for each row, `count` rows whose sound it may get, those with the most different answers first.
+    """Return, for each row, `count` rows that may lend it their sound, those with the most different answers first.
 
-    An answer differs if the other row answers the same question otherwise or, without that question, if none of its
-    answers is equal. Only questions of `kinds` count, if given. Ties are broken at random by `seed`; a row never gets
-    the sound of its own file.
+    An answer differs if the other row has another answer to the same question or, without that question, has no equal
+    answer. Only questions of `kinds` count, if given. `seed` breaks ties at random. A row never gets the sound of its
+    own file.
     """
     files = [str(row.media) for row in rows]
     if len(set(files)) < 2:
-        raise ValueError(f"Swapping sound needs at least 2 files, found {len(set(files))}: choose a larger split.")
+        raise ValueError(
+            f"Expected clips of at least 2 files, found {len(set(files))}, to swap sound: use a larger split."
+        )
     answers = [{q.text: q.answer for q in row.questions if kinds is None or q.kind in kinds} for row in rows]
     given = [set(mine.values()) for mine in answers]
     rng = np.random.default_rng(seed)

@@ -14,23 +14,23 @@ from mirasol.media import Clip, join_clips
 from mirasol.tasks import Row, segment_of
 
 Read = Callable[[Row, Condition], Clip]
-PARTS_KEPT = 128  # decoded parts of joined clips, because other clips are joined of the same
+PARTS_KEPT = 128  # decoded parts of joined clips, because several clips share parts
 
 
 @dataclass
 class Shown:
-    """One clip under one condition: its chunk inputs, and a report of the media used."""
+    """One clip under one condition: its chunk inputs and the media used."""
 
     media: dict[str, Tensor]
     seconds_covered: float
     sound_used: bool
-    is_silent: bool  # the sound
-    lender: Row | None = None  # whose sound it got
+    is_silent: bool  # whether the sound is silence
+    lender: Row | None = None  # the row that lent its sound
 
 
 @dataclass
 class LoadedClip:
-    """A clip under each condition that it allows; `error` is the reason if the first, measured one failed."""
+    """A clip under each condition that it allows; `error` is the reason if the first condition failed."""
 
     shown: dict[str, Shown] = field(default_factory=dict)
     error: str | None = None
@@ -41,11 +41,11 @@ class ShownClips(Dataset):
     """Item i is row i under every condition, or the reason why its clip is unreadable.
 
     Args:
-        rows: The task's rows.
-        processor: Decodes and cuts into chunks.
+        rows: Rows of the task.
+        processor: Decodes clips and cuts them into chunks.
         conditions: The first is measured; the others are applied to the same decoded clip, if it has sound.
-        lenders: For each row the rows whose sound it may get; needed by the condition `swapped` alone.
-        read: `read(row, condition)` may take decoded clips from elsewhere than the files.
+        lenders: For each row, the rows that may lend it their sound; only condition `swapped` needs them.
+        read: `read(row, condition)` returns a decoded clip instead of decoding the file.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class ShownClips(Dataset):
             elif row.parts:
                 clip = self._joined(row)
                 shown = first.apply(clip, row.id, sound)
-            elif others:  # from one decode of both tracks
+            elif others:  # one decode of both tracks for all conditions
                 clip = Condition().read(row, reader=partial(self.reader, crop=row.crop))
                 shown = first.apply(clip, row.id, sound)
             else:
                 clip = shown = first.read(row, sound, partial(self.reader, crop=row.crop))
             loaded.shown[first.key], told = self._show(shown, lender)
-            # Silence that the condition made was asked for.
+            # Condition `silent` makes the silence itself.
             loaded.warnings = [text for text in told if SILENT not in text or first.name != "silent"]
             for condition in others if clip.waveform is not None else ():
-                with contextlib.suppress(ValueError, OSError):  # such as sound without a picture, sound off
+                with contextlib.suppress(ValueError, OSError):  # the clip does not allow the condition
                     lender, sound = self._borrow(index, condition)
                     loaded.shown[condition.key], _ = self._show(condition.apply(clip, row.id, sound), lender)
         except Exception as error:  # one bad file must not end the run

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import torch
 
-LONGEST_WAIT = timedelta(days=7)  # the first process to be done waits for the last
+LONGEST_WAIT = timedelta(days=7)  # of the fastest process for the slowest
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Processes:
 
 
 def joined_processes() -> Processes:
-    """Return the processes of the open group, such as a training run's."""
+    """Return the processes of the process group that is open, such as that of a training run."""
     if not torch.distributed.is_initialized():
         return Processes()
     return Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
@@ -44,9 +44,9 @@ def joined_processes() -> Processes:
 
 @contextlib.contextmanager
 def started_processes() -> Iterator[Processes]:
-    """The processes that torchrun or accelerate started; one alone if none did.
+    """Yield the processes that torchrun or accelerate started, else a single one.
 
-    They only synchronise, so the CPU backend is enough on every machine.
+    They only synchronise, so the CPU backend (gloo) is enough on every machine.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:

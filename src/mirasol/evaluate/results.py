@@ -1,4 +1,4 @@
-"""Typed results of an evaluation, from which metrics.json, the text of the command and the report are made."""
+"""Typed results of an evaluation, the source of metrics.json, of the terminal output and of the report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from mirasol.evaluate.conditions import CONDITIONS, Condition
 from mirasol.results import Document, Number, Result
 from mirasol.tasks import Task, get_task
 
-SHOWN_QUESTIONS, LOWEST = 12, 5  # in a terminal: all, or of more than this the lowest
+SHOWN_QUESTIONS, LOWEST = 12, 5  # a terminal lists up to 12 questions, or the lowest 5 of more
 Score = int | Number | dict[str, Number]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answered question; fields that are None are left out of JSON.
+    """One answered question; JSON leaves out fields that are None.
 
     Attributes:
-        generated: The answer that is scored: generated text or, with ranking, the most likely option.
+        generated: The scored answer: generated text or, with ranking, the most likely option.
         ranked, ranked_per_token: With ranking, the best five options by the sum and by the mean of token
             log-probabilities.
         option_log_likelihoods: With ranking, the sums in the order of the question's options.
-        sound_answer, sound_right: For swapped sound, the right answer for the clip that lent its sound, and whether
-            `generated` is right for it.
-        file: The clip's file.
-        seconds: Seconds in which the answer is heard or seen.
+        sound_answer, sound_right: With swapped sound, the right answer for the lender's clip, and whether `generated`
+            is right for it.
+        file: File of the clip.
+        seconds: Start and end of the seconds in which the answer is heard or seen.
         confidence: exp of the mean log-probability of the answer's tokens.
         is_silent: True if the sound that was used has no sample above -70 dB.
         is_cut: True if the answer reached the limit of tokens before an end token.
@@ -65,7 +65,7 @@ class Prediction:
 
     @property
     def unit(self) -> str:
-        """Unit of resampling for an interval: the file, of which there may be several clips."""
+        """Unit of resampling for an interval: the file, which may hold several clips."""
         return self.file or self.clip
 
 
@@ -73,9 +73,9 @@ PREDICTION = TypeAdapter(Prediction)
 
 
 class Clips(Result):
-    """Counts of clips; `missing` have no file, `unreadable` could not be decoded or answered, by reason.
+    """Counts of clips; `missing` have no file, `unreadable` could not be decoded or answered, with the reason.
 
-    `silent` are those of `with_sound` whose sound holds nothing.
+    `silent` counts the clips of `with_sound` that have no sample above -70 dB.
     """
 
     asked: int
@@ -88,7 +88,7 @@ class Clips(Result):
 
 
 class Coverage(Result):
-    """Share of a published split that was measured, in its own unit."""
+    """How much of a published split was measured, in the split's unit."""
 
     measured: int
     published: int
@@ -107,7 +107,7 @@ class Follows(Result):
 
 
 class Comparison(Result):
-    """One condition compared with the first one at the same noise, on the same questions of clips that have sound.
+    """One condition compared with the first at the same noise, on the same questions about clips that have sound.
 
     Noise seeds are pooled; intervals take the clip as the unit.
     """
@@ -122,12 +122,12 @@ class Comparison(Result):
 
     @property
     def label(self) -> str:
-        """Name of the condition for people."""
+        """Readable name of the condition."""
         return Condition(self.condition, self.noise_db).described(self.noise_seeds)
 
 
 class Confusion(Result):
-    """A right answer, the wrong answer given instead, and their count."""
+    """A right answer, the wrong answer given instead, and how often."""
 
     answer: str
     generated: str
@@ -141,8 +141,8 @@ class Group(Result):
         name: Text of the question, or the kind.
         questions: Number of answered questions.
         right: Share right, or the mean credit of a graded metric.
-        baseline: Share right of `baseline_answer`, the most common one in train, else in the measured questions.
-        comparisons: As in `Metrics`, where several conditions were measured.
+        baseline: Share right of `baseline_answer`, the most common answer in train, else of the measured questions.
+        comparisons: As in `Metrics`, if several conditions were measured.
         confusions: Most frequent wrong answers.
     """
 
@@ -160,14 +160,14 @@ class Group(Result):
 
 
 class Tops(Result):
-    """Accuracy of the best and of the best five ranked options."""
+    """Share of questions with a right option in first place, and among the first five."""
 
     top_1: Interval
     top_5: Interval
 
 
 class Metrics(Document):
-    """Everything that metrics.json holds."""
+    """Contents of metrics.json."""
 
     checkpoint: str
     task: str
@@ -194,7 +194,7 @@ class Metrics(Document):
 
     @property
     def label(self) -> str:
-        """Name of the first condition for people."""
+        """Readable name of the first condition."""
         return Condition(self.condition, self.noise_db, self.noise_seed or 0).label
 
     def __str__(self) -> str:
@@ -212,7 +212,7 @@ class Metrics(Document):
         there, all_asked = self.scores.get(task.headline), self.scores_missing_wrong.get(task.headline)
         if clips.answered < clips.asked and isinstance(there, float) and isinstance(all_asked, float):
             lines.append(
-                f"  {task.headline}: {100 * there:.1f} % on what is there, {100 * all_asked:.1f} % with missing "
+                f"  {task.headline}: {100 * there:.1f} % on answered clips, {100 * all_asked:.1f} % with the others "
                 "counted as wrong"
             )
         if clips.silent:
@@ -253,12 +253,12 @@ class Metrics(Document):
 
 
 def cut_sentence(count: int) -> str:
-    """Say that answers were cut."""
+    """Return a sentence about answers that reached the token limit."""
     return f"{count:,} answer{'s' * (count > 1)} reached the limit of tokens and {'were' if count > 1 else 'was'} cut"
 
 
 def question_lines(questions: Sequence[Group]) -> list[str]:
-    """Return a line for each recurring question, or for the lowest where there are many."""
+    """Return a line per recurring question, or only for the lowest of many."""
     head = "  by question:"
     if len(questions) > SHOWN_QUESTIONS:
         head = f"  the lowest of {len(questions)} recurring questions:"
@@ -267,7 +267,7 @@ def question_lines(questions: Sequence[Group]) -> list[str]:
 
 
 def comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
-    """Return conditions beside each other for a terminal, or why there is nothing to compare."""
+    """Return the comparison of conditions as lines for a terminal, or the reason why there is none."""
     if not comparisons:
         return []
     if not any(entry.questions for entry in comparisons[1:]):
@@ -277,7 +277,7 @@ def comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
     lines = [f"  conditions compared, on the clips that have sound{pooled}:"]
     for entry in comparisons:
         if not entry.questions:
-            lines.append(f"    {entry.label:21s} nothing to measure: no clip with sound can be shown so")
+            lines.append(f"    {entry.label:21s} nothing to measure: no clip with sound allows this condition")
             continue
         gain = "" if entry is first else f", {entry.minus_first.points} points to {CONDITIONS[first.condition]}"
         lines.append(f"    {entry.label:21s} {entry.right} of {entry.questions} questions{gain}")
@@ -285,12 +285,12 @@ def comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 class Evaluation(Result):
-    """Metrics of one checkpoint on one split, every prediction of the first condition, and the rows asked."""
+    """Metrics of one checkpoint on one split, the predictions under the first condition, and the rows."""
 
     metrics: Metrics
     predictions: list[Prediction]
     rows: list[Any] = Field(default=[], exclude=True)
-    looks_at: Any = Field(default=None, exclude=True)  # the image processor, for pictures of what the model saw
+    looks_at: Any = Field(default=None, exclude=True)  # the image processor, for pictures of the model's input
     output: str | None = None
     seconds: float | None = None
 

@@ -1,4 +1,4 @@
-"""The folder of one evaluation: its settings, the answers batch by batch, and the results at the end."""
+"""Folder of one evaluation: settings, answers batch by batch, and the results at the end."""
 
 import contextlib
 import fcntl
@@ -20,15 +20,15 @@ from mirasol.tasks import Row
 
 ABOUT, PARTS, PREDICTIONS, METRICS = "run.json", "parts", "predictions.jsonl", "metrics.json"
 CLIP = TypeAdapter(AnsweredClip)
-NOT_COMPARED = ("checkpoint", "root")  # paths may change; what lies there is compared by its contents
+NOT_COMPARED = ("checkpoint", "root")  # paths may change; digests compare the contents
 
 
 class RunFolder:
-    """Answers are appended batch by batch, in whole lines, one file for each process: a kill loses at most the batch
-    being answered, and the next start answers the others only, whatever its number of processes.
+    """Answers are appended batch by batch, in whole lines, to one file per process. A kill loses at most one batch
+    per process, and the next start answers only the missing batches, with any number of processes.
 
     Args:
-        folder: Made if it is not there.
+        folder: Created if it does not exist.
         about: Settings of the evaluation. A folder with other settings is refused.
     """
 
@@ -38,7 +38,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """True if the results are there; they are written last."""
+        """Whether the results exist; they are written last."""
         return (self.folder / METRICS).is_file()
 
     def _check(self) -> None:
@@ -61,13 +61,13 @@ class RunFolder:
         ]
         if different:
             raise ValueError(
-                f"Expected in {self.folder} a run of the same measurement, found one of {'; '.join(different)}. "
+                f"Expected in {self.folder} a run with the same settings, found one with {'; '.join(different)}. "
                 "Choose another --output, or delete the folder."
             )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other evaluations out of the folder; the lock of a killed process is gone with it."""
+        """Lock the folder against other evaluations; the lock ends with the process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         folder = os.open(self.folder, os.O_RDONLY)
         try:
@@ -75,8 +75,8 @@ class RunFolder:
         except OSError:
             os.close(folder)
             raise ValueError(
-                f"Expected a folder of this evaluation alone at {self.folder}, found another one writing there. Wait "
-                "for it, or choose another --output."
+                f"Expected no other evaluation in {self.folder}, found one that is writing there. Wait for it, or "
+                "choose another --output."
             ) from None
         try:
             yield
@@ -84,9 +84,9 @@ class RunFolder:
             os.close(folder)
 
     def begin(self) -> None:
-        """Write the settings; drop incomplete lines, and batches with an unreadable clip, which may be repaired.
+        """Write the settings; drop incomplete lines, and batches with an unreadable clip, to try them again.
 
-        Called by one process before any answers.
+        One process calls this before any answers.
         """
         (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
         for file in (self.folder / PARTS).glob("*.jsonl"):
@@ -103,7 +103,7 @@ class RunFolder:
             lines.write((json.dumps({"batch": batch, "clips": [asdict(clip) for clip in clips]}) + "\n").encode())
 
     def answered(self) -> dict[int, list[AnsweredClip]]:
-        """Return all answered batches, of every process and of earlier starts."""
+        """Return all answered batches of every process and earlier start."""
         found: dict[int, list[AnsweredClip]] = {}
         for file in sorted((self.folder / PARTS).glob("*.jsonl")):
             for line in file.read_bytes().splitlines(keepends=True):

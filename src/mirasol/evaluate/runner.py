@@ -30,8 +30,8 @@ from mirasol.files import GRID_ROOT
 from mirasol.results import SCHEMA_VERSION
 from mirasol.tasks import Absent, Question, Row, Task, get_task, single_rows
 
-BATCH_SIZE = 8  # clips; rows of text are this times the questions of a clip
-SHOWN = 5  # clips named one by one in a warning
+BATCH_SIZE = 8  # clips; a batch of text has this times the questions of a clip
+SHOWN = 5  # clips named in a warning
 
 
 def evaluate(
@@ -57,7 +57,7 @@ def evaluate(
 ) -> Evaluation | None:
     """Evaluate a checkpoint; with `output`, predictions and metrics are written there, and a stopped run is resumed.
 
-    Under torchrun the processes divide the clips; the first one returns the result, the others None.
+    Under torchrun the processes divide the clips; the first process returns the result, the others None.
 
     Args:
         checkpoint: Folder of the checkpoint; by default the shipped one.
@@ -69,14 +69,14 @@ def evaluate(
         noise_db: Signal-to-noise ratio of white noise over each clip; several are measured one by one.
         noise_seeds: Seeds of that noise; the first is measured, comparisons pool all.
         output: Folder of this run alone.
-        batch_size: Clips at once.
-        max_clips: Number of first clips to evaluate.
+        batch_size: Number of clips in a batch.
+        max_clips: Evaluate only so many clips, the first ones.
         rank: Rank the given options by likelihood instead of generating an answer.
-        audit: Short for the conditions both, picture, swapped and silent.
+        audit: Evaluate under the conditions both, picture, swapped and silent.
         classes: File of lines "number,name", for tasks whose published labels are numbers.
-        workers: Processes that decode; by default one per core.
+        workers: Number of decoding processes; by default one per core.
         metric: Default metric of own data, for manifest lines without one.
-        abstain_below: Also report the score without answers of a lower confidence, from 0 to 1.
+        abstain_below: Also report the score of the answers with at least this confidence, from 0 to 1.
         start: Start of the evaluated part of each clip, in seconds.
         end: Its end; None: the clip's end.
         **loading: Arguments of `Answerer.load`: `device`, `dtype`, `decoder`, `sampling`, `max_chunks`,
@@ -86,8 +86,8 @@ def evaluate(
     levels = [] if noise_db is None else list(np.atleast_1d(noise_db).tolist())
     if audit and (names != ["both"] or levels):
         raise ValueError(
-            f"The audit shows clips in its own ways, found {', '.join(names)}{' with noise' * bool(levels)} as well. "
-            "Drop --audit or the rest."
+            f"Expected --audit alone, because it names its conditions, found {', '.join(names)}"
+            f"{' with noise' * bool(levels)} as well: drop --audit or the others."
         )
     conditions = all_conditions(AUDIT if audit else names, levels, list(noise_seeds))
     rows = seconds_of(load_rows(task, root, split, classes, metric)[:max_clips], start, end)
@@ -97,7 +97,7 @@ def evaluate(
     with started_processes() as processes:
         if processes.count > 1 and output is None:
             raise ValueError(
-                f"Expected --output, found none for {processes.count} processes, which join their answers in that "
+                f"Expected --output, found none for {processes.count} processes, which collect their answers in that "
                 "folder. Name one, or start a single process."
             )
         return evaluate_rows(
@@ -110,7 +110,7 @@ def evaluate(
 def evaluate_here(*args: Any, **kwargs: Any) -> Evaluation:
     """Evaluate loaded rows as `evaluate_rows` does, in this process alone."""
     evaluation = evaluate_rows(*args, **kwargs)
-    assert evaluation is not None, "only a further process has no result"
+    assert evaluation is not None, "the first process always has a result"
     return evaluation
 
 
@@ -124,7 +124,7 @@ def evaluate_rows(
 ) -> Evaluation | None:  # fmt: skip
     """Evaluate loaded rows as `evaluate` does.
 
-    `root` is where the train split's constant answers come from, `chosen` lists settings that differ from the
+    The constant answers come from the train split in `root`. `chosen` lists settings that differ from the
     checkpoint's. `read(row, condition)` replaces decoding the files; then no clip counts as missing.
     """
     start = time.perf_counter()
@@ -134,7 +134,7 @@ def evaluate_rows(
     if not present:
         raise ValueError(
             f"Expected clips of task {task!r} below {root}, found none of {len(rows)}, such as "
-            f"{rows[0].media if rows else 'nothing asked'}. Put them there, or point --root elsewhere."
+            f"{rows[0].media if rows else 'nothing asked'}. Put them there, or set another --root."
         )
     if rank:
         check_options(present)
@@ -203,7 +203,7 @@ def evaluate_rows(
 
 
 def seconds_of(rows: Sequence[Row], start: float, end: float | None) -> list[Row]:
-    """Return the rows cut to these seconds of each clip, which count from the start of its segment."""
+    """Return the rows cut to these seconds of each clip; they count from the start of its segment."""
     if start == 0 and end is None:
         return list(rows)
     cut = []
@@ -212,7 +212,7 @@ def seconds_of(rows: Sequence[Row], start: float, end: float | None) -> list[Row
         segment = first + start, last if end is None else min(last, first + end)
         if segment[0] >= segment[1]:
             raise ValueError(
-                f"Expected a start before the end of every clip, found {segment[0]:g} s to {segment[1]:g} s in "
+                f"Expected a start before the end of every clip, found {segment[0]:g} s to {segment[1]:g} s for "
                 f"{row.id}: correct --start and --end."
             )
         cut.append(replace(row, segment=segment))
@@ -220,13 +220,13 @@ def seconds_of(rows: Sequence[Row], start: float, end: float | None) -> list[Row
 
 
 def check_options(rows: Sequence[Row]) -> None:
-    """Refuse to rank where questions have no options, before anything is decoded."""
+    """Raise ValueError if a question has no options to rank, before anything is decoded."""
     asked = [question for row in rows for question in row.questions]
     if without := [question for question in asked if len(question.options) < 2]:
         raise ValueError(
-            f"Ranking needs options to choose between, found none for {len(without)} of {len(asked)} questions, such "
-            f"as {without[0].text!r} ({without[0].id}). Leave --rank out to generate answers, or give a class list "
-            "with --classes FILE where the task takes one."
+            f"Expected options to rank for every question, found none for {len(without)} of {len(asked)} questions, "
+            f"such as {without[0].text!r} ({without[0].id}). Leave --rank out to generate answers, or, if the task "
+            "takes a class list, give it with --classes FILE."
         )
 
 
@@ -234,17 +234,17 @@ def answer_all(
     answerer: Answerer, job: Job, folder: RunFolder | None, processes: Processes, workers: int | None,
     read: Read | None, progress: bool,
 ) -> list[AnsweredClip]:  # fmt: skip
-    """Return every clip's answers in the order of the rows; clips that the folder does not hold are answered now.
+    """Return the answers to every clip in the order of the rows; answers in the folder are not computed again.
 
     The processes divide whole batches, so that a clip is always in the same batch. The first process returns all
-    answers and removes the parts; the others return none.
+    answers; the others return none.
     """
-    processes.wait()  # all have looked whether the folder is theirs to use
+    processes.wait()  # until every process has checked the settings of the folder
     if folder is not None and processes.is_first:
         folder.begin()
     processes.wait()
     done = {} if folder is None else folder.answered()
-    processes.wait()  # now all know the same batches to be left
+    processes.wait()  # until every process has read the same answered batches
     left = [batch for batch in range(job.num_batches) if batch not in done][processes.rank :: processes.count]
     label = job.conditions[0].label + (f", process 1 of {processes.count}" if processes.count > 1 else "")
     shown = progress and processes.is_first
@@ -265,7 +265,7 @@ def answer_all(
 
 
 def warn(metrics: Metrics, clips: Sequence[AnsweredClip]) -> None:
-    """Warn of clips that are missing, unreadable, or used in part."""
+    """Warn of clips that are missing, unreadable, or partly used."""
     counts = metrics.clips
     reason = f" ({next(iter(counts.unreadable.values()))})" if counts.unreadable else ""
     for ids, text, why in (
@@ -287,11 +287,11 @@ def score(
 ) -> dict[str, float]:  # fmt: skip
     """Return flat metrics for validation in training: `words_both`, `letter_both`, ..., one set per condition.
 
-    Also means over the conditions: of the task's headline, such as `mean_words`, and of `exact_match` if there is one.
+    The means over the conditions are added: of the task's headline, such as `mean_words`, and of `exact_match`.
 
-    `read(row, condition)` may take decoded clips from a cache. The model's training mode is restored. The processes of
-    a training run divide the batches, and each gets all metrics, or none if `should_stop` held on one of them.
-    `keep(condition, questions, generated)` receives the answers of each condition.
+    `read(row, condition)` may return decoded clips from a cache. The model's training mode is restored. The processes
+    of a training run divide the batches; each gets all metrics, or none if `should_stop` returned True on one of them.
+    `keep(condition, questions, generated)` receives the answers under each condition.
     """
     was_training, processes = model.training, joined_processes()
     model.eval()
@@ -340,7 +340,7 @@ def mean_scores(flat: Mapping[str, float], task: Task, conditions: Sequence[str]
 
 
 def longest_answer(processor, rows: Sequence[Row]) -> int:
-    """Return a limit of tokens: twice the longest right answer and some, because longer answers are wrong and slow."""
+    """Return the limit of new tokens: twice the longest right answer plus 8. Longer answers are wrong and slow."""
     answers = list({question.answer for row in rows for question in row.questions}) or [""]
     return 8 + 2 * max(map(len, processor.tokenizer(answers, add_special_tokens=False)["input_ids"]))
 
@@ -350,8 +350,8 @@ def load_rows(
 ) -> list[Row]:
     """Return the rows of one split, or of several joined by "+".
 
-    `train[5%:]` and `train[:5%]` are parts of a split, by the clips' ids: for data without a validation split.
-    `classes` is the task's class list, if any, `metric` the default metric of own data.
+    `train[5%:]` and `train[:5%]` are parts of a split, chosen by a hash of the clips' ids, for data without a
+    validation split. `classes` is the task's class list, if any, `metric` the default metric of own data.
     """
     source = get_task(task, classes)
     rows = [row for part in split.split("+") for row in _rows_of(source, root, part)]
@@ -367,7 +367,7 @@ def _rows_of(task: Task, root: str | Path, split: str) -> list[Row]:
     chosen = [row for row in rows if low <= zlib.crc32(row.id.encode()) % 10_000 / 100 < high]
     if not chosen:
         raise ValueError(
-            f"Expected clips in {split}, found none of the {len(rows)} of {name} below {root}: widen the range."
+            f"Expected clips in {split}, found none of the {len(rows)} clips of {name} below {root}: widen the range."
         )
     return chosen
 
@@ -375,7 +375,7 @@ def _rows_of(task: Task, root: str | Path, split: str) -> list[Row]:
 def train_rows(task: str, root: str | Path | None, split: str = "", classes: str | Path | None = None) -> list[Row]:
     """Return the rows of the train split, from which constant answers are chosen.
 
-    Empty if the data has no train split or if that is what is evaluated; a broken one is an error.
+    Empty if the data has no train split or if it is evaluated itself; a malformed one is an error.
     """
     if root is None or "train" in split.split("+") or Path(root).is_file():
         return []

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,10 @@ def summarise(
     predictions: Sequence[Prediction], rows: Sequence[Row], task: str, *, lost: Collection[str] = (),
     train: Sequence[Row] = (), seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the fields of `Metrics` that the predictions give.
+    """Return the fields of `Metrics` that follow from the predictions.
 
-    `scores` are the task's own on what was answered, `scores_missing_wrong` count every question of the `lost` clips
-    as wrong.
+    `scores` are the task's scores of the answered questions; `scores_missing_wrong` also count every question about
+    the `lost` clips as wrong.
     """
     scored = get_task(task)
     asked = {question.id: question for row in rows for question in row.questions}
@@ -30,7 +31,7 @@ def summarise(
     headline = scored.headline_among(kinds)
     groups = {scored.headline_group: headline} if headline else {}
     groups |= {kind: [kind] for kind in kinds if kind not in scored.time_kinds}
-    intervals = {name: share(predictions, lambda p: p.value, group, seed) for name, group in groups.items()}
+    intervals = {name: share(predictions, value_of, group, seed) for name, group in groups.items()}
     for kind in kinds:
         if kind in scored.time_kinds:
             of_kind = [[p for p in clip if p.kind == kind] for clip in by_file(predictions)]
@@ -57,13 +58,13 @@ def summarise(
 
 
 def calibration(predictions: Sequence[Prediction], task: Task, temperature: float = 1.0) -> Calibration | None:
-    """Return the calibration over the questions whose answer is right or wrong; seconds and captions are left out."""
+    """Return the calibration over answers that are either right or wrong."""
     judged = matched(predictions, task)
     return calibrate([p.confidence for p in judged], [p.right for p in judged], temperature)
 
 
 def abstention(predictions: Sequence[Prediction], task: Task, below: float | None) -> Abstention | None:
-    """Return the score without the answers below this confidence."""
+    """Return the score of the answers with at least this confidence."""
     if below is None:
         return None
     judged = matched(predictions, task)
@@ -73,12 +74,12 @@ def abstention(predictions: Sequence[Prediction], task: Task, below: float | Non
 
 
 def matched(predictions: Sequence[Prediction], task: Task) -> list[Prediction]:
-    """Return the predictions that are either right or wrong."""
+    """Return the predictions that are either right or wrong, without times in seconds and graded answers."""
     return [p for p in predictions if p.kind not in task.time_kinds and p.credit is None]
 
 
 def coverage(predictions: Sequence[Prediction], task: str, split: str) -> Coverage | None:
-    """Return how much of the published split was measured; None for data that is no published benchmark."""
+    """Return how much of the published split was measured; None if the data is no published benchmark."""
     info = get_task(task).info
     parts = split.split("+")
     if info is None or not set(parts) <= set(info.sizes):
@@ -104,7 +105,7 @@ def ranking_scores(
 
 
 def class_ranking(predictions: Sequence[Prediction], asked: Mapping[str, Question]) -> dict[str, float]:
-    """Return mAP, mAUC, ... where every question chooses among the same list of classes."""
+    """Return mAP, mAUC and the like if every question has the same list of classes as options."""
     options = {asked[p.question_id].options for p in predictions}
     if len(options) != 1 or len(classes := next(iter(options))) <= len(predictions[0].ranked or ()):
         return {}
@@ -113,9 +114,9 @@ def class_ranking(predictions: Sequence[Prediction], asked: Mapping[str, Questio
 
 
 def compare(shown: Mapping[Condition, Sequence[Prediction]], task: str, seed: int = 0) -> list[Comparison]:
-    """Compare every condition with the first one at the same noise, on clips that have sound.
+    """Compare every condition with the first at the same noise, on clips that have sound.
 
-    Differences are taken clip by clip on the same questions under the same noise.
+    Differences are paired: the same clip, questions and noise.
     """
     scored = get_task(task)
     first, *others = shown
@@ -136,7 +137,7 @@ def compare(shown: Mapping[Condition, Sequence[Prediction]], task: str, seed: in
                 noise_db=noise_db,
                 noise_seeds=[] if noise_db is None else [c.noise_seed for c in runs],
                 questions=sum(p.kind in headline for p in found),
-                right=share(found, lambda p: p.value, headline, seed),
+                right=share(found, value_of, headline, seed),
                 minus_first=paired_difference([kept[c] for c in runs], against, headline, seed),
                 follows=follows(known, headline, seed) if known else None,
             )
@@ -150,24 +151,27 @@ def _only(predictions: Sequence[Prediction], asked: Sequence[Prediction]) -> lis
 
 
 def by_file(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
-    """Return the predictions grouped by file, in the order of first appearance: clips cut from one file are alike."""
+    """Group the predictions by file, in the order of appearance, because clips cut from one file are alike."""
     clips: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         clips.setdefault(prediction.unit, []).append(prediction)
     return list(clips.values())
 
 
+value_of = attrgetter("value")  # the credit of a prediction, with `share`
+
+
 def share(
     predictions: Sequence[Prediction], holds: Callable[[Prediction], float], kinds: Collection[str], seed: int = 0
 ) -> Interval:
-    """Return how often something holds (or its mean) over questions of these kinds, with its interval over clips."""
+    """Return the mean of `holds` over questions of these kinds, with its interval over files."""
     chosen = [[holds(p) for p in clip] for clip in by_file([p for p in predictions if p.kind in kinds])]
     totals, counts = (np.array([f(clip) for clip in chosen], dtype=np.float64) for f in (sum, len))
     return bootstrap_ratio(totals, counts, seed=seed)
 
 
 def follows(predictions: Sequence[Prediction], kinds: Collection[str], seed: int = 0) -> Follows:
-    """Return how often answers follow the clip of the picture, the clip of the sound, or neither."""
+    """Return how often answers follow the picture's clip, the sound's clip, or neither."""
 
     def group_of(p: Prediction) -> str:
         return "picture" if p.right else "sound" if p.sound_right else "neither"
@@ -182,12 +186,12 @@ def paired_difference(
     first: Sequence[Sequence[Prediction]], second: Sequence[Sequence[Prediction]], kinds: Collection[str],
     seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """Return share right in `first` minus share right in `second`, clip by clip; runs (noise seeds) are pooled.
+    """Return the share right in `first` minus that in `second`, paired by file; runs (noise seeds) are pooled.
 
-    The clip stays the unit: its questions under all seeds are resampled together.
+    The file is the unit: its questions under all seeds are resampled together.
     """
     if len(first) != len(second):
-        raise ValueError(f"Expected as many runs on both sides, found {len(first)} and {len(second)}.")
+        raise ValueError(f"Expected as many runs on both sides, found {len(first)} and {len(second)}: pair them.")
     differences: dict[str, list[float]] = {}
     for sign, runs in ((1, first), (-1, second)):
         for prediction in (p for run in runs for p in run if p.kind in kinds):

@@ -1,8 +1,8 @@
 """`mirasol calibrate`: fit the temperature under which the confidence matches the accuracy on val.
 
-The confidence of an answer is exp of the mean log-probability of its tokens, the closing one included, under
-softmax(logits / temperature). Greedy answers do not depend on it. One temperature is fitted to whether the answers are
-right, by the likelihood, over all sets with equal weight.
+The confidence of an answer is exp of the mean log-probability of its tokens, the end token included, under
+softmax(logits / temperature). Greedy answers do not depend on the temperature. It maximises the likelihood of which
+answers are right, with equal weight for each set.
 """
 
 import warnings
@@ -28,12 +28,12 @@ from mirasol.tasks import Question, Row, Task, get_task
 from mirasol.tasks.metrics.judged import GRADED
 
 TEMPERATURES = np.geomspace(0.25, 10, 75)  # 5 % apart
-FEWEST = 10  # right and wrong answers, to fit one number to
+FEWEST = 10  # right answers, and wrong ones, needed to fit one number
 EPSILON = 1e-6
 
 
 class Temperature(Document):
-    """Contents of calibration.json: the temperature, the sets it was fitted on, and the error before and after."""
+    """Contents of calibration.json: temperature, the sets it was fitted on, calibration error before and after."""
 
     temperature: float
     checkpoint: str
@@ -65,24 +65,24 @@ def calibrate_checkpoint(
         checkpoint: Its folder; by default the shipped one.
         tasks: Sets to fit on.
         roots: Folder of each set.
-        splits: Split of each set, or one for all. Not the one that is reported.
-        condition: How clips are shown, each in turn.
-        noise_db: White noise in the sound at these signal-to-noise ratios, each in turn.
-        max_clips: Only the first clips of each set.
-        output: Folder that gets the file.
+        splits: Split of each set, or one for all; not a split whose scores are reported.
+        condition: One or several conditions, evaluated in turn.
+        noise_db: Signal-to-noise ratios of white noise, evaluated in turn.
+        max_clips: Use only so many clips of each set, the first ones.
+        output: Folder to write the file to.
         metric, classes, batch_size, workers, start, end, **loading: As for `evaluate`.
     """
     splits = list(splits) * (len(tasks) if len(splits) == 1 else 1)
     if not len(tasks) == len(roots) == len(splits):
         raise ValueError(
-            f"Expected a task, a root and a split for each set, found {len(tasks)}, {len(roots)} and {len(splits)}. "
-            "Separate them by commas, in the same order."
+            f"Expected a task, a root and a split for each set, found {len(tasks)}, {len(roots)} and {len(splits)}: "
+            "separate them by commas, in the same order."
         )
     for task, split in zip(tasks, splits, strict=True):
         parts = split.split("+")
         for part, fault in (
-            ("train", "what checkpoints learn from, and are surer and more often right about than about other clips"),
-            (get_task(task).reported_split, "the one that is reported, whose calibration error then means nothing"),
+            ("train", "what checkpoints learn from, so they are surer and more often right there than elsewhere"),
+            (get_task(task).reported_split, "the one that is reported, so its calibration error would mean nothing"),
         ):
             if part in parts:
                 warnings.warn(f"Split {part!r} of {task} is {fault}. Fit on val.", stacklevel=2)
@@ -99,13 +99,13 @@ def calibrate_checkpoint(
     if min(right.sum(), (1 - right).sum()) < FEWEST:
         raise ValueError(
             f"Expected at least {FEWEST} right and {FEWEST} wrong answers to fit a temperature to, found "
-            f"{int(right.sum())} and {int((1 - right).sum())}. Take more clips, or show them under noise (--noise-db)."
+            f"{int(right.sum())} and {int((1 - right).sum())}. Use more clips, or add noise (--noise-db)."
         )
     place = int(np.argmin(np.mean([losses(*part) for part in found], axis=0)))
     if place in (0, len(TEMPERATURES) - 1):
         warnings.warn(
-            f"The best temperature is the {'lowest' if place == 0 else 'highest'} that is tried "
-            f"({TEMPERATURES[place]:g}): the confidence says little about being right.",
+            f"The best temperature is the {'lowest' if place == 0 else 'highest'} that was tried "
+            f"({TEMPERATURES[place]:g}): the confidence says little about which answers are right.",
             stacklevel=2,
         )
     one = int(np.argmin(np.abs(np.log(TEMPERATURES))))
@@ -124,7 +124,7 @@ def calibrate_checkpoint(
 
 
 def losses(sure: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the mean negative log-likelihood of being right or wrong under each temperature."""
+    """Return the mean negative log-likelihood of the right and wrong answers at each temperature."""
     sure, right = sure.clip(EPSILON, 1 - EPSILON), right[:, None]
     return -(right * np.log(sure) + (1 - right) * np.log(1 - sure)).mean(axis=0)
 
@@ -138,7 +138,7 @@ def answer(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
 ) -> Iterator[tuple[list[float], bool]]:
-    """Return the confidence of each answer under every temperature, and whether it is right."""
+    """Yield the confidence of each answer at every temperature, and whether the answer is right."""
     clips = load_ahead(ShownClips(rows, answerer.processor, [condition]), range(len(rows)), workers)
     errors = []
     label = f"{task.name}, {condition.label}"

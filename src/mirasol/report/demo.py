@@ -1,4 +1,4 @@
-"""`mirasol demo`: measures a checkpoint on GRID clips it never saw and tells the result on one page."""
+"""`mirasol demo`: evaluate a checkpoint on GRID clips that it was not trained on, and show the result on one page."""
 
 import os
 import shutil
@@ -28,13 +28,13 @@ from mirasol.tasks import Row, get_task, grid
 
 NUM_STORIES = 5
 SHOWN_AS = ("both", "sound", "picture", "swapped")
-HIDDEN_KINDS = ("when_command", "when_color", "when_preposition", "when_adverb")  # two of the six are enough to see
+HIDDEN_KINDS = ("when_command", "when_color", "when_preposition", "when_adverb")  # the page shows two of six
 KINDS = (*grid.WORD_KINDS, "sentence", "said_at")  # columns of the table
-NUM_ATTRIBUTED_CLIPS = 24  # leaving out every chunk in turn encodes a clip as often as it has chunks
+NUM_ATTRIBUTED_CLIPS = 24  # leave-one-out encodes a clip once per chunk
 
 
 class Demo(Document):
-    """Result of the demo: path of the report and its numbers."""
+    """Result of the demo: path of the page and its numbers."""
 
     report: str
     accuracy: dict[str, Interval]
@@ -59,13 +59,15 @@ def demo(
     output: str | Path = REPORT,
     max_clips: int | None = None,
 ) -> Demo:
-    """Measures on the GRID test clips with picture and sound, either alone, and swapped sound, and the shipped
-    checkpoint on the labelled sets that lie beside GRID too; writes the page."""
+    """Evaluate on the GRID test clips with both modalities, each alone, and swapped sound, and write the page.
+
+    The shipped checkpoint is also evaluated on the labelled sets in folders beside GRID.
+    """
     start = time.perf_counter()
     root = Path(root)
     rows: list[grid.GridRow] = get_task("grid").load(root, "test")[:max_clips]  # type: ignore[assignment]  # its own rows
     answerer = Answerer.load(checkpoint)
-    # The four conditions are compared clip by clip, so all of them get the same clips.
+    # All four conditions get the same clips, because they are compared clip by clip.
     runs = {name: evaluate_here(answerer, rows, Condition(name), root=root) for name in SHOWN_AS}
     attribution = measure_attribution(answerer, rows[:NUM_ATTRIBUTED_CLIPS])
     method = better_method(attribution)
@@ -86,13 +88,13 @@ def demo(
 
 
 def better_method(shares: Sequence[AttributionShare]) -> str:
-    """Return cross-attention if it hits the asked word in at least 60 % of right answers, else leave-one-out."""
+    """Return "attention" if it hits the asked word in at least 60 % of right answers, else "leave_one_out"."""
     attention = next(share for share in shares if share.method == "attention")
     return "attention" if attention.share.value >= 0.6 else "leave_one_out"
 
 
 def choose_stories(rows: Sequence[grid.GridRow], predictions: Sequence[Prediction], count: int) -> list[grid.GridRow]:
-    """Choose clips to show, evenly from the fewest mistakes to the most."""
+    """Choose clips at even ranks from the fewest mistakes to the most."""
     mistakes = {row.id: 0 for row in rows}
     for prediction in predictions:
         mistakes[prediction.clip] += not prediction.right
@@ -104,7 +106,7 @@ def choose_stories(rows: Sequence[grid.GridRow], predictions: Sequence[Predictio
 def tell(
     answerer: Answerer, row: grid.GridRow, rows: Sequence[grid.GridRow], runs: dict[str, Evaluation], method: str
 ) -> Story:
-    """Return a clip's timeline and its questions with the answers from both modalities."""
+    """Return a clip's time axis and its questions with the answers from both modalities."""
     processor = answerer.processor
     clip = processor.read_clip(row.media, do_resize=False)
     given = [p for p in runs["both"].predictions if p.clip == row.id and p.kind not in HIDDEN_KINDS]
@@ -115,11 +117,11 @@ def tell(
     middles = [int(np.searchsorted(clip.frame_times, t, side="right")) - 1 for t in chunk_times.mean(axis=1)]
     features = processor.feature_extractor(clip.waveform, sampling_rate=clip.sampling_rate)["input_features"]
     surprise = encoder_outputs.surprise[0].float().cpu().numpy()
-    surprise[0] = np.nan  # nothing came before the first chunk, so nothing expected it
+    surprise[0] = np.nan  # nothing predicts the first chunk
     partner = rows[swap_partners(rows, grid.WORD_KINDS)[[r.id for r in rows].index(row.id)][0]]
     answers = [
-        Answered(p.question, p.answer, p.generated, p.right, p.confidence, w, p.seconds, otherwise(p, runs))
-        for p, w in zip(given, weights.cpu().numpy(), strict=True)
+        Answered(prediction, shares, otherwise(prediction, runs))
+        for prediction, shares in zip(given, weights.cpu().numpy(), strict=True)
     ]
     return Story(
         id=row.id, sentence=" ".join(row.words), duration=float(clip.duration),
@@ -131,7 +133,7 @@ def tell(
 
 
 def otherwise(prediction: Prediction, runs: dict[str, Evaluation]) -> dict[str, str]:
-    """Return the answers to the same question under the other conditions, where they differ."""
+    """Return the answers to the same question under the other conditions, if they differ."""
     names = {"sound": "sound only", "picture": "picture only", "swapped": "swapped sound"}
     said = {
         names[key]: p.generated
@@ -143,12 +145,12 @@ def otherwise(prediction: Prediction, runs: dict[str, Evaluation]) -> dict[str, 
 
 
 def chance_levels(rows: Sequence[grid.GridRow]) -> dict[str, float]:
-    """Return, per kind of word, how often a guess among its words is right."""
+    """Return the accuracy of guessing among the words of each kind."""
     return {kind: 1 / len({row.words[i] for row in rows}) for i, kind in enumerate(grid.WORD_KINDS)}
 
 
 def accuracy_rows(runs: dict[str, Evaluation]) -> list[dict[str, Any]]:
-    """Return the table's lines, one for each way of showing the clips as they are: the mean, and the share by kind."""
+    """Return the rows of the table: mean and accuracy by kind under each condition without swapped sound."""
     metrics = {name: runs[name].metrics for name in ("both", "sound", "picture")}
     return [
         {"label": CONDITIONS[name], "mean": found.intervals_95["words"], "kinds": found.scores}
@@ -157,7 +159,7 @@ def accuracy_rows(runs: dict[str, Evaluation]) -> list[dict[str, Any]]:
 
 
 def next_commands(root: Path, rows: Sequence[Row], checkpoint: str | Path | None) -> list[str]:
-    """Three commands that work where this one did."""
+    """Return three commands that work in the same folder."""
     beside = Path(sys.executable).with_name("mirasol")
     name = "mirasol" if shutil.which("mirasol") or not beside.exists() else os.path.relpath(beside)
     option = "" if checkpoint is None else f" --checkpoint {checkpoint}"
@@ -180,7 +182,7 @@ def page(
     chance: dict[str, float],
     checkpoint: str | Path | None,
 ) -> str:
-    """The report as HTML."""
+    """Return the page as HTML."""
     both, follows = runs["both"].metrics, runs["swapped"].metrics.follows
     accuracy, parameters = both.intervals_95["words"], f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}"
     names = {"all words": "words", **{kind: kind for kind in grid.WORD_KINDS if kind in follows}}
@@ -214,22 +216,22 @@ def page(
 
 
 def page_warnings(accuracy: Interval, chance: dict[str, float], clips: Clips) -> Iterator[str]:
-    """Give what a reader must know before the numbers."""
+    """Yield the warnings that a reader needs before the numbers."""
     if not accuracy.low > float(np.mean(list(chance.values()))):
         yield (
-            "This checkpoint answers no better than chance. It is untrained, or was trained on something else: the "
-            "page only shows that every part runs."
+            "This checkpoint answers no better than chance: it is untrained, or was trained on other data. The page "
+            "only shows that every part runs."
         )
     yield from clip_warnings(clips)
 
 
 def attribution_text(shares: Sequence[AttributionShare]) -> str:
-    """Return the share of answers that each method attributes to the asked word, beside a random choice."""
+    """Return a sentence on how often each method attributes an answer to the asked word, beside a random choice."""
     attention, without = (percent(share.share.value) for share in shares)
     if not shares[0].num_answers:
-        return "No answer was right, so its attribution cannot be judged."
+        return "No answer was right, so attribution was not measured."
     return (
-        f"The highest bar touches the asked word (within 0.16 s) in {attention} % of right answers by cross-attention "
-        f"and in {without} % by leaving each chunk out; a chunk chosen at random would in "
+        f"The highest bar overlaps the asked word (within 0.16 s) in {attention} % of right answers by "
+        f"cross-attention and in {without} % by leaving each chunk out; a random chunk overlaps it in "
         f"{percent(shares[0].uniform_choice)} % (measured on {shares[0].num_answers} right answers)."
     )

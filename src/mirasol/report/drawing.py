@@ -1,4 +1,4 @@
-"""Pictures and drawings for the report: JPEG data URIs and SVG whose colours follow the page's light or dark theme."""
+"""Pictures as JPEG data URIs, and SVG drawings whose colours follow the page's light or dark theme."""
 
 import base64
 import html
@@ -15,9 +15,9 @@ from mirasol.evaluate.calibration import Bin, Covered
 try:
     from PIL import Image
 except ModuleNotFoundError as error:
-    raise ValueError("The report needs Pillow for its pictures, found none: pip install 'mirasol[demo]'.") from error
+    raise ValueError("Expected Pillow for the report's pictures, found none: pip install 'mirasol[demo]'.") from error
 
-WIDTH = 720  # units of every drawing along the seconds; the browser scales them to the column
+WIDTH = 720  # of every drawing over time, in units that the browser scales to the column
 INFERNO = np.array(
     [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39)],
     dtype=np.float64,
@@ -25,9 +25,9 @@ INFERNO = np.array(
 
 
 def svg(width: float, height: float, label: str, parts: Sequence[str], stretches: bool = False) -> Markup:
-    """The parts as one drawing, with a label for those who cannot see it.
+    """Return the parts as one drawing, with a label for screen readers.
 
-    One that stretches keeps its height in pixels where the page is narrow; it must hold no text.
+    A drawing that stretches keeps its height in pixels on narrow pages; it must hold no text.
     """
     label = html.escape(label, quote=True)
     fixed = f' preserveAspectRatio="none" style="height:{height:g}px"' if stretches else ""
@@ -48,7 +48,7 @@ def text(x: float, y: float, content: str, style: str) -> str:
 
 
 def image_uri(pixels: UInt8[np.ndarray, "height width channel"], size: tuple[int, int] | None = None) -> str:
-    """The picture as a JPEG data URI, so that the page needs no second file."""
+    """Return the picture as a JPEG data URI, so that the page needs no second file."""
     image = Image.fromarray(pixels)
     if size is not None:
         image = image.resize(size, Image.Resampling.LANCZOS)
@@ -58,7 +58,7 @@ def image_uri(pixels: UInt8[np.ndarray, "height width channel"], size: tuple[int
 
 
 def spectrogram_uri(mel: Float[np.ndarray, "mel_frame mel"]) -> str:
-    """The log-mel energies in colours, low notes at the bottom; the quiet half of the clip is dark."""
+    """Return log-mel energies as a picture, low frequencies at the bottom; the quietest 40 % are black."""
     quiet, loud = np.quantile(mel, [0.4, 0.998])
     position = np.clip((mel.T[::-1] - quiet) / max(loud - quiet, 1e-6), 0, 1) * (len(INFERNO) - 1)
     below = np.clip(position.astype(int), 0, len(INFERNO) - 2)
@@ -67,7 +67,7 @@ def spectrogram_uri(mel: Float[np.ndarray, "mel_frame mel"]) -> str:
 
 
 def time_axis(duration: float) -> str:
-    """Ticks with their seconds, at most twelve."""
+    """Return at most twelve ticks labelled in seconds."""
     step = next(s for s in (0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 86_400) if duration / s <= 12)
     parts = []
     for tick in np.arange(0, duration + 1e-6, step):
@@ -85,7 +85,7 @@ def weight_bars(
     seconds: tuple[float, float] | None,
     right: bool,
 ) -> str:
-    """Bars of weight over the chunks' seconds, and a box around the seconds in which the asked word is spoken."""
+    """Draw a bar of weight per chunk, and a box around the seconds of the asked word."""
     height, peak = 40.0, max(float(np.max(weights, initial=0.0)), 1e-9)
     parts = [line(0, height - 0.5, WIDTH, height - 0.5, 'stroke="var(--line)"')]
     for (start, end), weight in zip(chunk_times, weights, strict=True):
@@ -102,7 +102,7 @@ def weight_bars(
 
 
 def curve(values: Float[np.ndarray, " chunk"], chunk_times: Float[np.ndarray, "chunk 2"], duration: float) -> str:
-    """A line through the chunks' centres with the largest and smallest value written out; nan leaves a chunk out."""
+    """Draw a line through the chunks' centres, with the largest and smallest value labelled; nan is left out."""
     height, known = 64.0, np.isfinite(values)
     if not known.any():
         return svg(WIDTH, height, "no values", [])
@@ -127,7 +127,7 @@ def curve(values: Float[np.ndarray, " chunk"], chunk_times: Float[np.ndarray, "c
 
 
 def steps_plot(points: Sequence[tuple[float, float]], label: str, num_shown: int = 300) -> Markup:
-    """A line over steps with its smallest, largest and last value; many points are averaged in groups."""
+    """Draw a line over steps with its smallest, largest and last value; many points are averaged in groups."""
     height, left = 170.0, 4.0
     groups = np.array_split(np.array(points, dtype=float), min(len(points), num_shown))
     steps, values = np.array([group.mean(axis=0) for group in groups]).T
@@ -148,7 +148,7 @@ def steps_plot(points: Sequence[tuple[float, float]], label: str, num_shown: int
 
 
 def interval_plot(interval: Interval, chance: float) -> str:
-    """A dot with its interval on a scale from 0 to 100 %, the chance level as a dashed line."""
+    """Draw a value and its interval on a scale from 0 to 100 %, and the chance level as a dashed line."""
     width = 200.0
     spot, low, high, at = (
         8 + (width - 16) * (0.0 if np.isnan(v) else v) for v in (interval.value, interval.low, interval.high, chance)
@@ -165,7 +165,7 @@ def interval_plot(interval: Interval, chance: float) -> str:
 
 
 def share_bar(shares: Sequence[tuple[str, float]]) -> Markup:
-    """One bar divided by the shares (colour name, 0 to 1), each written out where it has room."""
+    """Return one bar divided by the shares (name of colour, 0 to 1), labelled where there is room."""
     parts = []
     for name, share in shares:
         width = 0.0 if np.isnan(share) else 100 * share
@@ -177,7 +177,7 @@ def share_bar(shares: Sequence[tuple[str, float]]) -> Markup:
 
 
 def reliability_plot(bins: Sequence[Bin]) -> str:
-    """Share right against confidence in bins, on the diagonal where they agree; bars below count answers."""
+    """Draw the share right against confidence in bins, with the diagonal; bars below count the answers."""
     side, foot = 300.0, 60.0
     most = max([entry.count for entry in bins], default=1) or 1
     parts = [
@@ -197,7 +197,7 @@ def reliability_plot(bins: Sequence[Bin]) -> str:
 
 
 def coverage_plot(curve: Sequence[Covered]) -> str:
-    """Accuracy of the most confident answers against coverage."""
+    """Draw the accuracy of the most confident answers against coverage."""
     side = 300.0
     points = [(point.coverage * side, (1 - point.accuracy) * side) for point in curve]
     style = 'fill="none" stroke="var(--accent)" stroke-width="2.5" stroke-linejoin="round"'
@@ -212,6 +212,6 @@ def coverage_plot(curve: Sequence[Covered]) -> str:
 
 
 def corner_labels(side: float) -> list[str]:
-    """Return the ends of a vertical axis of shares right, the upper one above the drawing, where the page has room."""
+    """Return the labels of a vertical axis from 0 to 100 % right; the upper one lies above the drawing."""
     style = 'font-size="12" fill="var(--soft)"'
     return [text(0, -5, "100 % right", style), text(6, side - 6, "0 %", style)]

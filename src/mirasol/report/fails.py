@@ -1,4 +1,4 @@
-"""Wrong answers for the report: the frames that the model saw, and a preview to play."""
+"""Wrong answers for the report: frames as the model saw them, and a playable preview."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -15,16 +15,16 @@ from mirasol.media.preview import encode_preview
 from mirasol.tasks import Row
 
 NUM_FAILS = 12
-NUM_PICTURES = 3  # of each clip with a wrong answer
+NUM_PICTURES = 3  # per clip
 MAX_COLUMNS = 2048  # of a spectrogram
-PREVIEW_SECONDS, PREVIEW_RATE, PREVIEW_SIDE = 10.0, 8, 240  # seconds, frames a second, pixels of the longer side
+PREVIEW_SECONDS, PREVIEW_RATE, PREVIEW_SIDE = 10.0, 8, 240  # seconds, frames per second, pixels of the longer side
 
 
 @dataclass(frozen=True)
 class Fail:
-    """A wrong answer with data URIs: frames as the model saw them, else the spectrogram, and a file to play.
+    """A wrong answer with data URIs: frames as the model saw them, else the spectrogram, and a preview file.
 
-    `seconds` says how much of the clip the file plays; everything is empty where the clip cannot be read.
+    `seconds` is the length of the preview. All fields are empty if the clip cannot be read.
     """
 
     prediction: Prediction
@@ -36,7 +36,7 @@ class Fail:
 
 
 def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> list[Prediction]:
-    """Choose wrong answers: the most confident of each kind of question in turn, each clip once."""
+    """Choose the most confident wrong answers, in turn from each kind of question, at most one per clip."""
     by_kind: dict[str, list[Prediction]] = {}
     for prediction in sorted(predictions, key=lambda p: -p.confidence):
         if not prediction.right:
@@ -53,7 +53,7 @@ def choose_fails(predictions: Sequence[Prediction], count: int = NUM_FAILS) -> l
 
 
 def look_at(fails: Sequence[Prediction], evaluation: Evaluation) -> Iterator[Fail]:
-    """Yield each wrong answer with the model's inputs under the measured condition."""
+    """Yield each wrong answer with its clip under the measured condition."""
     places = {row.id: row for row in evaluation.rows}
     eyes = evaluation.looks_at or MirasolVideoProcessor()
     for fail in fails:
@@ -64,7 +64,7 @@ def look_at(fails: Sequence[Prediction], evaluation: Evaluation) -> Iterator[Fai
 
 
 def look(fail: Prediction, row: Row, eyes: MirasolVideoProcessor, condition: str) -> Fail:
-    """Return the wrong answer with the first seconds of its clip, without the track that the condition left out."""
+    """Return the wrong answer with the first seconds of its clip, without a track that the condition leaves out."""
     from mirasol.report.drawing import image_uri, spectrogram_uri
 
     start, end = row.segment or (0.0, np.inf)
@@ -98,13 +98,13 @@ def look(fail: Prediction, row: Row, eyes: MirasolVideoProcessor, condition: str
 
 
 def evenly(clip: MediaInfo | float, rate: float) -> Float[np.ndarray, " time"]:
-    """Return the middles of pieces of 1 / `rate` seconds of a clip, at least one."""
+    """Return the centres of the clip's pieces of 1 / `rate` seconds, at least one."""
     duration = clip.duration_seconds if isinstance(clip, MediaInfo) else clip
     return (np.arange(max(1, round(min(duration, PREVIEW_SECONDS) * rate))) + 0.5) / rate
 
 
 def small(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "shown_height shown_width 3"]:
-    """Return the picture no larger than a preview, with even sides."""
+    """Return the picture at preview size, with even sides for the encoder."""
     from PIL import Image
 
     scale = min(1.0, PREVIEW_SIDE / max(image.shape))
@@ -113,7 +113,7 @@ def small(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "show
 
 
 def log_mel(clip: Clip) -> Float[np.ndarray, "shown mel"]:
-    """Return the log-mel of a clip's sound, neighbours averaged where it has more columns than a picture shows."""
+    """Return the log-mel of a clip's sound, averaged to at most `MAX_COLUMNS` columns."""
     assert clip.waveform is not None, "the clip has sound"
     mel = MirasolFeatureExtractor()(clip.waveform, sampling_rate=clip.sampling_rate)["input_features"][0]
     return np.stack([part.mean(axis=0) for part in np.array_split(np.asarray(mel), min(len(mel), MAX_COLUMNS))])

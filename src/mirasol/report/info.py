@@ -20,7 +20,7 @@ class Info(Document):
 
 
 class Picture(Result):
-    """The picture track; sizes are those shown, with square pixels and upright, times are in seconds."""
+    """The picture track; sizes are as displayed (square pixels, upright), times in seconds."""
 
     video_codec: str | None
     width: int | None
@@ -34,7 +34,7 @@ class Picture(Result):
 
 
 class Sound(Result):
-    """The sound track; times are in seconds."""
+    """The sound track; times in seconds."""
 
     audio_codec: str | None
     audio_sampling_rate: int | None
@@ -54,7 +54,7 @@ class Chunks(Result):
 
 
 class ClipInfo(Info):
-    """A file; a track that is not found is None."""
+    """A media file; an absent track is None."""
 
     clip: str
     container: str
@@ -76,7 +76,7 @@ class Grid(Result):
 
 
 class Look(Result):
-    """The square of the picture that a checkpoint sees, in parts of the frame."""
+    """Square crop that a checkpoint sees, as fractions of the frame."""
 
     side: float
     center_x: float
@@ -84,9 +84,9 @@ class Look(Result):
 
 
 class CheckpointInfo(Info):
-    """A checkpoint; `area_seen_per_frame` is the share of each frame that a video token sees.
+    """A checkpoint; `area_seen_per_frame` is the share of each frame that the video tokens cover.
 
-    `known_questions` are the training questions with counts and frequent answers, None if it stores none.
+    `known_questions` are the training questions with counts and frequent answers, None if none are stored.
     """
 
     checkpoint: str
@@ -103,7 +103,7 @@ class CheckpointInfo(Info):
 
 
 class PresetInfo(Info):
-    """A preset, see `mirasol.model.sizes.size_facts`; bytes and FLOPs of a forward pass by the number of frames."""
+    """A preset, see `mirasol.model.sizes.size_facts`; FLOPs of a forward pass by the number of frames."""
 
     preset: str
     parameters: dict[str, int | dict[str, int]]
@@ -134,8 +134,7 @@ def _number(value: int) -> str:
 
 
 def info(path: str | Path) -> Info:
-    """Return facts about a checkpoint if `path` is a folder (or "shipped"), about a preset if it is
-    the name of one, else about a clip."""
+    """Return facts about a checkpoint (a folder or "shipped"), a preset (its name), or else a clip."""
     from mirasol.model.presets import PRESETS
 
     if str(path) in ("default", SHIPPED):
@@ -151,7 +150,7 @@ def info(path: str | Path) -> Info:
 
 
 def clip_info(path: str | Path) -> ClipInfo:
-    """Return tracks, seconds and rates of a file, and how it falls on the shipped checkpoint's time grid."""
+    """Return the tracks of a file, with times and rates, and its chunks on the shipped checkpoint's time grid."""
     media = probe(path)
     return ClipInfo(
         clip=str(path),
@@ -186,7 +185,7 @@ def _chunks(duration: float) -> Chunks:
 
 
 def checkpoint_info(folder: Path) -> CheckpointInfo:
-    """Return parameters by part, the time grid, tokens of a chunk and the share of every frame that a token sees."""
+    """Return parameters by part, the time grid, tokens per chunk and the covered share of every frame."""
     from mirasol import MirasolConfig, MirasolProcessor
     from mirasol.model.modeling_mirasol_encoders import covered_area
     from mirasol.model.sizes import build, parameters_by_part, tokens_per_chunk

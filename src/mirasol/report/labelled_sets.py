@@ -1,4 +1,4 @@
-"""The demo's results on the small labelled sets beside GRID, whose clips have one modality."""
+"""Results of the demo on the small labelled sets beside GRID, whose clips have one modality."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.runner import evaluate_here, load_rows
 from mirasol.results import Result
 
-# Task, folder beside that of GRID, and a split that no model of `recipes/joint_nano.yaml` is trained on.
+# Task, folder beside GRID's, and a split that `recipes/joint_nano.yaml` does not train on.
 SETS = {
     "spoken digits": ("fsdd", "fsdd", "test"),
     "environmental sounds": ("esc10", "esc10", "fold5"),
@@ -17,7 +17,7 @@ SETS = {
 
 
 class SetResult(Result):
-    """Share of right answers on a set, and that of the most common answer."""
+    """Share right on a set, beside that of the most common answer."""
 
     clips: int
     right: Interval
@@ -25,7 +25,7 @@ class SetResult(Result):
 
 
 def measure_sets(answerer: Answerer, beside: Path, max_clips: int | None) -> dict[str, SetResult]:
-    """Return the result on each set that is there."""
+    """Return the result on each set whose folder exists."""
     found = {}
     for name, (task, folder, split) in SETS.items():
         root = beside / folder

@@ -1,9 +1,9 @@
-"""Self-contained HTML pages from measured results: templates/*.html, filled in by jinja2 with everything escaped."""
+"""Self-contained HTML pages from measured results: templates/*.html, rendered by jinja2 with autoescape."""
 
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mirasol import __version__
+from mirasol.evaluate.results import Prediction
 from mirasol.report import drawing
 
 MAX_SHOWN_CHARACTERS = 60
@@ -23,55 +24,54 @@ DRAWINGS = (
 KIND_NAMES = {"said_at": "word at t", "preposition": "prepos."}
 BASELINES = {
     "majority": "most common answer",
-    "majority_by_kind": "most common of each kind",
-    "majority_by_question": "most common of each question",
-    "ceiling": "answers known from train",
+    "majority_by_kind": "most common answer of each kind",
+    "majority_by_question": "most common answer to each question",
+    "ceiling": "answers that occur in train",
     "chance": "guessing among the options",
 }
 
 
 @dataclass
 class Answered:
-    """One question with the model's answer, its answers under other conditions, and the attribution."""
+    """An answered question, its attribution, and the different answers under other conditions."""
 
-    text: str
-    answer: str
-    prediction: str
-    right: bool
-    confidence: float
+    prediction: Prediction
     weights: Float[np.ndarray, " chunk"]
-    seconds: tuple[float, float] | None = None
-    otherwise: dict[str, str] = field(default_factory=dict)
+    otherwise: dict[str, str]
+
+    @property
+    def right(self) -> bool:
+        return self.prediction.right
 
 
 @dataclass
 class Story:
-    """One clip laid out along its seconds."""
+    """One clip along its time axis."""
 
     id: str
     sentence: str
     duration: float
-    frames: list[UInt8[np.ndarray, "height width channel"]]  # one a chunk
+    frames: list[UInt8[np.ndarray, "height width channel"]]  # one per chunk
     mel: Float[np.ndarray, "mel_frame mel"]
     words: list[tuple[str, float, float]]
     chunk_times: Float[np.ndarray, "chunk 2"]
-    surprise: Float[np.ndarray, " chunk"]  # nan where there is none
+    surprise: Float[np.ndarray, " chunk"]  # nan if nothing was predicted
     answers: list[Answered]
     swapped_sentence: str = ""
 
     def pictures(self) -> Iterator[tuple[UInt8[np.ndarray, "height width channel"], float]]:
-        """Return each chunk's frame with its share of the clip's seconds in percent."""
+        """Return each chunk's frame and its share of the clip's seconds in percent."""
         ends = self.chunk_times[:, 1].clip(max=self.duration)
         return zip(self.frames, (ends - self.chunk_times[:, 0]) / self.duration * 100, strict=True)
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """Return the share as a number of percent, a dash where there is none."""
+    """Return a share in percent, a dash if there is none."""
     return "–" if value is None or np.isnan(value) else f"{100 * value:.{digits}f}"
 
 
 def shorten(words: str, length: int = MAX_SHOWN_CHARACTERS) -> str:
-    """Return the text, shortened if it would not fit; empty text is named."""
+    """Return the text, cut at a word if it is too long; empty text becomes "(nothing)"."""
     return (words if len(words) <= length else words[:length].rsplit(" ", 1)[0] + " …") or "(nothing)"
 
 

@@ -1,5 +1,5 @@
-"""The report of one evaluation: scores with their intervals beside baselines and the paper's numbers, conditions
-beside each other, and wrong answers with frames or sound, on one page that needs nothing else."""
+"""Report of one evaluation on a self-contained page: scores with intervals beside baselines and the paper's numbers,
+conditions compared, and wrong answers with frames or sound."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,14 +16,14 @@ from mirasol.report.fails import choose_fails, look_at
 from mirasol.tasks import get_task
 
 HOW = {
-    "generated": "written by the model, right only if equal to the reference",
-    "ranked": "the likeliest of the given options by the sum of its tokens' log-probabilities",
+    "generated": "generated as text",
+    "ranked": "the likeliest of the given options, by the sum of its tokens' log-probabilities",
 }
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One score with its interval, the best baseline to compare it with, and the same score of each baseline."""
+    """One score with its interval, the best baseline (`floor`), and the score of each baseline."""
 
     name: str
     interval: Interval
@@ -33,7 +33,7 @@ class ScoreRow:
 
 
 def write_report(evaluation: Evaluation) -> Path | None:
-    """Return the path of report.html in the evaluation's folder; warn and write none where Pillow is not installed."""
+    """Write report.html into the evaluation's folder and return its path; without Pillow, warn and return None."""
     try:
         from mirasol.report.page import percent, render  # needs Pillow, an extra
     except ValueError as error:
@@ -65,7 +65,7 @@ def write_report(evaluation: Evaluation) -> Path | None:
         some_missing=clips.answered < clips.asked,
         scores=score_rows(metrics, task.headline),
         times={name: value for name, value in metrics.scores.items() if isinstance(value, dict)},
-        num_wrong=sum(not prediction.right for prediction in predictions),
+        num_wrong=sum(not prediction.right for prediction in matched),
         fails=list(look_at(choose_fails(matched), evaluation)),
         groups=group_tables(metrics),
     )
@@ -75,14 +75,14 @@ def write_report(evaluation: Evaluation) -> Path | None:
 
 
 def group_tables(metrics: Metrics) -> dict[str, list[Group]]:
-    """Return the groups to show: the questions that recur, and the kinds where they are not the same groups."""
+    """Return the groups to show: recurring questions, and kinds unless these are the same groups."""
     questions = {"each question": metrics.questions} if metrics.questions else {}
     kinds, texts = (sorted((g.kind, g.questions) for g in groups) for groups in (metrics.kinds, metrics.questions))
     return questions if kinds == texts else {"each kind of question": metrics.kinds, **questions}
 
 
 def clip_warnings(clips: Clips) -> Iterator[str]:
-    """Give a sentence for each reason why clips are not in the numbers."""
+    """Yield a sentence for each reason why clips are left out."""
     for names, text in ((clips.missing, "are missing"), (list(clips.unreadable), "could not be read")):
         if names:
             listed = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
@@ -90,18 +90,18 @@ def clip_warnings(clips: Clips) -> Iterator[str]:
 
 
 def page_warnings(metrics: Metrics) -> Iterator[str]:
-    """Give what a reader must know before the numbers."""
+    """Yield the warnings that a reader needs before the numbers."""
     if metrics.coverage is not None and metrics.coverage.measured < metrics.coverage.published:
-        yield f"These are scores of {metrics.coverage}: not comparable with results on the whole split."
+        yield f"Scores of {metrics.coverage}: not comparable with results on the whole split."
     yield from clip_warnings(metrics.clips)
     if metrics.clips.with_warnings:
         yield f"{metrics.clips.with_warnings:,} clips gave warnings; `mirasol ask` shows those of a clip."
     if metrics.cut_answers:
-        yield f"{cut_sentence(metrics.cut_answers)} before the model had closed them. Raise --max-new-tokens."
+        yield f"{cut_sentence(metrics.cut_answers)} before an end token. Raise --max-new-tokens."
 
 
 def score_rows(metrics: Metrics, headline: str) -> list[ScoreRow]:
-    """Return every score of the task, the headline first."""
+    """Return a row for every score of the task, the headline first."""
     values = {name: value for name, value in metrics.scores.items() if isinstance(value, float)}
     rows = []
     for name in sorted(values, key=lambda name: name != headline):
@@ -118,9 +118,9 @@ def _number(value: Any) -> float | None:
 
 
 def interval_of(intervals: Mapping[str, Interval], name: str, headline: str, value: float) -> Interval:
-    """Return the interval of a score: that of its kind of question, where it is a plain share of right answers."""
+    """Return the interval of a score if it is that of its kind of question, else a value without an interval."""
     kind = name.removeprefix(f"{headline}_") if name != headline else next(iter(intervals), "")
     entry = intervals.get(kind)
-    if entry is None or not abs(entry.value - value) <= 1e-6:  # a score of another kind, such as WUPS
+    if entry is None or not abs(entry.value - value) <= 1e-6:  # no share of right answers, as WUPS
         return Interval(value, np.nan, np.nan, 0)
     return entry

@@ -1,4 +1,4 @@
-"""Preview sheet of own clips: the crop, frames and spectrogram that a model will get of each, as one page."""
+"""Preview sheet of own clips: the frames, in their crop, and the spectrogram that a model gets of each clip."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def check_with_sheet(
     sheet_clips: int = 12,
     **options: Any,
 ) -> Checked:
-    """Check a source against the processor of a recipe or checkpoint, and write the sheet where it is asked for.
+    """Check a source against the processor of a recipe or checkpoint, and write the preview sheet if it has a path.
 
     Args:
         source: A manifest of any kind.
-        recipe: Recipe whose grid, crop and context are checked against.
-        checkpoint: Checkpoint instead of a recipe.
-        sheet: Where the page goes.
-        sheet_clips: Clips of each split on the page, spread over it.
-        **options: Of `mirasol.data.check.check`.
+        recipe: Recipe with the time grid, crop and context to check against.
+        checkpoint: Checkpoint to check against instead of a recipe.
+        sheet: Path of the page.
+        sheet_clips: Number of clips of each split on the page, evenly spaced.
+        **options: Arguments of `mirasol.data.check.check`.
     """
     rows = load_splits(source, options.get("split"), options.get("columns"), options.get("question"))
     processor = None
@@ -57,11 +57,11 @@ def check_with_sheet(
 
 
 def processor_of(recipe_path: str | None, checkpoint: str | None, rows: Sequence[Row]) -> MirasolProcessor:
-    """Return the processor that a recipe would train with, or that of a checkpoint.
+    """Return the processor that a recipe trains with, or that of a checkpoint.
 
     Args:
-        recipe_path: A recipe; a new tokenizer is made of the texts of `rows`.
-        checkpoint: Without a recipe: a checkpoint, by default the shipped one.
+        recipe_path: A recipe; a new tokenizer is trained on the texts of `rows`.
+        checkpoint: A checkpoint, if there is no recipe; by default the shipped one.
         rows: Clips of the source.
     """
     if recipe_path is None:
@@ -76,7 +76,7 @@ def processor_of(recipe_path: str | None, checkpoint: str | None, rows: Sequence
 
 
 def write_sheet(rows: Sequence[Row], processor: MirasolProcessor, output: str | Path, title: str) -> str:
-    """Write the page with these rows' clips and return its path; a clip that cannot be read says why."""
+    """Write the page with the clips of these rows and return its path; an unreadable clip has its error."""
     clips = [_shown(row, processor) for row in rows]
     image = processor.image_processor
     facts = {

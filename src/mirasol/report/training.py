@@ -1,4 +1,4 @@
-"""Page of a training run: curves of losses and validation, and sample answers; made from the files in its folder."""
+"""Page of a training run: curves of losses and validation, and sample answers, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any
 from mirasol.files import write_whole
 from mirasol.report.page import render
 
-CURVES = {  # beside every validated metric
-    "loss": "loss, the weighted sum", "text_loss": "text loss", "latent_loss": "next chunk's features: loss",
-    "video_loss": "next chunk's picture: loss", "audio_loss": "next chunk's sound: loss",
-    "learning_rate": "learning rate", "grad_norm": "norm of the gradient", "clips_per_second": "clips a second",
-    "loader_wait_share": "share of time that waits for clips", "effective_rank": "effective rank of the features",
+CURVES = {  # besides the validation metrics
+    "loss": "loss (weighted sum)", "text_loss": "text loss", "latent_loss": "latent loss (next chunk's features)",
+    "video_loss": "video loss (next chunk's picture)", "audio_loss": "audio loss (next chunk's sound)",
+    "learning_rate": "learning rate", "grad_norm": "gradient norm", "clips_per_second": "clips per second",
+    "loader_wait_share": "share of time waiting for clips", "effective_rank": "effective rank of the features",
 }  # fmt: skip
-NUM_SHOWN = 3  # validations whose answers stand side by side: the first, the one in the middle, the last
 
 
 def write_training_report(folder: Path) -> Path:
-    """Write `report.html` into a run folder; it can be made while the run goes on, and again."""
+    """Write `report.html` into a run folder, during the run or after it."""
     lines = read_lines(folder / "metrics.jsonl")
     recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     launches = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
@@ -53,7 +52,7 @@ def write_training_report(folder: Path) -> Path:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a growing JSONL file, without an incomplete last one."""
+    """Return the lines of a growing JSONL file, without an incomplete last line."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
@@ -64,13 +63,13 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def series(lines: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    """Return (step, value) of every line that has a value."""
+    """Return (step, value) of every line with a value."""
     return [(line["step"], line[name]) for line in lines if isinstance(line.get(name), int | float)]
 
 
 def samples_side_by_side(validations: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the steps shown, and each question with what was answered at each of them."""
-    by_step = {entry["step"]: entry["samples"] for entry in validations}  # the last of a step, where it came twice
+    """Return the first, middle and last validated step, and each question with its answer at these steps."""
+    by_step = {entry["step"]: entry["samples"] for entry in validations}  # of a repeated step, the last validation
     steps = sorted(by_step)
     steps = sorted({steps[i] for i in (0, len(steps) // 2, -1)}) if steps else []
     rows: dict[tuple, dict[str, Any]] = {}

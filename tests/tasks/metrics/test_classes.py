@@ -55,3 +55,9 @@ def test_a_perfect_and_a_reversed_ranking_have_no_d_prime(right):
     scores = np.array([[2.0, 1.0], [1.0, 2.0]])
     metrics = ranked_metrics(scores, np.array([0, 1] if right else [1, 0]))
     assert metrics["mAUC"] == float(right) and np.isnan(metrics["d_prime"])
+
+
+def test_scores_that_float32_cannot_tell_apart_are_equal():
+    """As in the scripts: the mean class accuracy takes the first of equal ones, top-1 the last."""
+    found = ranked_metrics(np.array([[1.0, 1.0 + 1e-9], [1.0 + 1e-9, 1.0]]), np.array([0, 1]))
+    assert (found["mean_class_accuracy"], found["top_1"]) == (0.5, 0.5) and found["mAUC"] == 0.5

@@ -92,3 +92,14 @@ def test_exact_match_stands_beside_wups(scorer, monkeypatch):
     found = task.score(asked, ["guitar", "two"])
     assert found["exact_match"] == 0.5 and found["exact_match_DO"] == 0.0 and found["exact_match_D"] == 0.5
     assert found["wups_0"] == found["wups_0_DO"] == found["wups_0.9_DC"] == 1.0 and task.headline == "wups_0"
+
+
+def test_a_similarity_of_just_the_threshold_counts_whole():
+    class Alike:
+        def similarity(self, word, other):
+            return 0.9
+
+    scorer = Wups(Alike(), object())
+    assert scorer._similarity("cat", "dog", 0.9) == 0.9 and scorer._similarity("cat", "dog", 0.91) == pytest.approx(
+        0.09
+    )
