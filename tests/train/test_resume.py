@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mirasol.tasks import Question, Row
+from mirasol.train import sharded_trainer
 from mirasol.train.recipe_schema import ModelRecipe, ScheduleRecipe
 from mirasol.train.record import describe_rows, find_checkpoints, open_run
 from mirasol.train.stop import StopRequest
 from mirasol.train.tokenizer import build_tokenizer
-from tests.train.toy import toy_recipe, train_toy
+from tests.train.toy import saved_state, toy_recipe, train_toy
 
 REPOSITORY = Path(__file__).parents[2]
 NUM_STEPS = 9  # 3 epochs of 3 batches
@@ -31,7 +33,9 @@ def training_lines(output: Path) -> dict[int, dict]:
 
 def validations(output: Path) -> dict[int, float]:
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["eval_mean_words"] for line in lines if "eval_mean_words" in line}
+    found = [line for line in lines if "eval_mean_words" in line]
+    assert len({line["step"] for line in found}) == len(found), "a step was validated twice"
+    return {line["step"]: line["eval_mean_words"] for line in found}
 
 
 def train_until_killed(output: Path, step: int) -> None:
@@ -76,6 +80,42 @@ def test_a_finished_run_is_left_as_it_is(uninterrupted):
     before = training_lines(uninterrupted)
     assert train_toy(uninterrupted).step == NUM_STEPS
     assert training_lines(uninterrupted) == before
+
+
+def test_each_step_is_saved_validated_and_shown_once(tmp_path, monkeypatch):
+    saved, shown = [], []
+    save = sharded_trainer.save_state
+    monkeypatch.setattr(
+        sharded_trainer, "save_state", lambda folder, *rest: (saved.append(folder.name), save(folder, *rest))
+    )
+    train_toy(tmp_path, report=lambda folder: shown.append([*validations(folder)]))
+    assert saved == [f"checkpoint-{step}" for step in (2, 3, 4, 6, 8, 9)]
+    assert shown == [[], [3], [3], [3, 6], [3, 6], [3, 6, 9]]
+    found = find_checkpoints(tmp_path / "checkpoints")[-1]
+    history = json.loads((found / "trainer_state.json").read_text())["log_history"]
+    assert [line["step"] for line in history if "eval_mean_words" in line] == [3, 6, 9]
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_run_stopped_again_and_again_in_its_validations_equals_the_uninterrupted_one(
+    uninterrupted, tmp_path, number
+):
+    """Also in the validation with which a resumed run begins, because the stopped one left it out."""
+    step = 3 * number
+    stopped = train_toy(tmp_path, stop_in_validation=number)
+    for _ in range(2):
+        assert f"stopped by SIGTERM: the same command resumes from step {step}" in str(stopped)
+        assert list(validations(tmp_path)) == list(range(3, step, 3))
+        stopped = train_toy(tmp_path, stop_in_validation=1)
+    assert train_toy(tmp_path).step == NUM_STEPS
+    assert train_toy(tmp_path).step == NUM_STEPS, "ended runs are left as they are"
+    assert training_lines(tmp_path) == training_lines(uninterrupted)
+    assert validations(tmp_path) == validations(uninterrupted)
+    ends = [find_checkpoints(run / "checkpoints")[-1] for run in (uninterrupted, tmp_path)]
+    whole, ours = map(saved_state, ends)
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in whole.items())
+    bests = [json.loads((end / "trainer_state.json").read_text())["best_metric"] for end in ends]
+    assert bests[0] == bests[1]
 
 
 def test_another_recipe_in_the_same_folder_is_refused(uninterrupted):

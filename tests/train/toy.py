@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,11 +139,14 @@ def train_toy(
     data: dict | None = None,
     dropout: float = 0.3,
     batch_size: int = 4,
+    stop_in_validation: int | None = None,
+    report: Callable | None = None,
     **changes,
 ) -> TrainResult:
     """Trains the toy, in epoch 1 with NaN for the clip `bad_index`.
 
-    With `kill_at_step`, the process sends itself `kill_by` in that step's forward."""
+    The process sends itself `kill_by` in the forward of step `kill_at_step`, or SIGTERM in the validation of this
+    number."""
     recipe = toy_recipe(output, **changes)
     if "schedule" not in changes:
         recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"batch_size": batch_size})})
@@ -158,8 +162,15 @@ def train_toy(
 
     model.register_forward_hook(kill)
 
+    validated = 0
+
     def validate(model) -> dict[str, float]:
+        nonlocal validated
+        validated += 1
         torch.rand(7)  # validation may draw random numbers; training must not notice
+        if validated == stop_in_validation:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return {}
         weights = torch.cat([parameter.flatten() for parameter in model.parameters()])
         return {"mean_words": weights.double().sum().item()}
 
@@ -171,6 +182,7 @@ def train_toy(
         collator=collate,
         validate=validate,
         data=data,
+        report=report,
     )
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from mirasol.train.trainer import MirasolTrainer
 
 
+class StoppedAgain(Exception):
+    """A signal came before the first step, in the validation that an earlier stop left out."""
+
+
 class MirasolCallback(TrainerCallback):
     """Phase and epoch at each epoch's start, averaging after each step, when to validate and save, the time limit."""
 
@@ -30,8 +34,10 @@ class MirasolCallback(TrainerCallback):
         if state.global_step and float(state.epoch).is_integer() and self._is_due(state) and not validated:
             # Stopped at the end of an epoch: saved without the validation that was due.
             metrics = self.trainer.evaluate()
+            if self.trainer.stopped_by is not None:
+                raise StoppedAgain
             self.trainer._determine_best_metric(metrics, None)
-            control.should_training_stop |= self.trainer.stopped_by is not None
+            self.trainer.save_validated()
 
     def on_epoch_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         # Set here, because accelerate reaches neither the sampler of a resumed run on several processes nor a dataset
@@ -57,7 +63,11 @@ class MirasolCallback(TrainerCallback):
         limit = self.trainer.recipe.schedule.time_limit_minutes
         is_over = limit is not None and time.monotonic() - self.trainer.started > limit * 60
         control.should_training_stop |= self.trainer.agree_to_stop(is_over)
-        control.should_save |= self.trainer.stopped_by is not None
+        ends = control.should_training_stop or float(state.epoch or 0).is_integer() and self._is_due(state)
+        if self.trainer.stopped_by is not None:
+            control.should_save = True
+        elif ends:
+            control.should_save = False  # because `on_epoch_end` saves this step, with its validation
 
     def on_evaluate(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         validation = self.trainer.recipe.validation
@@ -96,9 +106,11 @@ class Pages(TrainerCallback):
             warnings.warn(f"Expected to write the page of the run, found {one_line(error)}.", stacklevel=1)
 
     def on_save(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        self.write()
+        if not control.should_training_stop:
+            self.write()
 
-    on_evaluate = on_save
+    def on_train_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        self.write()
 
 
 class QuietProgress(ProgressCallback):

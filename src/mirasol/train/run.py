@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -22,7 +23,7 @@ from mirasol.answer.checkpoint import folder_of
 from mirasol.answer.known_questions import KnownQuestions
 from mirasol.files import write_whole
 from mirasol.results import Result
-from mirasol.train.callbacks import Pages
+from mirasol.train.callbacks import Pages, StoppedAgain
 from mirasol.train.checkpoint import newest_whole
 from mirasol.train.device import use_device
 from mirasol.train.export import export
@@ -154,10 +155,8 @@ def fit(
         trainer.state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
     validation = recipe.validation
     if not is_stale(trainer.state.log_history, str(validation.metric), validation.patience):
-        with STOP.listening():
+        with STOP.listening(), contextlib.suppress(StoppedAgain):
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    for page in pages:
-        page.write()
     if trainer.stopped_by == signal.SIGINT:
         step = trainer.state.global_step
         raise KeyboardInterrupt(f"training stopped after step {step}; the same command {next_start(trainer)}")

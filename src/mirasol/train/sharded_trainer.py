@@ -139,6 +139,12 @@ class ShardedTrainer(Seq2SeqTrainer):
         self.saved_step = step if is_saved else self.saved_step
         self.accelerator.wait_for_everyone()
 
+    def save_validated(self) -> None:
+        """Save the checkpoint that was resumed once more, with the validation that it lacked."""
+        assert self.args.output_dir is not None
+        self._load_rng_state(f"{self.args.output_dir}/{CHECKPOINT_PREFIX}{self.state.global_step}")
+        self._save_checkpoint(self.model, None)
+
     def _all_wrote(self, write: Callable[[], Any], final: Path) -> bool:
         """True if every process wrote its files; a full disk costs this checkpoint only, and the run continues."""
         error = None
