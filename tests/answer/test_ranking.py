@@ -98,6 +98,10 @@ def test_the_mean_over_tokens_does_not_favour_short_options():
     assert ranking.best(2, per_token=True) == ["a long answer", "no too"]
 
 
+def test_of_equally_likely_options_the_first_in_the_question_comes_first():
+    assert Ranking(("b", "a", "c"), (-1.0, -1.0, -0.5), (1, 1, 1)).best(3) == ["c", "b", "a"]
+
+
 def test_a_question_without_options_is_refused(answerer):
     with pytest.raises(ValueError, match="found 1 for 'what\\?'"):
         answerer.prompts(["what?"], [["x"]])

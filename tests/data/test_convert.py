@@ -152,7 +152,7 @@ def test_a_decoder_object_gives_the_file_it_decodes():
 def test_a_wrong_column_names_those_that_exist(manifest, tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"clip": ["a.mp4"], "label": ["x"]}).save_to_disk(tmp_path / "d")
-    with pytest.raises(ValueError, match="Expected a column with the clips of .*--columns media=clip"):
+    with pytest.raises(ValueError, match="Expected a column 'media' with the clips of .*--columns media=clip"):
         load_rows(tmp_path / "d")
     with pytest.raises(ValueError, match="found media=clp. Did you mean 'clip'"):
         load_rows(tmp_path / "d", columns={"media": "clp"})

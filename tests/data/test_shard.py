@@ -128,7 +128,7 @@ def test_a_younger_tar_of_the_same_size_is_refused_unless_it_holds_the_same_file
     changed[148:156] = b"%06o\0 " % (sum(changed[:148]) + sum(changed[156:512]) + 8 * 32)
     tar.write_bytes(changed)
     os.utime(tar, (later, later))
-    with pytest.raises(ValueError, match="as its index of .* says, found .* in the tar, which is of "):
+    with pytest.raises(ValueError, match="as its index of .* states, found .* in the tar of "):
         get_task("shards").load(shards, "train")
 
 

@@ -49,9 +49,17 @@ def test_the_first_number_is_the_time_that_is_meant(given, error):
     assert get_task("grid").error_seconds(question, given) == pytest.approx(error)
 
 
+def test_without_a_kind_of_the_headline_it_is_over_all_kinds_but_seconds():
+    grid = get_task("grid")
+    assert grid.headline_among(["when_letter", "sentence", "letter"]) == ["letter"]
+    assert grid.headline_among(["when_letter", "sentence", "said_at"]) == ["sentence", "said_at"]
+
+
 def test_only_missing_wordnet_is_warned_of_before_answers_are_computed(monkeypatch, tmp_path):
     monkeypatch.setenv("WORDNET_DICT", str(tmp_path))
-    with pytest.warns(UserWarning, match="Expected the WordNet 3.0 database .* Until then only exact_match is given"):
+    with pytest.warns(
+        UserWarning, match="Expected the WordNet 3.0 database .* Until then only exact_match is computed"
+    ):
         get_task("nextqa_oe").check_requirements()
     question = Question("1", "?", "a dog", "DO")
     with pytest.warns(UserWarning, match="only exact_match"):

@@ -1,1 +1,1 @@
-"""A checkpoint and clips -> answers: the one place that runs the encoder and `generate`."""
+"""Checkpoint and clips -> answers: the only place that runs the encoder and `generate`."""

@@ -17,15 +17,15 @@ Key = tuple[str, float, float | None, str]
 
 
 class AnswerFile:
-    """A file of answers, one row for each question about each clip; several processes may append to it.
+    """A file of answers, one row per question and clip; several processes may append to it.
 
-    The rows of a clip are written in one piece. The next start removes a row that a kill left incomplete.
+    The rows of a clip are written at once. The next start removes a row that a kill left incomplete.
 
     Args:
-        path: Ends with .jsonl or .csv.
+        path: Path that ends with .jsonl or .csv.
         about: Settings that the answers depend on, stored beside the file. A file with other settings is refused.
 
-    `done` maps the key of each row in the file to its error, empty if it has none.
+    `done` maps the key of each row in the file to its error, "" if it has none.
     """
 
     def __init__(self, path: str | Path, about: Mapping[str, Any]):
@@ -42,13 +42,13 @@ class AnswerFile:
             if differing := [name for name in now if before.get(name) != now[name]]:
                 was = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in differing)
                 raise ValueError(
-                    f"Expected in {path} answers of the same run, found others ({was}). Name another --output, or "
-                    "delete the file."
+                    f"Expected in {path} answers with the same settings, found others ({was}). Name another --output, "
+                    "or delete the file."
                 )
         else:
             write_whole(kept, json.dumps(now, indent=1) + "\n")
         with self._locked() as file:
-            text = file.read().decode("utf-8", "surrogateescape")  # names of files may be other bytes
+            text = file.read().decode("utf-8", "surrogateescape")  # file names may be any bytes
             rows, whole = (_csv_rows if self.is_csv else _json_rows)(text)
             header = _csv_text([dict(zip(COLUMNS, COLUMNS, strict=True))])
             if self.is_csv and not header.startswith(text[: len(header)]):
@@ -85,7 +85,7 @@ def key_of(row: Mapping[str, Any]) -> Key:
 
 
 def json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as lines of JSON, without empty fields except `end` and `answer`."""
+    """Return the rows as JSON lines, without empty fields except `end` and `answer`."""
     return "".join(
         json.dumps({k: v for k, v in row.items() if k in ("end", "answer") or v not in (None, [])}) + "\n"
         for row in rows
@@ -93,7 +93,7 @@ def json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _json_rows(text: str) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows of whole lines, and the characters they take."""
+    """Return the complete rows and their number of characters."""
     whole = text.rfind("\n") + 1
     return [json.loads(line) for line in text[:whole].split("\n") if line], whole
 
@@ -113,7 +113,7 @@ def _csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _csv_rows(text: str) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows that are whole, without the header, and the characters they take."""
+    """Return the complete rows without the header, and their number of characters."""
     lines = io.StringIO(text, newline="").readlines()
     reader, rows, whole, read = csv.reader(lines), [], 0, 0
     for cells in reader:

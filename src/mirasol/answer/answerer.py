@@ -1,4 +1,4 @@
-"""`Answerer`: a loaded checkpoint that watches clips once and answers any number of questions about them."""
+"""`Answerer`: a loaded checkpoint, which encodes a clip once and answers any number of questions about it."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ from mirasol.media.reader import DECODERS
 from mirasol.model.modeling_mirasol_outputs import MirasolEncoderOutput
 from mirasol.model.modeling_mirasol_stream import MirasolStreamCache
 
-CHUNKS_AT_ONCE = 256  # the attention mask over more grows with their square: 28 GB for an hour of 0.32 s
+CHUNKS_AT_ONCE = 256  # the attention mask grows with the square of the chunks: 28 GB for an hour of 0.32 s
 Source = Clip | str | Path | bytes | Mapping[str, Tensor]  # a mapping: the result of `chunk_clip`
 
 
@@ -48,7 +48,7 @@ class Watched:
 
     Args:
         encoder_outputs: Output of the encoder, a `MirasolEncoderOutput`.
-        media: Inputs of the encoder, with which leave-one-out attribution encodes the clips again; None if not kept.
+        media: Inputs of the encoder, which leave-one-out attribution encodes again; None if not kept.
     """
 
     encoder_outputs: Any
@@ -88,13 +88,13 @@ Questions = Prompts | Sequence[str]
 
 
 class Answerer:
-    """A checkpoint's model and processor, which answer questions about clips; threads may share it.
+    """Model and processor of a checkpoint, which answer questions about clips; threads may share it.
 
     Args:
         model: A `MirasolForConditionalGeneration` in evaluation mode.
         processor: Its `MirasolProcessor`.
-        max_new_tokens: Limit of an answer; by default the checkpoint's, else the room left in the context.
-        temperature: Divides the logits for the confidence of generated answers; the answers do not depend on it.
+        max_new_tokens: Limit of an answer; by default the checkpoint's, else the rest of the context.
+        temperature: Divides the logits for the confidence of generated answers, but not for the answers.
         known_questions: Questions that the checkpoint was trained on, if it stores them.
     """
 
@@ -122,9 +122,10 @@ class Answerer:
             checkpoint: Its folder, or "shipped".
             device: Such as "cpu", "cuda:1" or "mps"; by default a CUDA device where there is one.
             max_new_tokens: Limit of an answer.
-            decoder: Decoder of media files; by default the checkpoint's, as for the next two.
-            sampling: Policy for clips longer than `max_chunks`: `uniform`, `snippets` or `dense`.
-            max_chunks: Largest number of chunks of a clip.
+            decoder: Decoder of media files; by default the checkpoint's.
+            sampling: Policy for clips longer than `max_chunks`: `uniform`, `snippets` or `dense`; by default the
+                checkpoint's.
+            max_chunks: Largest number of chunks of a clip; by default the checkpoint's.
             dtype: Type of the weights: "float32" (default), "bfloat16" or "float16".
         """
         if decoder not in (None, *DECODERS):
@@ -302,9 +303,9 @@ class Answerer:
 
     @cached_property
     def streaming(self) -> "Answerer":
-        """This answerer with constant memory per stream: windows of `max_chunks` chunks where the config has none.
+        """Answerer for streams of constant memory: with a window of `max_chunks` chunks if the config has none.
 
-        It shares the weights. Its `watch` gives the latents that its streams give for the same media.
+        It shares the weights. Its `watch` and its streams give the same latents for the same media.
         """
         config = self.model.config
         if None not in (config.temporal_config.window_chunks, config.text_config.window_chunks):

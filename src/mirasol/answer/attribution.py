@@ -16,8 +16,8 @@ METHODS = {
     "attention": "cross-attention to each chunk",
     "leave_one_out": "loss of log-probability without the chunk",
 }
-DEFAULT_METHOD = "attention"  # its top chunk hits the asked word more often than leave_one_out's
-MARGIN_SECONDS = 0.16  # a chunk this close to the asked word counts as a hit
+DEFAULT_METHOD = "attention"  # its top chunk contains the asked word more often than that of leave_one_out
+MARGIN_SECONDS = 0.16  # a chunk this close to a word counts as overlapping it
 
 
 class Evidence(Result):
@@ -81,10 +81,10 @@ def attention_weights(twin, encoder_outputs, text: Mapping[str, Tensor]) -> Floa
 
 @torch.no_grad()
 def leave_one_out_weights(model, media: dict[str, Tensor], text: Mapping[str, Tensor]) -> Float[Tensor, "row chunk"]:
-    """Return chunk weights in proportion to the log-probability that the answer loses when the chunk is masked.
+    """Return chunk weights in proportion to the log-probability that the answer loses without the chunk.
 
-    Each real chunk is masked in turn and the clip encoded again, because later latents depend on earlier chunks. The
-    weight is 0 where masking raises the log-probability; if it does so everywhere, real chunks get equal weights.
+    Each real chunk is masked in turn and the clip is encoded again, because later latents depend on earlier chunks.
+    The weight is 0 if masking raises the log-probability; if it never lowers it, all real chunks get equal weights.
     """
     real = media["video_chunk_mask"] | media["audio_chunk_mask"]
     num_rows = text["decoder_input_ids"].shape[0]
@@ -121,7 +121,7 @@ def top_evidence(
     real: Bool[Tensor, " chunk"],
     count: int = 3,
 ) -> list[Evidence]:
-    """Return the `count` real chunks of most weight, in descending order."""
+    """Return the `count` real chunks with the most weight, in descending order."""
     order = torch.where(real, weights, -1.0).argsort(descending=True, stable=True)[: min(count, int(real.sum()))]
     return [
         Evidence(start=float(chunk_times[i, 0]), end=float(chunk_times[i, 1]), weight=float(weights[i]))

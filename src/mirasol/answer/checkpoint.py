@@ -1,4 +1,4 @@
-"""A checkpoint's folder -> the model, ready to answer, and its processor."""
+"""Folder of a checkpoint -> model in evaluation mode and processor."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 
 
 def folder_of(checkpoint: str | Path | None) -> Path:
-    """Return the folder of a checkpoint; None and "shipped" name the one that comes with mirasol."""
+    """Return the folder of a checkpoint; None and "shipped" name the checkpoint that comes with mirasol."""
     return DEFAULT_CHECKPOINT if checkpoint is None or str(checkpoint) == SHIPPED else Path(checkpoint)
 
 
 def load_checkpoint(
     checkpoint: str | Path | None = None, device: Any = None, dtype: str | None = None
 ) -> tuple[Any, Any]:
-    """Return (model, processor) of a folder, or of the shipped one.
+    """Return (model, processor) of a checkpoint's folder, by default the shipped one.
 
-    bf16 weights are converted to float32 unless `dtype` says otherwise: exact, and faster on most CPUs.
+    The default `dtype` is float32, which represents bf16 weights exactly and is faster on most CPUs.
     """
     import torch
     import transformers
@@ -43,15 +43,15 @@ def load_checkpoint(
         )
     except SafetensorError as error:
         raise ValueError(
-            f"Expected whole weights in {folder}, found a file that is cut off or no safetensors ({error}). "
+            f"Expected complete weights in {folder}, found a file that is cut off or no safetensors ({error}). "
             "Copy the folder again."
         ) from error
     # transformers only warns, and initialises missing weights at random.
     resized = {str(entry[0]) for entry in loaded["mismatched_keys"]}
     if wrong := sorted({*loaded["missing_keys"], *loaded["unexpected_keys"], *resized}):
         raise ValueError(
-            f"Expected in {folder} just the weights that its config.json describes, found {len(wrong)} missing, "
-            f"unknown or of another shape, such as {wrong[0]}. Take config.json and weights of the same save."
+            f"Expected in {folder} exactly the weights that its config.json describes, found {len(wrong)} missing, "
+            f"unknown or of another shape, such as {wrong[0]}. Take config.json and weights of the same checkpoint."
         )
     processor = MirasolProcessor.from_pretrained(folder)
     processor.check_model_config(model.config)
@@ -75,10 +75,10 @@ def load_temperature(folder: Path) -> float:
 
 
 def usable_device(name: Any = None) -> Any:
-    """Return the device of this name, by default CUDA if there is one, else the CPU.
+    """Return the device of this name, by default CUDA if available, else the CPU.
 
     Raises:
-        ValueError: There is no such device here.
+        ValueError: This machine has no such device.
     """
     import torch
 
@@ -117,7 +117,7 @@ def check_checkpoint(folder: Path) -> dict:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"Expected JSON in {config_file}, found text that is not ({error}). Write the folder anew."
+            f"Expected JSON in {config_file}, found other text ({error}). Copy or save the checkpoint again."
         ) from error
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type != "mirasol":

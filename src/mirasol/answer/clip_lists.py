@@ -14,12 +14,12 @@ from mirasol.tasks.jsonl import is_text, is_texts, read_span
 from mirasol.tasks.media_files import SUFFIXES
 
 KEYS = ("media", "question", "questions", "options", "segment", "id")
-ANSWERS = ("answer", "answers", "kind", "metric", "tolerance", "seconds", "references")  # of manifests with answers
+ANSWERS = ("answer", "answers", "kind", "metric", "tolerance", "seconds", "references")  # accepted and not used
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A clip, or a segment of one, with its questions and the options to choose between."""
+    """A clip or segment with its questions and their options."""
 
     clip: str
     questions: tuple[str, ...]
@@ -29,20 +29,20 @@ class Asked:
 
 
 def read_clips(sources: Sequence[str], questions: Sequence[str], options: Sequence[str] = ()) -> list[Asked]:
-    """Return the clips in the order of the sources, folders sorted by name, each once.
+    """Return each clip once, in the order of the sources; files of a folder are sorted by name.
 
     Args:
         sources: Files; folders, searched at any depth; globs; manifests (.jsonl), whose lines need no answers and,
             with `questions`, no questions; or "-" for paths on standard input, one per line.
-        questions: Default for clips without questions of their own.
-        options: Default for manifest lines without options of their own.
+        questions: Questions about clips that have none in a manifest.
+        options: Options for manifest lines without any.
     """
     found = [clip for source in sources for clip in _of_source(source, tuple(questions), tuple(options))]
     if not found:
         raise ValueError(
-            f"Expected at least one clip, found none in {', '.join(sources)}. Known: {' '.join(SUFFIXES)}"
+            f"Expected at least one clip, found none in {', '.join(sources)}. Known suffixes: {' '.join(SUFFIXES)}"
         )
-    merged: dict[Asked, dict[str, None]] = {}  # a clip is watched once for all its questions
+    merged: dict[Asked, dict[str, None]] = {}  # one entry per clip with all its questions
     places: dict[tuple, Asked] = {}
     for asked in found:
         clip = replace(asked, questions=())
@@ -50,7 +50,7 @@ def read_clips(sources: Sequence[str], questions: Sequence[str], options: Sequen
         for question in asked.questions:
             if places.setdefault((asked.clip, asked.start, asked.end, question), clip) != clip:
                 raise ValueError(
-                    f"Expected each question about a clip once, found {question!r} with two sets of options."
+                    f"Expected one list of options per question and clip, found two for {question!r}: remove one."
                 )
     return [replace(clip, questions=tuple(asked)) for clip, asked in merged.items()]
 
@@ -64,13 +64,13 @@ def _of_source(source: str, questions: tuple[str, ...], options: tuple[str, ...]
     elif Path(source).is_dir():
         paths = _below(Path(source))
         if not paths:
-            raise ValueError(f"Expected media files below {source}, found none. Known: {' '.join(SUFFIXES)}")
+            raise ValueError(f"Expected media files below {source}, found none. Known suffixes: {' '.join(SUFFIXES)}")
     elif Path(source).exists() or not glob.has_magic(source):
-        paths = [source]  # one that is not there becomes a row with its error
+        paths = [source]  # a missing file becomes a row with its error
     elif not (paths := sorted(glob.glob(source, recursive=True))):
         raise ValueError(f"Expected files that match {source!r}, found none: correct the pattern.")
     if not questions:
-        raise ValueError("Expected a question, found none: give one with --ask, or a manifest whose lines have some.")
+        raise ValueError("Expected a question, found none: give one with --ask, or in the lines of a manifest.")
     yield from (Asked(path, questions, options=options) for path in paths)
 
 

@@ -1,4 +1,4 @@
-"""Rows of questions and encoded clips -> greedy answers with their log-probabilities."""
+"""Tokenised questions and encoded clips -> greedy answers with their log-probabilities."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from mirasol.chunks.text import IGNORED_LABEL
 
-ROWS_AT_ONCE = 256  # of text in one call: bounds the memory of the decoder's cache
+ROWS_AT_ONCE = 256  # text rows per call, to bound the memory of the decoder's cache
 
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
     """One greedy answer with the log-probability of its tokens, the end token included.
 
-    `is_cut`: the answer reached the limit of new tokens before an end token. `calibrated`: the log-probability under
-    the checkpoint's temperature, if it has one.
+    `is_cut`: the answer reached the token limit before an end token. `calibrated`: the log-probability under the
+    checkpoint's temperature, if it has one.
     """
 
     text: str
@@ -30,7 +30,7 @@ class GeneratedAnswer:
 
     @property
     def confidence(self) -> float:
-        """exp of the mean log-probability of the tokens, calibrated if there is a temperature: 1 is certain."""
+        """exp of the mean log-probability of the tokens, calibrated if the checkpoint has a temperature."""
         total = self.log_likelihood if self.calibrated is None else self.calibrated
         return math.exp(total / len(self.token_ids))
 
@@ -44,10 +44,10 @@ def generate_answers(
     streamer: Any = None,
     temperature: float = 1.0,
 ) -> list[GeneratedAnswer]:
-    """Generate one greedy answer per row of questions about encoded clips.
+    """Generate one greedy answer per text row about encoded clips.
 
-    The limit of new tokens is `max_new_tokens`, else the generation config's, else the room that the longest question
-    leaves in the context.
+    The limit of new tokens is `max_new_tokens`, else the generation config's, else the context minus the longest
+    question.
     """
     width = text["decoder_input_ids"].shape[1]
     output = model.generate(
@@ -114,10 +114,10 @@ def label_log_probabilities(
 
 
 def rounds(counts: Sequence[int], rows_at_once: int = ROWS_AT_ONCE) -> Iterator[tuple[list[int], range]]:
-    """Split the text rows of clips with unequal `counts` into batches; yield the clips and row numbers of each.
+    """Split the text rows of clips, `counts` of each, into batches; yield the clips and row numbers of each batch.
 
-    A batch has equally many rows of each of its clips (a clip with fewer rows left repeats its last one) and at most
-    `rows_at_once` rows, unless that is less than one per clip.
+    A batch has equally many rows of each of its clips (a clip with fewer rows repeats its last one) and at most
+    `rows_at_once` rows, but at least one per clip.
     """
     first = 0
     while clips := [clip for clip, count in enumerate(counts) if count > first]:
@@ -127,7 +127,7 @@ def rounds(counts: Sequence[int], rows_at_once: int = ROWS_AT_ONCE) -> Iterator[
 
 
 def of_clips(encoder_outputs, clips: Sequence[int]):
-    """Return the encoder outputs of these clips; the same object, not a copy, if these are all."""
+    """Return the encoder outputs of these clips, without a copy if these are all clips."""
     if len(clips) == len(encoder_outputs.chunk_mask):
         return encoder_outputs
     return type(encoder_outputs)(**{name: value[list(clips)] for name, value in encoder_outputs.items()})

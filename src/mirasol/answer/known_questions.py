@@ -1,4 +1,4 @@
-"""The questions a checkpoint was trained on, stored beside its weights; answers to other questions are guesses."""
+"""Questions that a checkpoint was trained on, stored beside its weights; answers to other questions are guesses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mirasol.results import Result
 
 FILE = "questions.json"
 MAX_QUESTIONS, MAX_ANSWERS, MAX_WORDS = 200, 8, 5000
-FAR = 1 / 3  # share of a question's words that differ from the nearest known one
+FAR = 1 / 3  # a larger share of different words makes a question unlike a known one
 
 
 class KnownQuestion(Result):
-    """A training question with numbers as #, its count, and its most frequent answers."""
+    """A training question (numbers as #), its count, and its most frequent answers."""
 
     text: str
     count: int
@@ -24,7 +24,7 @@ class KnownQuestion(Result):
 
 
 class KnownQuestions(Result):
-    """The most frequent training questions, the number of different ones, and their vocabulary."""
+    """The most frequent training questions, the number of different questions, and their vocabulary."""
 
     questions: list[KnownQuestion]
     num_different: int
@@ -52,16 +52,16 @@ class KnownQuestions(Result):
 
     @classmethod
     def load(cls, folder: Path) -> KnownQuestions | None:
-        """Return the known questions of a checkpoint's folder, None if it stores none."""
+        """Return the known questions stored in a checkpoint's folder, else None."""
         file = folder / FILE
         return cls.model_validate_json(file.read_bytes()) if file.is_file() else None
 
     def warning(self, question: str) -> str | None:
         """Return a warning if the question is unlike every training question, else None.
 
-        It is unlike them if it has a word that none of them has, or if more than a third of its words differ from the
-        nearest one. Case, punctuation and the value of numbers are ignored. If the list was cut at 200 questions, only
-        the vocabulary is compared.
+        A question is unlike them if it has a word that none of them has, or if more than a third of its words differ
+        from the nearest question. Case, punctuation and the values of numbers are ignored. If the list was cut at 200
+        questions, only the vocabulary is compared.
         """
         words = words_of(question)
         unknown = [word for word in words if word not in self.words]

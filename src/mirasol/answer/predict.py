@@ -1,4 +1,4 @@
-"""`mirasol predict`: the same questions about many clips, each clip watched once, to a file that can be resumed."""
+"""`mirasol predict`: questions about many clips, each watched once, answered into a file that can be resumed."""
 
 import math
 import os
@@ -22,13 +22,13 @@ from mirasol.data.ahead import load_ahead
 from mirasol.media import probe
 from mirasol.results import Document
 
-SHORT = 0.1  # a remainder shorter than this share of a segment is merged into the one before
+SHORT = 0.1  # a remainder shorter than this share of a segment is merged into the segment before
 SHOWN = 5
 Write = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Predicted(Document):
-    """Summary of a run; a clip that could not be read has rows with its error."""
+    """Summary of a run; the rows of an unreadable clip hold its error."""
 
     clips: int
     answers: int
@@ -40,7 +40,7 @@ class Predicted(Document):
 
     @property
     def exit_code(self) -> int:
-        """0 if every clip was answered, 1 if some could not be read, 2 if none could."""
+        """0 if every clip was answered, 1 if some were unreadable, 2 if nothing was answered."""
         return 0 if not self.failed else 1 if self.answers or self.done_before else 2
 
     def __str__(self) -> str:
@@ -51,15 +51,15 @@ class Predicted(Document):
         if self.failed:
             listed = "; ".join(f"{clip}: {error}" for clip, error in list(self.failed.items())[:SHOWN])
             lines.append(
-                f"{len(self.failed)} clips could not be read, and are tried again only if their rows, which hold "
-                f"the error, are deleted: {listed}"
+                f"{len(self.failed)} clips could not be read: {listed}. To try them again, delete their rows, which "
+                "hold the error"
             )
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
 @dataclass
 class Decoded:
-    """A clip's chunk inputs, or the error."""
+    """Chunk inputs of a clip, or the error."""
 
     chunks: Mapping[str, torch.Tensor] | None = None
     warnings: Sequence[str] = ()
@@ -67,7 +67,7 @@ class Decoded:
 
 
 class AskedClips(Dataset):
-    """Item i is clip i decoded, or the reason why it could not be."""
+    """Item i is clip i decoded, or the reason why it is unreadable."""
 
     def __init__(self, asked: Sequence[Asked], processor, reading: Reading):
         self.asked, self.processor, self.reading = asked, processor, reading
@@ -103,23 +103,23 @@ def predict(
     progress: bool = True,
     **loading: Any,
 ) -> Predicted:
-    """Answer questions about many clips; rows go to `output`, or to `write` clip by clip.
+    """Answer questions about many clips; rows are written to `output`, or passed to `write` clip by clip.
 
     Under torchrun the processes divide the clips and append to the same file.
 
     Args:
         sources: Files, folders, globs, manifests or "-", see `read_clips`.
-        questions: Default for clips without questions of their own.
+        questions: Questions about clips that have none in a manifest.
         checkpoint: Folder of the checkpoint; by default the shipped one.
         options: Answers to rank by likelihood; implies `rank`.
         reading: Part of each clip to watch.
-        rank: Rank the options of the manifest's lines instead of generating.
+        rank: Rank the options in the manifest instead of generating answers.
         segment_seconds: Cut each clip into segments of this length and ask about each of them.
         output: A .jsonl or .csv file, from which a killed run resumes.
         write: Called with the rows of each clip, if there is no `output`.
         abstain_below: Confidence from 0 to 1 below which an answer is marked as withheld.
         batch_size: Clips watched at once.
-        workers: Processes that decode; by default one per core, none for a handful of clips.
+        workers: Number of decoding processes; by default one per core, none for a few clips.
         progress: Show a progress bar.
         **loading: Arguments of `Answerer.load`: `device`, `dtype`, `decoder`, `sampling`, `max_chunks`,
             `max_new_tokens`.
@@ -129,14 +129,14 @@ def predict(
     if rank and (without := [clip for clip in clips if len(clip.options) < 2]):
         raise ValueError(
             f"Expected at least two options to rank, found {len(without[0].options)} for {without[0].clip}: give "
-            "--options A,B or a line's own."
+            "--options A,B or 'options' in the manifest."
         )
     answerer = Answerer.load(checkpoint, **loading)
     prompts = {}
     for clip in clips:  # raises for a question that is too long, before anything is decoded
         for question in clip.questions:
             if not question.strip():
-                raise ValueError("Expected a question, found empty text: leave it out.")
+                raise ValueError("Expected a question, found empty text: remove it.")
             if (question, clip.options) not in prompts:
                 prompts[question, clip.options] = answerer.prompts([question], [clip.options] if rank else None)
     known = answerer.known_questions
@@ -189,13 +189,13 @@ def predict(
 
 
 def within(clip: Asked, reading: Reading) -> Asked:
-    """Return the clip restricted to `reading`, whose seconds count from the start of the clip's own segment."""
+    """Return the clip restricted to `reading`; its seconds count from the start of the clip's segment."""
     ends = [end for end in (clip.end, reading.end and clip.start + reading.end) if end is not None]
     return replace(clip, start=clip.start + reading.start, end=min(ends, default=None))
 
 
 def pieces(clip: Asked, reading: Reading, seconds: float) -> Iterator[Asked]:
-    """Yield the clip in segments; an unreadable clip is yielded whole, and its error is reported when it is read."""
+    """Yield the segments of a clip; an unreadable clip is yielded whole, because reading it reports the error."""
     clip = within(clip, reading)
     try:
         duration = probe(clip.clip).duration_seconds

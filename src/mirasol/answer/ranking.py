@@ -10,14 +10,14 @@ from torch import Tensor
 from mirasol.answer.generation import ROWS_AT_ONCE, label_log_probabilities, of_clips, rounds
 from mirasol.chunks.text import IGNORED_LABEL, TokenRows, pad_text
 
-LOGITS_AT_ONCE = 2**26  # values: with a vocabulary of 150,000 fewer rows of text fit into memory
+LOGITS_AT_ONCE = 2**26  # values per call: with a vocabulary of 150,000, fewer text rows fit into memory
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Log-likelihood of each option of one question, in the order in which the question lists them.
+    """Log-likelihood of each option of one question, in the question's order.
 
-    `log_probabilities` are sums over the `num_tokens` tokens of an option, its end token included. Their mean
+    `log_probabilities` are sums over the `num_tokens` tokens of an option, the end token included. The mean per token
     (`per_token`) does not favour short options. `is_greedy`: greedy decoding would generate the option.
     """
 

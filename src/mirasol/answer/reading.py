@@ -15,13 +15,13 @@ class Reading:
     """The seconds, tracks and square of a file to watch.
 
     Args:
-        start: Seconds of the file where watching begins.
-        end: Seconds where it ends; None: the file's end.
+        start: Start in seconds of the file.
+        end: End in seconds of the file; None: the file's end.
         use_video: False leaves the picture out.
         use_audio: False leaves the sound out.
-        crop: Square crop that replaces the checkpoint's: its side as a fraction of the frame's shorter side and, if
-            not centred, x and y of its centre as fractions of the frame.
-        audio_stream: Number, counted from 0, or language of the sound track, where there are several.
+        crop: Square crop instead of the checkpoint's: its side as a fraction of the frame's shorter side and, if not
+            centred, x and y of its centre as fractions of the frame.
+        audio_stream: Number (from 0) or language of the sound track, if there are several.
     """
 
     start: float = 0.0
@@ -34,7 +34,7 @@ class Reading:
     def __post_init__(self) -> None:
         if not (self.use_video or self.use_audio):
             raise ValueError(
-                "Expected picture or sound to watch, found both left out (--no-video, --no-audio): leave one out."
+                "Expected picture or sound to watch, found both left out (--no-video, --no-audio): keep one."
             )
         if self.start < 0 or (self.end is not None and self.end <= self.start):
             raise ValueError(
@@ -50,7 +50,7 @@ class Reading:
             **tracks,
         )  # fmt: skip
         inputs, report = processor.chunk_and_describe(clip, **tracks)
-        if not self.use_audio:  # as asked for
+        if not self.use_audio:  # the sound is unused on purpose
             report = replace(report, warnings=[warning for warning in report.warnings if UNUSED not in warning])
         return inputs, report
 
@@ -62,7 +62,7 @@ def square(crop: Sequence[float] | None) -> Crop | None:
     if len(crop) not in (1, 3):
         raise ValueError(
             f"Expected a crop as its side, or as its side and the x and y of its centre, found {len(crop)} numbers: "
-            "give one or three, parts of the frame from 0 to 1, such as 1 for the largest square."
+            "give one or three, fractions of the frame from 0 to 1, such as 1 for the largest square."
         )
     side, x, y = (crop[0], 0.5, 0.5) if len(crop) == 1 else crop
     return side, x, y

@@ -21,16 +21,16 @@ from mirasol.results import Document
 
 KEPT_RESULTS = 4_096
 CHUNKS_AT_ONCE = 16  # of one session in one call of the model
-INCIDENTAL = ("transformers_version", "architectures", "dtype", "_name_or_path", "auto_map")  # not the model
-MIN_SURPRISES = 8  # before a z-score means anything
+INCIDENTAL = ("transformers_version", "architectures", "dtype", "_name_or_path", "auto_map")  # no part of the model
+MIN_SURPRISES = 8  # number of earlier surprises that a z-score needs
 
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """Result of a closed chunk: its seconds in session time, its surprise, and the modalities that were real.
+    """Result of a closed chunk: start and end in session time, surprise, and the modalities that were real.
 
-    `surprise` is 1 - cosine between the predicted and the actual features, minus their running mean; `surprise_z` is
-    its z-score within the session so far. Both are None where nothing was predicted.
+    `surprise` is 1 - cosine between predicted and actual features, after removing their running mean; `surprise_z` is
+    its z-score in the session so far. Both are None if nothing was predicted.
     """
 
     index: int
@@ -43,7 +43,7 @@ class ChunkResult:
 
 
 class StreamAnswer(Document):
-    """An answer about the seconds `seen` of a session, in session time."""
+    """An answer about the seconds `seen`, in session time."""
 
     question: str
     answer: str
@@ -56,13 +56,13 @@ class StreamAnswer(Document):
 
 
 class StreamSession:
-    """Takes frames and sound in pieces of any size, and answers about the latest chunks at any moment.
+    """A live stream: takes frames and sound in pieces of any size, and answers about the latest chunks at any time.
 
     The latents equal those of `processor(sampling="dense")` and one forward of `answerer.streaming` on the same media.
     Time and memory per chunk are constant: the model attends to the last `window_chunks` chunks, or to the processor's
     `max_chunks` if its config has no window.
 
-    Any thread may `ask` at any time. All else (push, flush, skip, save, reset, `advance`) is for one thread.
+    Any thread may `ask` at any time. One thread does everything else (push, flush, skip, save, reset, `advance`).
 
     Args:
         answerer: Model and processor; sessions may share it.
@@ -102,12 +102,12 @@ class StreamSession:
         return advance([self])[0] if watch else []
 
     def flush(self) -> list[ChunkResult]:
-        """Close and watch the open chunk with the media that have arrived, as at the end of a file."""
+        """Close the open chunk with the media that have arrived, as at the end of a file, and watch it."""
         self.waiting += self.chunks.flush()
         return advance([self])[0]
 
     def close(self) -> list[ChunkResult]:
-        """Flush, and take no more media. Questions are still answered."""
+        """Flush, and accept no more media; questions are still answered."""
         found = self.flush()
         self.is_closed = True
         return found
@@ -122,7 +122,7 @@ class StreamSession:
 
     @property
     def dropped(self) -> dict[str, float]:
-        """Media not watched: late_ and repeated_frames, late_ and repeated_audio_seconds, skipped_chunks."""
+        """Dropped media: late_ and repeated_frames, late_ and repeated_audio_seconds, skipped_chunks."""
         return {name: count for name, count in self.chunks.dropped.items() if count}
 
     @property
@@ -133,13 +133,13 @@ class StreamSession:
     def ask(
         self, question: str, options: Sequence[str] | None = None, streamer: Any = None, attribute: bool = True
     ) -> StreamAnswer:
-        """Answer from the retained chunks. The stream is not changed.
+        """Answer from the retained chunks, without changing the stream.
 
         Args:
-            question: What is asked.
-            options: Rank these answers instead of generating one.
+            question: The question.
+            options: Answers to rank, instead of generating one.
             streamer: A transformers streamer, which receives the tokens as they are generated.
-            attribute: Also attribute a generated answer to seconds.
+            attribute: Whether to attribute a generated answer to seconds.
         """
         if not question.strip():
             raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
@@ -165,16 +165,16 @@ class StreamSession:
         )  # fmt: skip
 
     def retained(self) -> tuple[Watched, tuple[float, float]]:
-        """Return a view of the retained chunks, which later pushes do not change, and their seconds.
+        """Return a view of the retained chunks, which later pushes do not change, and their start and end.
 
         Raises:
-            ValueError: No chunk was watched yet, or none of the retained ones holds media.
+            ValueError: No chunk was watched yet, or no retained chunk holds media.
         """
         if not self.results:
             raise ValueError(
-                f"Expected at least one watched chunk ({self.chunks.grid.seconds_per_chunk:g} s), found none. Push "
-                "more video and audio, which a chunk waits for, or flush() what has arrived; a source without one of "
-                "them needs a session with use_video=False or use_audio=False."
+                f"Expected at least one watched chunk ({self.chunks.grid.seconds_per_chunk:g} s), found none. A chunk "
+                "waits for video and audio: push more, or call flush(). For a source without one of them, make the "
+                "session with use_video=False or use_audio=False."
             )
         outputs = self.stream_cache.encoder_outputs()
         times, mask = outputs.chunk_times[0], outputs.chunk_mask[0]
@@ -199,7 +199,7 @@ class StreamSession:
 
     @classmethod
     def load(cls, folder: str | Path, answerer: Answerer) -> "StreamSession":
-        """Continue a saved session, here or on another machine, with the checkpoint that watched it."""
+        """Resume a saved session, on any machine, with the checkpoint that watched it."""
         session = cls(answerer)
         state = load_state(Path(folder), session._made_of())
         session = cls(answerer, **state["options"])
@@ -213,7 +213,7 @@ class StreamSession:
         return session
 
     def _made_of(self) -> dict[str, Any]:
-        """Return the digest and grid that a saved session must share to be continued."""
+        """Return the digest of the model and the time grid, which a resumed session must share."""
         return {"model": fingerprint(self.answerer.model), "grid": asdict(self.chunks.grid)}
 
     def _record(self, chunk: ClosedChunk, surprise: float) -> ChunkResult:
@@ -238,17 +238,17 @@ class StreamSession:
 def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> list[list[ChunkResult]]:
     """Watch the waiting chunks of all sessions as one batch, and return the new results of each session.
 
-    The sessions share one model; their results do not depend on each other. `rounds` limits the chunks of each session
-    that are watched. If the model raises, the chunks stay in the queue.
+    The sessions share one model; their results are independent. `rounds` limits the number of chunks per session. If
+    the model raises, the chunks stay in the queue.
     """
     if len({id(session) for session in sessions}) < len(sessions) or len({id(s.answerer) for s in sessions}) > 1:
         raise ValueError(
-            "Expected sessions of one answerer, each once, found others. Make them with the same Answerer, or advance "
-            "those of each answerer by themselves."
+            "Expected sessions of one answerer, each once, found others. Make them with the same Answerer, or call "
+            "advance for each answerer."
         )
     found: list[list[ChunkResult]] = [[] for _ in sessions]
     while any(session.waiting for session in sessions) and (rounds is None or rounds > 0):
-        # Only streams that have begun have a state to join.
+        # Streams that have not begun have no state to concatenate.
         for has_begun in (True, False):
             group = [i for i, session in enumerate(sessions) if session.waiting and bool(session.results) == has_begun]
             if not group:

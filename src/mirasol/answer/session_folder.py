@@ -1,4 +1,4 @@
-"""A saved session: one folder of numbers (JSON) and tensors (safetensors), whole or absent."""
+"""A saved session: a folder with numbers (JSON) and tensors (safetensors), written atomically."""
 
 import json
 from pathlib import Path
@@ -17,9 +17,9 @@ FORMAT = 1
 
 
 def save_state(folder: Path, made_of: dict[str, Any], state: dict[str, Any]) -> Path:
-    """Write a nested state of numbers, lists and tensors, with `made_of`: the model and grid that it belongs to."""
+    """Write a nested state of numbers, lists and tensors; `made_of` identifies its model and time grid."""
     if folder.exists() and not (folder / NUMBERS).is_file():
-        raise ValueError(f"Expected a new folder or a saved session at {folder}, found other files. Name another one.")
+        raise ValueError(f"Expected a new folder or a saved session at {folder}, found other files. Name another.")
     tensors: dict[str, Tensor] = {}
     record = {"format": FORMAT, "made_of": made_of, "state": _to_json(state, tensors)}
     with whole_folder(folder) as partial:

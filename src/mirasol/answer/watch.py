@@ -17,11 +17,11 @@ from mirasol.media import MediaError
 from mirasol.media.live import Source
 from mirasol.results import Document
 
-CHUNKS_AHEAD = 8  # watched in one call, if the source waits for its reader
+CHUNKS_AHEAD = 8  # chunks per call, if the source waits for its reader
 
 
 class WatchSummary(Document):
-    """Summary of a watched source, with the last answers."""
+    """Summary of a watched source with the last answers."""
 
     source: str
     seconds: float
@@ -49,7 +49,7 @@ def answer_line(answer: StreamAnswer) -> str:
 
 @dataclass
 class WatchState:
-    """State for a display, while the source plays."""
+    """State of a source that plays, for a display."""
 
     source: str
     session: StreamSession
@@ -72,23 +72,23 @@ def watch(
     jsonl: str | Path | None = None,
     show: Callable[[WatchState], None] | None = None,
 ) -> WatchSummary:
-    """Watch a source until it ends or stalls, or until Ctrl-C; the answers so far are kept in each case.
+    """Watch a source until it ends, stalls, or Ctrl-C stops it; the answers so far are kept in each case.
 
-    If a live source is more than `max_lag` seconds ahead of the model, the oldest chunks are skipped until half of
-    that lag is left.
+    If a live source is more than `max_lag` seconds ahead of the model, the oldest chunks are skipped until the lag is
+    half of that.
 
     Args:
         source: See `Source`.
-        questions: Asked at the end and, with `every`, at intervals.
+        questions: Questions to ask at the end and, with `every`, at intervals.
         answerer: Model and processor.
-        every: Interval in seconds of the session.
+        every: Interval in seconds of session time.
         use_video, use_audio: Tracks to watch.
-        realtime: Play a file at its own speed.
+        realtime: Play a file in real time.
         timeout: Seconds without media after which the source counts as stalled.
         max_lag: Largest lag in seconds.
-        save: Folder of the session, written at the end. A saved session there is resumed; the source follows its end.
+        save: Folder to save the session in at the end. A session saved there is resumed, and the source follows it.
         jsonl: File to which each chunk and answer is appended as one line.
-        show: Called after each step.
+        show: Function to call after each step.
     """
     if every is not None and not every > 0:
         raise ValueError(f"Expected --every in seconds, above 0, found {every}.")
@@ -103,7 +103,7 @@ def watch(
         )  # fmt: skip
     state = WatchState(source, session)
     for question in questions:
-        session.answerer.prompts([question])  # raises for one that is too long, before watching
+        session.answerer.prompts([question])  # raises for a question that is too long, before watching
         if answerer.known_questions and (unknown := answerer.known_questions.warning(question)):
             warnings.warn(unknown, stacklevel=2)
     offset, due = session.chunks.next_start, None if every is None else session.seconds + every
@@ -118,7 +118,7 @@ def watch(
     with _lines(jsonl) as write, _on_signal(interrupt):
 
         def step(count: int) -> None:
-            """Watch up to `count` waiting chunks; ask whenever the interval is over."""
+            """Watch up to `count` waiting chunks, and ask after each interval."""
             nonlocal due
             while session.waiting and count > 0:
                 until_due = count if due is None else max(math.ceil((due - session.seconds) / seconds_per_chunk), 1)
@@ -177,7 +177,7 @@ def _later(media: dict[str, Any], offset: float) -> dict[str, Any]:
 
 @contextmanager
 def _on_signal(call: Callable[..., None]) -> Iterator[None]:
-    """Call a function on Ctrl-C or SIGTERM instead of ending, so that the work after the loop is done."""
+    """Call a function on Ctrl-C or SIGTERM instead of exiting, so that the work after the loop is done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

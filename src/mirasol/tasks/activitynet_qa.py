@@ -1,4 +1,4 @@
-"""ActivityNet-QA: ten open-ended questions about each of 5,800 long web videos. `INFO` states its facts."""
+"""ActivityNet-QA: ten open-ended questions about each of 5,800 long web videos; see `INFO`."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -43,7 +43,7 @@ class ActivityNetQA(QuestionTask):
         return answer
 
     def read(self, path, root, split):
-        """Give the entries of the split's file, with the answers of another file."""
+        """Yield the entries of the split's question file, with the answers of its answer file."""
         answers = read_answers(find_annotations(root, [f"{split}_a.json"], INFO))
         for place, entry in read_entries(path, {"video_name": str, "question": str, "question_id": str}):
             name = entry["question_id"]
@@ -53,18 +53,18 @@ class ActivityNetQA(QuestionTask):
                 yield place, "", f"expected an answer in {split}_a.json, found none for {name!r}."
 
     def find_media(self, root, videos):
-        """Return where each video is or is expected."""
+        """Return the actual or expected path of each video."""
         files = MediaFiles(root)
         return {video: files.find(f"v_{video}", video) for video in videos}
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
-        """Return `exact_match` over all questions, by type, and over the six types of free questions together."""
+        """Return `exact_match` over all questions, by type, and over the six free types together (`free`)."""
         kinds = [question.kind for question in questions]
         return accuracy(self.right(questions, predictions), kinds, groups={"free": KINDS[3:]})
 
 
 def read_answers(path: Path) -> dict[str, tuple[str, str]]:
-    """Return the answer and the kind of each question id."""
+    """Return answer and kind by question id."""
     answers: dict[str, tuple[str, str]] = {}
     malformed = []
     for place, entry in read_entries(path, {"answer": str, "type": int, "question_id": str}):

@@ -1,7 +1,7 @@
-"""Readers of published annotation files, which keep the place ("file:line") of every row for messages.
+"""Readers of published annotation files, which keep the place ("file:line") of every row for error messages.
 
-Plain or gzipped, UTF-8 with or without byte order mark, Unix or Windows line ends. Faults of single rows are
-collected, so that one message names them all.
+Files may be gzipped and have a byte order mark or Windows line ends. Faults of rows are collected, so that one message
+names them all.
 """
 
 import csv
@@ -14,14 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirasol.tasks.base import Absent, Question, Row, Task, TaskInfo, nearest
+from mirasol.tasks.base import Absent, Question, Row, Task, TaskInfo, nearest, repeated
 from mirasol.tasks.media_files import MediaFiles
 
-SHOWN = 10  # malformed rows named one by one
+SHOWN = 10  # malformed rows named in a message
 
 
 def check_split(split: str, splits: Iterable[str], why: str = "") -> None:
-    """Refuse a split that does not exist; `why` says more about it."""
+    """Raise `Absent` for a split that does not exist; `why` replaces the nearest name in the message."""
     splits = list(splits)
     if split not in splits:
         raise Absent(
@@ -31,7 +31,7 @@ def check_split(split: str, splits: Iterable[str], why: str = "") -> None:
 
 
 def find_annotations(root: str | Path, names: Sequence[str], info: TaskInfo) -> Path:
-    """Return the first of these files, or of the same with .gz, that lies in `root` or `root`/annotations."""
+    """Return the first of these files in `root` or `root`/annotations, also with .gz; raise `Absent` without one."""
     path, root = find_optional(root, *names), Path(root)
     if path is not None:
         return path
@@ -43,7 +43,7 @@ def find_annotations(root: str | Path, names: Sequence[str], info: TaskInfo) -> 
 
 
 def find_optional(root: str | Path, *names: str) -> Path | None:
-    """Return the first of these files in `root` or `root`/annotations, also with .gz; None if there is none."""
+    """Return the first of these files in `root` or `root`/annotations, also with .gz, or None."""
     for folder in (Path(root), Path(root) / "annotations"):
         for name in names:
             for path in (folder / name, folder / f"{name}.gz"):
@@ -53,7 +53,7 @@ def find_optional(root: str | Path, *names: str) -> Path | None:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a plain or gzipped file, line ends as they are."""
+    """Return the text of a plain or gzipped file with unchanged line ends."""
     try:
         data = path.read_bytes()
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
@@ -64,36 +64,43 @@ def read_text(path: Path) -> str:
 
 
 def read_table(path: Path, columns: Sequence[str], has_header: bool = True) -> Iterator[tuple[str, dict[str, str]]]:
-    """Give the place ("file:line") and the fields of every row that has as many as the header or `columns`."""
+    """Yield the place ("file:line") and the fields of every row of a table with these columns."""
     malformed = []
-    lines = csv.reader(io.StringIO(read_text(path), newline=""))
-    rows = read_rows(path, lines)
-    header = next(rows, []) if has_header else list(columns)
-    absent = [column for column in columns if column not in header]
-    if absent:
+    rows = read_rows(path, header=None if has_header else columns)
+    _, header = next(rows)
+    if absent := [column for column in columns if column not in header]:
         raise ValueError(
             f"Expected columns {', '.join(columns)} in {path}, found none called {', '.join(absent)} but "
             f"{', '.join(header) or 'an empty file'}. Take the published file."
         )
-    for fields in rows:
-        place = f"{path}:{lines.line_num}"
-        if len(fields) == len(header):
-            yield place, dict(zip(header, fields, strict=True))
-        elif fields:
-            malformed.append(f"{place}: expected {len(header)} fields, found {len(fields)}.")
+    for number, fields in rows:
+        if isinstance(fields, ValueError):
+            malformed.append(f"{path}:{number}: {fields}")
+        else:
+            yield f"{path}:{number}", fields
     refuse(path, malformed)
 
 
-def read_rows(path: Path, lines: Any) -> Iterator[list[str]]:
-    """Give the rows of a csv reader; raise ValueError where the table is broken."""
+def read_rows(path: Path, header: Sequence[str] | None = None, delimiter: str = ",") -> Iterator[tuple[int, Any]]:
+    """Yield the header of a table (by default its first row), then the fields of each row, with line numbers.
+
+    A row with another number of fields is yielded as a ValueError; a broken table raises one.
+    """
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
     try:
-        yield from lines
-    except csv.Error as error:  # such as a quote that is never closed, which makes one field of all the rest
+        header = next(lines, []) if header is None else header
+        yield 0, dict.fromkeys(header)
+        for fields in filter(None, lines):
+            if len(fields) == len(header):
+                yield lines.line_num, dict(zip(header, fields, strict=True))
+            else:
+                yield lines.line_num, ValueError(f"expected {len(header)} fields, found {len(fields)}.")
+    except csv.Error as error:  # such as a quote that is never closed
         raise ValueError(f"{path}:{lines.line_num}: expected a row of a table, found {error}. Correct it.") from error
 
 
 def read_json(path: Path) -> Any:
-    """Return what the file holds."""
+    """Return the contents of a JSON file."""
     try:
         return json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -101,7 +108,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_entries(path: Path, keys: Mapping[str, Any]) -> Iterator[tuple[str, dict]]:
-    """Give the place ("file: entry n") and every object of a JSON list; each must have `keys` of these types."""
+    """Yield the place ("file: entry n") and each object of a JSON list; every object needs `keys` of these types."""
     malformed = []
     entries = read_json(path)
     if not isinstance(entries, list):
@@ -118,7 +125,7 @@ def read_entries(path: Path, keys: Mapping[str, Any]) -> Iterator[tuple[str, dic
 
 
 def refuse(path: Path, malformed: Sequence[str]) -> None:
-    """Raise an error that names these rows, if there are any."""
+    """Raise ValueError with these faults of rows, if there are any."""
     if malformed:
         listed = "\n  ".join([*malformed[:SHOWN], *(["..."] if len(malformed) > SHOWN else [])])
         raise ValueError(
@@ -128,21 +135,22 @@ def refuse(path: Path, malformed: Sequence[str]) -> None:
 
 
 class QuestionTask(Task):
-    """A benchmark of questions about videos. `read` yields (place, video, question or its fault)."""
+    """A benchmark of questions about videos; `file` is the name of a split's question file."""
 
     info: TaskInfo
-    file: str  # that holds a split's questions
+    file: str
 
     def read(self, path: Path, root: str | Path, split: str) -> Iterator[tuple[str, str, Question | str]]:
-        """Give the entries of the split's file."""
+        """Yield (place, video, question or its fault) for each entry of the split's question file."""
         raise NotImplementedError
 
     def find_media(self, root: str | Path, videos: Iterable[str]) -> dict[str, Path]:
-        """Return where each video is or is expected."""
-        return MediaFiles(root).find_all(videos)
+        """Return the actual or expected path of each video."""
+        files = MediaFiles(root)
+        return {video: files.find(video) for video in videos}
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the videos of a split with their questions; `media` is where a video is or is expected."""
+        """Return the videos of a split with their questions; `media` is the actual or expected path."""
         check_split(split, self.info.sizes)
         path = find_annotations(root, [self.file.format(split)], self.info)
         malformed: list[str] = []
@@ -155,10 +163,9 @@ class QuestionTask(Task):
                 part for part in ("id", "text", "answer") if not getattr(entry, part).replace("?", "").strip()
             ]:
                 malformed.append(f"{place}: expected text, found an empty {' and '.join(empty)}.")
-            elif entry.id in first:
-                malformed.append(f"{place}: expected an id of its own, found {entry.id!r} as in {first[entry.id]}.")
+            elif fault := repeated(entry.id, place, first):
+                malformed.append(f"{place}: {fault}")
             else:
-                first[entry.id] = place
                 questions.setdefault(video, []).append(entry)
         refuse(path, malformed)
         warn_if_other_size(self.info, split, len(first), path)
@@ -167,12 +174,12 @@ class QuestionTask(Task):
 
 
 def warn_if_other_size(info: TaskInfo, split: str, found: int, path: Path) -> None:
-    """Warn if a file does not hold the published number of questions or clips: its score is not comparable."""
+    """Warn if a file does not hold the published number of questions or clips."""
     expected = info.sizes.get(split, found)
     if found != expected:
         warnings.warn(
-            f"{path} holds {found:,} {info.unit}, the published {split} split {expected:,}: scores on it do not "
-            "compare with published ones.",
+            f"{path} holds {found:,} {info.unit}, the published {split} split holds {expected:,}: scores on it are "
+            "not comparable with published ones.",
             stacklevel=3,
         )
 

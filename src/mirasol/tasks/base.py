@@ -1,4 +1,4 @@
-"""`Task`, the base class of every dataset and benchmark, and the rows and questions it gives. No tensors here."""
+"""`Task`, the base class of every data set and benchmark, with its rows and questions. No tensors here."""
 
 import difflib
 import re
@@ -19,10 +19,10 @@ class Question:
     """One question about a clip, its right answer, and (if known) the seconds in which the answer is heard.
 
     Attributes:
-        options: The answers to choose between, the right one among them; empty where the answer is free.
-        references: Further right answers that the metric accepts beside `answer`.
-        metric: Metric of own data, see `mirasol.tasks.metrics.judged`; empty: the task's own.
-        tolerance: Largest error of a number that counts as right.
+        options: Answers to choose between, including the right one; empty for open-ended questions.
+        references: Further accepted answers beside `answer`.
+        metric: Metric of own data, see `mirasol.tasks.metrics.judged`; empty: the task's metric.
+        tolerance: Largest accepted error of a number.
     """
 
     id: str
@@ -41,13 +41,14 @@ class Row:
     """One clip of a task.
 
     Attributes:
-        media: Its file, or a member of a tar.
-        word_times: The (start, end) seconds that augmentation keeps inside the clip; empty: the clip is not shifted.
-        segment: The (start, end) in seconds of the file that the questions are about; None: the whole file.
-        crop: The square of the picture that they are about: its side as a fraction of the frame's shorter side, and x
-            and y of its centre as fractions of the frame; None: the crop of the checkpoint's processor.
-        parts: The rows whose clips, each cut or held to `part_seconds` and joined end to end, are this row's; empty:
-            the clip is `media`, which is the first part's otherwise.
+        media: A file or a member of a tar.
+        word_times: (start, end) seconds that augmentation keeps inside the clip; empty: it does not shift the clip.
+        segment: (start, end) seconds of the file that the questions are about; None: the whole file.
+        crop: Square crop that the questions are about: its side as a fraction of the frame's shorter side, and x and y
+            of its centre as fractions of the frame; None: the crop of the processor.
+        places: File and line of each question, for error messages.
+        parts: Rows whose clips are joined end to end, each cut or padded to `part_seconds`; `media` is then that of
+            the first part. Empty: the clip is `media`.
     """
 
     id: str
@@ -56,35 +57,35 @@ class Row:
     word_times: tuple[tuple[float, float], ...] = ()
     segment: tuple[float, float] | None = None
     crop: tuple[float, float, float] | None = None
-    places: tuple[str, ...] = ()  # file and line of each question, where an error should name them
+    places: tuple[str, ...] = ()
     parts: "tuple[Row, ...]" = ()
     part_seconds: float = 0.0
 
 
 class Absent(ValueError):
-    """The split or its annotations do not exist; malformed ones raise another ValueError."""
+    """The split or its annotations do not exist; malformed annotations raise another ValueError."""
 
 
 def segment_of(row: Row) -> dict[str, Any]:
-    """Return the options with which `read_clip` reads the row: none for a whole file."""
+    """Return the row's segment as arguments of `read_clip`."""
     return {} if row.segment is None else {"start": row.segment[0], "end": row.segment[1]}
 
 
-def require_own_id(first: dict[str, str], name: str, place: str) -> None:
-    """Refuse an id that came at another place before; `first` is filled with the place of each."""
-    if first.setdefault(name, place) != place:
-        raise ValueError(f"expected an id of its own, found {name!r} as in {first[name]}.")
+def repeated(name: str, place: str, first: dict[str, str]) -> str:
+    """Return the fault of an id that occurred at another place before, else ""; `first` collects their places."""
+    known = first.setdefault(name, place)
+    return "" if known == place else f"expected an id of its own, found {name!r} as in {known}."
 
 
 def single_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows whose files are decoded: every part of joined rows once, all other rows as they are."""
+    """Return the rows whose files are decoded: each part of joined rows once, and all other rows."""
     singles = [part for row in rows for part in row.parts or (row,)]
     return list({part.id: part for part in singles}.values()) if any(row.parts for row in rows) else singles
 
 
 @dataclass(frozen=True)
 class PaperNumber:
-    """A result of the paper in per cent. `is_certain` is False where it is recalled and not confirmed."""
+    """A result of the paper in per cent; `is_certain` is False if it is recalled and not confirmed."""
 
     percent: float
     setting: str
@@ -97,10 +98,10 @@ class PaperNumber:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """Facts of a benchmark that its score depends on; `mirasol data info TASK` prints them."""
+    """Facts of a benchmark; `mirasol data info TASK` prints them."""
 
     title: str
-    source: str  # where annotations and clips are obtained
+    source: str  # of annotations and clips
     licence: str
     sizes: Mapping[str, int]  # published number of `unit` in each split
     unit: str  # questions or clips
@@ -132,27 +133,27 @@ class TaskInfo:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name most like `name`, for error messages."""
+    """Return the known name that is most similar to `name`, for error messages."""
     known = sorted(known)
     return (difflib.get_close_matches(name, known, n=1, cutoff=0.0) or known)[0]
 
 
 def normalise(answer: str) -> str:
-    """Return the answer in lower case, without punctuation at its end and with single spaces."""
+    """Return the answer in lower case, with single spaces and without punctuation at its end."""
     return " ".join(answer.lower().strip().rstrip(".!?").split())
 
 
 class Task:
-    """One dataset or benchmark: reading, questions and scores of its rows. Subclasses override what differs.
+    """One data set or benchmark: rows, training questions, metric. Subclasses override what differs.
 
     Attributes:
-        name: The name in recipes and after `--task`.
-        info: The facts of a published benchmark; None for other data.
-        reported_split: The split whose scores are published.
-        headline: The main entry of `score`.
-        headline_kinds: Kinds of question in the headline; by default all that are scored by match.
+        name: Name in recipes and after `--task`.
+        info: Facts of a published benchmark; None for other data.
+        reported_split: Split whose scores are published.
+        headline: Main entry of `score`.
+        headline_kinds: Kinds of question in the headline; by default all that are not in `time_kinds`.
         headline_group: Name of these kinds together.
-        time_kinds: Kinds of question scored by the error in seconds; all others are scored by match.
+        time_kinds: Kinds of question that are scored by the error in seconds.
         uses_classes: Whether `load` reads a file of class names, the argument `classes`.
     """
 
@@ -168,7 +169,7 @@ class Task:
     def __init__(self, classes: str | Path | None = None):
         if classes is not None and not self.uses_classes:
             raise ValueError(
-                f"Task {self.name!r} has no use for a class list, found --classes {classes}. Leave it out."
+                f"Expected no class list for task {self.name!r}, found --classes {classes}. Leave it out."
             )
         self.classes = classes
 
@@ -177,7 +178,7 @@ class Task:
         raise NotImplementedError
 
     def annotations(self, root: str | Path, split: str) -> list[Row]:
-        """Return the rows of a split for their answers alone, without a warning of missing media."""
+        """Return the rows of a split for their answers only, without a warning about missing media."""
         return self.load(root, split)
 
     def sample_questions(
@@ -187,29 +188,29 @@ class Task:
 
         Args:
             row: The clip.
-            rng: Generator of everything that is random.
-            word_times: The row's seconds after augmentation.
+            rng: Random generator.
+            word_times: The row's `word_times` after augmentation.
             duration: Seconds of the clip after augmentation.
         """
         return [row.questions[i] for i in rng.permutation(len(row.questions))]
 
     def normalise(self, answer: str) -> str:
-        """Return the form in which answers are compared."""
+        """Return the answer in the form in which answers are compared."""
         return normalise(answer)
 
     def is_right(self, question: Question, answer: str) -> bool:
-        """Return whether the answer counts as right."""
+        """Return whether the answer is right."""
         return self.normalise(answer) == self.normalise(question.answer)
 
     def credit(self, question: Question, answer: str) -> float:
-        """Return the credit of the answer, 0 or 1, or between them for a graded metric."""
+        """Return the credit of the answer: 0 or 1, or a value between them for a graded metric."""
         return float(self.is_right(question, answer))
 
     def with_metric(self, rows: Sequence[Row], metric: str) -> list[Row]:
-        """Return the rows with this metric where a question names none."""
+        """Return the rows with this metric for questions that name none."""
         raise ValueError(
-            f"Task {self.name!r} is judged by its own metric, found metric={metric!r}. Leave it out; own data of task "
-            "'jsonl' has a choice."
+            f"Task {self.name!r} is judged by its own metric, found metric={metric!r}. Leave it out; only own data "
+            "(task 'jsonl') has a choice."
         )
 
     def right(self, questions: Sequence[Question], predictions: Sequence[str]) -> list[bool]:
@@ -217,33 +218,33 @@ class Task:
         return [self.is_right(question, given) for question, given in zip(questions, predictions, strict=True)]
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
-        """Return the metrics: here `exact_match` over all questions, and the same of each kind.
+        """Return the metrics, by default `exact_match` over all questions and for each kind.
 
         Args:
-            questions: The questions asked.
-            predictions: The answer given to each.
+            questions: The questions.
+            predictions: The answer to each.
             train_rows: Rows of the train split, for metrics that compare with a constant answer.
         """
         return accuracy(self.right(questions, predictions), [question.kind for question in questions])
 
     def error_seconds(self, question: Question, prediction: str) -> float:
         """Return the distance from the first number in the prediction to the true time; infinite without a number."""
-        assert question.seconds, f"{question.id} is scored in seconds and has none"
+        assert question.seconds, f"{question.id} has no seconds to be scored by"
         number = re.search(r"\d+(\.\d+)?", prediction)
         return abs(float(number.group()) - question.seconds[0]) if number else float("inf")
 
     def headline_among(self, kinds: Iterable[str]) -> list[str]:
-        """Return those of `kinds` in the headline; if there are none, all kinds that are scored by match."""
+        """Return the kinds that are in the headline; if there are none, all that are not in `time_kinds`."""
         kinds = list(kinds)
         chosen = [kind for kind in self.headline_kinds if kind in kinds]
         return chosen or [kind for kind in kinds if kind not in self.time_kinds]
 
     def check_requirements(self) -> None:
-        """Warn of data that the metric needs and that are not installed, before the model answers."""
+        """Warn, before the model answers, if data that the metric needs are not installed."""
 
 
 class ClassTask(Task):
-    """A task of one question a clip, "which of these classes?"."""
+    """A task with one question per clip, for its class."""
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
         """Return `exact_match` and `mean_class_accuracy`."""

@@ -1,11 +1,11 @@
 """Aerial objects: airplane, bird, drone or helicopter in a 10 s video; background, drone or helicopter in 1 s of audio
 (Svanstroem, Alonso-Fernandez, Englund, Data in Brief 2021; CC0).
 
-Video and audio were recorded separately: no clip has both. Split: by file, because seconds of one file are alike, and
-by blocks of five neighbouring numbers of a class, because neighbours may show one flight. Of each five blocks the
-fourth is "val", the fifth "test", the others "train"; "test_picture" and "test_sound" are the halves of "test", and so
-on. Sound files are cut into segments of one second. Prompts: "what flies?" and "which sound is heard?". Answer: the
-class. Metric: exact match of the generated name, by kind.
+Video and audio were recorded separately: no clip has both. Split: by file, because the seconds of a file are alike,
+and by blocks of five neighbouring numbers of a class, because neighbours may show the same flight. Of every five
+blocks the fourth is "val", the fifth "test", the others "train"; "test_picture" and "test_sound" are the two parts of
+"test", and likewise for the other splits. Sound files are cut into segments of one second. Prompts: "what flies?" and
+"which sound is heard?". Answer: the class. Metric: exact match of the generated name, by kind.
 
 Files are named as published: V_DRONE_001.mp4 and DRONE_001.wav, or with other suffixes, anywhere below the root
 (github.com/DroneDetectionThesis/Drone-detection-dataset).
@@ -32,7 +32,7 @@ class Drone(Task):
     name = "drone"
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the existing picture clips and seconds of sound of a split, by name."""
+        """Return the existing picture clips and one-second segments of sound of a split, sorted by name."""
         part, _, wanted = split.partition("_")
         check_split(split, [name + half for name in ("train", "val", "test") for half in ("", "_picture", "_sound")])
         rows = []

@@ -1,4 +1,4 @@
-"""EPIC-SOUNDS: one of 44 sound classes in a short segment of a kitchen video. `INFO` states its facts."""
+"""EPIC-SOUNDS: one of 44 sound classes in a short segment of a kitchen video; see `INFO`."""
 
 import re
 import warnings
@@ -35,14 +35,14 @@ COLUMNS = ("annotation_id", "participant_id", "video_id", "start_timestamp", "st
 
 
 class EpicSounds(ClassTask):
-    """One of 44 kitchen sounds a segment."""
+    """One of 44 kitchen sounds per segment."""
 
     name = "epic_sounds"
     info = INFO
     reported_split = "val"
 
     def load(self, root: str | Path, split: str = "val") -> list[Row]:
-        """Return the segments of a split, each with one question; `media` is where its video is or is expected."""
+        """Return the segments of a split, each with one question; `media` is its video's actual or expected path."""
         check_split(split, FILES, "The labels of the test segments are not published." if split == "test" else "")
         path = find_annotations(root, [FILES[split]], INFO)
         lines, segments, numbers, malformed = [], [], dict[str, str](), []
@@ -69,7 +69,7 @@ class EpicSounds(ClassTask):
         files = MediaFiles(root)
         if not files.by_name and any(Path(root).rglob("*.hdf5")):
             warnings.warn(
-                f"Sounds in HDF5, as below {root}, are not read. Put the videos or a sound file of each there.",
+                f"The HDF5 file of sounds below {root} is not read. Put the videos, or a sound file of each, there.",
                 stacklevel=2,
             )
         classes = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
@@ -80,6 +80,6 @@ class EpicSounds(ClassTask):
 
 
 def seconds(stamp: str) -> float:
-    """Return hh:mm:ss.mmm in seconds; nan for another text."""
+    """Return hh:mm:ss.mmm in seconds, nan for other text."""
     found = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?)", stamp)
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else float("nan")

@@ -2,12 +2,12 @@
 
 Splits: "fold1" ... "fold5" are the published folds, each the test set of a model trained on the other four.
 "not_foldN" and "val_foldN" are the training and validation clips of a model that holds out fold N: every eighth clip
-of the other four folds validates; "train", "val" and "test" hold out fold 5. Prompt: "which sound is heard?". Answer:
-the class in words ("dog bark"). Metric: exact match of the generated name, and its mean over classes. Published, for
-comparison: people 95.7 %; a CNN trained from scratch about 80 %, recalled.
+of the other four folds is for validation. "train", "val" and "test" hold out fold 5. Prompt: "which sound is heard?".
+Answer: the class in words ("dog bark"). Metric: exact match of the generated name, and its mean over classes.
+Published: people 95.7 %; a CNN trained from scratch about 80 % (recalled).
 
-Reads meta.csv with columns file, fold, label; or esc50.csv of ESC-50 (filename, fold, category, esc10), of which it
-takes the ten classes. Licence of ESC-10: CC BY 3.0 (github.com/karolpiczak/ESC-50).
+Reads meta.csv with columns file, fold, label, or esc50.csv of ESC-50 (filename, fold, category, esc10), of which the
+ten classes are used. Licence of ESC-10: CC BY 3.0 (github.com/karolpiczak/ESC-50).
 """
 
 import re
@@ -25,12 +25,12 @@ VAL_EVERY = 8
 
 
 class Esc10(ClassTask):
-    """One of ten environmental sounds a clip, in five folds."""
+    """One of ten environmental sounds per clip, in five folds."""
 
     name = "esc10"
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the clips of a split, each with one question; `media` is where a clip is or is expected."""
+        """Return the clips of a split, each with one question; `media` is the actual or expected path."""
         chosen = re.fullmatch(r"(not_|val_|)fold([1-5])", ALIASES.get(split, split))
         if chosen is None:
             raise ValueError(
@@ -42,7 +42,7 @@ class Esc10(ClassTask):
         classes = tuple(sorted({label for *_, label in clips}))
         inside = [(name, label) for _, name, its_fold, label in clips if its_fold == fold]
         others = [(name, label) for _, name, its_fold, label in clips if its_fold != fold]
-        # In order of class, so that each class has equally many of them.
+        # Sorted by class, so that every class has equally many validation clips.
         val = sorted(others, key=lambda clip: (clip[1], clip[0]))[::VAL_EVERY]
         taken = {"": inside, "val_": val, "not_": [clip for clip in others if clip not in set(val)]}[part]
         if not taken:
@@ -55,7 +55,7 @@ class Esc10(ClassTask):
 
 
 def read_clips(root: Path) -> tuple[Path, list[tuple[str, str, str, str]]]:
-    """Return the table's path, and (place, clip, fold, class in words) of each of its clips of ESC-10."""
+    """Return the table's path, and (place, clip, fold, class in words) of each ESC-10 clip."""
     for path, name, label in (
         (root / "meta.csv", "file", "label"),
         (root / "esc50.csv", "filename", "category"),
@@ -66,7 +66,7 @@ def read_clips(root: Path) -> tuple[Path, list[tuple[str, str, str, str]]]:
                 item for item in read_table(path, (name, "fold", label)) if item[1].get("esc10", "True") == "True"
             ]
             if wrong := [place for place, line in lines if line["fold"] not in FOLDS]:
-                raise ValueError(f"{wrong[0]}: expected a fold from 1 to 5. Take the published file.")
+                raise ValueError(f"{wrong[0]}: expected a fold from 1 to 5, found another. Take the published file.")
             return path, [
                 (place, Path(line[name]).stem, line["fold"], line[label].replace("_", " ")) for place, line in lines
             ]

@@ -1,12 +1,10 @@
-"""Manifests that people have -> entries with the keys of a line of our own, one reader for each kind of file.
+"""Manifests in several formats -> entries with the keys of our JSONL lines, one reader per format.
 
-`clips.jsonl`, one object a line; `clips.csv` or `.tsv`, a header and a row each; `clips.json`, a list of objects, each
-with our keys or in the manner of LLaVA (`video` or `audio`, `conversations`); a folder with one folder per class.
-A reader gives numbered entries; one that is malformed is a ValueError in its place, so that all are named together.
+`clips.jsonl` has one object per line; `clips.csv` or `.tsv` a header and one row per clip; `clips.json` a list of
+objects with our keys or those of LLaVA (`video` or `audio`, `conversations`); a folder has one folder per class.
+A reader yields numbered entries. A malformed entry is yielded as a ValueError, so that one message names all of them.
 """
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -19,28 +17,27 @@ from mirasol.tasks.media_files import MediaFiles
 Entries = Iterator[tuple[int, Any]]
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".json")
 CLASS_QUESTION = "what is it?"
-IN_JSON = ("questions", "answers", "options", "segment", "seconds", "crop")  # keys whose cells in a table are lists
-NUMBERS = ("tolerance",)
+IN_JSON = ("questions", "answers", "options", "segment", "seconds", "crop", "tolerance")  # in the cells of a table
 PREFIX = "hf:"  # of the name of a dataset on the Hub
 MEDIA_TOKENS = re.compile(r"<(video|audio|image|speech|sound)>\s*")
 
 
 def read_entries(path: Path) -> Entries:
-    """Return the entries of a manifest by its suffix, or those of a folder of classes."""
+    """Return the entries of a manifest, whose suffix names the format, or of a folder of classes."""
     if path.is_dir():
         return read_classes(path)
     return {".csv": read_csv, ".tsv": read_csv, ".json": read_list}.get(path.suffix.lower(), read_jsonl)(path)
 
 
 def read_jsonl(path: Path) -> Entries:
-    """Give every line that is not blank, by its number."""
+    """Yield every line that is not blank, with its number."""
     for number, text in enumerate(read_text(path).split("\n"), start=1):  # JSON text may hold U+2028 and U+0085
         if text.strip():
             yield number, parse(text)
 
 
 def parse(text: str) -> Any:
-    """Return what JSON text holds, or a ValueError that says why it holds nothing."""
+    """Return the value of JSON text, or the ValueError if it is malformed."""
     try:
         return json.loads(text, object_pairs_hook=unique_keys)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -50,23 +47,19 @@ def parse(text: str) -> Any:
 
 
 def read_csv(path: Path) -> Entries:
-    """Give every row of a table by the number of its line; empty cells are keys that are not there."""
-    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
-    rows = read_rows(path, lines)
-    header = next(rows, [])
-    for fields in rows:
-        if len(fields) == len(header):
-            yield lines.line_num, _from_cells(dict(zip(header, fields, strict=True)))
-        elif fields:
-            yield lines.line_num, ValueError(f"expected {len(header)} fields, found {len(fields)}.")
+    """Yield every row of a table with its line number; an empty cell is an absent key."""
+    rows = read_rows(path, delimiter="\t" if path.suffix == ".tsv" else ",")
+    next(rows)  # the header
+    for number, fields in rows:
+        yield number, fields if isinstance(fields, ValueError) else _from_cells(fields)
 
 
 def _from_cells(cells: dict[str, str]) -> dict[str, Any] | ValueError:
     entry: dict[str, Any] = {key: text for key, text in cells.items() if text.strip()}
-    for key in entry.keys() & {*IN_JSON, *NUMBERS, "answer"}:
+    for key in entry.keys() & {*IN_JSON, "answer"}:
         text = entry[key].strip()
         if key == "answer" and not text.startswith('["'):
-            continue  # several accepted answers are a list; any other text is the answer itself
+            continue  # a list holds several accepted answers; any other text is the answer
         try:
             entry[key] = json.loads(text)
         except json.JSONDecodeError:
@@ -75,7 +68,7 @@ def _from_cells(cells: dict[str, str]) -> dict[str, Any] | ValueError:
 
 
 def read_list(path: Path) -> Entries:
-    """Give every object of a JSON list by its number."""
+    """Yield every object of a JSON list with its number."""
     entries = read_json(path)
     if not isinstance(entries, list):
         raise ValueError(f"Expected a JSON list of clips in {path}, found {type(entries).__name__}. Write [...].")
@@ -85,12 +78,12 @@ def read_list(path: Path) -> Entries:
 
 
 def from_conversations(entry: dict[str, Any]) -> dict[str, Any] | ValueError:
-    """Return the questions and answers of a conversation: each turn of the user with the answer that follows it."""
+    """Return the questions and answers of a conversation: each turn of the user and the answer after it."""
     media = {entry[key] for key in ("video", "audio") if entry.get(key)}
     if len(media) != 1:
         found = " and ".join(map(repr, sorted(map(str, media)))) or "neither"
         return ValueError(
-            f"expected one file as 'video' or 'audio', found {found}. Join two into one: ffmpeg -i VIDEO -i AUDIO -c "
+            f"expected one file as 'video' or 'audio', found {found}. Join two files: ffmpeg -i VIDEO -i AUDIO -c "
             "copy -map 0:v -map 1:a CLIP.mkv"
         )
     turns = entry["conversations"]
@@ -105,7 +98,7 @@ def from_conversations(entry: dict[str, Any]) -> dict[str, Any] | ValueError:
         or not all(isinstance(text, str) for _, text in said)
     ):
         return ValueError(
-            f"expected 'conversations' as turns of human and gpt after each other, found {[who for who, _ in said]}."
+            f"expected 'conversations' with alternating turns of human and gpt, found {[who for who, _ in said]}."
         )
     questions = [MEDIA_TOKENS.sub("", text).strip() for _, text in asked]
     made = {"media": media.pop(), "questions": questions, "answers": [text for _, text in answered]}
@@ -113,7 +106,7 @@ def from_conversations(entry: dict[str, Any]) -> dict[str, Any] | ValueError:
 
 
 def read_classes(folder: Path) -> Entries:
-    """Give every media file below a folder of classes; the name of its folder, in words, is the answer."""
+    """Yield every media file below a folder of classes; the answer is the name of its class folder, in words."""
     by_name = MediaFiles(folder).by_name
     files = sorted(file for files in by_name.values() for file in files if file.parent != folder)
     for number, file in enumerate(files, start=1):
@@ -126,20 +119,20 @@ def read_classes(folder: Path) -> Entries:
 
 
 def is_classes(folder: Path) -> bool:
-    """Return whether a folder holds folders, and no manifest that would be meant instead."""
+    """Return whether a folder has media files in folders below it."""
     return folder.is_dir() and any(
         file.parent != folder for files in MediaFiles(folder).by_name.values() for file in files
     )
 
 
 def is_dataset(source: str | Path) -> bool:
-    """Return whether a source is a dataset of `datasets`: hf:NAME, a Parquet file, or a folder that it saved."""
+    """Return whether a source is a dataset of `datasets`: hf:NAME, a Parquet file, or a saved folder."""
     path = Path(source)
     return str(source).startswith(PREFIX) or path.suffix == ".parquet" or (path / "state.json").is_file()
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object; raise ValueError where a key comes twice, of which JSON would keep the last."""
+    """Return the object; raise ValueError for a repeated key, of which JSON would keep the last value."""
     keys = [key for key, _ in pairs]
     if twice := [key for key in keys if keys.count(key) > 1]:
         raise ValueError(f"expected each key once, found {twice[0]!r} twice.")
@@ -147,7 +140,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_columns(text: str | None) -> dict[str, str] | None:
-    """Return KEY=COLUMN pairs between commas as a mapping."""
+    """Return comma-separated KEY=COLUMN pairs as a mapping."""
     if text is None:
         return None
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]

@@ -21,12 +21,12 @@ NUMBERS = {"test": range(5), "val": range(5, 10), "train": range(10, 50)}
 
 
 class Fsdd(ClassTask):
-    """One of ten spoken digits a recording."""
+    """One of ten spoken digits per recording."""
 
     name = "fsdd"
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the existing recordings of a split, each with one question, by name."""
+        """Return the existing recordings of a split, sorted by name, each with one question."""
         check_split(split, NUMBERS)
         rows = []
         for name, paths in sorted(MediaFiles(root).by_name.items()):

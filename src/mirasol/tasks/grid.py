@@ -1,8 +1,8 @@
-"""GRID audio-visual sentences: six words a clip, each with its seconds ("bin blue at f two now").
+"""GRID audio-visual sentences: six words per clip with their times ("bin blue at f two now").
 
-Split: column `split` of labels.csv (fixed; test sentences are unseen in training). Prompt: the questions below.
-Answer: the spoken word(s), "nothing" between words, or seconds with one decimal. Metric: exact match per kind; for
-"when" the median absolute error and the share within 0.1 s, beside the best constant answer of the train split.
+Split: column `split` of labels.csv (fixed; test sentences do not occur in training). Prompt: the questions below.
+Answer: the spoken words, "nothing" between words, or seconds with one decimal. Metric: exact match by kind; for "when"
+the median absolute error and the share within 0.1 s, beside those of the best constant answer in train.
 """
 
 import zlib
@@ -20,21 +20,21 @@ WORD_KINDS = ("command", "color", "preposition", "letter", "digit", "adverb")
 SPLITS = ("train", "val", "test")
 COLUMNS = ("id", "file", "split", *WORD_KINDS, "word_times_s")
 NOTHING = "nothing"
-DURATION = 2.96  # seconds every clip has: 5 of the 900 are one frame short of 3.0
-EDGE = 0.02  # no question closer than half a frame to a word's edge: the labels are not more exact
+DURATION = 2.96  # seconds that every clip has: 5 of 900 clips are one frame shorter than 3.0 s
+EDGE = 0.02  # seconds between a question and a word's edge, half a frame, which is the precision of the labels
 WITHIN = 0.1
 
 
 @dataclass(frozen=True)
 class GridRow(Row):
-    """One sentence: its six words and the (start, end) seconds of each, in the order of WORD_KINDS."""
+    """One sentence with six words, whose (start, end) seconds are in `word_times`, in the order of WORD_KINDS."""
 
     words: tuple[str, ...] = ()
     split: str = ""
 
 
 class Grid(Task):
-    """GRID sentences: the six words by kind, what is said when."""
+    """GRID sentences: questions about the six words and their times."""
 
     name = "grid"
     headline = "words"
@@ -43,16 +43,16 @@ class Grid(Task):
     time_kinds = tuple(f"when_{kind}" for kind in WORD_KINDS)
 
     def load(self, root: str | Path, split: str = "test") -> list[GridRow]:  # type: ignore[override]  # its own rows
-        """Return the rows of one split, in the order of `root`/labels.csv, with their evaluation questions.
+        """Return the rows of a split, in the order of `root`/labels.csv, with their evaluation questions.
 
-        Works for the shipped `data/grid_s1` and for your own copy of GRID cut to the same clips and labels.
+        `root` is the shipped `data/grid_s1`, or a copy of GRID with the same clips and labels.
         """
         root = Path(root)
         check_split(split, SPLITS)
         labels = root / "labels.csv"
         if not labels.is_file():
             raise ValueError(
-                f"Expected the GRID labels at {labels}, found no such file. Point root to a folder with labels.csv "
+                f"Expected the GRID labels at {labels}, found no such file. Set --root to a folder with labels.csv "
                 "and clips/, such as data/grid_s1 of a checkout."
             )
         rows = []
@@ -82,9 +82,9 @@ class Grid(Task):
         ]
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
-        """Return the metrics: `words` (mean exact match of the six kinds of words), each kind, and `when_*` errors.
+        """Return `words` (mean exact match of the six kinds of words), exact match by kind, and `when_*` errors.
 
-        With `train_rows` the best constant answer of the train split stands beside every "when".
+        With `train_rows`, every `when_*` also has the errors of the best constant answer in train.
         """
         by_kind: dict[str, list[tuple[Question, str]]] = {}
         for question, prediction in zip(questions, predictions, strict=True):
@@ -147,7 +147,7 @@ def when_questions(row: GridRow, word_times) -> list[Question]:
 def said_at_questions(row, word_times, rng: np.random.Generator, chosen, duration: float, decimals: int = 1):
     """Return one "what is said at 1.4 seconds?" per entry of `chosen` (0-5: that word; 6: no word).
 
-    A word too short to contain a tenth of a second (EDGE away from its ends) is replaced by a random other one.
+    A word that contains no time with these decimals (EDGE away from its ends) is replaced by a random other one.
     """
     spans = [*zip(row.words, [[span] for span in word_times], strict=True)]
     edges = [0.0, *(edge for span in word_times for edge in span), duration]
@@ -173,7 +173,7 @@ def said_at_questions(row, word_times, rng: np.random.Generator, chosen, duratio
 
 
 def best_constants(rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
-    """Return, per kind of word, the constant of least median error and the one most often within 0.1 s."""
+    """Return, for each kind of word, the constant with the least median error and the one most often within 0.1 s."""
     begins = np.array([[start for start, _ in row.word_times] for row in rows])  # row kind
     grid = np.arange(0, 3.01, 0.1)[:, None, None]
     errors = np.abs(begins[None] - grid)

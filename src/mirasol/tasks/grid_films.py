@@ -1,9 +1,9 @@
-"""Films of GRID sentences joined end to end, with questions whose answer lies anywhere in minutes of video.
+"""Films of GRID sentences joined end to end, with questions whose answers lie anywhere in minutes of video.
 
 Split: "train_10" are films of 10 sentences of GRID's train split, "test_1-10" of 1 to 10 sentences; "train", "val" and
-"test" alone have films of up to 10. A film never mixes splits. Films come from successive shuffles of the split's
-sentences, a function of (seed, split, lengths), so that every sentence is used equally often. Nothing is written: a
-film is a row with `parts`, whose clips are joined when it is read, each cut or held to `DURATION` seconds.
+"test" without a number have films of up to 10. A film never mixes splits. Films come from successive shuffles of the
+split's sentences, a function of (seed, split, lengths), so that every sentence is used equally often. No file is
+written: a film is a row with `parts`, whose clips, each cut or padded to `DURATION` seconds, are joined on reading.
 Prompt: the questions below. Answer: a word, "yes" or "no", a number. Metric: exact match per kind.
 """
 
@@ -25,35 +25,35 @@ MAX_SENTENCES = 1_000
 COLORS = ("blue", "green", "red", "white")
 LETTERS = tuple("abcdefghijklmnopqrstuvxyz")  # GRID has no w
 COLOR, LETTER = WORD_KINDS.index("color"), WORD_KINDS.index("letter")
-NUM_SAID_AT, NUM_COLOR_AT, NUM_COUNTS = 4, 4, 2  # questions of each kind a film
+NUM_SAID_AT, NUM_COLOR_AT, NUM_COUNTS = 4, 4, 2  # questions of each kind per film
 
 
 @dataclass(frozen=True)
 class FilmRow(Row):
-    """One film: its sentences in `parts`, their words, and `word_times` of all of them in seconds of the film."""
+    """One film: `parts` are its sentences, `sentences` their words, `word_times` in seconds of the film."""
 
     sentences: tuple[tuple[str, ...], ...] = ()
 
 
 class GridFilms(Task):
-    """GRID films: what is said when, the first and last color, presence of a letter, count of a color."""
+    """GRID films: words at a time, the first and last color, presence of a letter, count of a color."""
 
     name = "grid_films"
 
     def load(self, root: str | Path, split: str = "test") -> list[FilmRow]:  # type: ignore[override]  # its own rows
-        """Return the films of a split such as `test`, `test_40` or `train_1-10`, from `root` as task grid reads it."""
+        """Return the films of a split such as `test`, `test_40` or `train_1-10`; `root` is that of task grid."""
         name, low, high = parse_split(split)
         return films(Grid().load(root, name), NUM_FILMS[name], (low, high), split)
 
     def sample_questions(  # type: ignore[override]  # of its own rows
         self, row: FilmRow, rng: np.random.Generator, word_times: Sequence[tuple[float, float]] = (), duration=0.0
     ) -> list[Question]:
-        """Return the questions of one training step, drawn anew, at the seconds after augmentation."""
+        """Return new random questions for one training step, with the times after augmentation."""
         return film_questions(row, word_times or row.word_times, rng, decimals=2 if rng.random() < 0.25 else 1)
 
 
 def parse_split(split: str) -> tuple[str, int, int]:
-    """Return GRID's split and the fewest and most sentences of a film: "test_1-10" is ("test", 1, 10)."""
+    """Return GRID's split and the least and largest number of sentences: "test_1-10" is ("test", 1, 10)."""
     name, _, lengths = split.partition("_")
     check_split(name, SPLITS, f"Films are asked for as {', '.join(SPLITS)}, or with their sentences, as test_40.")
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", lengths or DEFAULT_LENGTHS)
@@ -68,7 +68,7 @@ def parse_split(split: str) -> tuple[str, int, int]:
 def films(
     sentences: Sequence[GridRow], count: int, lengths: tuple[int, int], split: str, seed: int = 0
 ) -> list[FilmRow]:
-    """Return `count` films of `lengths[0]` to `lengths[1]` of these sentences, drawn by (seed, split) alone."""
+    """Return `count` films of `lengths[0]` to `lengths[1]` sentences; (seed, split) alone decides the draw."""
     key = [seed, zlib.crc32(split.encode())]
     sizes = np.random.default_rng(key).integers(lengths[0], lengths[1] + 1, size=count)
     rounds = -(-int(sizes.sum()) // len(sentences))
@@ -94,10 +94,10 @@ def films(
 def film_questions(
     row: FilmRow, word_times: Sequence[tuple[float, float]], rng: np.random.Generator, decimals: int = 1
 ) -> list[Question]:
-    """Return the questions of one draw about a film whose words have these seconds.
+    """Return random questions about a film whose words have these times.
 
-    `said_at` names a word, `color_at` the color of the sentence that is spoken at that moment. Of `has_letter` one
-    question is to be answered with yes and one with no, if any letter is missing in the film.
+    `said_at` asks for a word, `color_at` for the color in the sentence that is spoken at a time. Of `has_letter` one
+    question has the answer yes and one no, unless the film has all letters.
     """
     spans = [word_times[first : first + len(WORD_KINDS)] for first in range(0, len(word_times), len(WORD_KINDS))]
     colors = [words[COLOR] for words in row.sentences]
@@ -129,7 +129,7 @@ def film_questions(
 def said_at(
     words: Sequence[str], spans: Sequence[tuple[float, float]], rng: np.random.Generator, decimals: int
 ) -> tuple[str, str, tuple[float, float]]:
-    """Return a moment inside one of the words, as text, that word, and its seconds."""
+    """Return a time inside one of the words as text, the word, and its seconds."""
     step = 10**decimals
     order = rng.permutation(len(words))
     for place in order:

@@ -1,6 +1,6 @@
-"""Hugging Face `datasets` as own clips: a saved folder, Parquet, or a name on the Hub, with a mapping of columns.
+"""Own clips in a dataset of Hugging Face `datasets`: a saved folder, Parquet, or a name on the Hub.
 
-Media cells may be paths, bytes, decoder objects, or an array with its rate; they are read when they are needed.
+Media cells may be paths, bytes, decoder objects, or arrays with a sampling rate. They are read when needed.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mirasol.tasks.annotations import refuse
-from mirasol.tasks.base import Row, nearest, require_own_id
+from mirasol.tasks.base import Row, nearest, repeated
 from mirasol.tasks.formats import PREFIX
 from mirasol.tasks.jsonl import KEYS, Line, join_lines, read_entry
 from mirasol.tasks.tars import Member, NamedBytes
@@ -27,7 +27,7 @@ class Cell(Member):
     column: str = ""
 
     def is_file(self) -> bool:
-        """Return True: the cell is there."""
+        """Return True, because the cell exists."""
         return True
 
     def read_bytes(self) -> NamedBytes:
@@ -43,10 +43,10 @@ def read_dataset(
     """Return the rows of a dataset as clips with questions.
 
     Args:
-        source: `hf:NAME` or `hf:NAME/CONFIG:` of the Hub, a `.parquet` file, or a folder of `save_to_disk`.
+        source: `hf:NAME` or `hf:NAME:CONFIG` on the Hub, a `.parquet` file, or a folder of `save_to_disk`.
         split: Split of a dataset that has several.
-        columns: Name of the column for each of our keys; others go by their own name.
-        question: Asked of every row, where there is no column of questions.
+        columns: Name of the column for each of our keys; by default the key itself.
+        question: Question about every row, if the dataset has no column of questions.
     """
     dataset = _load(str(source), split)
     chosen = {key: (columns or {}).get(key, key) for key in KEYS}
@@ -61,8 +61,8 @@ def read_dataset(
     media = chosen["media"]
     if media not in dataset.column_names:
         raise ValueError(
-            f"Expected a column with the clips of {source}, found {', '.join(dataset.column_names)}. Say which one: "
-            f"--columns media={dataset.column_names[0]}"
+            f"Expected a column {media!r} with the clips of {source}, found {', '.join(dataset.column_names)}. Name "
+            f"one: --columns media={dataset.column_names[0]}"
         )
     dataset = _undecoded(dataset, media)
     present = {key: column for key, column in chosen.items() if column in dataset.column_names and key != "media"}
@@ -76,7 +76,8 @@ def read_dataset(
             entry.setdefault("question", question)
         try:
             line = read_entry({"media": "cell", **entry}, f"{split}:{number}")
-            require_own_id(first, line.id, f"row {number}")
+            if fault := repeated(line.id, f"row {number}", first):
+                raise ValueError(fault)
             lines.append((f"{source}: row {number}", replace(line, media=_media(dataset, media, number, str(source)))))
         except ValueError as error:
             malformed.append(f"{source}: row {number}: {error}")
@@ -96,14 +97,14 @@ def _load(source: str, split: str):
         loaded = datasets.load_from_disk(source)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"Expected a dataset at {source} with split {split!r}, found none that can be read ({error}). Check its "
+            f"Expected a dataset at {source} with split {split!r}, found none that can be read ({error}). Check the "
             "name, the split and the network."
         ) from error
     return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
 
 
 def _undecoded(dataset: Any, column: str):
-    """Return the dataset whose media cells are {bytes, path}: decoding is our own reader's work."""
+    """Return the dataset with media cells {bytes, path}, because our reader decodes them."""
     import datasets
 
     feature = dataset.features[column]
@@ -113,7 +114,7 @@ def _undecoded(dataset: Any, column: str):
 
 
 def _plain(dataset: Any, column: str, value: Any) -> Any:
-    """Return the value of a text column; a class label by its name."""
+    """Return the value of a text column; for a class label, its name."""
     names = getattr(dataset.features[column], "names", None)
     if names and isinstance(value, int):
         return names[value].replace("_", " ") if value >= 0 else None
@@ -121,7 +122,7 @@ def _plain(dataset: Any, column: str, value: Any) -> Any:
 
 
 def _media(dataset: Any, column: str, number: int, source: str) -> Path | Member:
-    """Return the path in a media cell, or the cell itself where it holds the media."""
+    """Return the path in a media cell, or the cell itself if it holds the media."""
     cell = dataset[number][column]
     if isinstance(cell, str):
         return Path(cell)
@@ -129,14 +130,14 @@ def _media(dataset: Any, column: str, number: int, source: str) -> Path | Member
     if path and cell.get("bytes") is None and "array" not in cell:
         return Path(path)
     suffix = Path(path).suffix if path else ".wav" if isinstance(cell, dict) and "array" in cell else ".mp4"
-    bytes_of_cell(cell, f"{source}: row {number}")  # refuses now what cannot be read later
+    bytes_of_cell(cell, f"{source}: row {number}")  # raises now for a cell that cannot be read later
     name = f"{number:06d}{suffix}"
     return Cell(source, name, number, 0, 0, dataset=dataset, column=column)
 
 
 def bytes_of_cell(cell: Any, place: str) -> bytes:
     """Return a media cell as the bytes of a file."""
-    cell = getattr(cell, "_hf_encoded", cell)  # what a decoder of `datasets` was made from
+    cell = getattr(cell, "_hf_encoded", cell)  # the source of a decoder object of `datasets`
     if isinstance(cell, bytes):
         return cell
     if isinstance(cell, dict):

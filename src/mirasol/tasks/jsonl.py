@@ -1,26 +1,26 @@
-"""Your own clips: a JSONL manifest with one clip, or one question about a clip, per line.
+"""Own clips: a JSONL manifest with one clip, or one question about a clip, per line.
 
-`mirasol.tasks.formats` reads the same from CSV, JSON lists, LLaVA's conversations and folders of classes.
+`mirasol.tasks.formats` reads the same keys from CSV, JSON lists, LLaVA's conversations and folders of classes.
 
     {"media": "clips/a.mp4", "question": "what happens?", "answer": "a dog barks"}
     {"media": "clips/b.mp4", "questions": ["who?", "where?"], "answers": ["ann", "out"], "id": "b", "seconds": [1, 2]}
     {"media": "clips/b.mp4", "question": "who speaks?", "answers": ["ann", "anna"], "kind": "person"}
     {"media": "clips/b.mp4", "question": "how long?", "answer": "1.5", "metric": "number", "tolerance": 0.1}
 
-`media` is relative to the manifest. Lines about the same file (and the same `segment` and `crop`) are one clip, which
-is decoded once. One question may have several accepted answers; the first is the one trained on. Optional keys:
+`media` is relative to the manifest. Lines about the same file, `segment` and `crop` are one clip, which is decoded
+once. A question may have several accepted answers; training uses the first. Optional keys:
 
 - `id`: name of the line, by default the manifest's name and the line number.
-- `kind`: kind of question, scored apart and with a baseline of its own ("open" by default).
-- `metric`: how an answer is judged; where a line names none, the recipe's `data.sources.N.metric` or `evaluate
-  --metric` does. `exact` (default): equal after normalisation. `number`: its first number lies within `tolerance` (0
-  by default). `yes_no`: its first word is the right one of yes and no. `labels`: the same labels in any order, written
-  as "answer": ["dog", "rain"] or "dog, rain"; its credit is F1. `caption`: free text, judged by ROUGE-L and CIDEr.
+- `kind`: kind of question, with its own score and baseline ("open" by default).
+- `metric`: how answers are judged; the default is the recipe's `data.sources.N.metric` or `evaluate --metric`.
+  `exact` (default): equal after normalisation. `number`: its first number lies within `tolerance` (0 by default).
+  `yes_no`: its first word is the right one of yes and no. `labels`: the same labels in any order, written as "answer":
+  ["dog", "rain"] or "dog, rain"; its credit is F1. `caption`: free text, judged by ROUGE-L and CIDEr.
 - `options`: answers to choose between (`--rank`).
 - `seconds`: [start, end] in which the answer is heard or seen.
 - `segment`: [start, end] of the file that the line is about, in seconds.
-- `crop`: square of the picture that the line is about, [side, x, y]: the side as a fraction of the frame's shorter
-  side, the centre as fractions of the frame. A square that the checkpoint was not trained on helps little.
+- `crop`: square crop that the line is about, [side, x, y]: the side as a fraction of the frame's shorter side, the
+  centre as fractions of the frame. A crop that the checkpoint was not trained with helps little.
 """
 
 import re
@@ -31,17 +31,17 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.tasks.annotations import SHOWN, refuse
-from mirasol.tasks.base import Absent, Question, Row, Task, nearest, require_own_id
+from mirasol.tasks.base import Absent, Question, Row, Task, nearest, repeated
 from mirasol.tasks.formats import SUFFIXES, is_classes, is_dataset, read_entries
 from mirasol.tasks.metrics import judged
 from mirasol.tasks.metrics.exact import accuracy, mean
 
-OF_PREDICT = ".run.json"  # after the name of its output, for the file beside it
+OF_PREDICT = ".run.json"  # suffix of the file that `mirasol predict` writes beside its answers
 KEYS = ("media", "question", "answer", "questions", "answers", "id", "kind", "metric", "tolerance", "options",
         "seconds", "segment", "crop")  # fmt: skip
 # Names of scores over all kinds.
 RESERVED = ("num_questions", "score", "exact_match", "all", "numbers", "label_sets", "captions")
-# Keys of other programs, by the key that means the same here.
+# Keys of other programs, by our key of the same meaning.
 SYNONYMS = {
     "media": "video videos audio sound image file files filename file_name path clip video_path audio_path media_path "
     "video_file audio_file url",
@@ -63,20 +63,19 @@ ADVICE = {
 
 
 class Jsonl(Task):
-    """Own clips and questions, listed in a manifest."""
+    """Own clips and questions from a manifest."""
 
     name = "jsonl"
     headline = "score"
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the clips of a manifest: `root` itself if it is a file, else `root`/`split`.jsonl.
+        """Return the clips of a manifest: `root` if it is a file, else `root`/`split`.jsonl.
 
-        Of other kinds of manifest likewise; see `mirasol.tasks.formats` and `mirasol.tasks.hub`.
-
-        Missing media are reported here; their rows are returned, so that callers can count them.
+        `mirasol.tasks.formats` and `mirasol.tasks.hub` list other kinds of manifest. Rows with missing media cause a
+        warning and are returned, so that callers can count them.
 
         Raises:
-            ValueError: If there is no manifest or no clip, or a line is malformed; each is named by file and line.
+            ValueError: If there is no manifest or no clip, or lines are malformed; they are named by file and line.
         """
         if is_dataset(root):
             from mirasol.tasks.hub import read_dataset
@@ -87,7 +86,7 @@ class Jsonl(Task):
         return rows_of(path, lines)
 
     def annotations(self, root: str | Path, split: str) -> list[Row]:
-        """Return the clips of a manifest for their answers alone, without a warning of missing media."""
+        """Return the clips of a manifest for their answers only, without a warning about missing media."""
         return self.load(root, split) if is_dataset(root) else rows_of(*read_lines(root, split))
 
     def is_right(self, question: Question, answer: str) -> bool:
@@ -95,18 +94,18 @@ class Jsonl(Task):
         return judged.is_right(question, answer)
 
     def credit(self, question: Question, answer: str) -> float:
-        """Return how good the answer is by the question's metric, from 0 to 1."""
+        """Return the credit of the answer by the question's metric, from 0 to 1."""
         return judged.credit(question, answer)
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
-        """Return `score` (the mean credit), the same of each kind, `exact_match`, and more of graded metrics."""
+        """Return `score` (mean credit) in all and by kind, `exact_match`, and details of the metrics."""
         credits = list(map(self.credit, questions, predictions))
         scores = accuracy(credits, [question.kind for question in questions])
         scores |= {"score": scores["exact_match"], "exact_match": mean(self.right(questions, predictions))}
         return scores | judged.details(questions, predictions)
 
     def with_metric(self, rows: Sequence[Row], metric: str) -> list[Row]:
-        """Return the rows with this metric where a question names none; answers that it cannot judge are refused."""
+        """Return the rows with this metric for questions that name none; raise ValueError if it cannot judge them."""
         check_metric(metric, "metric")
         wrong = []
 
@@ -124,14 +123,14 @@ class Jsonl(Task):
         if wrong:
             raise ValueError(
                 f"Expected answers that metric {metric!r} can judge, found {len(wrong)} that it cannot:\n  "
-                + "\n  ".join(wrong[:SHOWN]) + '\nCorrect them, or give these lines a "metric" of their own.'
+                + "\n  ".join(wrong[:SHOWN]) + '\nCorrect them, or set another "metric" in these lines.'
             )  # fmt: skip
         return changed
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a manifest. `media` is as written there, or a member of a tar."""
+    """One line of a manifest; `media` is the text of the manifest, a path, or a member of a tar."""
 
     id: str
     media: Any
@@ -141,7 +140,7 @@ class Line:
 
 
 def read_lines(root: str | Path, split: str) -> tuple[Path, list[tuple[int, Line]]]:
-    """Return the path of a manifest and its lines with their numbers; malformed ones are refused together."""
+    """Return the path of a manifest and its numbered lines; raise ValueError with all malformed lines."""
     path = find_manifest(Path(root), split)
     lines, malformed = [], []
     first: dict[str, str] = {}
@@ -150,7 +149,8 @@ def read_lines(root: str | Path, split: str) -> tuple[Path, list[tuple[int, Line
             if isinstance(entry, ValueError):
                 raise entry
             line = read_entry(entry, f"{path.stem}:{number}")
-            require_own_id(first, line.id, f"line {number}")
+            if fault := repeated(line.id, f"line {number}", first):
+                raise ValueError(fault)
             lines.append((number, line))
         except ValueError as error:
             malformed.append(f"{path}:{number}: {error}")
@@ -159,7 +159,7 @@ def read_lines(root: str | Path, split: str) -> tuple[Path, list[tuple[int, Line
 
 
 def rows_of(path: Path, lines: list[tuple[int, Line]]) -> list[Row]:
-    """Return one row a clip, with the questions of all lines about it."""
+    """Return one row per clip, with the questions of all lines about it."""
     folder = folder_of(path)
     return join_lines([(f"{path}:{number}", replace(line, media=folder / line.media)) for number, line in lines])
 
@@ -170,7 +170,7 @@ def folder_of(manifest: Path) -> Path:
 
 
 def join_lines(lines: Sequence[tuple[str, Line]]) -> list[Row]:
-    """Return one row a clip, with the questions of all lines about it, each of which has its place."""
+    """Return one row per clip, with the questions of all lines about it and their places."""
     clips: dict[Any, list[tuple[str, Line]]] = {}
     for place, line in lines:
         media = line.media.resolve() if isinstance(line.media, Path) else line.media
@@ -189,18 +189,18 @@ def join_lines(lines: Sequence[tuple[str, Line]]) -> list[Row]:
 
 
 def find_manifest(root: Path, split: str) -> Path:
-    """Return the manifest of a split: `root` if it is a file, else `root`/`split` with a suffix, or of classes."""
+    """Return the manifest of a split: `root` if it is a file, else `root`/`split`.SUFFIX, or a folder of classes."""
     places = [root / f"{split}{suffix}" for suffix in SUFFIXES] if root.is_dir() else [root]
     if there := [path for path in places if path.is_file()]:
         if there[1:]:
             left_out = ", ".join(path.name for path in there[1:])
             warnings.warn(
-                f"{there[0]} is read, and {left_out} beside it is not: name the file itself, or move one away",
+                f"{there[0]} is read, and {left_out} beside it is not: pass the path of the file, or move one away",
                 stacklevel=4,
             )
         return there[0]
     names = {file.name for file in root.iterdir() if file.suffix in SUFFIXES} if root.is_dir() else set()
-    written = {name for name in names if name.endswith(OF_PREDICT)}  # answers are no manifest
+    written = {name for name in names if name.endswith(OF_PREDICT)}  # answers of `mirasol predict` are no manifest
     others = sorted(names - written - {name.removesuffix(OF_PREDICT) for name in written})
     for folder in (root / split, root):
         if not others and is_classes(folder):
@@ -214,7 +214,7 @@ def find_manifest(root: Path, split: str) -> Path:
 
 
 def warn_of_missing(path: Path, lines: list[tuple[int, Line]]) -> None:
-    """Name the files that are not there, each by its first line; refuse a manifest without one that is."""
+    """Warn of missing files, each with its first line; raise `Absent` if all are missing."""
     first: dict[str, int] = {}
     for number, line in lines:
         first.setdefault(line.media, number)
@@ -282,7 +282,7 @@ def read_questions(entry: dict[str, Any], line_id: str) -> tuple[Question, ...]:
 
 
 def wrong_text(entry: dict[str, Any], key: str) -> ValueError:
-    """Return the error of a question or an answer that is no text, under the key that the line has."""
+    """Return the error for a question or an answer that is no text, with the key in the line."""
     key = key if key in entry else f"{key}s"
     value = entry[key]
     remedy = f' Write "{value}" in quotes.' if is_number(value) else ""
@@ -302,7 +302,7 @@ def read_metric(entry: dict[str, Any], answers: list[str]) -> tuple[str, float]:
 
 
 def check_metric(metric: Any, name: str) -> None:
-    """Refuse a metric that does not exist, with the nearest one."""
+    """Raise ValueError for an unknown metric, with the nearest name."""
     if metric not in judged.METRICS:
         close = nearest(str(metric), judged.METRICS)
         raise ValueError(
@@ -311,7 +311,7 @@ def check_metric(metric: Any, name: str) -> None:
 
 
 def joined(answer: Any) -> Any:
-    """Return a list of labels as the text that is trained on; anything else as it is."""
+    """Return a list of labels as the text to train on; return anything else unchanged."""
     if not is_texts(answer):
         return answer
     if split := [label for label in answer if "," in label]:
@@ -320,7 +320,7 @@ def joined(answer: Any) -> Any:
 
 
 def read_span(entry: dict[str, Any], key: str) -> tuple[float, float] | None:
-    """Return [start, end] in seconds; None where it is not given."""
+    """Return [start, end] in seconds, or None without this key."""
     span = entry.get(key)
     if span is None:
         return None
@@ -332,7 +332,7 @@ def read_span(entry: dict[str, Any], key: str) -> tuple[float, float] | None:
 
 
 def read_crop(entry: dict[str, Any]) -> tuple[float, float, float] | None:
-    """Return [side, x, y] as fractions of the frame; None where it is not given."""
+    """Return [side, x, y] as fractions of the frame, or None without this key."""
     crop = entry.get("crop")
     if crop is None:
         return None
@@ -343,15 +343,15 @@ def read_crop(entry: dict[str, Any]) -> tuple[float, float, float] | None:
 
 
 def is_text(value: Any) -> bool:
-    """Return whether it is text with more than blanks, of characters that can be written (no lone surrogates)."""
+    """Return whether the value is text that is not blank and can be written (no lone surrogates)."""
     return isinstance(value, str) and bool(value.strip()) and not re.search("[\ud800-\udfff]", value)
 
 
 def is_texts(value: Any) -> bool:
-    """Return whether it is a list of at least one text."""
+    """Return whether the value is a list of at least one text."""
     return isinstance(value, list) and bool(value) and all(map(is_text, value))
 
 
 def is_number(value: Any) -> bool:
-    """Return whether it is a finite number and no boolean."""
+    """Return whether the value is a finite number and no boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300

@@ -1,4 +1,4 @@
-"""Kinetics-Sounds: one of 31 actions, heard and seen in a 10 s clip of Kinetics. `INFO` states its facts."""
+"""Kinetics-Sounds: one of 31 actions, heard and seen in a 10 s clip of Kinetics; see `INFO`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -35,16 +35,16 @@ FORMAT = 'one line "number,name" for each class, with the numbers that the lists
 
 
 class KineticsSounds(ClassTask):
-    """One of 31 actions a clip."""
+    """One of 31 actions per clip."""
 
     name = "kinetics_sounds"
     info = INFO
     uses_classes = True
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the clips of a split, each with one question; `media` is where a clip is or is expected.
+        """Return the clips of a split, each with one question; `media` is the actual or expected path.
 
-        The names of the classes are read from the task's `classes`, by default `root`/classes.csv.
+        The file `classes`, by default `root`/classes.csv, holds the names of the classes.
         """
         check_split(split, INFO.sizes)
         path = find_annotations(root, [f"my_{split}.txt"], INFO)
@@ -66,8 +66,8 @@ class KineticsSounds(ClassTask):
             raise ValueError(
                 f"Expected names for the {len(numbers)} classes {min(numbers)} to {max(numbers)} of {path}, found "
                 f"{len(names)} in {names_file}: none for {sorted(numbers - set(names))[:5]}, and for "
-                f"{sorted(set(names) - numbers)[:5]} beyond them. There are several lists of Kinetics-Sounds: name "
-                "the classes of this one."
+                f"{sorted(set(names) - numbers)[:5]} beyond them. There are several lists of Kinetics-Sounds: use the "
+                "class names of this one."
             )
         warn_if_other_size(INFO, split, len(clips), path)
         files = MediaFiles(root)
@@ -81,7 +81,7 @@ class KineticsSounds(ClassTask):
 
 
 def video_and_start(clip: str) -> tuple[str, int]:
-    """Return the YouTube id (11 signs, underscores among them) and start second of ID_30 or ID_000030_000040."""
+    """Return YouTube id (11 characters, also underscores) and start second of ID_30 or ID_000030_000040."""
     video, separator, times = clip[:11], clip[11:12], clip[12:].split("_")
     if len(video) < 11 or separator != "_" or len(times) > 2 or not all(time.isdecimal() for time in times):
         return "", 0
@@ -92,8 +92,8 @@ def read_classes(path: Path) -> dict[int, str]:
     """Return the name of each class number."""
     if not path.is_file():
         raise ValueError(
-            f"Expected the names of the classes in {path}, found no such file. The lists of Kinetics-Sounds hold "
-            f"numbers only: write them into that file or name another by --classes, {FORMAT}."
+            f"Expected the names of the classes in {path}, found no such file. The lists of Kinetics-Sounds hold only "
+            f"numbers: write the names into that file, or set --classes to another with {FORMAT}."
         )
     names: dict[int, str] = {}
     malformed = []
@@ -111,7 +111,7 @@ def read_classes(path: Path) -> dict[int, str]:
 
 
 def check_folders(rows: Sequence[Row], names: set[str], names_file: Path) -> None:
-    """Refuse names that contradict the folders, where the clips lie in folders by class ("playing_piano/")."""
+    """Raise ValueError if clips lie in folders by class ("playing_piano/") that contradict the names."""
     wrong: Counter[tuple[str, str]] = Counter()
     for row in rows:
         folder, name = Path(str(row.media)).parent.name.replace("_", " "), row.questions[0].answer

@@ -1,15 +1,14 @@
 """Files of a benchmark's clips: one walk over the user's folder finds every clip by any of its usual names.
 
-The data sets are passed on in many layouts: all in one folder, a folder for each class, participant or part, with the
-seconds in the name or without. A clip is found by its name without suffix, wherever it lies below the root, followed
-links included; a name with a folder ("0101/2909445186") must lie in that folder.
+Data sets are distributed in many layouts: all clips in one folder, or one folder per class, participant or part; with
+or without seconds in the names. A clip is found by its name without suffix anywhere below the root, also behind links;
+a name with a folder ("0101/2909445186") must lie in that folder.
 """
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-# In order of preference where one clip is there in several files: a picture with sound before sound alone.
+# In order of preference if a clip has several files: picture with sound before sound alone.
 SUFFIXES = (
     ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg", ".mpeg", ".ts", ".3gp",
     ".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".aac",
@@ -25,7 +24,7 @@ class MediaFiles:
         seen = set()
         for folder, folders, names in os.walk(self.root, followlinks=True):
             real = os.path.realpath(folder)
-            if real in seen:  # a link that leads back up
+            if real in seen:  # a link to a parent folder
                 folders.clear()
                 continue
             seen.add(real)
@@ -38,7 +37,7 @@ class MediaFiles:
             paths.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()))
 
     def find(self, *names: str) -> Path:
-        """Return the file with the first of these names that is there, else where the first would be expected."""
+        """Return the file with the first of these names that exists, else the expected path of the first name."""
         for name in names:
             folder, _, stem = name.rpartition("/")
             for path in self.by_name.get(stem, ()):
@@ -46,16 +45,12 @@ class MediaFiles:
                     return path
         return self.root / "videos" / f"{names[0]}.mp4"
 
-    def find_all(self, names: Iterable[str]) -> dict[str, Path]:
-        """Return the file of each name."""
-        return {name: self.find(name) for name in names}
-
 
 def youtube_names(video: str, start: int, end: int) -> tuple[str, ...]:
-    """Return the usual names of some seconds of a YouTube video; the bare id is none, it may be the whole video.
+    """Return the usual names of a segment of a YouTube video; the id alone may name the whole video.
 
-    Seconds with six digits as in VGG-Sound ("ID_000030") and Kinetics ("ID_000030_000040"), without leading zeros, and
-    milliseconds ("ID_30000_40000").
+    The names have seconds with six digits as in VGG-Sound ("ID_000030") and Kinetics ("ID_000030_000040"), seconds
+    without leading zeros, or milliseconds ("ID_30000_40000").
     """
     return (
         f"{video}_{start:06d}",

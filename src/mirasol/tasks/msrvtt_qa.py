@@ -1,4 +1,4 @@
-"""MSRVTT-QA: short open-ended questions about short web clips. `INFO` states its facts."""
+"""MSRVTT-QA: short open-ended questions about short web clips; see `INFO`."""
 
 from mirasol.tasks.annotations import QuestionTask, read_entries, with_mark
 from mirasol.tasks.base import PaperNumber, Question, TaskInfo
@@ -33,7 +33,7 @@ class MsrvttQA(QuestionTask):
         return answer
 
     def read(self, path, root, split):
-        """Give the entries of the split's file."""
+        """Yield the entries of the split's file."""
         for place, entry in read_entries(path, KEYS):
             word = entry["question"].split()[:1]
             kind = word[0].lower() if word and word[0].lower() in WORDS else "other"

@@ -1,4 +1,4 @@
-"""NExT-QA, multiple choice: why, how, when and what in home videos, one of five answers. See `INFO`."""
+"""NExT-QA, multiple choice: why, how, when and what in home videos, one of five answers; see `INFO`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -42,7 +42,7 @@ class NextQA(QuestionTask):
     file = "{}.csv"
 
     def find_media(self, root, videos):
-        """Return the file of each video, by its id or by its place in VidOR where the folder holds the map."""
+        """Return the file of each video by its id or, with the map file, by its path in VidOR."""
         files, path = MediaFiles(root), find_optional(root, "map_vid_vidorID.json")
         places = {} if path is None else read_json(path)
         return {video: files.find(video, *([places[video]] if video in places else [])) for video in videos}
@@ -55,7 +55,7 @@ class NextQAMultipleChoice(NextQA):
     info = INFO
 
     def read(self, path, root, split):
-        """Give the entries of the split's file."""
+        """Yield the entries of the split's file."""
         for place, line in read_table(path, COLUMNS):
             options = tuple(line[name] for name in OPTIONS)
             answer = options[int(line["answer"])] if line["answer"] in {*"01234"} else line["answer"]
@@ -72,7 +72,7 @@ class NextQAMultipleChoice(NextQA):
     def sample_questions(
         self, row: Row, rng: np.random.Generator, word_times=(), duration: float = 0.0
     ) -> list[Question]:
-        """Return the row's questions in random order, with their answers in random order."""
+        """Return the row's questions in random order, with shuffled options."""
         shuffled = []
         for i in rng.permutation(len(row.questions)):
             question = row.questions[i]
@@ -88,5 +88,5 @@ class NextQAMultipleChoice(NextQA):
 
 
 def prompt(question: str, options: Sequence[str]) -> str:
-    """Return the text that asks it; the answers are separated by semicolons, which none of them holds."""
+    """Return the prompt; semicolons separate the options, because no option contains one."""
     return f"{with_mark(question)} choose: {'; '.join(options)}" if question else ""

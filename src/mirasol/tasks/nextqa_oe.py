@@ -1,4 +1,4 @@
-"""NExT-OE, the open-ended questions of NExT-QA: a few words, scored by the similarity of words. See `INFO`."""
+"""NExT-OE, the open-ended questions of NExT-QA: short answers, scored by word similarity (WUPS); see `INFO`."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ class NextQAOpenEnded(NextQA):
     headline = "wups_0"
 
     def read(self, path, root, split):
-        """Give the entries of the split's file."""
+        """Yield the entries of the split's file."""
         second = second_references(root) if split == "test" else {}
         texts: dict[str, str] = {}
         for place, line in read_table(path, COLUMNS):
@@ -56,7 +56,7 @@ class NextQAOpenEnded(NextQA):
             yield place, line["video"], Question(name, text, line["answer"], line["type"], references=references)
 
     def score(self, questions: Sequence[Question], predictions: Sequence[str], train_rows: Iterable[Row] = ()) -> dict:
-        """Return WUPS and `exact_match` over all questions, by group and by type; only the latter without WordNet."""
+        """Return WUPS and `exact_match` over all questions, by group and by type; without WordNet only the latter."""
         right, kinds = self.right(questions, predictions), [question.kind for question in questions]
         scores: dict[str, float] = {}
         for name, value in accuracy(right, kinds, GROUPS, MERGED).items():
@@ -65,25 +65,25 @@ class NextQAOpenEnded(NextQA):
         return scores | wups(predictions, references, kinds, scorer) if (scorer := self.find_scorer()) else scores
 
     def find_scorer(self) -> Wups | None:
-        """Return what computes WUPS; None, with a warning, without WordNet or the tagger."""
+        """Return the scorer of WUPS; without WordNet or the tagger, warn and return None."""
         try:
             return Wups()
         except ValueError as error:
-            warnings.warn(f"{error} Until then only exact_match is given.", stacklevel=3)
+            warnings.warn(f"{error} Until then only exact_match is computed.", stacklevel=3)
             return None
 
     def check_requirements(self) -> None:
-        """Warn where WordNet or the tagger is missing."""
+        """Warn if WordNet or the tagger is missing."""
         self.find_scorer()
 
 
 def second_references(root: str | Path) -> dict[str, dict[str, str]]:
-    """Return the second right answers of test by video and question number; none, with a warning, without the file."""
+    """Return the second right answers of test by video and question number; without the file, warn and return none."""
     path = find_optional(root, SECOND_REFERENCES)
     if path is None:
         warnings.warn(
-            f"Expected {SECOND_REFERENCES} in {root}, found no such file: without its second right answers WUPS is "
-            f"lower than the official one. Get it from {INFO.source}.",
+            f"Expected {SECOND_REFERENCES} in {root}, found no such file: without second right answers, WUPS is lower "
+            f"than the official score. Get the file from {INFO.source}.",
             stacklevel=3,
         )
     return {} if path is None else read_json(path)

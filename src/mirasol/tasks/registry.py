@@ -40,7 +40,7 @@ def describe_task(name: str) -> TaskInfo:
     task = get_task(name)
     if task.info is None:
         raise ValueError(
-            f"Expected a benchmark out of {sorted(BENCHMARKS)}, found {name!r}, which is none of them. Own clips: "
-            "docs/data.md, or mirasol data check FOLDER."
+            f"Expected a benchmark out of {sorted(BENCHMARKS)}, found {name!r}. For own clips see docs/data.md, or "
+            "run mirasol data check FOLDER."
         )
     return task.info

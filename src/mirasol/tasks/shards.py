@@ -5,21 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.tasks.annotations import refuse
-from mirasol.tasks.base import Absent, Question, Row, require_own_id
+from mirasol.tasks.base import Absent, Question, Row, repeated
 from mirasol.tasks.jsonl import Jsonl, Line, join_lines, read_entry
 from mirasol.tasks.tars import LIST, has_shards, is_address, read_all, read_shards
 
 
 class Shards(Jsonl):
-    """Own clips in tar shards; questions, answers and scores are those of a manifest."""
+    """Own clips in tar shards, with the questions, answers and scores of a manifest."""
 
     name = "shards"
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the clips of a split, those of each shard one after another.
+        """Return the clips of a split, shard by shard.
 
         Raises:
-            ValueError: The shards are incomplete, cut off or not those of their index, or hold no clip.
+            ValueError: The shards are incomplete, cut off, without a clip, or differ from their index.
         """
         folder = find_shards(root, split)
         lines: list[tuple[str, Line]] = []
@@ -30,26 +30,29 @@ class Shards(Jsonl):
                 place = f"{shard.archive}/{clip['key']}"
                 for number, entry in enumerate(clip["lines"]):
                     default = f"{clip['key']}:{number}"
-                    if default in places:  # tars of other programs number their clips from 0 on, each anew
+                    if default in places:  # other programs number the clips of each tar from 0
                         default = f"{place}:{number}"
                     try:
                         line = read_entry({"media": clip["name"], **entry}, default)
-                        require_own_id(places, line.id, place)
+                        if fault := repeated(line.id, place, places):
+                            raise ValueError(fault)
                         lines.append((place, replace(line, media=shard.member(clip))))
                     except ValueError as error:
                         malformed.append(f"{place}: {error}")
         refuse(Path(folder), malformed)
         if not lines:
-            raise Absent(f"Expected at least one clip in the shards of {folder}, found none. Shard one that has some.")
+            raise Absent(
+                f"Expected at least one clip in the shards of {folder}, found none. Add clips to the manifest."
+            )
         return join_lines(lines)
 
     def annotations(self, root: str | Path, split: str) -> list[Row]:
-        """Return the clips of a split; nothing of their media is looked at in either case."""
+        """Return the clips of a split, as `load` does, which reads no media."""
         return self.load(root, split)
 
 
 def find_shards(root: str | Path, split: str) -> str:
-    """Return the folder or address of a split's shards: `root`/`split` if it has shards, else `root`."""
+    """Return the folder or URL of a split's shards: `root`/`split` if it has shards, else `root`."""
     inner = f"{str(root).rstrip('/')}/{split}"
     if is_address(root):
         try:
@@ -66,7 +69,7 @@ def find_shards(root: str | Path, split: str) -> str:
 
 
 def lines_of(row: Row) -> list[dict[str, Any]]:
-    """Return the lines of a manifest, without `media`, that read back as this row: one for questions of one kind."""
+    """Return the manifest lines of a row, without `media`: one for each run of questions with equal keys."""
     lines: list[dict[str, Any]] = []
     last: tuple | None = None
     taken: set[str] = set()
@@ -86,7 +89,7 @@ def lines_of(row: Row) -> list[dict[str, Any]]:
 
 
 def _shared_keys(row: Row, question: Question) -> dict[str, Any]:
-    """Return the keys of a line that hold for all its questions, where they differ from the default."""
+    """Return the keys that all questions of a line share, without those at their default."""
     keys: dict[str, Any] = {
         "kind": None if question.kind == "open" else question.kind,
         "metric": question.metric or None,

@@ -1,8 +1,8 @@
-"""Tar shards read by byte offset: members as media, the index beside each tar, local or over HTTP.
+"""Tar shards read by byte offset, from local folders or over HTTP: members as media, and an index beside each tar.
 
-A folder of shards holds WebDataset tars (`KEY.mp4`, `KEY.json`), beside each `NAME.tar` its `NAME.index.jsonl`, and
-`shards.json`, which is written last and lists them. The first line of an index states the size of its tar; each
-further line is one clip: where its bytes lie, their checksum, and the manifest lines about it.
+A folder of shards holds WebDataset tars (`KEY.mp4`, `KEY.json`), an index `NAME.index.jsonl` for each `NAME.tar`, and
+`shards.json`, which lists the tars and is written last. The first line of an index holds the size of its tar. Each
+further line is one clip: offset and size of its bytes, their checksum, and the manifest lines about it.
 """
 
 import hashlib
@@ -26,25 +26,25 @@ FORMAT = 1
 LIST = "shards.json"
 BLOCK = tarfile.BLOCKSIZE
 CLIP_KEYS = {"key", "name", "offset", "size", "crc32", "lines"}  # of a line of an index
-NAME_BYTES = 100  # of a name that stands in a header of a tar; others stand in a block before it
-URL_CHARACTERS = "/:?=&%#@+,;~!$'()*[]"  # that stay as they are in an address
+NAME_BYTES = 100  # longest name in a tar header; longer names are in a block before it
+URL_CHARACTERS = "/:?=&%#@+,;~!$'()*[]"  # not quoted in a URL
 ATTEMPTS, TIMEOUT_SECONDS, FIRST_WAIT_SECONDS = 4, 30.0, 0.2  # of a request over HTTP
 CONNECTIONS = 16
 
 
 class Damaged(ValueError):
-    """Bytes of a tar that are absent, or not those that its index describes."""
+    """Bytes of a tar are missing or differ from its index."""
 
 
 class NamedBytes(bytes):
-    """The bytes of a file, with the name that messages about it should give."""
+    """The bytes of a file, with its name for error messages."""
 
     name = ""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file inside a tar, used like a path. `archive` is a path or an address."""
+    """One file inside a tar, used like a path; `archive` is a path or a URL."""
 
     archive: str
     name: str
@@ -57,18 +57,18 @@ class Member:
 
     @property
     def suffix(self) -> str:
-        """The end of the name, as that of a path."""
+        """Suffix of the name, as of a path."""
         return Path(self.name).suffix
 
     def is_file(self) -> bool:
-        """Return whether its tar exists; one over HTTP was checked when its index was read."""
+        """Return whether the tar exists; a tar over HTTP was checked when its index was read."""
         return is_address(self.archive) or Path(self.archive).is_file()
 
     def read_bytes(self) -> NamedBytes:
         """Return the file's bytes, checked against the index.
 
         Raises:
-            Damaged: The tar holds fewer or other bytes than its index says.
+            Damaged: The tar holds fewer or other bytes than its index states.
             OSError: The tar cannot be read.
         """
         data = NamedBytes(read_range(self.archive, self.offset, self.size))
@@ -82,12 +82,12 @@ class Member:
         return data
 
     def open(self, mode: str = "rb") -> io.BytesIO:
-        """Return the file as an open one."""
+        """Return the contents as an open file."""
         return io.BytesIO(self.read_bytes())
 
 
 def digest_of(media: Path | Member) -> str:
-    """Return the SHA-256 of a file's bytes, nothing where it cannot be read."""
+    """Return the SHA-256 of a file's bytes, "" if it cannot be read."""
     try:
         with media.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -96,7 +96,7 @@ def digest_of(media: Path | Member) -> str:
 
 
 def state_of(media: Path | Member) -> list[int] | None:
-    """Return numbers that change when the file does, without reading it; None where there is no file."""
+    """Return numbers that change with the file, without reading it; None if there is no file."""
     if isinstance(media, Member):
         return [media.size, media.crc32]
     return [media.stat().st_size, media.stat().st_mtime_ns] if media.is_file() else None
@@ -104,19 +104,19 @@ def state_of(media: Path | Member) -> list[int] | None:
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar and what its index says: `clips` are lines of it, `header` is its first."""
+    """One tar with its index: the first line (`header`) and the lines of the clips."""
 
     archive: str
     header: dict[str, Any]
     clips: Sequence[dict[str, Any]]
 
     def member(self, clip: dict[str, Any]) -> Member:
-        """Return the media of a clip of this shard."""
+        """Return the media file of a clip in this shard."""
         return Member(self.archive, clip["name"], clip["offset"], clip["size"], clip["crc32"])
 
 
 def is_address(root: str | Path) -> bool:
-    """Return whether a root is an address of HTTP."""
+    """Return whether a root is an HTTP URL."""
     return str(root).startswith(("http://", "https://"))
 
 
@@ -131,27 +131,27 @@ def index_name(tar: str) -> str:
 
 
 def has_shards(root: str | Path) -> bool:
-    """Return whether a local folder, or whatever lies at an address, is meant as a folder of shards."""
+    """Return whether a local folder holds shards; a URL always names a folder of shards."""
     return is_address(root) or (Path(root) / LIST).is_file() or (Path(root).is_dir() and any(Path(root).glob("*.tar")))
 
 
 def read_shards(root: str | Path) -> list[Shard]:
-    """Return the shards of a folder or address, each with its index, in the order of their names.
+    """Return the shards of a folder or URL, each with its index, in the order of their names.
 
     Raises:
-        ValueError: The folder is incomplete, a tar is absent or cut off, or an index is not of its tar.
+        ValueError: The folder is incomplete, a tar is missing or cut off, or an index belongs to another tar.
     """
     root = str(root).rstrip("/")
     try:
         names = json.loads(read_all(f"{root}/{LIST}"))["shards"]
     except FileNotFoundError:
         raise ValueError(
-            f"Expected {LIST} in {root}, which is written when all shards are whole, found none. Run the same mirasol "
-            f"data shard command again, or, for tars of other programs: mirasol data index {root}"
+            f"Expected {LIST} in {root}, which is written when all shards are complete, found none. Run the same "
+            f"mirasol data shard command again, or, for tars of other programs: mirasol data index {root}"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"Expected the list of shards that mirasol data shard writes in {root}/{LIST}, found something else "
+            f"Expected in {root}/{LIST} the list of shards that mirasol data shard writes, found other contents "
             f"({error!r}). Copy it again, or index the tars: mirasol data index {root}"
         ) from error
     with ThreadPoolExecutor(CONNECTIONS if is_address(root) else 1) as pool:
@@ -162,13 +162,13 @@ def _read_shard(root: str, name: str) -> Shard:
     archive, index = (
         f"{root}/{urllib.parse.quote(file) if is_address(root) else file}" for file in (name, index_name(name))
     )
-    remedy = f"Copy it again, or index what is there: mirasol data index {root}"
+    remedy = f"Copy it again, or index the tars: mirasol data index {root}"
     try:
         text = read_all(index).decode()
         header, *clips = map(json.loads, text.splitlines())
         size = size_of(archive)
     except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"Expected {archive} with its index {index}, not both are ({error}). {remedy}") from error
+        raise ValueError(f"Expected {archive} and its index {index}, found not both ({error}). {remedy}") from error
     try:
         form, num_clips, tar_bytes = (header[key] for key in ("format", "clips", "tar_bytes"))
         shard = Shard(archive, header, clips)
@@ -194,7 +194,7 @@ def _read_shard(root: str, name: str) -> Shard:
 
 
 def _require_same_members(shard: Shard, clips: Sequence[dict[str, Any]], index: str, remedy: str) -> None:
-    """Refuse a tar that does not hold these clips where its index says; a copy of the same ones is only younger."""
+    """Raise ValueError unless the tar has these clips at their offsets; a copied tar is younger but has them."""
     with open(shard.archive, "rb") as file:
         for clip in clips:
             file.seek(clip["offset"] - BLOCK)
@@ -208,13 +208,13 @@ def _require_same_members(shard: Shard, clips: Sequence[dict[str, Any]], index: 
                          for path in (index, shard.archive)]  # fmt: skip
                 raise ValueError(
                     f"Expected {shard.archive} to hold {clip['name']} of {clip['size']} bytes at {clip['offset']}, as "
-                    f"its index of {dates[0]} says, found {found.name} of {found.size} bytes in the tar, which is of "
+                    f"its index of {dates[0]} states, found {found.name} of {found.size} bytes in the tar of "
                     f"{dates[1]}. {remedy}"
                 )
 
 
 def read_range(archive: str, offset: int, size: int) -> bytes:
-    """Return some bytes of a local file or an address; fewer where it ends before."""
+    """Return a range of bytes of a local file or URL, cut at its end."""
     if is_address(archive):
         span = {"Range": f"bytes={offset}-{offset + size - 1}"}
         return _request(archive, span, lambda answer: _ranged(answer, size))
@@ -224,12 +224,12 @@ def read_range(archive: str, offset: int, size: int) -> bytes:
 
 
 def read_all(path: str) -> bytes:
-    """Return a whole file or answer."""
+    """Return all bytes of a local file or URL."""
     return _request(path, {}, lambda answer: answer.read()) if is_address(path) else Path(path).read_bytes()
 
 
 def size_of(archive: str) -> int:
-    """Return the size of a local file, or of what lies at an address, in bytes."""
+    """Return the size of a local file or URL in bytes."""
     if not is_address(archive):
         return os.path.getsize(archive)
     first = {"Range": "bytes=0-0"}
@@ -250,7 +250,7 @@ def _ranged(answer: Any, size: int) -> bytes:
 
 
 def _request(address: str, headers: dict[str, str], take: Callable[[Any], Any]) -> Any:
-    """Return the result of `take` on the response; retries a few times if the network or the server fails."""
+    """Return the result of `take` on the response, retrying if the network or the server fails."""
     for attempt in range(ATTEMPTS):
         try:
             request = urllib.request.Request(urllib.parse.quote(address, URL_CHARACTERS), headers=headers)
@@ -264,7 +264,7 @@ def _request(address: str, headers: dict[str, str], take: Callable[[Any], Any]) 
             if error.code == 404:
                 raise FileNotFoundError(f"{address} answers 404: no such file") from error
             if error.code < 500 and error.code != 429:
-                raise OSError(f"Expected access to {address}, found status {error.code}. Check it.") from error
+                raise OSError(f"Expected access to {address}, found status {error.code}. Check the URL.") from error
             failure: Exception = error
         except (OSError, http.client.HTTPException) as error:  # timeouts, lost connections, answers cut short
             failure = error

@@ -1,4 +1,4 @@
-"""VGG-Sound: one of 309 sound events in a 10 s web clip. `INFO` states its facts."""
+"""VGG-Sound: one of 309 sound events in a 10 s web clip; see `INFO`."""
 
 from pathlib import Path
 
@@ -34,15 +34,15 @@ INFO = TaskInfo(
 
 
 class VGGSound(ClassTask):
-    """One of 309 sound events a clip."""
+    """One of 309 sound events per clip."""
 
     name = "vggsound"
     info = INFO
 
     def load(self, root: str | Path, split: str = "test") -> list[Row]:
-        """Return the clips of a split, each with one question; `media` is where a clip is or is expected.
+        """Return the clips of a split, each with one question; `media` is the actual or expected path.
 
-        The classes are those of stat.csv where it is there, else those that the split names.
+        The classes are those of stat.csv if it exists, else those of the split.
         """
         check_split(split, INFO.sizes)
         path = find_annotations(root, [f"{split}.csv", "vggsound.csv"], INFO)
@@ -70,9 +70,9 @@ class VGGSound(ClassTask):
 
 
 def read_clips(path: Path, split: str) -> list[tuple[str, str, int, str]]:
-    """Return (place, YouTube id, start second, class) of a split, whose file has ID_000030.mp4,class.
+    """Return (place, YouTube id, start second, class) of each clip of a split.
 
-    The file of both splits has ID,30,class,split.
+    A line of a split's file is ID_000030.mp4,class; a line of the file of both splits is ID,30,class,split.
     """
     clips, malformed = [], []
     is_full = path.name.startswith("vggsound")

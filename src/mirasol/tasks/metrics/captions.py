@@ -1,9 +1,9 @@
-"""Free text against several references: CIDEr and ROUGE-L, as the COCO caption evaluation (pycocoevalcap 1.2) scores.
+"""CIDEr and ROUGE-L of free text with several references, equal to the COCO caption evaluation (pycocoevalcap 1.2).
 
-CIDEr here is CIDEr-D, which clips counts and punishes other lengths; libraries call it CIDEr. Its weights come from
-the references of all captions that are scored together, so it is a number of a split, not of a caption; 10 is a copy.
-ROUGE-L weighs recall by 1.2, and takes the best precision and the best recall among the references. Words are those of
-the Stanford tokenizer without punctuation, found here by one expression instead of a Java program;
+CIDEr is CIDEr-D, which clips counts and penalises other lengths; libraries call it CIDEr. Its weights come from the
+references of all captions that are scored together, so it is a score of a split, not of a caption; a copy scores 10.
+ROUGE-L weighs recall by 1.2, and takes the best precision and the best recall over the references. Words are those of
+the Stanford tokenizer without punctuation, found by one regular expression instead of a Java program;
 docs/decisions/0007-captions.md measures the difference.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MAX_LENGTH = 4  # words of an n-gram
-SIGMA = 6.0  # of the penalty on another number of words
+MAX_LENGTH = 4  # largest n of the n-grams
+SIGMA = 6.0  # of the length penalty
 BETA = 1.2
 WORD = re.compile(
     r"""\d+(?:[.,:/]\d+)*(?:st|nd|rd|th|s)?\b   # numbers, times, dates: 1,200 10:30 2nd
@@ -55,7 +55,7 @@ def longest_common(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def cider(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Return CIDEr of each caption, whose mean is CIDEr of the split; 0 of a single caption, as no word is rare."""
+    """Return CIDEr of each caption; the mean is that of the split. A single caption scores 0: no word is rare."""
     counted = [[ngrams(reference) for reference in several] for several in references]
     found_in = Counter(ngram for several in counted for ngram in {name for one in several for name in one})
     log_size = np.log(max(len(captions), 1))
@@ -82,6 +82,6 @@ def cider(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[
 
 
 def ngrams(caption: str) -> Counter:
-    """Return how often each run of up to four words occurs."""
+    """Return the counts of n-grams of up to four words."""
     text = words(caption)
     return Counter(tuple(text[i : i + n]) for n in range(1, MAX_LENGTH + 1) for i in range(len(text) - n + 1))

@@ -1,13 +1,12 @@
-"""Scores of one class a clip, equal to epic-kitchens/C9-epic-sounds (commit 2ac9d65) and hche11/VGGSound (9bbc749).
+"""Classification metrics, equal to epic-kitchens/C9-epic-sounds (commit 2ac9d65) and hche11/VGGSound (9bbc749).
 
-Both rate a model by a number for each class and clip: top-1, top-5, mean class accuracy, and over the classes the
-mean average precision (mAP) and area under the ROC curve (mAUC), with d' from it. Here such numbers are the
-likelihoods of the class names (`--rank`). Generated names have no ranking: for them only top-1 and its mean over
-classes.
+Both scripts score one number for each class and clip: top-1, top-5, mean class accuracy, and the means over classes of
+average precision (mAP) and area under the ROC curve (mAUC), with d' from mAUC. Here the numbers are the likelihoods of
+the class names (`--rank`). Generated names have no ranking, so they have only top-1 and its mean over classes.
 
-Kept of the scripts: classes without a clip are left out of the means (VGGSound's stops there, but its test split has
-all 309); numbers are compared as float32. Of equal numbers top-1 and top-5 take the last class, where the script
-leaves it to an unstable sort, and the mean class accuracy takes the first one, as the script does.
+As in the scripts, classes without a clip are left out of the means (VGGSound's fails on them, but its test split has
+all 309), and numbers are compared as float32. Of equal numbers, top-1 and top-5 take the last class (the script sorts
+them in no fixed order) and the mean class accuracy takes the first, as the script does.
 """
 
 from collections.abc import Sequence
@@ -28,14 +27,14 @@ def ranked_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return `top_1`, `top_5`, `mean_class_accuracy`, `mAP`, `mAUC` and `d_prime`.
 
     Args:
-        scores: A number for each clip and class, higher is likelier: (clip, class).
-        labels: The number of each clip's right class: (clip).
+        scores: Score (clip, class), higher is likelier.
+        labels: Number of the right class (clip).
     """
     scores, labels = np.asarray(scores, dtype=np.float32), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(labels):
         raise ValueError(
-            f"Expected a number for each clip and class and one label a clip, found scores of shape {scores.shape} "
-            f"and labels of shape {labels.shape}. Give one row of scores for each label."
+            f"Expected scores (clip, class) and labels (clip), found scores of shape {scores.shape} and labels of "
+            f"shape {labels.shape}. Give one row of scores for each label."
         )
     order = scores.argsort(axis=-1, kind="stable")[:, ::-1]
     first = scores.argmax(axis=1)
@@ -62,7 +61,7 @@ def _average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def auroc(high: np.ndarray, low: np.ndarray) -> float:
-    """Return how often a value of `high` exceeds one of `low`, equal ones counted half; nan of nothing."""
+    """Return how often a value of `high` exceeds one of `low`, ties counted half; nan if either is empty."""
     if not len(high) or not len(low):
         return float("nan")
     others = np.sort(low)

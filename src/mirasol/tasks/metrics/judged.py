@@ -1,4 +1,4 @@
-"""Metrics of own data: exact match, number, yes or no, set of labels, caption.
+"""Metrics of own data: exact match, number, yes or no, label set, caption.
 
 | metric | right | credit |
 |---|---|---|
@@ -35,7 +35,7 @@ def is_right(question: Question, answer: str) -> bool:
 
 
 def credit(question: Question, answer: str) -> float:
-    """Return how good the answer is by the question's metric, from 0 to 1."""
+    """Return the credit of the answer by the question's metric, from 0 to 1."""
     accepted = (question.answer, *question.references)
     if question.metric == "labels":
         return max(f1(labels(answer), labels(one)) for one in accepted)
@@ -45,7 +45,7 @@ def credit(question: Question, answer: str) -> float:
 
 
 def details(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return `numbers`, `label_sets` and `captions`: more about questions of these metrics, where there are any."""
+    """Return details of the metrics number, labels and caption that occur: `numbers`, `label_sets`, `captions`."""
     asked: dict[str, list[tuple[Question, str]]] = {}
     for question, answer in zip(questions, answers, strict=True):
         asked.setdefault(question.metric, []).append((question, answer))
@@ -65,7 +65,7 @@ def details(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, 
 
 
 def fault(metric: str, answers: Sequence[str], options: Sequence[str] = ()) -> str:
-    """Return why the metric cannot score these answers, None if it can."""
+    """Return the reason why the metric cannot score these answers, else ""."""
     if metric in GRADED and options:
         return f"expected no 'options' beside the metric {metric!r}, because the likeliest option is no {metric}."
     for answer in answers:
@@ -79,7 +79,7 @@ def fault(metric: str, answers: Sequence[str], options: Sequence[str] = ()) -> s
 
 
 def labels(text: str) -> frozenset[str]:
-    """Return the labels between commas, normalised; an order or a repetition says nothing."""
+    """Return the set of comma-separated labels, normalised."""
     return frozenset(filter(None, map(normalise, text.split(","))))
 
 
@@ -89,7 +89,7 @@ def f1(given: frozenset[str], known: frozenset[str]) -> float:
 
 
 def first_number(text: str) -> float:
-    """Return the first number in the text ("about 1,200 m": 1200), nan where there is none."""
+    """Return the first number in the text ("about 1,200 m": 1200), nan if there is none."""
     found = re.search(r"-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
     return float(found.group()) if found else math.nan
 

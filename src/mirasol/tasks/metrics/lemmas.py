@@ -1,13 +1,13 @@
-"""Words of an answer in their base forms, as NExT-OE's scorer makes them (its `remove_stop`, through pywsd 1.2.4).
+"""Base forms of the words of an answer, as NExT-OE's scorer makes them (its `remove_stop`, through pywsd 1.2.4).
 
-Penn Treebank tokens; each token's part of speech from NLTK's tagger, in the context of the answer; WordNet's base
-form for that part (of several the shortest); where WordNet does not know that form, the stem if it knows the stem,
-else the token in lower case. A token that is neither noun, verb, adjective nor adverb is tagged once more by itself
-and taken as a noun if that gives none of the four either.
+The answer is split into Penn Treebank tokens, and NLTK's tagger gives each token's part of speech in context. The
+result is WordNet's base form for that part (the shortest of several); if WordNet does not know it, the stem if WordNet
+knows the stem, else the token in lower case. A token that is neither noun, verb, adjective nor adverb is tagged again
+alone, and counts as a noun if that gives none of the four either.
 
-The official script ends sentences by Punkt, a trained model of 20,000 words. Here a full stop before a space ends
-one, except after an ellipsis, an abbreviation, a single letter, or a number that no capital follows. The two differ
-only in answers of several sentences one of which ends in an abbreviation or a letter.
+The official script splits sentences by Punkt, a trained model of 20,000 words. Here a full stop before a space ends a
+sentence, except after an ellipsis, an abbreviation, a single letter, or a number without a capital after it. The two
+differ only in answers of several sentences of which one ends in an abbreviation or a letter.
 """
 
 import re
@@ -20,7 +20,7 @@ from mirasol.tasks.metrics.wordnet import WordNet
 PARTS = {"NN": "noun", "VB": "verb", "JJ": "adj", "RB": "adv"}
 _LIST = "a.m co corp dr inc jan feb mar apr aug sept oct nov dec jr lt ltd maj mr mrs ms p.m prof sen sgt sr st u.s vs"
 ABBREVIATIONS = frozenset(_LIST.split())
-# The script tokenises twice: answers by pywsd's rules, the lemmas joined by spaces by NLTK's, which differ in few.
+# The script tokenises twice: answers by pywsd's rules, then the joined lemmas by NLTK's, which differ slightly.
 PYWSD = {"ellipsis": r"\.\.\.", "alone": r"[;@#$%&?!]", "clitic": r"(?!)()()", "closing": r"([»”’]+)"}
 NLTK = {
     "ellipsis": r"\.{2,}",
@@ -32,7 +32,7 @@ CONTRACTIONS = ("can not", "d 'ye", "gim me", "gon na", "got ta", "lem me", "mor
 
 
 def lemmas(answer: str, wordnet: WordNet, tagger: Tagger) -> list[str]:
-    """Return the answer's words in their base forms, lower case, punctuation included."""
+    """Return the base forms of the answer's words in lower case, with punctuation."""
     words = tokenise(answer, PYWSD)
     return [
         _lemma(word.lower(), PARTS.get(tag[:2]), wordnet, tagger)
@@ -70,7 +70,7 @@ def _tokenise_sentence(text: str, rules: dict[str, str]) -> list[str]:
     text = re.sub(r'^"|``', " `` ", text)
     text = re.sub(r"([ (\[{<])(\"|'')", r"\1 `` ", text)
     text = re.sub(rules["clitic"], r"\1 \2", text)
-    # The full stop at the end and what closes behind it, then what always stands alone.
+    # The final full stop with closing quotes or brackets, then tokens that always stand alone.
     text = re.sub(r"([^.])(\.)([\])}>\"'»”’ ]*)\s*$", r"\1 \2 \3 ", text)
     text = re.sub(r"([:,])(\D|$)", r" \1 \2", text)
     text = re.sub(rules["ellipsis"], r" \g<0> ", text)

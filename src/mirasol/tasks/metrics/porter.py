@@ -1,6 +1,6 @@
-"""Porter's stemmer (Porter 1980, "An algorithm for suffix stripping") with the changes NLTK made to it.
+"""Porter's stemmer (Porter 1980, "An algorithm for suffix stripping") with NLTK's changes.
 
-WUPS needs it for words that WordNet does not know but whose stem it knows. The changes of NLTK: a pool of irregular
+WUPS needs it for words that WordNet does not know but whose stem it knows. NLTK's changes: a pool of irregular
 forms, words of two letters stay, "ies"/"ied" of four letters keep their e (dies, die), y becomes i only after a
 consonant, and three more suffixes in step 2.
 """

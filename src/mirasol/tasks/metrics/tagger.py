@@ -1,9 +1,9 @@
-"""Parts of speech from NLTK's English tagger, whose weights are read from the user's NLTK data.
+"""Parts of speech by NLTK's English tagger, with the weights in the user's NLTK data.
 
-The tagger is an averaged perceptron (Honnibal 2013): the sum of the weights of 14 features of the word, its
-neighbours and the two tags before. Read directly, because NLTK moved the weights from a pickle to JSON between
-versions; both hold the same numbers, and both are read here whichever NLTK is installed, or none. Of a pickle only
-plain dictionaries, lists, text and numbers are accepted, so a forged file cannot run code.
+The tagger is an averaged perceptron (Honnibal 2013): it adds the weights of 14 features of the word, its neighbours
+and the two tags before. NLTK moved the weights from a pickle to JSON between versions; both hold the same numbers, and
+both are read here without NLTK. A pickle may hold only dictionaries, lists, text and numbers, so a forged file cannot
+run code.
 """
 
 import json
@@ -50,7 +50,7 @@ def _open(place: Path | zipfile.Path) -> "Tagger":
 
 
 class _Plain(pickle.Unpickler):
-    """Refuses everything but the set that holds the tags: all else in the file is built without a class."""
+    """Allows only the class `set`, which holds the tags; all other values in the file need no class."""
 
     def find_class(self, module: str, name: str):
         if module in ("builtins", "__builtin__") and name == "set":  # the latter as Python 2 wrote it
@@ -59,13 +59,13 @@ class _Plain(pickle.Unpickler):
 
 
 class Tagger:
-    """Gives Penn Treebank tags, greedily from left to right."""
+    """Tagger with Penn Treebank tags, greedy from left to right."""
 
     def __init__(self, weights: dict[str, dict[str, float]], tags: dict[str, str], classes):
         self.weights, self.tags, self.classes = weights, tags, sorted(classes)
 
     def tag(self, words: list[str]) -> list[str]:
-        """Return one tag a word; words that have one tag only are looked up, as spelled."""
+        """Return one tag per word; words with a single possible tag are looked up, case-sensitively."""
         known = ["-START-", "-START2-", *map(_normalise, words), "-END-", "-END2-"]
         last, before = "-START-", "-START2-"
         tags = []
@@ -92,7 +92,7 @@ def _normalise(word: str) -> str:
 
 
 def _features(word: str, around: list[str], last: str, before: str) -> list[str]:
-    """Return the features of a word: `around` are the five normalised words it is the middle of."""
+    """Return the features of a word; `around` are the five normalised words with this one in the middle."""
     two_left, left, own, right, two_right = around
     return [
         "bias",

@@ -1,10 +1,9 @@
 """WordNet 3.0 read from its own database files: base forms, first senses and Wu-Palmer similarity.
 
 Read directly and not through NLTK (docs/decisions/0005-nltk.md). NLTK's similarity changed between versions, and the
-official WUPS numbers depend on version 3.5: a verb compared with a word of another part of speech meets it in a root
-that is added above all verbs, while a noun, adjective or adverb compared with another part of speech has nothing in
-common with it. Newer versions give a small similarity to the latter too, which lowers the published 21.48 of NExT-OE's
-baseline to 20.38.
+official WUPS numbers depend on version 3.5: a verb shares an added root above all verbs with words of other parts of
+speech, while a noun, adjective or adverb has nothing in common with another part of speech. Newer versions give the
+latter a small similarity too, which lowers the published 21.48 of NExT-OE's baseline to 20.38.
 """
 
 import os
@@ -12,7 +11,7 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
-PARTS = ("noun", "verb", "adj", "adv")  # the order in which a word's first sense is looked for
+PARTS = ("noun", "verb", "adj", "adv")  # search order for the first sense of a word
 ENDINGS = {  # inflected ending:ending of the base form
     "noun": "s: ses:s ves:f xes:x zes:z ches:ch shes:sh men:man ies:y",
     "verb": "s: ies:y es:e es: ed:e ed: ing:e ing:",
@@ -20,7 +19,7 @@ ENDINGS = {  # inflected ending:ending of the base form
     "adv": "",
 }
 RULES = {part: [tuple(rule.split(":")) for rule in rules.split()] for part, rules in ENDINGS.items()}
-ROOT = ("root", 0)  # what is put above all verbs, which have no common root of their own
+ROOT = ("root", 0)  # added above all verbs, which have no common root in WordNet
 MISSING = (
     "Expected the WordNet 3.0 database (index.noun, data.noun, noun.exc, ...), found none in {}. Install Debian's or "
     "Ubuntu's package wordnet-base, or run `python -m nltk.downloader wordnet`, or set WORDNET_DICT to its folder."
@@ -30,7 +29,7 @@ Synset = tuple[str, int]  # part of speech and offset in its data file
 
 
 def nltk_folders() -> list[Path]:
-    """Return where NLTK keeps its data: NLTK_DATA, the home folder, and the folders of the machine."""
+    """Return the folders of NLTK's data: NLTK_DATA, the home folder, and the system's folders."""
     named = [Path(folder) for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
     shared = ("/usr/share/nltk_data", "/usr/local/share/nltk_data", "/usr/lib/nltk_data", "/usr/local/lib/nltk_data")
     return [*named, Path.home() / "nltk_data", *map(Path, shared)]
@@ -58,7 +57,7 @@ def _open(place: Path | zipfile.Path) -> "WordNet":
 
 
 class WordNet:
-    """The database in one folder. What was asked once is kept, so that scoring thousands of answers takes seconds."""
+    """The database in one folder; lookups are cached, so that scoring thousands of answers takes seconds."""
 
     def __init__(self, folder: Path | zipfile.Path):
         self.index: dict[str, dict[str, bytes]] = {}
@@ -76,7 +75,7 @@ class WordNet:
                 f"Expected WordNet 3.0 in {folder}, found a data.noun that does not name this version. "
                 "The official WUPS numbers need 3.0; other versions order senses differently: point to 3.0."
             )
-        # Keeps what was asked; on the object and not on the class, so that it goes with the object.
+        # Caches of the object, not of the class, so that they end with the object.
         self.base_forms = cache(self._base_forms)
         self.first_synset = cache(self._first_synset)
         self.similarity = cache(self._similarity)
@@ -89,7 +88,7 @@ class WordNet:
         return any(self.base_forms(word, part) for part in PARTS)
 
     def _base_forms(self, form: str, part: str) -> list[str]:
-        """Return the entries that `form` can be a form of, itself first ("leaves" as a verb: leave)."""
+        """Return the entries that `form` may be a form of, itself first ("leaves" as a verb: leave)."""
         if form in self.exceptions[part]:
             return self._known([form, *self.exceptions[part][form]], part)
         stripped = self._strip([form], part)
@@ -130,7 +129,7 @@ class WordNet:
         common = [synset for synset in distances if synset in other_distances]
         if not common:
             return 0.0
-        # The deepest by the shortest way up; of several `word` itself, else the first by name, as the official one.
+        # The deepest by shortest path to the top; of several, `word` itself, else the first by name, as in NLTK.
         deepest = max(self._depth(synset, min) for synset in common)
         lowest = [synset for synset in common if self._depth(synset, min) == deepest]
         ancestor = first if first in lowest else min(lowest, key=self._name)
@@ -148,7 +147,7 @@ class WordNet:
         return data[offset : data.index(b"\n", offset)].decode().split("|", 1)[0].split()
 
     def _read_hypernyms(self, synset: Synset) -> list[Synset]:
-        """Return the synsets one step up, those of an instance ("Rome" to "city") included."""
+        """Return the hypernyms, including those of an instance ("Rome": "city")."""
         if synset == ROOT:
             return []
         fields = self._line(synset)
@@ -157,7 +156,7 @@ class WordNet:
         return [(synset[0], int(offset)) for symbol, offset, _, _ in entries if symbol in ("@", "@i")]
 
     def _read_distances(self, synset: Synset, rooted: bool) -> dict[Synset, int]:
-        """Return all ancestors and the steps to each. The added root lies one above the farthest of them."""
+        """Return all ancestors with the steps to each; the added root is one step above the farthest."""
         distances: dict[Synset, int] = {}
         queue = [(synset, 0)]
         for found, steps in queue:  # grows while it is walked
@@ -169,12 +168,12 @@ class WordNet:
         return distances
 
     def _find_depth(self, synset: Synset, least) -> int:
-        """Return the steps up to the top by the shortest (`min`) or the longest (`max`) way."""
+        """Return the steps to the top by the shortest (`min`) or the longest (`max`) path."""
         above = self._hypernyms(synset)
         return 1 + least(self._depth(one, least) for one in above) if above else 0
 
     def _name(self, synset: Synset) -> str:
-        """Return NLTK's name of a synset, such as dog.n.01; ties are broken by it."""
+        """Return NLTK's name of a synset, such as dog.n.01, which breaks ties."""
         if synset == ROOT:
             return "*ROOT*"
         fields = self._line(synset)

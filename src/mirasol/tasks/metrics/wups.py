@@ -1,14 +1,14 @@
 """WUPS of open-ended answers, equal to doc-doc/NExT-OE's eval_oe.py (commit a83f8f5).
 
-Both answers become base forms without stop words. Every word of one takes its most similar word of the other
-(Wu-Palmer of their first senses, below the threshold times 0.1), the product of these is taken both ways and the
-smaller counts. Counting (DC) and yes/no (DB) must be equal after this instead. Where there is a second reference
-(half of the test split), the better of the two counts.
+Both answers are reduced to base forms without stop words. Each word of one answer has the similarity of its most
+similar word in the other (Wu-Palmer of their first senses; below the threshold, times 0.1). The product over the words
+is taken both ways, and the smaller product counts. For counting (DC) and yes/no (DB), the reduced answers must be
+equal instead. If there is a second reference (half of the test split), the better score counts.
 
-Quirks of the script that are kept: words similar to nothing are skipped instead of making the product zero, so "dog"
-for "dog zzz" scores 1; an answer that is empty after the stop words scores 0 for open questions, but 1 for counting
-and yes/no if the reference is empty too ("yes" and "no" are no stop words here); the script prints the threshold 0
-only, `wups_0.9` is computed by it and not printed.
+Quirks of the script that are kept: words that are similar to no word are skipped instead of making the product zero,
+so "dog" for "dog zzz" scores 1; an answer without words after the stop words are removed scores 0 for open questions,
+but 1 for counting and yes/no if the reference has none either ("yes" and "no" are no stop words here); the script
+computes `wups_0.9` but prints only threshold 0.
 """
 
 import math
@@ -20,7 +20,7 @@ from mirasol.tasks.metrics.lemmas import lemmas, tokenise
 from mirasol.tasks.metrics.tagger import Tagger, find_tagger
 from mirasol.tasks.metrics.wordnet import WordNet, find_wordnet
 
-# NExT-OE's stopwords.txt: NLTK's English list without what can be an answer (no, not, in, out, up, down, on, ...).
+# NExT-OE's stopwords.txt: NLTK's English list without words that can be answers (no, not, in, out, up, down, on, ...).
 _LIST = (
     "i me my myself we our ours ourselves you you're you've you'll you'd your yours yourself yourselves he him his "
     "himself she she's her hers herself it it's its itself they them their theirs themselves what which who whom this "
@@ -38,7 +38,7 @@ MERGED = {"TP": "TN"}  # "what happened before" counts as "what happened after"
 
 
 class Wups:
-    """Scores answers with one WordNet and one tagger; answers and word pairs seen before cost nothing."""
+    """Scorer with one WordNet and one tagger; it caches answers and word pairs."""
 
     def __init__(self, wordnet: WordNet | None = None, tagger: Tagger | None = None):
         self.wordnet, self.tagger = wordnet or find_wordnet(), tagger or find_tagger()
@@ -73,9 +73,9 @@ class Wups:
 def wups(
     predictions: Sequence[str], answers: Sequence[Sequence[str]], kinds: Sequence[str], scorer: Wups | None = None
 ) -> dict[str, float]:
-    """Return WUPS over all, by group (C causal, T temporal, D descriptive) and by kind.
+    """Return WUPS over all questions, by group (C causal, T temporal, D descriptive) and by kind.
 
-    `answers` are the references of each question, one or two; `kinds` are NExT-OE's (CW CH TN TP TC DB DC DL DO).
+    `answers` are the one or two references of each question; `kinds` are NExT-OE's (CW CH TN TP TC DB DC DL DO).
     """
     scorer = scorer or Wups()
     kinds = [MERGED.get(kind, kind) for kind in kinds]
