@@ -6,6 +6,7 @@ import json
 import pytest
 from starlette.websockets import WebSocketDisconnect
 
+from mirasol.serve import realtime
 from mirasol.serve.engine import Engine
 from mirasol.serve.realtime import EVENTS_AHEAD, IDLE, NORMAL, REPLACED, Connection
 from mirasol.serve.realtime_session import RealtimeSession
@@ -92,6 +93,40 @@ def test_a_second_connection_takes_the_session_from_the_first_and_does_not_close
         second.leave()
         await second_serving
         assert id not in service.engine.sessions and service.connections == {}
+
+    run(test)
+
+
+def test_a_session_that_another_process_wants_is_saved_and_its_connection_closed(service, monkeypatch, clip):
+    monkeypatch.setattr(realtime, "WANTED_SECONDS", 0.01)
+
+    async def test():
+        socket, _, id, serving = connect(service)
+        socket.send("input_audio_buffer.append", **live_media(clip).pieces()[0])
+        socket.send("session.update", session={})
+        await socket.until("session.updated")
+        service.engine.holds.want(id, True)
+        await serving
+        assert socket.code == REPLACED and id not in service.engine.sessions and id not in service.engine.holds._held
+        assert service.engine.saved.get(id) is not None
+        service.engine.holds.want(id, False)
+
+    run(test)
+
+
+def test_of_connections_that_resume_a_session_at_the_same_time_one_keeps_it(service):
+    async def test():
+        first, _, id, first_serving = connect(service)
+        await first.until("session.created")
+        others = [connect(service, id) for _ in range(2)]
+        await first_serving
+        done, (last,) = await asyncio.wait({each[3] for each in others}, return_when=asyncio.FIRST_COMPLETED)
+        assert len(done) == 1 and len(service.connections) == 1
+        (kept,) = [each for each in others if each[3] is last]
+        assert service.connections == {id: kept[1]}
+        kept[0].leave()
+        await last
+        assert service.connections == {}
 
     run(test)
 

@@ -14,7 +14,7 @@ from mirasol.answer.answerer import Answerer
 from mirasol.answer.attribution import top_evidence
 from mirasol.answer.session import StreamSession
 from mirasol.media import read_clip
-from mirasol.serve.decode import Media, WatchOptions, decode
+from mirasol.serve.decode import Decoded, Media, WatchOptions, decode
 from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
 from mirasol.serve.queues import BusyError, FairQueue, UnknownIdError
@@ -237,6 +237,18 @@ def test_what_was_accepted_is_finished_and_new_work_is_refused_while_the_engine_
     assert future.result(PATIENCE).id.startswith("clip_")
     closing.join(PATIENCE)
     assert not closing.is_alive() and not engine.is_alive
+
+
+def test_an_engine_that_closes_refuses_questions_and_clips_that_still_wait(shipped, tmp_path):
+    engine = Engine(shipped, tmp_path, decode=lambda *_: Decoded({}, {}))  # `step` is never called
+    clip = SimpleNamespace(view=None)
+    futures = [engine.ask(clip, QUESTIONS[0]), engine.watch(Media(video=b"data"))]
+    engine.close(0.0)
+    for future in futures:
+        with pytest.raises(BusyError):
+            future.result(0)
+    with pytest.raises(BusyError):
+        engine.ask(clip, QUESTIONS[0])
 
 
 def test_a_full_queue_refuses_at_once_and_says_how_long_to_wait(shipped, tmp_path, files):

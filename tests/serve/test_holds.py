@@ -5,15 +5,16 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mirasol.media import read_clip
 from mirasol.serve import engine as engine_module
 from mirasol.serve.engine import Engine
-from mirasol.serve.holds import Holds
+from mirasol.serve.holds import Holds, _place
 from mirasol.serve.limits import Limits
-from mirasol.serve.queues import HeldError, UnknownIdError
+from mirasol.serve.queues import BusyError, HeldError, UnknownIdError
 
 ID, OTHER = f"sess_{'0123456789abcdef' * 2}", f"sess_{'f' * 32}"
 HOLDER = """
@@ -142,6 +143,39 @@ def test_an_open_session_is_saved_now_and_then_and_goes_on_from_there_when_media
     assert [each.surprise for each in found[1:]] == pytest.approx([each.surprise for each in expected[1:]], abs=1e-3)
     for each in (whole, second):
         each.close(0.0)
+
+
+def test_ids_that_begin_alike_have_locks_of_their_own():
+    digits = "0123456789abcde"
+    places = {_place(f"sess_{digits[:n]}{'f' * (32 - n)}") for n in range(15)}
+    assert len(places) == 15 and max(places) < 2**62, "an offset of a file"
+
+
+def test_a_session_that_is_refused_or_fails_leaves_no_lock(shipped, tmp_path, monkeypatch):
+    engine = Engine(shipped, tmp_path, Limits(sessions=1))
+    id = engine.open()
+    with pytest.raises(BusyError):
+        engine.open()
+    assert engine.holds._held == {id}
+    engine.session(id).session.waiting.append(object())
+    monkeypatch.setattr(engine_module, "advance_together", lambda sessions: [ValueError("the model fails")])
+    engine.step()
+    assert not engine.sessions and not engine.holds._held
+    engine.close(0.0)
+
+
+def test_a_session_that_changes_all_the_time_is_saved_at_the_interval(shipped, tmp_path, monkeypatch):
+    engine, saves = Engine(shipped, tmp_path, Limits(session_save_seconds=15.0)), []
+    live = engine.session(engine.open())
+    live.saved_at = 0.0
+    monkeypatch.setattr(type(live), "has_unsaved", True)
+    monkeypatch.setattr(engine.saved, "put", lambda *_, **__: saves.append(now))
+    monkeypatch.setattr(engine_module, "time", SimpleNamespace(monotonic=lambda: now))
+    for now in (14.9, 15.0, 15.1, 29.9, 30.0):  # noqa: B007
+        engine.step()
+    assert saves == [15.0, 30.0]
+    monkeypatch.undo()
+    engine.close(0.0)
 
 
 def first_pieces(file: Path, count: int) -> list[dict]:

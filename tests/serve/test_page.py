@@ -144,7 +144,7 @@ def test_a_picture_and_a_film_that_the_browser_cannot_play_are_asked_about(brows
             expect(page.locator("#name")).to_have_text(name)
             expect(page.locator("#unseen")).to_contain_text(told)
             ask(page, COLOR)
-            expect(page.locator("#answers li:not([aria-busy])")).to_contain_text("rests on")
+            expect(page.locator("#answers li:not([aria-busy])")).to_contain_text("attributed to")
         expect(page.locator("#no-sound")).to_have_text("This clip has no sound.")
 
 

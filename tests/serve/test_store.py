@@ -156,3 +156,12 @@ def test_what_killed_processes_have_left_is_removed_when_it_is_old(store):
         os.utime(store.folder / name, (past, past))
     Store(store.folder, 1_000, "file").close()
     assert {path.name for path in store.folder.glob("*file_*")} == {kept.id}
+
+
+def test_an_entry_that_another_process_removed_is_not_touched(store):
+    entry = store.put(writing(b"data"), {})
+    assert store.touch(entry.id)
+    other = Store(store.folder, 1_000, "file")
+    other.remove(entry.id)
+    other.close()
+    assert not store.touch(entry.id), "the last use was less than a minute ago"

@@ -1,6 +1,6 @@
-"""What Ray Serve's proxy lacks: errors as OpenAI's clients expect them, and a bound on what waits for a replica.
+"""Middleware for Ray Serve's proxy: error objects in OpenAI's format, and a bound on data that wait for a replica.
 
-Both sides are plain ASGI. The proxy imports this file, which therefore imports no torch.
+Both middlewares are plain ASGI. The proxy imports this file, so that it must not import torch.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mirasol.serve.limits import UVICORN, Limits
 
-BYTES_AHEAD = 4 * 2**20  # of one connection, that its replica has not read
-READ = "mirasol.read"  # a message of our own, from the replica to the proxy
-OURS = "mirasol.ours"  # a mark on answers of the application, by which they are told from Ray's own
-# By these a client could change how Ray treats its request.
+BYTES_AHEAD = 4 * 2**20  # of a connection, which its replica has not read
+READ = "mirasol.read"  # type of a message from `AtReplica` to `AtProxy`
+OURS = "mirasol.ours"  # key that marks responses of the application; others are Ray's own
+# With these headers a client could change Ray's timeouts and routing.
 HEADERS_OF_RAY = (
     "x-request-timeout-seconds", "x-request-disconnect-disabled", "x-session-id", "serve_multiplexed_model_id",
     "serve-multiplexed-model-id",
@@ -26,15 +26,15 @@ SERVICE_RESTART = 1012
 
 
 def middlewares() -> list[Middleware]:
-    """Return what RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH puts around the proxy."""
-    # Ray gives its uvicorn no such options, and calls this before it makes one.
+    """Return the middleware of RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH."""
+    # Ray has no setting for these options of uvicorn. It calls this function before it creates the configuration.
     bounded = partialmethod(uvicorn.Config.__init__, ws_max_size=Limits().message_bytes, **UVICORN)
     uvicorn.Config.__init__ = bounded  # type: ignore[method-assign, assignment]
     return [Middleware(AtProxy)]
 
 
 class AtReplica:
-    """Tells the proxy how many bytes the application has read, and which answers are its own."""
+    """Reports to the proxy the bytes that the application reads, and marks the application's responses."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -57,7 +57,7 @@ class AtReplica:
 
 
 class AtProxy:
-    """Reads ahead of a replica by no more than `BYTES_AHEAD`, and answers for one that died."""
+    """Reads at most `BYTES_AHEAD` ahead of a replica, and answers for a replica that ended."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -69,7 +69,7 @@ class AtProxy:
         scope["headers"] = [each for each in scope["headers"] if each[0].decode("latin-1") not in HEADERS_OF_RAY]
         ahead, has_room = 0, asyncio.Event()
         begun = ended = False
-        status = 0  # of an answer of Ray's own, which is replaced
+        status = 0  # of a response of Ray, which is replaced
 
         async def bounded() -> Message:
             nonlocal ahead
@@ -101,10 +101,10 @@ class AtProxy:
 
 
 async def _refuse(scope: Scope, send: Send, status: int) -> None:
-    """Answer a request that no replica has answered."""
+    """Answer a request that no replica answered."""
     kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
     error = {
-        "message": "Expected an answer of a replica, found that it ended, or that none runs yet. Try again in 2 s.",
+        "message": "Expected an answer of a replica, found that it ended or that none is ready. Try again in 2 s.",
         "type": "server_error", "param": None, "code": "replica_lost",
     }  # fmt: skip
     headers = [(b"content-type", b"application/json"), (b"retry-after", b"2"), (b"x-content-type-options", b"nosniff")]

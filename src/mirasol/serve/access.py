@@ -1,6 +1,5 @@
 """Access control: API keys, origins of browser requests, security headers."""
 
-import hmac
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -9,11 +8,11 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mirasol.serve.errors import ApiError
-from mirasol.serve.middleware import refuse
+from mirasol.serve.errors import ApiError, error_response
+from mirasol.serve.middleware import CLOSE
 
-OPEN_PATHS = ("/health", "/v1/openapi.json")  # beside the page
-KEY_PROTOCOL = "openai-insecure-api-key."  # how browsers, which cannot set headers, send a key to a WebSocket
+OPEN_PATHS = ("/health", "/v1/openapi.json")  # need no key, as the page does not
+KEY_PROTOCOL = "openai-insecure-api-key."  # browsers set no headers on a WebSocket: the key is a subprotocol
 SHORTEST_KEY = 16
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 CONTENT_POLICY = (
@@ -35,7 +34,7 @@ GUARDS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.ite
 
 @dataclass(frozen=True)
 class Keys:
-    """API keys: the digest of each, and the name of its owner."""
+    """API keys: the SHA-256 of each key, and its owner's name."""
 
     owners: dict[str, str]
 
@@ -44,38 +43,33 @@ class Keys:
         """Read a file with a name and a key on each line; # begins a comment.
 
         Raises:
-            ValueError: Another line, a short key, or the same key or name twice.
+            ValueError: A line has another form, a key is short, or a key or name occurs twice.
         """
         try:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeError) as error:
             raise ValueError(
-                f"Expected API keys in {path}, found no text to read ({error}). Write the file."
+                f"Expected a text file of API keys at {path}, found none ({error}). Write one line of NAME KEY "
+                "for each client."
             ) from error
-        owners: dict[str, str] = {}
-        for number, line in enumerate(lines, 1):
-            words = line.split("#")[0].split()
-            if not words:
-                continue
+        found = [(number, words) for number, line in enumerate(lines, 1) if (words := line.split("#")[0].split())]
+        for number, words in found:
             if len(words) != 2 or len(words[1]) < SHORTEST_KEY:
                 raise ValueError(
-                    f"Expected a name and a key of {SHORTEST_KEY} or more characters in line {number} of {path}, "
+                    f"Expected a name and a key of at least {SHORTEST_KEY} characters in line {number} of {path}, "
                     f"found {len(words)} words. Make a key with: openssl rand -hex 24"
                 )
-            owners[_digest(words[1])] = words[0]
-        if not owners or len(set(owners.values())) < sum(bool(line.split("#")[0].split()) for line in lines):
+        owners = {_digest(key): name for _, (name, key) in found}
+        if not owners or len(set(owners.values())) < len(found):
             raise ValueError(
-                f"Expected a key for each name in {path}, each once, found {len(owners)} keys. Correct the file."
+                f"Expected at least one key in {path}, and each name and key once, found {len(found)} lines with "
+                f"{len(owners)} keys. Correct the file."
             )
         return cls(owners)
 
     def owner(self, key: str) -> str | None:
-        """Return the owner of a key, in constant time."""
-        digest, found = _digest(key), None
-        for known, name in self.owners.items():
-            if hmac.compare_digest(known, digest):
-                found = name
-        return found
+        """Return the owner of a key. The digest is looked up, so that the time tells nothing about other keys."""
+        return self.owners.get(_digest(key))
 
 
 class Access:
@@ -83,16 +77,16 @@ class Access:
 
     Args:
         app: The application behind it.
-        keys: API keys; None allows everybody.
-        names: Host names under which this server may be called; None is any. A server on loopback without keys needs
-            it, because any site may point its own name at 127.0.0.1 and then read what is there.
+        keys: API keys; None admits every client.
+        names: Host names that requests may address; None admits any. A server on loopback without keys needs them,
+            because any web site may point its own name at 127.0.0.1 and then read the responses.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys | None = None, names: tuple[str, ...] | None = None):
         self.app, self.keys, self.names = app, keys, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass the request on with security headers, or refuse it."""
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         try:
@@ -100,8 +94,8 @@ class Access:
         except ApiError as error:
             if scope["type"] == "websocket":
                 await receive()
-                return await send({"type": "websocket.close", "code": 1008, "reason": error.message[:120]})
-            return await refuse(send, error)
+                return await send({"type": "websocket.close", "code": 1008, "reason": error.detail[:120]})
+            return await error_response(error, CLOSE)(scope, receive, send)
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -122,19 +116,20 @@ class Access:
             )  # fmt: skip
         origin = headers.get("origin")
         acts = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
-        if origin is not None and acts and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and acts and origin.lower().partition("://")[2] != host.lower():
             raise ApiError(
-                    403, f"Expected a request of a page of this server, found one of {origin[:80]!r}. Other sites may "
-                    "not use it from a browser.", "wrong_origin",
-                )  # fmt: skip
+                403, f"Expected a request from a page of this server, found the origin {origin[:80]!r}. Open this "
+                "server's own page: other web sites may not use it from a browser.", "wrong_origin",
+            )  # fmt: skip
         path = scope["path"]
         if self.keys is None or path in OPEN_PATHS or not path.startswith(("/v1/", "/metrics")):
             return
         owner = self.keys.owner(_key(scope, headers))
         if owner is None:
             raise ApiError(
-                401, "Expected an API key that this server knows, found another or none. Send it as Authorization: "
-                "Bearer KEY.", "invalid_api_key", type="authentication_error", headers={"WWW-Authenticate": "Bearer"},
+                401, "Expected an API key that this server knows, found another key or none. Send it as "
+                "Authorization: Bearer KEY.", "invalid_api_key", type="authentication_error",
+                headers={"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
         scope.setdefault("state", {})["client"] = owner
 

@@ -1,4 +1,4 @@
-"""`create_app`: the engine as a web application, for uvicorn on one machine or another host of ASGI."""
+"""`create_app`: an engine as an ASGI application, for uvicorn or Ray Serve."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,15 +32,15 @@ def create_app(
     keys: Keys | None = None,
     names: tuple[str, ...] | None = None,
 ) -> FastAPI:
-    """Return the application of an engine, which it starts and closes.
+    """Return the application of an engine. The application starts and closes the engine.
 
     Args:
-        engine: Not started yet.
-        model: Name under which clients know it.
-        drain_seconds: Time for accepted work after the application is told to stop.
-        fetch: Gives the media at an address.
-        keys: API keys of its users; None allows everybody.
-        names: Host names under which it may be called; None is any.
+        engine: Engine that is not started.
+        model: Model name that clients send.
+        drain_seconds: Time to finish accepted work at shutdown.
+        fetch: Returns the media at an address.
+        keys: API keys; None admits every client.
+        names: Host names that requests may address; None admits any.
     """
 
     @asynccontextmanager
@@ -65,25 +65,25 @@ def create_app(
     app.get("/health")(health)
     app.get("/metrics")(show_metrics)
     app.mount("/starter", StaticFiles(directory=STARTER))
-    # What no route takes is refused here; the page's files would answer for it.
+    # Unknown paths below /v1 are refused here, because the mount of the page would answer them with 404 or 405.
     app.add_route("/v1/{path:path}", unknown, ["GET", "POST", "PUT", "PATCH", "DELETE"])
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app
 
 
 async def unknown(request: Request) -> Response:
-    """Refuse what no route takes: 405 where the path is known under another method, else 404."""
+    """Refuse a request without a route: 405 if the path has another method, else 404."""
     is_known = any(route.matches(request.scope)[0] is Match.PARTIAL for route in request.app.routes)
     raise HTTPException(405 if is_known else 404)
 
 
 async def list_models(request: Request) -> dict[str, Any]:
-    """List the one model that is loaded."""
+    """List the loaded model."""
     return {"object": "list", "data": [_model(service_of(request))]}
 
 
 async def one_model(request: Request, id: str) -> dict[str, Any]:
-    """Describe the loaded model; without a name (`/v1/models/`) list it."""
+    """Describe the loaded model; list it if the name is empty (`/v1/models/`)."""
     if not id:
         return await list_models(request)
     service = service_of(request)
@@ -92,14 +92,14 @@ async def one_model(request: Request, id: str) -> dict[str, Any]:
 
 
 async def health(request: Request) -> JSONResponse:
-    """Tell whether requests are accepted."""
+    """Return whether requests are accepted."""
     engine = service_of(request).engine
     state = "draining" if engine.is_draining else "ok" if engine.is_alive else "stopped"
     return JSONResponse({"status": state, "live_sessions": len(engine.sessions)}, 200 if state == "ok" else 503)
 
 
 async def show_metrics(request: Request) -> Response:
-    """Give the metrics in Prometheus' format."""
+    """Return the metrics in Prometheus' format."""
     text = await asyncio.to_thread(request.app.state.metrics.text)
     return Response(text, media_type="text/plain; version=0.0.4")
 

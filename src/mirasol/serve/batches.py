@@ -1,4 +1,4 @@
-"""Batching of questions about many clips and sessions into one call of the decoder, with streamed tokens."""
+"""Batching of questions about many clips and sessions into one call of the decoder, with streamed text."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,35 +13,37 @@ from transformers.generation.streamers import BaseStreamer
 from mirasol.answer.answerer import Answerer, Prompts, Watched, join_watched
 from mirasol.answer.attribution import Evidence, top_evidence
 from mirasol.results import Result
+from mirasol.serve.limits import Limits
 
 OnText = Callable[[str], None]
+MAX_OPTIONS = 64
 
 
 class Reply(Result):
-    """An answer about the seconds `seen` of a clip or session."""
+    """Answer to a question; `seen` is the part of the clip or session that it is about, in seconds."""
 
     text: str
     confidence: float
     seen: tuple[float, float]
     attributed_to: list[Evidence] = []
     is_cut: bool = False
-    log_probabilities: list[float] | None = None  # of the options, where there are any
+    log_probabilities: list[float] | None = None  # of the options, if there are any
     num_prompt_tokens: int
     num_tokens: int
 
 
 @dataclass(frozen=True)
 class View:
-    """Subject of a question: latents of one clip, and the seconds that are real in it."""
+    """Subject of a question: latents of one clip or session, and the seconds of its real chunks."""
 
     watched: Watched
     seen: tuple[float, float]
-    duration: float = math.inf  # no chunk ends later than the clip
+    duration: float = math.inf  # of the clip, at which its last chunk is cut
 
 
 @dataclass
 class Question:
-    """A question that waits; `view` gives its latents at the moment it is answered."""
+    """A waiting question. `view` returns its latents when it is answered."""
 
     prompts: Prompts
     view: Callable[[], View]
@@ -51,17 +53,37 @@ class Question:
     attribute: bool = False
     on_text: OnText | None = None
     is_ready: Callable[[], bool] = lambda: True
-    told: str = ""  # of the answer, to `on_text`
+    sent: str = ""  # text of the answer that `on_text` has received
     future: Future[Reply] = field(default_factory=Future)
 
     @property
     def kind(self) -> tuple:
-        """Properties that questions must share to be answered in one call."""
+        """Properties that all questions of one batch share."""
         return self.is_live, self.max_new_tokens, bool(self.prompts.options)
 
 
+def check_question(question: str, options: Sequence[str] | None, limits: Limits) -> None:
+    """Raise ValueError for a question that is empty, too long or not Unicode, or for too many options."""
+    if not question.strip():
+        raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
+    if options is not None and len(options) > MAX_OPTIONS:
+        raise ValueError(f"Expected at most {MAX_OPTIONS} options, found {len(options)}. Send fewer.")
+    length = sum(len(question) + len(option) for option in ([""] if options is None else options))
+    if length > limits.question_characters:
+        each = "" if options is None else ", counted once with each of its options,"
+        raise ValueError(
+            f"Expected a question{each} of at most {limits.question_characters} characters, found {length}. Shorten "
+            "it."
+        )
+    for text in (question, *(options or ())):
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError(
+                f"Expected Unicode text, found half of a surrogate pair in {text[:80]!r}. Send whole characters."
+            )
+
+
 def answer_together(questions: Sequence[Question]) -> list[Reply]:
-    """Return the replies to questions of one kind, as if each had been asked alone."""
+    """Return the replies to questions of one kind. Each equals the reply to the question alone."""
     first = questions[0]
     views = [question.view() for question in questions]
     watched = join_watched([view.watched for view in views])
@@ -78,8 +100,8 @@ def answer_together(questions: Sequence[Question]) -> list[Reply]:
     for number, (view, answer) in enumerate(zip(views, given, strict=True)):
         if not math.isfinite(answer.log_likelihood):
             raise ValueError(
-                f"Expected a probability of the answer, found {answer.log_likelihood}: the media or the weights hold "
-                "values that are not finite. Check the sound's samples and the checkpoint."
+                f"Expected a finite log-likelihood of the answer, found {answer.log_likelihood}, because the media or "
+                "the weights have values that are not finite. Check the audio samples and the checkpoint."
             )
         replies.append(
             Reply(
@@ -89,12 +111,12 @@ def answer_together(questions: Sequence[Question]) -> list[Reply]:
             )
         )  # fmt: skip
     for question, reply in zip(questions, replies, strict=True):
-        tell(question, reply.text)
+        send_text(question, reply.text)
     return replies
 
 
 def _shares(answerer: Answerer, questions: Sequence[Question], views, given) -> dict[int, Tensor]:
-    """Return attribution weights of the questions that ask for them."""
+    """Return the attribution weights by number of the question, for questions that ask for them."""
     wanted = [number for number, question in enumerate(questions) if question.attribute]
     if not wanted:
         return {}
@@ -129,7 +151,7 @@ def _rank(answerer: Answerer, watched: Watched, prompts: Sequence[Prompts], view
 
 
 class TextSpreader(BaseStreamer):
-    """Streams the text of each question's tokens to its listener."""
+    """Streamer of `generate` that passes each question's text to its listener."""
 
     def __init__(self, processor: Any, questions: Sequence[Question]):
         self.processor, self.questions = processor, questions
@@ -137,7 +159,7 @@ class TextSpreader(BaseStreamer):
         self.is_over = [question.on_text is None for question in questions]
 
     def put(self, value: Tensor) -> None:
-        """Take the next token of each row; the first call brings the prompts."""
+        """Receive the next token of each row; the first call has the prompts."""
         if self.ids is None:
             self.ids = [[] for _ in self.questions]
             return
@@ -146,16 +168,16 @@ class TextSpreader(BaseStreamer):
             self.is_over[row] |= token in ends
             if not self.is_over[row]:
                 self.ids[row].append(token)
-                tell(self.questions[row], str(self.processor.decode_answer(self.ids[row])))
+                send_text(self.questions[row], str(self.processor.decode_answer(self.ids[row])))
 
     def end(self) -> None:
-        """Nothing is left to do: the reply holds what is missing."""
+        """Do nothing, because `answer_together` sends the rest of the text."""
 
 
-def tell(question: Question, text: str) -> None:
-    """Send the listener the new text, unless it ends inside a character."""
-    if question.on_text is None or text == question.told or not text.startswith(question.told):
+def send_text(question: Question, text: str) -> None:
+    """Send new text to the listener, unless the text ends inside a character."""
+    if question.on_text is None or text == question.sent or not text.startswith(question.sent):
         return
     if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-        question.on_text(text[len(question.told) :])
-        question.told = text
+        question.on_text(text[len(question.sent) :])
+        question.sent = text

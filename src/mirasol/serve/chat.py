@@ -1,6 +1,5 @@
 """`/v1/chat/completions`: a conversation with media -> an answer, whole or as server-sent events."""
 
-import asyncio
 import json
 import secrets
 import time
@@ -9,19 +8,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from mirasol.serve.batches import Reply
 from mirasol.serve.clips import WatchedClip
-from mirasol.serve.errors import ApiError, as_api_error
+from mirasol.serve.errors import as_api_error, invalid, validated, wrong
 from mirasol.serve.parts import Asked, Reference, add_media, read_messages, read_reference
-from mirasol.serve.service import Service, aside, client_of, json_object, service_of
+from mirasol.serve.service import client_of, in_thread_if_large, json_object, service_of, stream_reply
 
 router = APIRouter()
 Tokens = Annotated[int, Field(ge=1, le=100_000)]
 READ = ("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "mirasol", "n", "user",
         "use_audio_in_video", "mm_processor_kwargs", "videos", "audios", "metadata", "store", "seed")  # fmt: skip
-NEUTRAL: dict[str, tuple] = {
+NEUTRAL: dict[str, tuple] = {  # values that need no warning, because they ask for what happens anyway
     "temperature": (0,),
     "top_p": (1,),
     "frequency_penalty": (0,),
@@ -33,13 +32,11 @@ NEUTRAL: dict[str, tuple] = {
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
-
-
-UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # nginx holds events back otherwise
+UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # nginx buffers events otherwise
 
 
 class Extras(BaseModel):
-    """Our own fields of a request, under `mirasol`."""
+    """Extra fields of a request, under `mirasol`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,7 +48,7 @@ class Extras(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """The fields of a chat request that are read."""
+    """Fields of a chat request that have an effect."""
 
     model: str | None = None
     messages: list[dict[str, Any]] = Field(min_length=1)
@@ -72,11 +69,11 @@ async def chat(request: Request) -> Response:
     """Answer the last question of a conversation about its media."""
     service, client = service_of(request), client_of(request)
     body = await json_object(request)
-    asked, chat, use_audio = await aside(len(await request.body()), read_chat, body)
+    asked, chat, use_audio = await in_thread_if_large(len(await request.body()), read_chat, body)
     service.check_model(chat.model)
     extras = chat.mirasol or Extras()
     if extras.clip is None:
-        service.engine.prompts(asked.question, extras.options)  # refuses before a clip is decoded in vain
+        service.engine.prompts(asked.question, extras.options)  # a refusal comes before the clip is decoded
     clip = await service.watch(asked.media, extras.use_video, use_audio, client)
     chosen = {
         "options": extras.options,
@@ -86,10 +83,10 @@ async def chat(request: Request) -> Response:
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": service.model}
     if chat.stream:
         wants_usage = bool((chat.stream_options or {}).get("include_usage"))
-        events = await _begin(service, clip, asked, client.name, chosen)
+        events = stream_reply(service.engine, clip, asked.question, client=client.name, **chosen)
         lines = _lines(events, head, clip, asked, wants_usage)
         return StreamingResponse(lines, media_type="text/event-stream", headers=UNBUFFERED)
-    reply = await service.ask_for(request, clip, asked.question, **chosen)
+    reply = await service.ask(request, clip, asked.question, **chosen)
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": reply.text, "refusal": None},
@@ -101,38 +98,29 @@ async def chat(request: Request) -> Response:
 
 
 def read_chat(body: dict[str, Any]) -> tuple[Asked, ChatRequest, bool | None]:
-    """Return the question with its media, the checked request, and whether sound is wanted."""
-    try:
-        chat = ChatRequest.model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place, found = ".".join(map(str, first["loc"])), repr(first["input"])[:80]
-        message = f"Expected another value of {place} ({first['msg']}), found {found}. Correct it."
-        raise ApiError(400, message, "invalid_value", place) from None
+    """Return the question with its media, the checked request, and whether the audio is wanted."""
+    chat = validated(ChatRequest, body)
     if chat.n not in (None, 1):
-        raise ApiError(400, f"Expected n to be 1, found {chat.n}: answers are greedy. Leave it out.", param="n")
+        raise wrong("n", "1, because answers are greedy", chat.n, "Leave it out")
     for name in ("tools", "functions"):
         if body.get(name):
-            message = f"Expected no {name}, found some: this model calls none. Leave them out."
-            raise ApiError(400, message, param=name)
+            raise wrong(name, "absent, because the model calls no functions", body[name], "Leave it out")
     asked = read_messages(chat.messages)
     for kind, values in (("video", chat.videos), ("audio", chat.audios)):
         for value in values:
             add_media(asked, kind, read_reference(value, f"{kind}s"))
     if chat.mirasol is not None and chat.mirasol.clip is not None:
         if asked.media:
-            asked.warnings.append(f"The {', '.join(asked.media)} of the messages is not used: mirasol.clip is asked.")
+            asked.warnings.append(f"The {', '.join(asked.media)} in the messages is not used: mirasol.clip is.")
         asked.media = {"video": Reference(id=chat.mirasol.clip)}
     for name, value in body.items():
         if name not in READ and value not in (None, [], {}) and value not in NEUTRAL.get(name, ()):
-            asked.warnings.append(
-                f"{name} is not used: answers are greedy text, and the server sets rates and budgets."
-            )
+            asked.warnings.append(f"{name} is not used: answers are greedy, and the server sets frame rates.")
     return asked, chat, _use_audio(chat, asked)
 
 
 def _use_audio(chat: ChatRequest, asked: Asked) -> bool | None:
-    """Return whether the sound of the video is wanted, from all places where clients say so."""
+    """Return whether the audio of the video is wanted, from every field in which clients send it."""
     processor: dict[str, Any] = chat.mm_processor_kwargs or {}
     asked.warnings += [f"mm_processor_kwargs.{name} is not used." for name in processor if name not in READ]
     places = {
@@ -140,48 +128,22 @@ def _use_audio(chat: ChatRequest, asked: Asked) -> bool | None:
         "mm_processor_kwargs.use_audio_in_video": processor.get("use_audio_in_video"),
         "mirasol.use_audio": None if chat.mirasol is None else chat.mirasol.use_audio,
     }
-    said = {name: value for name, value in places.items() if value is not None}
-    for name, value in said.items():
+    sent = {name: value for name, value in places.items() if value is not None}
+    for name, value in sent.items():
         if not isinstance(value, bool):
-            raise ApiError(400, f"Expected {name} to be true or false, found {value!r}. Correct it.", param=name)
-    if len(set(said.values())) > 1:
-        raise ApiError(400, f"Expected one choice about sound, found {said}. Send one of them.", "invalid_value")
-    wanted = next(iter(said.values()), None)
-    if wanted is False and "audio" in asked.media and "mirasol.use_audio" not in said:
-        return None  # "in video": sound that is sent beside it is used
+            raise wrong(name, "true or false", value, "Correct it")
+    if len(set(sent.values())) > 1:
+        raise invalid(f"Expected one choice about the audio, found {sent}. Send one of them.")
+    wanted = next(iter(sent.values()), None)
+    if wanted is False and "audio" in asked.media and "mirasol.use_audio" not in sent:
+        return None  # the switch is about the audio of the video; an audio part beside it is used
     return wanted
-
-
-async def _begin(
-    service: Service, clip: WatchedClip, asked: Asked, client: str, chosen: dict[str, Any]
-) -> AsyncIterator[str | Reply]:
-    """Ask now, so that a refusal has its status; return an iterator of texts and, at last, the reply."""
-    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
-
-    def put(value: Any) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, value)
-
-    def on_text(text: str) -> None:
-        put(text)
-
-    future = service.engine.ask(clip, asked.question, client=client, on_text=on_text, **chosen)
-    future.add_done_callback(put)
-
-    async def iterate() -> AsyncIterator[str | Reply]:
-        try:
-            while isinstance(value := await queue.get(), str):
-                yield value
-            yield value.result()
-        finally:
-            future.cancel()  # the client has left
-
-    return iterate()
 
 
 async def _lines(
     events: AsyncIterator[str | Reply], head: dict[str, Any], clip: WatchedClip, asked: Asked, wants_usage: bool
 ) -> AsyncIterator[str]:
-    """Yield server-sent events: the role, pieces of text, the end with our extras, the usage if wanted."""
+    """Yield server-sent events: the role, pieces of text, the end with `mirasol`, and the usage if wanted."""
     head = {**head, "object": "chat.completion.chunk"}
 
     def line(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
@@ -191,14 +153,14 @@ async def _lines(
 
     yield line({"role": "assistant", "content": ""})
     try:
-        told = ""
+        text = ""
         async for event in events:
             if isinstance(event, str):
-                told += event
+                text += event
                 yield line({"content": event})
                 continue
-            if event.text != told:  # an option that was chosen comes whole
-                yield line({"content": event.text[len(told) :] if event.text.startswith(told) else event.text})
+            if event.text != text:  # the chosen option of a ranking is not streamed
+                yield line({"content": event.text.removeprefix(text)})
             end = "length" if event.is_cut else "stop"
             yield line({}, end, mirasol=about(clip, event, asked.warnings))
             if wants_usage:
@@ -209,13 +171,13 @@ async def _lines(
 
 
 def usage(reply: Reply) -> dict[str, int]:
-    """Return the text tokens of question and answer."""
+    """Return the numbers of text tokens in question and answer."""
     total = reply.num_prompt_tokens + reply.num_tokens
     return {"prompt_tokens": reply.num_prompt_tokens, "completion_tokens": reply.num_tokens, "total_tokens": total}
 
 
 def about(clip: WatchedClip, reply: Reply, warnings: list[str]) -> dict[str, Any]:
-    """Return our extras of an answer: the clip, the media used, confidence and attribution."""
+    """Return the value of `mirasol`: clip, media used, confidence and attribution."""
     found = reply.as_dict()
     names = ("confidence", "seen", "attributed_to", "log_probabilities")
     facts = {**clip.facts, "warnings": [*warnings, *clip.facts["warnings"]]}

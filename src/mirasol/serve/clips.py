@@ -1,4 +1,4 @@
-"""`Clips`: files -> decoded in worker threads -> encoded together -> latents, kept on disk and found by digest."""
+"""`Clips`: files -> chunks, in worker threads -> latents, in batches -> a store, which finds them by digest."""
 
 import contextlib
 import threading
@@ -23,22 +23,22 @@ from mirasol.serve.limits import Limits
 from mirasol.serve.queues import BusyError, FairQueue, UnknownIdError
 from mirasol.serve.store import Entry, Store
 
-KEPT_PART = 1 / 16  # of the memory for clips: the decoder makes keys and values of a longer one for each question
+KEPT_PART = 1 / 16  # of the memory for clips: keys and values of a longer clip are computed for each question
 Decode = Callable[[Media, WatchOptions, Any, Limits], Decoded]
 
 
 @dataclass(frozen=True)
 class WatchedClip:
-    """A clip that was watched: its id, the facts about it, and its latents."""
+    """A watched clip: its id, its facts, and its latents."""
 
     id: str
     created: float
     facts: dict[str, Any]
     tensors: dict[str, Tensor]
-    project: Callable[[Watched], Watched] | None = None  # where its keys and values may be kept
+    project: Callable[[Watched], Watched] | None = None  # computes keys and values, if they are kept
 
     def view(self) -> View:
-        """Return the latents as a batch of one; the same view each time."""
+        """Return the latents as a batch of one."""
         return self._view
 
     @cached_property
@@ -53,7 +53,7 @@ class WatchedClip:
 
 @dataclass
 class _Clip:
-    """A clip that is being decoded or encoded."""
+    """A clip in progress."""
 
     media: Media
     options: WatchOptions
@@ -69,7 +69,7 @@ class _Clip:
 
     @property
     def files(self) -> dict[str, str]:
-        """Ids of the files of `/v1/files` that the clip is made of."""
+        """Ids of the clip's files in `/v1/files`, by kind."""
         names = {kind: value.name for kind, value in self.media.parts() if isinstance(value, Path)}
         return {kind: name for kind, name in names.items() if name.startswith("file_")}
 
@@ -79,10 +79,10 @@ class Clips:
 
     Args:
         answerer: Model and processor.
-        store: Keeps the latents.
-        limits: Of waiting clips and batches.
-        decode: Turns files into chunks; clients are served in turn.
-        wake: Called when `encode` has work.
+        store: Store of the latents.
+        limits: Bounds on waiting clips and batches.
+        decode: Turns files into chunks.
+        wake: Function that is called when `encode` has work.
     """
 
     def __init__(self, answerer: Answerer, store: Store, limits: Limits, decode: Decode, wake: Callable[[], None]):
@@ -93,28 +93,28 @@ class Clips:
         self._under_way: dict[str, _Clip] = {}
         self._recent: OrderedDict[str, WatchedClip] = OrderedDict()
         text, size = answerer.model.config.text_config, answerer.model.config.temporal_config.hidden_size
-        # Bytes of a clip with its keys and values for each byte of its latents
+        # bytes of latents, keys and values for each byte of latents
         self._growth = 1 + 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim / size
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(limits.decoders, "mirasol-decode")
 
     @property
     def num_waiting(self) -> int:
-        """Clips that are being decoded or encoded."""
+        """Number of clips in progress."""
         return len(self._under_way)
 
     def watch(self, media: Media, options: WatchOptions, client: str, owner: str = "") -> "Future[WatchedClip]":
-        """Return a future of the watched clip; one with the same bytes and options is watched once for each owner.
+        """Return a future of the watched clip. An owner's clip with the same bytes and options is watched once.
 
         Raises:
             BusyError: Too many clips wait.
         """
-        with _kept():
+        with _file_errors():
             found_by = digest(media, options, owner)
         clip = _Clip(media, options, found_by, client, owner, Future())
         if (found := self.store.find(clip.digest)) is not None:
             self.counts["clips_found"] += 1
-            if clip.files and clip.files != found.facts["files"]:  # who sent the older ones may have removed them
+            if clip.files and clip.files != found.facts["files"]:  # the older files may have been removed
                 self.store.set_facts(found.id, {**found.facts, "files": clip.files})
                 self._recent.pop(found.id, None)
                 found = self.store.get(found.id) or found
@@ -134,22 +134,18 @@ class Clips:
         return clip.future
 
     def get(self, id: str) -> WatchedClip:
-        """Return a clip by its id.
-
-        Raises:
-            UnknownIdError: There is none.
-        """
+        """Return a clip by its id. Raises UnknownIdError if there is none."""
         return self.recent(id) or self.reread(id)
 
     def reread(self, id: str) -> WatchedClip:
-        """Return a clip with the facts that other processes may have written meanwhile; raises as `get` does."""
+        """Return a clip with its facts in the store, which other processes may have changed; raises as `get` does."""
         entry = self.store.get(id) if id.startswith("clip_") else None
         if entry is None:
             raise UnknownIdError("clip", id)
         return self._load(entry)
 
     def recent(self, id: str) -> WatchedClip | None:
-        """Return a clip that is in memory, without waiting for the disk."""
+        """Return a clip that is in memory, without reading the disk."""
         with self._lock:
             clip = self._recent.get(id)
             if clip is not None:
@@ -164,7 +160,7 @@ class Clips:
             self._recent.pop(id, None)
 
     def encode(self) -> bool:
-        """Encode decoded clips together, within the limits of a batch; False if there are none."""
+        """Encode decoded clips as a batch within the limits; return False if there are none."""
         with self._lock:
             count, num_chunks = 0, 0
             for clip in self._decoded[: self.limits.clips_at_once]:
@@ -178,7 +174,7 @@ class Clips:
         return bool(group)
 
     def close(self) -> None:
-        """Stop decoding; who still waits is refused."""
+        """Stop decoding, and refuse the clips in progress."""
         self._pool.shutdown(cancel_futures=True)
         for clip in list(self._under_way.values()):
             if not clip.future.done():
@@ -188,7 +184,7 @@ class Clips:
         (clip,) = self._waiting.take(1)
         begin = time.monotonic()
         try:
-            with _kept():
+            with _file_errors():
                 clip.decoded = self._decode(clip.media, clip.options, self.answerer.processor, self.limits)
         except BaseException as error:
             clip.future.set_exception(error)
@@ -203,7 +199,7 @@ class Clips:
             outputs = self.answerer.watch(*(clip.decoded.chunks for clip in group if clip.decoded)).encoder_outputs
             kept = [self._keep(clip, outputs, row) for row, clip in enumerate(group)]
         except Exception as error:
-            if len(group) > 1:  # one of them must not spoil the others
+            if len(group) > 1:  # one clip must not fail the others
                 for clip in group:
                     self._encode([clip])
                 return
@@ -215,7 +211,7 @@ class Clips:
             clip.future.set_result(watched)
 
     def _keep(self, clip: _Clip, outputs: Any, row: int) -> WatchedClip:
-        """Store the latents of one row of a batch, without the chunks that only longer clips have."""
+        """Store the latents of one row of a batch, without padded chunks."""
         count, decoded = clip.num_chunks, clip.decoded
         assert decoded is not None, "a clip is decoded before it is encoded"
         num_latents = outputs.last_hidden_state.shape[1] // outputs.chunk_mask.shape[1]
@@ -263,8 +259,8 @@ class Clips:
 
 
 @contextlib.contextmanager
-def _kept() -> Iterator[None]:
-    """Refuse a clip whose file was removed while the clip waited."""
+def _file_errors() -> Iterator[None]:
+    """Report a file that was removed while its clip waited as an unknown id."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`Confined`: `decode.py` in child processes, so that a file that crashes or hangs its decoder does no harm."""
+"""`Confined`: `decode.py` in child processes, so that a file can crash or hang only its own decoder."""
 
 import contextlib
 import json
@@ -19,11 +19,11 @@ from safetensors.torch import load
 
 from mirasol.media import MediaError
 from mirasol.serve.decode import Decoded, Media, WatchOptions
-from mirasol.serve.decoder_process import COMMAND, FORK, KILL, receive, seconds_for, send
+from mirasol.serve.decoder_process import COMMAND, FORK, KILL, read_exactly, receive, seconds_for, send
 from mirasol.serve.limits import Limits
 
 log = logging.getLogger("mirasol.serve")
-GRACE_SECONDS = 10.0  # of a busy machine, beyond what the child allows itself
+GRACE_SECONDS = 10.0  # beyond the child's own time limit, for a busy machine
 START_SECONDS = 120.0  # torch is imported
 PICTURES_OF_ONE_CHILD = 1_000
 FACTS_BYTES = 2**26
@@ -31,7 +31,7 @@ KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "
 
 
 class Worker:
-    """A child process behind a socket. `count` is how many requests it has answered."""
+    """A child process and its socket. `count` is the number of requests that it has answered."""
 
     def __init__(self, link: socket.socket, pid: int):
         self.link, self.pid, self.count = link, pid, 0
@@ -40,7 +40,7 @@ class Worker:
         """Return the answer and its bytes.
 
         Raises:
-            OSError, EOFError, ValueError: The child died, took too long, or does not make sense.
+            OSError, EOFError, ValueError: The child ended, took too long, or sent an invalid answer.
         """
         num_bytes = sum(map(len, files))
         self.link.settimeout(seconds_for(limits, num_bytes) + GRACE_SECONDS)
@@ -55,23 +55,23 @@ class Confined:
     """Decodes in child processes. All methods may be called from any thread.
 
     Args:
-        processor: Of the checkpoint.
-        limits: Of memory, time, and what a file may hold.
+        processor: Processor of the checkpoint.
+        limits: Bounds on memory, time, and the content of a file.
     """
 
     def __init__(self, processor: Any, limits: Limits):
         self._start_with, self.limits = pickle.dumps((processor, limits)), limits
         self._lock = threading.Lock()
-        self._idle: SimpleQueue[Worker] = SimpleQueue()  # of pictures; a clip has a child of its own
+        self._idle: SimpleQueue[Worker] = SimpleQueue()  # children for pictures; each clip has a child of its own
         self._is_closed = False
-        self.notes: list[str] = []  # which confinements this system does not allow
+        self.notes: list[str] = []  # confinements that this system does not allow
         self._start()
 
     def decode(self, media: Media, options: WatchOptions, processor: Any, limits: Limits) -> Decoded:
         """Return the chunks of a clip, as `decode.decode` does.
 
         Raises:
-            MediaError: Nothing usable in the files, more than the limits allow, or they end their child.
+            MediaError: The files have no usable media, exceed the limits, or end their child.
         """
         files = {name: value.read_bytes() if isinstance(value, Path) else value for name, value in media.parts()}
         worker = self._fork()
@@ -88,7 +88,7 @@ class Confined:
         """Return the pixels of a picture, as `decode.decode_picture` does.
 
         Raises:
-            MediaError: It is none, is larger than the limits allow, or ends its child.
+            MediaError: The data are not a picture, exceed the limits, or end their child.
         """
         try:
             worker = self._idle.get_nowait()
@@ -131,8 +131,8 @@ class Confined:
         if "failed" in answer:
             log.warning("a file could not be decoded: %s", answer["failed"])
             raise MediaError(
-                "Expected a file that can be decoded, found one that fails with "
-                f"{str(answer['failed'])[:200]}. Export or record it again."
+                f"Expected a file that can be decoded, found one that fails with {str(answer['failed'])[:200]}. "
+                "Export or record it again."
             )
         return answer, payload
 
@@ -141,11 +141,11 @@ class Confined:
         return _EndedError(
             f"Expected a file that can be decoded within {self.limits.decode_seconds:g} s and "
             f"{self.limits.decode_bytes >> 20} MiB (more for a large one), found one that ended the process that "
-            "decoded it. Cut it, encode it smaller, or export it again."
+            "decoded it. Cut the clip, encode it smaller, or export it again."
         )
 
     def _fork(self) -> Worker:
-        """Return a new child; the process that forks is started anew if it died."""
+        """Return a new child; restart the process that forks if it died."""
         with self._lock:
             for attempt in range(2):
                 ours, theirs = socket.socketpair()
@@ -172,13 +172,7 @@ class Confined:
             self._reply()
 
     def _reply(self) -> int:
-        data = bytearray()
-        while len(data) < COMMAND.size:
-            got = self._control.recv(COMMAND.size - len(data))
-            if not got:
-                raise EOFError("it hung up")
-            data += got
-        return COMMAND.unpack(data)[1]
+        return COMMAND.unpack(read_exactly(self._control, COMMAND.size))[1]
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
@@ -190,7 +184,7 @@ class Confined:
         with theirs:
             self._process = subprocess.Popen(
                 words, pass_fds=[theirs.fileno()], env={**kept, **own}, stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the server, which still has files to decode
+                start_new_session=True,  # Ctrl-C reaches only the server, which still decodes accepted files
             )  # fmt: skip
         self._is_ready = False
 

@@ -1,4 +1,4 @@
-"""Uploads -> the model's inputs. No other module of serve/ parses files of clients."""
+"""Uploads -> the model's inputs. No other module of serve/ parses clients' files."""
 
 import io
 import warnings
@@ -23,20 +23,20 @@ PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 
 @dataclass(frozen=True)
 class Media:
-    """Files of one clip, each as bytes or as a path on the server; `audio` replaces the sound of `video`."""
+    """Files of a clip, each as bytes or as a path on the server. `audio` replaces the audio of `video`."""
 
     video: bytes | Path | None = None
     audio: bytes | Path | None = None
     image: bytes | Path | None = None
 
     def parts(self) -> Iterable[tuple[str, bytes | Path]]:
-        """Yield the names and values of what is there."""
+        """Yield the kinds and values of the files that are not None."""
         return ((name, value) for name, value in vars(self).items() if value is not None)
 
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """Options of watching a clip."""
+    """Tracks that are used."""
 
     use_video: bool = True
     use_audio: bool = True
@@ -44,14 +44,14 @@ class WatchOptions:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A clip as the model's inputs without batch axis, and the facts reported about it."""
+    """A clip as the model's inputs without batch axis, and its facts for the client."""
 
     chunks: dict[str, Tensor]
     facts: dict[str, Any]
 
 
 def digest(media: Media, options: WatchOptions, owner: str = "") -> str:
-    """Return a digest of the bytes of all files, the options, and whose clip it is."""
+    """Return a digest of the bytes of all files, the options, and the owner."""
     found = sha256(f"{sorted(asdict(options).items())}{owner}".encode())
     for name, value in media.parts():
         one = sha256()
@@ -69,7 +69,7 @@ def decode(media: Media, options: WatchOptions, processor: Any, limits: Limits) 
     """Return the chunks of a clip.
 
     Raises:
-        ValueError: Nothing usable in the files, or more than the limits allow.
+        ValueError: The files have no usable media, or exceed the limits.
     """
     tracks = {"use_video": options.use_video, "use_audio": options.use_audio}
 
@@ -82,13 +82,13 @@ def decode(media: Media, options: WatchOptions, processor: Any, limits: Limits) 
     picture = None if media.image is None else decode_picture(_bytes(media.image), limits)
     video = media.video if picture is None else clips_of_pictures(picture, processor.frames_per_second)[0]
     if media.audio is not None and not options.use_video:
-        video = None  # neither its picture nor its own sound is wanted
+        video = None  # its picture is not wanted, and its audio is replaced
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         (clip,) = as_clips([video], [media.audio], read, **tracks)
         if clip.duration > limits.clip_seconds:
             raise MediaError(
-                f"Expected a clip of at most {limits.clip_seconds:g} s, found {clip.duration:g} s. Cut the part that "
+                f"Expected a clip of at most {limits.clip_seconds:g} s, found {clip.duration:g} s. Send the part that "
                 "the question is about."
             )
         chunks, report = processor.chunk_and_describe(clip, **tracks)
@@ -110,14 +110,14 @@ def decode_picture(data: bytes, limits: Limits) -> UInt8[np.ndarray, "height wid
     """Return the pixels of a JPEG, PNG or WebP picture.
 
     Raises:
-        ValueError: It is none, or larger than the limits allow.
+        ValueError: The data are not a picture, or exceed the limits.
     """
     from PIL import Image, ImageOps
 
     if len(data) > limits.picture_bytes:
         raise MediaError(
-            f"Expected a picture of at most {limits.picture_bytes} bytes, found {len(data)}. Send a smaller one: the "
-            "model sees a small square of it."
+            f"Expected a picture of at most {limits.picture_bytes} bytes, found {len(data)}. Send a smaller one, "
+            "because the model uses a small square of it."
         )
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as picture:
@@ -125,15 +125,15 @@ def decode_picture(data: bytes, limits: Limits) -> UInt8[np.ndarray, "height wid
             if picture.width * picture.height > limits.picture_pixels:
                 raise MediaError(
                     f"Expected a picture of at most {limits.picture_pixels} pixels, found {picture.width} x "
-                    f"{picture.height}. Send a smaller one: the model sees a small square of it."
+                    f"{picture.height}. Send a smaller one, because the model uses a small square of it."
                 )
             return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except MediaError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken bytes
         raise MediaError(
-            f"Expected a picture as {', '.join(PICTURE_FORMATS)}, found {len(data)} bytes that are none "
-            f"({type(error).__name__}). Send it as JPEG."
+            f"Expected a picture as {', '.join(PICTURE_FORMATS)}, found {len(data)} bytes that are not "
+            f"({type(error).__name__}). Send a JPEG."
         ) from error
 
 

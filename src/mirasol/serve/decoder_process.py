@@ -1,7 +1,7 @@
-"""The process that decodes untrusted files: it confines itself, then forks one child per file.
+"""The process that decodes untrusted files: it confines itself, then forks a child for each file.
 
-`python -m mirasol.serve.decoder_process FD` is started by `confined.py`. It imports everything once, so that a fork
-costs milliseconds, and never decodes itself: what a file does to its child ends with the child.
+`confined.py` starts it as `python -m mirasol.serve.decoder_process FD`. It imports all modules once, so that a fork
+takes milliseconds. It does not decode, so that a file can harm only its child.
 """
 
 import contextlib
@@ -39,29 +39,30 @@ def receive(link: socket.socket, most: int) -> bytearray:
     """Return the next piece.
 
     Raises:
-        EOFError: The other side is gone, or announces more than `most` bytes.
+        EOFError: The other side closed the socket, or announces more than `most` bytes.
     """
-    (length,) = LENGTH.unpack(_exactly(link, LENGTH.size))
+    (length,) = LENGTH.unpack(read_exactly(link, LENGTH.size))
     if length > most:
         raise EOFError(f"{length} bytes announced, at most {most} expected")
-    return _exactly(link, length)
+    return read_exactly(link, length)
 
 
-def _exactly(link: socket.socket, count: int) -> bytearray:
+def read_exactly(link: socket.socket, count: int) -> bytearray:
+    """Return `count` bytes. Raises EOFError if the other side closes the socket before."""
     data = bytearray(count)
     view = memoryview(data)
     while view:
         got = link.recv_into(view)
         if not got:
-            raise EOFError("the other side is gone")
+            raise EOFError("the other side closed the socket")
         view = view[got:]
     return data
 
 
 def main(number: int) -> None:
-    """Serve the control socket of this file number until the server is gone."""
+    """Serve the control socket with this file descriptor until the server closes it."""
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)  # a draining server still decodes; it ends this process by hanging up
+        signal.signal(name, signal.SIG_IGN)  # a draining server still decodes, and closes the socket at its end
     control = socket.socket(fileno=number)
     notes = [_leave_network()]
     processor, limits = pickle.loads(receive(control, 2**31))  # from the server, never from a child
@@ -85,7 +86,7 @@ def main(number: int) -> None:
                 _child(socket.socket(fileno=files[0]), processor, limits)
             os.close(files[0])
             children.add(pid)
-        elif pid in children:  # not reaped, so the number is still its own
+        elif pid in children:  # not reaped, so that no other process has the number
             os.kill(pid, signal.SIGKILL)
         control.sendall(COMMAND.pack(command, pid))
     for pid in children:
@@ -100,7 +101,7 @@ def _reap(children: set[int]) -> None:
 
 
 def _child(link: socket.socket, processor: Any, limits: Any) -> None:
-    """Answer requests until the server hangs up; never returns."""
+    """Answer requests until the server closes the socket; never return."""
     code = 1
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -117,7 +118,7 @@ def _child(link: socket.socket, processor: Any, limits: Any) -> None:
 
 
 def _answer(request: dict[str, Any], files: dict[str, bytes], processor: Any, limits: Any) -> tuple[bytes, bytes]:
-    """Return facts as JSON and tensors as safetensors, or as JSON what is wrong with the file."""
+    """Return facts as JSON and tensors as safetensors, or the file's fault as JSON."""
     from safetensors.torch import save
 
     from mirasol.serve.decode import Media, WatchOptions, decode, decode_picture
@@ -136,7 +137,7 @@ def _answer(request: dict[str, Any], files: dict[str, bytes], processor: Any, li
 
 
 def _confine(limits: Any, num_bytes: int) -> None:
-    """Bound memory, time, files and threads of this process, for one request."""
+    """Limit the memory, time, files and threads of this process for one request."""
     seconds = seconds_for(limits, num_bytes)
     now = 0  # bytes of address space
     if sys.platform == "linux":
@@ -150,32 +151,32 @@ def _confine(limits: Any, num_bytes: int) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: OPEN_FILES,
     }
-    if os.geteuid() == NOBODY:  # alone with this id; a user's own programs would count
+    if os.geteuid() == NOBODY:  # only decoders have this user id; other processes of a user would count
         bounds[resource.RLIMIT_NPROC] = limits.decode_threads
     for kind, most in bounds.items():
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        with contextlib.suppress(ValueError, OSError):  # a system without this one
+        with contextlib.suppress(ValueError, OSError):  # the system lacks this limit
             resource.setrlimit(kind, (most, hard if kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU) else most))
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def seconds_for(limits: Any, num_bytes: int) -> float:
-    """Return how long files of so many bytes may take."""
+    """Return the time limit for files of `num_bytes` bytes."""
     return limits.decode_seconds + limits.decode_seconds_per_mebibyte * num_bytes / 2**20
 
 
 def _leave_network() -> str:
-    """Move into a network namespace without interfaces; return why not, if so. Before any thread exists."""
+    """Enter a network namespace without interfaces, before any thread starts; return a warning if that fails."""
     try:
         _system_call("unshare")(NEW_USER | NEW_NETWORK if os.geteuid() else NEW_NETWORK)
         return ""
     except (OSError, AttributeError) as error:
-        return f"decoders keep their network, because this system allows no network namespace ({error})"
+        return f"decoders have network access, because this system allows no network namespace ({error})"
 
 
 def _leave_root() -> str:
-    """Give up root, so that a decoder cannot read what only root can; return why not, if so."""
+    """Become the user nobody, if this is root; return a warning if that fails."""
     with contextlib.suppress(OSError, AttributeError):
         _system_call("prctl")(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     if os.getuid():
@@ -186,7 +187,7 @@ def _leave_root() -> str:
         os.setuid(NOBODY)
         return ""
     except OSError as error:
-        return f"decoders run as root ({error}): start the server as another user"
+        return f"decoders run as root ({error}). Start the server as another user"
 
 
 def _system_call(name: str) -> Callable[..., None]:
@@ -200,7 +201,7 @@ def _system_call(name: str) -> Callable[..., None]:
 
 
 def _warm_up(processor: Any, limits: Any) -> None:
-    """Decode a picture and a sound of our own, so that all modules are imported before a file can do harm."""
+    """Decode generated pictures and audio, which imports all modules before the first untrusted file."""
     import io
     import wave
 
@@ -209,7 +210,7 @@ def _warm_up(processor: Any, limits: Any) -> None:
 
     from mirasol.serve.decode import Media, WatchOptions, decode
 
-    torch.set_num_threads(1)  # a pool of threads does not survive a fork
+    torch.set_num_threads(1)  # a thread pool does not survive a fork
     sound, pictures = io.BytesIO(), {}
     with wave.open(sound, "wb") as file:
         file.setparams((1, 2, 44_100, 0, "NONE", ""))
@@ -221,5 +222,5 @@ def _warm_up(processor: Any, limits: Any) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the server ended before it had a file
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the server ended before it sent a file
         main(int(sys.argv[1]))

@@ -10,34 +10,34 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mirasol.answer.answerer import Answerer, Prompts
-from mirasol.answer.session import CHUNKS_AT_ONCE, ChunkResult, StreamSession, advance, fingerprint
-from mirasol.serve.batches import OnText, Question, Reply, answer_together
+from mirasol.answer.session import StreamSession, fingerprint
+from mirasol.serve.batches import OnText, Question, Reply, answer_together, check_question
 from mirasol.serve.clips import Clips, Decode, WatchedClip
 from mirasol.serve.decode import DecodePicture, Media, WatchOptions, decode, decode_picture
 from mirasol.serve.holds import Holds
 from mirasol.serve.ids import SESSION, belongs, new_id
 from mirasol.serve.limits import Limits
-from mirasol.serve.live import LiveSession, OnChunks
+from mirasol.serve.live import LiveSession, OnChunks, advance_together
 from mirasol.serve.queues import BusyError, FairQueue, HeldError, UnknownIdError
 from mirasol.serve.store import Store
 
 log = logging.getLogger("mirasol.serve")
 IDLE_SECONDS = 0.2
-HAND_OVER_SECONDS, POLL_SECONDS = 15.0, 0.05  # of a session that another process has
-GATHER_PART, GATHER_SECONDS = 0.5, 0.05  # of the last call of the decoder, and at most
+HAND_OVER_SECONDS, POLL_SECONDS = 15.0, 0.05  # for a session that another process holds
+GATHER_PART, GATHER_SECONDS = 0.5, 0.05  # wait for more questions: a part of the last batch's time, and at most
 T = TypeVar("T")
 
 
 class Engine:
     """Serves many clients with one model.
 
-    `start` runs `step` in a thread until `close`. All other methods may be called from any thread; those that give a
-    `Future` return at once. What a client gets does not depend on the others.
+    `start` runs `step` in a thread until `close`. All other methods may be called from any thread; those that return
+    a `Future` do not block. A client's results do not depend on the other clients.
 
     Args:
         answerer: Model and processor.
-        folder: Watched clips, files and saved sessions; several engines with one checkpoint may share it.
-        limits: Of everything.
+        folder: Folder of watched clips, files and sessions, which several engines of one checkpoint may share.
+        limits: Bounds on what clients send, on queues and on stores.
         decode: Turns files into chunks, in `limits.decoders` threads.
         decode_picture: Turns a picture of a live session into pixels, in any thread.
     """
@@ -61,8 +61,11 @@ class Engine:
         self.counts: dict[str, float] = dict.fromkeys(
             ("questions", "question_batches", "chunks", "skipped_chunks", "failures"), 0
         )
-        self._held: list[Question] = []  # about chunks that are not watched yet
-        self._expected, self._gather_seconds = 0, 0.0  # questions that may soon wait, from the last call
+        self._held: list[Question] = []  # their session has chunks that are not watched yet
+        self._expected, self._gather_seconds = (
+            0,
+            0.0,
+        )  # questions expected in the next batch, and how long to wait for them
         self._calls: deque[tuple[Callable[[], Any], Future]] = deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -73,36 +76,26 @@ class Engine:
     def watch(
         self, media: Media, options: WatchOptions | None = None, client: str = "", owner: str = ""
     ) -> "Future[WatchedClip]":
-        """Return a future of the watched clip; one with the same bytes and options is watched once for each owner.
-
-        Raises:
-            BusyError: Too many clips wait.
-        """
+        """Return a future of the watched clip. See `Clips.watch`."""
         self._check_open()
         return self.clips.watch(media, options or WatchOptions(), client, owner)
 
     def ask(
-        self,
-        about: str | WatchedClip,
-        question: str,
-        options: Sequence[str] | None = None,
-        max_new_tokens: int | None = None,
-        attribute: bool = False,
-        on_text: OnText | None = None,
-        client: str = "",
-    ) -> "Future[Reply]":
+        self, about: str | WatchedClip, question: str, options: Sequence[str] | None = None,
+        max_new_tokens: int | None = None, attribute: bool = False, on_text: OnText | None = None, client: str = "",
+    ) -> "Future[Reply]":  # fmt: skip
         """Return a future of the reply to a question about a clip or a live session.
 
-        A question to a session sees all media that were pushed before it and closed a chunk.
+        A question to a session is answered from every chunk that was closed before the question.
 
         Args:
             about: Id of the clip or session, or the clip itself.
-            question: What is asked.
-            options: Choose the likeliest of these instead of generating text.
+            question: Text of the question.
+            options: Choose the most likely of these answers instead of generating text.
             max_new_tokens: Limit of the answer.
             attribute: Also find the seconds to which the answer is attributed.
-            on_text: Called by the engine's thread with pieces of the answer as they come.
-            client: Who asks; clients are served in turn.
+            on_text: The engine's thread calls it with pieces of the answer as they are generated.
+            client: Name of the client; clients are served in turn.
 
         Raises:
             ValueError: The question is empty or too long, or the id is unknown.
@@ -135,22 +128,9 @@ class Engine:
         """Return a question as tokens.
 
         Raises:
-            ValueError: It is empty or too long.
+            ValueError: The question is empty or too long, or there are too many options.
         """
-        if not question.strip():
-            raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
-        length = sum(len(question) + len(option) for option in ([""] if options is None else options))
-        if length > self.limits.question_characters:
-            each = "" if options is None else ", asked with each of its options,"
-            raise ValueError(
-                f"Expected a question{each} of at most {self.limits.question_characters} characters, found {length}. "
-                "Shorten it."
-            )
-        for text in (question, *(options or ())):
-            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise ValueError(
-                    f"Expected Unicode text, found half of a surrogate pair in {text[:80]!r}. Send whole characters."
-                )
+        check_question(question, options, self.limits)
         return self.answerer.prompts([question], None if options is None else [options])
 
     # ---- live sessions
@@ -165,18 +145,18 @@ class Engine:
             BusyError: Too many sessions are open.
         """
         id = new_id("sess", owner)
-        self.holds.take(id)
         self._add(LiveSession(id, StreamSession(self.answerer, **(options or {})), may_skip, on_chunks))
+        self.holds.take(id)  # after the checks, because a refused session must leave no lock
         return id
 
     def resume(
         self, id: str, may_skip: bool = False, on_chunks: OnChunks | None = None, owner: str = ""
     ) -> LiveSession:
-        """Return a session that is open, here or in another process, or open one again that was saved.
+        """Return an open session of this or another process, or load a saved one.
 
         Raises:
-            UnknownIdError: There is none, or it is another owner's.
-            BusyError: Too many sessions are open, or the process that has this one does not give it up.
+            UnknownIdError: There is none, or another client owns it.
+            BusyError: Too many sessions are open, or another process does not release the session.
         """
 
         def find() -> LiveSession | None:
@@ -205,40 +185,35 @@ class Engine:
         return live
 
     def session(self, id: str) -> LiveSession:
-        """Return an open session.
-
-        Raises:
-            UnknownIdError: There is none.
-        """
-        live = self.sessions.get(id)
-        if live is None:
+        """Return an open session. Raises UnknownIdError if there is none."""
+        if (live := self.sessions.get(id)) is None:
             raise UnknownIdError("session", id)
         return live
 
     def configure(self, id: str, options: dict[str, Any]) -> None:
-        """Set the options of a session that has no media yet."""
+        """Set the options of a session. Raises ValueError if it has media already."""
         live = self.session(id)
         if live.has_media:
             raise ValueError(
-                f"Expected {', '.join(options)} before the first media of the session, found them after it. Open "
-                "another session."
+                f"Expected {', '.join(options)} before the first media of the session, found media. Open another "
+                "session with these settings."
             )
         live.session = StreamSession(self.answerer, **options)
 
     def push(self, id: str, **media: Any) -> None:
-        """Cut media of a session into chunks, which are watched with those of the others: see `ChunkStream.push`."""
+        """Append media to a session; closed chunks wait for the model. See `ChunkStream.push`."""
         self.session(id).push(**media)
         self._work.set()
 
     def flush(self, id: str) -> None:
-        """Close the open chunk of a session with what has arrived of it."""
+        """Close the open chunk of a session with the media that it has."""
         self.session(id).flush()
         self._work.set()
 
     def close_session(self, id: str, save: bool = False, on_chunks: OnChunks | None = None) -> None:
-        """Close a session; with `save` it can be resumed by its id, also in another process.
+        """Close a session. With `save`, any process of the folder can resume it by its id.
 
-        With `on_chunks` only if it still is that listener's: another may have resumed it.
+        With `on_chunks`, close it only if this is its listener: another connection may have resumed the session.
         """
 
         def close() -> None:
@@ -246,7 +221,7 @@ class Engine:
             if live is None or on_chunks not in (None, live.on_chunks):
                 return
             live.is_closed = True
-            del self.sessions[id]  # also where the disk is full: its place is free
+            del self.sessions[id]  # before the save, so that a full disk does not keep its place
             try:
                 if save and live.has_media:
                     self.saved.put(live.save, {}, id=id)
@@ -267,11 +242,11 @@ class Engine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the model's thread runs."""
+        """Whether the model's thread is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def close(self, timeout: float = 60.0) -> None:
-        """Accept nothing more, finish what was accepted, save the sessions, and stop."""
+        """Refuse new work, finish accepted work for at most `timeout` seconds, save the sessions, and stop."""
         self.is_draining = True
         limit = time.monotonic() + timeout
         while self.is_alive and self.has_work and time.monotonic() < limit:
@@ -285,7 +260,7 @@ class Engine:
         for id in list(self.sessions):
             try:
                 self.close_session(id, save=True)
-            except Exception:  # the others are to be saved nevertheless
+            except Exception:  # the other sessions are saved
                 log.exception("session %s was not saved", id)
         for question in [*self._held, *self.questions.take(len(self.questions))]:
             if question.future.set_running_or_notify_cancel():
@@ -295,7 +270,7 @@ class Engine:
             store.close()
 
     def step(self) -> bool:
-        """Do a bounded piece of each kind of work that waits; False if nothing waited."""
+        """Do a bounded part of each kind of work; return False if none waited."""
         self._make_calls()
         found = [self._advance_sessions(), self.clips.encode()]
         if not any(found):
@@ -310,7 +285,7 @@ class Engine:
             try:
                 if self.step():
                     continue
-            except Exception:  # no client's data may end the thread that serves all of them
+            except Exception:  # data of one client must not end the thread that serves all
                 self.counts["failures"] += 1
                 log.exception("a step failed")
             self._work.wait(IDLE_SECONDS)
@@ -322,32 +297,22 @@ class Engine:
         waiting = [each for each in live if each.session.waiting]
         if not waiting:
             return False
-        rounds = max(1, CHUNKS_AT_ONCE // len(waiting))
-        try:
-            found = advance([each.session for each in waiting], rounds)
-        except Exception:  # one of them must not spoil the others
-            found = [self._advance_alone(each) for each in waiting]
-        for each, results in zip(waiting, found, strict=True):
+        for each, results in zip(waiting, advance_together(waiting), strict=True):
+            if isinstance(results, Exception):
+                self.counts["failures"] += 1
+                log.error("a chunk of a session failed", exc_info=results)
+                each.is_closed = True
+                each.session.waiting.clear()
+                self.sessions.pop(each.id, None)
+                self.holds.release(each.id)
+                continue
             self.counts["chunks"] += len(results)
             if results and each.on_chunks is not None:
                 each.on_chunks(results)
         return True
 
-    def _advance_alone(self, live: LiveSession) -> list[ChunkResult]:
-        """Watch the next chunk of one session; a session whose chunk the model cannot take is closed."""
-        try:
-            return advance([live.session], 1)[0]
-        except Exception:
-            self.counts["failures"] += 1
-            log.exception("a chunk of a session failed")
-            live.is_closed = True
-            live.session.waiting.clear()
-            self.sessions.pop(live.id, None)
-            self.holds.release(live.id)
-            return []
-
     def _save_due(self) -> None:
-        """Save the session whose last save is the oldest, if it is old: a process that is killed saves nothing."""
+        """Save the session with the oldest save, if that is due, because a process that is killed saves nothing."""
         changed = [each for each in list(self.sessions.values()) if each.has_unsaved]
         live = min(changed, key=lambda each: each.saved_at, default=None)
         if live is not None and time.monotonic() - live.saved_at >= self.limits.session_save_seconds:
@@ -355,9 +320,9 @@ class Engine:
             self.saved.put(live.save, {}, id=live.id)
 
     def _gather(self) -> None:
-        """Wait a part of a decoder call for as many questions as the last one left: who was answered asks again.
+        """Wait a part of a batch's time for as many questions as the last batch had, because clients ask again.
 
-        A call costs nearly the same for 8 questions as for 16. One client alone never waits.
+        A batch of 16 questions takes nearly the same time as one of 8. A single client never waits.
         """
         limit = time.monotonic() + self._gather_seconds
         while 0 < len(self.questions) < self._expected and time.monotonic() < limit and not self._calls:
@@ -398,19 +363,17 @@ class Engine:
         for question, reply in zip(group, replies, strict=True):
             question.future.set_result(reply)
 
-    # ---- parts
+    # ---- between two steps
 
     def _in_turn(self, call: Callable[[], T]) -> T:
-        """Return what a call gives that changes a session, made between two steps."""
+        """Run a function that changes sessions between two steps, and return its result."""
+        future: Future[T] = Future()
         with self._lock:
             waits = self.is_alive and not self._stops and threading.current_thread() is not self._thread
             if waits:
-                future: Future[T] = Future()
                 self._calls.append((call, future))
-        if not waits:
-            return call()
         self._work.set()
-        return future.result()
+        return future.result() if waits else call()
 
     def _make_calls(self) -> None:
         while self._calls:
@@ -434,6 +397,6 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether anything that was accepted waits."""
+        """Whether any accepted work waits."""
         waiting = [each for each in list(self.sessions.values()) if each.num_waiting]
         return bool(self.clips.num_waiting or len(self.questions) or self._held or self._calls or waiting)

@@ -1,4 +1,4 @@
-"""`Fetcher`: media from addresses of hosts that the operator allowed, and from nowhere else."""
+"""`Fetcher`: downloads media, only from hosts that the operator allows."""
 
 import asyncio
 import contextlib
@@ -25,13 +25,13 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 class Fetcher:
     """Downloads files over http and https.
 
-    A host is allowed as `NAME`, at the standard ports and at public addresses only, or as `NAME:PORT`, at that port
-    and any address. Each name is resolved once, and the address that was checked is the one that is connected to. Each
-    redirect is checked as the first address.
+    `NAME` allows a host at the standard ports and at public addresses. `NAME:PORT` allows it at that port and at any
+    address. A name is resolved once, and the connection goes to the address that was checked. Each redirect is checked
+    like the first address.
 
     Args:
-        hosts: Allowed ones.
-        limits: Of bytes and seconds.
+        hosts: Allowed hosts.
+        limits: Bounds on bytes and seconds.
     """
 
     def __init__(self, hosts: Iterable[str], limits: Limits):
@@ -42,7 +42,7 @@ class Fetcher:
         """Return the bytes at an address.
 
         Raises:
-            ApiError: The address is not allowed, does not answer in time, or gives too much.
+            ApiError: The address is not allowed, the response is late, or the file is too large.
         """
         async with self._at_once:
             return await asyncio.to_thread(self._download, url)
@@ -63,7 +63,7 @@ class Fetcher:
                     raise _failed(url, f"status {answer.status}")
                 return self._read(answer, url, end)
             except (OSError, http.client.HTTPException, ValueError) as error:
-                is_late = time.monotonic() >= end  # the line was cut at its end, which reads as an end or as a reset
+                is_late = time.monotonic() >= end  # the timer closed the socket, which reads as an end or as a reset
                 late = f"no whole file in {self.limits.fetch_seconds:g} s"
                 raise _failed(url, late if is_late else f"{type(error).__name__} ({error})") from error
             finally:
@@ -78,30 +78,30 @@ class Fetcher:
             data += block
             if len(data) > most:
                 raise too_large(most, f"more at {url[:80]}")
-        if time.monotonic() >= end:  # without a stated length, what came would pass for the whole file
+        if time.monotonic() >= end:  # without a stated length, a partial file would look whole
             raise TimeoutError
         if answer.length:
-            raise _failed(url, f"{len(data)} bytes, and {answer.length} are missing")
+            raise _failed(url, f"{len(data)} bytes, with {answer.length} missing")
         return bytes(data)
 
     def _check(self, url: str) -> tuple[SplitResult, int]:
-        """Return an address in parts, and its port, if its host is allowed."""
+        """Return the parts of an address and its port. Raises ApiError if its host is not allowed."""
         try:
             parts = urlsplit(url)
             port = parts.port or PORTS.get(parts.scheme, 0)
             parts.hostname and parts.hostname.encode("idna" if not parts.hostname.isascii() else "ascii")
         except ValueError:
-            raise _refused(url, "one that cannot be read") from None
+            raise _refused(url, "an invalid address") from None
         host = (parts.hostname or "").lower().rstrip(".")
         if parts.scheme not in PORTS or not host or parts.username is not None or not url.isprintable():
-            raise _refused(url, "another kind of address")
+            raise _refused(url, "another form of address")
         is_allowed = host in self.hosts and port == PORTS[parts.scheme]
         if not (is_allowed or f"{host}:{port}" in self.hosts):
             raise _refused(url, f"the host {host}, port {port}")
         return parts, port
 
     def _resolve(self, parts: SplitResult, port: int) -> str:
-        """Return an address of the host, if all of its addresses may be connected to."""
+        """Return an IP address of the host. Raises ApiError unless all of its addresses are allowed."""
         host = (parts.hostname or "").lower()
         try:
             found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
@@ -110,12 +110,12 @@ class Fetcher:
         if f"{host.rstrip('.')}:{port}" not in self.hosts:
             for address in found:
                 if not is_public(address):
-                    raise _refused(parts.geturl(), f"{address}, which is no public address")
+                    raise _refused(parts.geturl(), f"{address}, which is not a public address")
         return found[0]
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address is one of the public internet, also where it carries another one inside."""
+    """Return whether an IP address, or the IPv4 address inside it, belongs to the public internet."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
@@ -126,14 +126,14 @@ def is_public(address: str) -> bool:
 
 
 def _connect(parts: SplitResult, port: int, address: str, end: float) -> http.client.HTTPConnection:
-    """Return a connection to this very address; it breaks at `end`, however slowly the other side sends."""
+    """Return a connection to this IP address. A timer closes it at `end`, because a slow sender resets timeouts."""
     host = parts.hostname or ""
     connection = http.client.HTTPConnection(host, port)
     try:
         plain = socket.create_connection((address, port), timeout=max(end - time.monotonic(), 0.01))
 
         def hang_up() -> None:
-            with contextlib.suppress(OSError):  # it has ended before
+            with contextlib.suppress(OSError):  # closed before
                 plain.shutdown(socket.SHUT_RDWR)
 
         timer = threading.Timer(max(end - time.monotonic(), 0.01), hang_up)
@@ -151,8 +151,8 @@ def _connect(parts: SplitResult, port: int, address: str, end: float) -> http.cl
 def _refused(url: str, found: str) -> ApiError:
     return ApiError(
         400,
-        f"Expected an address of a host that this server may fetch from, found {found} in {url[:80]!r}. Send the "
-        "file's bytes, or ask the operator to allow the host (--allow-url-host).",
+        f"Expected the address of an allowed host, found {found} in {url[:80]!r}. Send the bytes of the file, or ask "
+        "the operator to allow the host (--allow-url-host).",
         "url_not_allowed",
     )
 

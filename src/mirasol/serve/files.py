@@ -1,4 +1,4 @@
-"""`/v1/files` and `/v1/clips`: files that are kept, and clips that are watched once and asked many times."""
+"""`/v1/files` and `/v1/clips`: stored files, and clips that are watched once and asked many times."""
 
 import mimetypes
 import shutil
@@ -20,16 +20,21 @@ from mirasol.serve.service import Service, client_of, service_of, too_large
 from mirasol.serve.store import Entry
 
 router = APIRouter()
-SHOWN = ("video/", "audio/", "image/jpeg", "image/png", "image/webp")  # by a browser, from our own address
+SHOWN = (
+    "video/",
+    "audio/",
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+)  # types that a browser may display
 BLOCK = 2**20
 
 
 class ClipRequest(BaseModel):
-    """A clip to watch. Files are ids, data: URIs or addresses; `audio` replaces the sound of `video`."""
+    """A clip to watch. Media are ids, data: URIs or addresses; `audio` replaces the audio of `video`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    file_id: str | None = None  # the same as `video`
     video: str | None = None
     audio: str | None = None
     image: str | None = None
@@ -49,7 +54,7 @@ class ClipQuestion(BaseModel):
 
 
 class RangedFile(FileResponse):
-    """A file whose wrong ranges are refused with an error object instead of plain text."""
+    """A file response that refuses an invalid range with an error object instead of plain text."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file."""
@@ -58,8 +63,8 @@ class RangedFile(FileResponse):
             if message.get("status") in (400, 416):
                 size, found = self.headers["content-length"], Headers(scope=scope).get("range", "")
                 raise ApiError(
-                    416, f"Expected a range within the {size} bytes of the file, found {found[:80]!r}. Send one such "
-                    "as bytes=0-999, or leave the header out.", "invalid_range", "Range",
+                    416, f"Expected a range within the {size} bytes of the file, found {found[:80]!r}. Send a range "
+                    "such as bytes=0-999, or leave the header out.", "invalid_range", "Range",
                     headers={"Content-Range": f"bytes */{size}"},
                 )  # fmt: skip
             await send(message)
@@ -69,12 +74,12 @@ class RangedFile(FileResponse):
 
 @router.post("/v1/files")
 async def upload(request: Request, file: UploadFile, purpose: Annotated[str, Form()] = "user_data") -> dict[str, Any]:
-    """Keep a file. The same bytes sent again have the same id."""
+    """Store a file. The same bytes of the same API key get the same id."""
     service, owner = service_of(request), client_of(request).owner
-    return await run_in_threadpool(_keep, service, file, purpose[:40], owner)
+    return await run_in_threadpool(_store, service, file, purpose[:40], owner)
 
 
-def _keep(service: Service, file: UploadFile, purpose: str, owner: str) -> dict[str, Any]:
+def _store(service: Service, file: UploadFile, purpose: str, owner: str) -> dict[str, Any]:
     limit, source = service.engine.limits.upload_bytes, file.file
     digest, size = sha256(owner.encode() + b"\0"), 0
     while block := source.read(BLOCK):
@@ -83,9 +88,7 @@ def _keep(service: Service, file: UploadFile, purpose: str, owner: str) -> dict[
             raise too_large(limit, "more")
         digest.update(block)
     if not size:
-        raise ApiError(
-            400, "Expected a file with bytes, found an empty one. Send the clip again.", "empty_file", "file"
-        )
+        raise ApiError(400, "Expected a file with bytes, found 0 bytes. Send the clip again.", "empty_file", "file")
     source.seek(0)
 
     def write(path: Path) -> None:
@@ -104,8 +107,8 @@ async def list_files(request: Request) -> dict[str, Any]:
     if not owner:
         raise ApiError(
             403,
-            "Expected an API key, by which files are told apart, found a server without keys, where only who has an "
-            "id may use it. Start the server with --api-key-file.",
+            "Expected an API key, whose files are listed, found a server without keys, where an id is the only access "
+            "to a file. Start the server with --api-key-file.",
             "no_api_keys",
         )
     entries = service_of(request).engine.files.entries(owner=owner)
@@ -120,7 +123,7 @@ async def file_facts(request: Request, id: str) -> dict[str, Any]:
 
 @router.get("/v1/files/{id}/content")
 async def content(request: Request, id: str) -> FileResponse:
-    """Give a file back, whole or in ranges, so that a player may seek."""
+    """Return the bytes of a file, whole or in ranges, so that a player can seek."""
     entry = _file(request, id)
     name = entry.facts["filename"]
     type = mimetypes.guess_type(name)[0] or ""
@@ -131,7 +134,7 @@ async def content(request: Request, id: str) -> FileResponse:
 
 @router.delete("/v1/files/{id}")
 async def remove_file(request: Request, id: str) -> dict[str, Any]:
-    """Remove a file; clips that were watched from it stay."""
+    """Remove a file; clips that were watched from it remain."""
     _file(request, id)
     service_of(request).engine.files.remove(id)
     return {"id": id, "object": "file", "deleted": True}
@@ -139,10 +142,8 @@ async def remove_file(request: Request, id: str) -> dict[str, Any]:
 
 @router.post("/v1/clips")
 async def watch(request: Request, body: ClipRequest) -> dict[str, Any]:
-    """Watch a clip, which then can be asked by its id."""
-    if body.file_id and body.video:
-        raise ApiError(400, "Expected file_id or video, found both. Send one of them.", "invalid_value")
-    named = {"video": body.video or body.file_id, "audio": body.audio, "image": body.image}
+    """Watch a clip; its id takes questions."""
+    named = {"video": body.video, "audio": body.audio, "image": body.image}
     media = {kind: read_reference(value, kind) for kind, value in named.items() if value}
     service = service_of(request)
     clip = await service.watch(media, body.use_video, body.use_audio, client_of(request))
@@ -151,9 +152,9 @@ async def watch(request: Request, body: ClipRequest) -> dict[str, Any]:
 
 @router.get("/v1/clips/{id}")
 async def clip_facts(request: Request, id: str) -> dict[str, Any]:
-    """Describe a watched clip: its chunks, their surprise, what was seen and heard."""
+    """Describe a watched clip: its chunks, their surprise, the video and audio that were used."""
     service = service_of(request)
-    await service.clip(id, client_of(request))  # whose it is
+    await service.clip(id, client_of(request))  # refuses a clip of another owner
     return clip_object(await run_in_threadpool(service.engine.clips.reread, id))
 
 
@@ -162,7 +163,7 @@ async def ask(request: Request, id: str, body: ClipQuestion) -> dict[str, Any]:
     """Answer a question about a watched clip."""
     service = service_of(request)
     clip = await service.clip(id, client_of(request))
-    reply = await service.ask_for(
+    reply = await service.ask(
         request, clip, body.question, options=body.options, max_new_tokens=body.max_tokens, attribute=body.attribute
     )
     return {"object": "clip.answer", "clip": id, "question": body.question, **reply.as_dict()}
@@ -170,7 +171,7 @@ async def ask(request: Request, id: str, body: ClipQuestion) -> dict[str, Any]:
 
 @router.delete("/v1/clips/{id}")
 async def remove_clip(request: Request, id: str) -> dict[str, Any]:
-    """Forget a watched clip."""
+    """Remove a watched clip."""
     service = service_of(request)
     await service.clip(id, client_of(request))
     await run_in_threadpool(service.engine.clips.forget, id)
@@ -178,7 +179,7 @@ async def remove_clip(request: Request, id: str) -> dict[str, Any]:
 
 
 def clip_object(clip: WatchedClip) -> dict[str, Any]:
-    """Return a clip as JSON."""
+    """Return a clip as an API object."""
     return {"id": clip.id, "object": "clip", "created_at": int(clip.created), "mirasol": clip.facts}
 
 

@@ -1,4 +1,4 @@
-"""`Holds`: which process has a live session, known to all that share the folder, and which ones are wanted."""
+"""`Holds`: locks that say which process has a live session, for all processes that share a folder."""
 
 import fcntl
 import os
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 class Holds:
-    """Sessions of this process. The system frees those of a process that ends, however it ends.
+    """Locks on the sessions of this process.
 
-    A session is one byte of a file, locked at the place that its id names: nothing is left over, and no clock decides
-    who is alive.
+    A session is one byte of a file, at the offset that its id gives. The system releases the locks of a process that
+    ends or is killed, so that no timeout has to decide which process is alive.
 
     Args:
-        folder: Of the saved sessions; on a disk of this machine, or one whose locks reach all machines.
+        folder: Folder of the saved sessions. Its file system must support locks between the processes.
     """
 
     def __init__(self, folder: Path):
@@ -24,7 +24,7 @@ class Holds:
         self._lock = threading.Lock()
 
     def take(self, id: str) -> bool:
-        """Take a session; False if another process has it, which `want` asks for it."""
+        """Lock a session; return False if another process has it. `want` asks that process to release it."""
         with self._lock:
             try:
                 fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(id))
@@ -35,14 +35,14 @@ class Holds:
         return True
 
     def release(self, id: str) -> None:
-        """Let others have a session."""
+        """Release a session."""
         with self._lock:
             if id in self._held:
                 self._held.remove(id)
                 fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(id))
 
     def want(self, id: str, is_wanted: bool) -> None:
-        """Ask the process that has a session to give it up, or no longer."""
+        """Ask the process that has a session to release it, or withdraw the request."""
         wish = self._wanted / id
         wish.touch() if is_wanted else wish.unlink(missing_ok=True)
 
@@ -51,12 +51,12 @@ class Holds:
         return (self._wanted / id).exists()
 
     def close(self) -> None:
-        """Let others have all sessions."""
+        """Release all sessions."""
         with self._lock:
             os.close(self._file)
             self._file = -1
 
 
 def _place(id: str) -> int:
-    """Return where the lock of an id is: ids are random, so that 60 bits tell them apart."""
+    """Return the offset of an id's lock: 60 of its random bits."""
     return int(id.removeprefix("sess_")[:15], 16)

@@ -1,4 +1,4 @@
-"""Ids that cannot be guessed, and that tell whose they are: an id of one API key is unknown to all others."""
+"""Ids that cannot be guessed and that name their owner: an id of one API key is unknown to every other key."""
 
 import re
 import secrets
@@ -10,13 +10,13 @@ SESSION = re.compile(f"sess{PATTERN}")
 
 
 def new_id(kind: str, owner: str = "") -> str:
-    """Return a new id; with an owner it ends in a digest of both."""
+    """Return a new id such as clip_0123...; with an owner, it ends in a digest of the random digits and the owner."""
     random = secrets.token_hex(RANDOM // 2)
     return f"{kind}_{random}{_mark(random, owner)}"
 
 
 def belongs(id: str, owner: str) -> bool:
-    """Whether an id was made for this owner; without API keys everybody's is ""."""
+    """Return whether an id was made for this owner. Without API keys, every owner is ""."""
     rest = id.partition("_")[2]
     return rest[RANDOM:] == _mark(rest[:RANDOM], owner)
 

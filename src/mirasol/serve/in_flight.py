@@ -1,4 +1,4 @@
-"""`InFlight`: the memory that all requests under way may hold together, so that many large ones cannot fill it."""
+"""`InFlight`: a bound on the memory that all requests in progress hold together."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,20 +9,20 @@ RETRY_SECONDS = 5
 
 
 class InFlight:
-    """Bytes that requests hold until they are answered. For one thread: that of the event loop.
+    """Bytes that requests hold until they are answered. Only the event loop's thread uses it.
 
     Args:
-        limit: Of all together; a request that is alone may exceed it, because it has a limit of its own.
+        limit: Bytes of all requests. A request that is alone may exceed it, because it has a limit of its own.
     """
 
     def __init__(self, limit: int):
         self.limit, self.num_bytes = limit, 0
 
     def check(self, more: int, own: int = 0) -> None:
-        """Refuse more bytes for a request that holds its `own` already.
+        """Refuse more bytes for a request that holds `own` bytes.
 
         Raises:
-            ApiError: Others hold too many.
+            ApiError: Other requests hold too many bytes.
         """
         if self.num_bytes > own and self.num_bytes + more > self.limit:
             raise ApiError(

@@ -1,56 +1,56 @@
-"""`LiveSession`: a `StreamSession` whose media are cut by callers' threads and watched by the engine's."""
+"""`LiveSession`: a `StreamSession` whose chunks callers' threads cut and the engine's thread watches."""
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirasol.answer.session import ChunkResult, StreamSession
+from mirasol.answer.session import CHUNKS_AT_ONCE, ChunkResult, StreamSession, advance
 from mirasol.chunks.stream import ClosedChunk
 from mirasol.serve.batches import View
 
 OnChunks = Callable[[list[ChunkResult]], None]
-KEPT_PART = 0.5  # of the lag that is allowed, after chunks were skipped
+KEPT_PART = 0.5  # part of the allowed lag that remains after chunks were skipped
 
 
 class LiveSession:
-    """One live session. `push` and `flush` cut chunks, in one thread at a time; the engine calls the rest.
+    """A live session. `push` and `flush` may be called from any thread; the engine's thread calls the other methods.
 
     Args:
-        id: Its unguessable name.
-        session: Whose chunks the engine watches.
+        id: Id of the session.
+        session: Stream whose chunks the engine watches.
         may_skip: Whether chunks are skipped when the model is behind.
-        on_chunks: Called by the engine's thread with the results of chunks that were watched.
+        on_chunks: The engine's thread calls it with the results of watched chunks.
     """
 
     def __init__(self, id: str, session: StreamSession, may_skip: bool = False, on_chunks: OnChunks | None = None):
         self.id, self.session, self.may_skip, self.on_chunks = id, session, may_skip, on_chunks
         self.is_closed = False
-        self.saved_at, self._num_saved = time.monotonic(), session.chunks.num_closed  # the save, its closed chunks
-        self.late_seconds = 0.0  # since the media that are being cut were received
+        self.saved_at, self._num_saved = time.monotonic(), session.chunks.num_closed  # of the last save
+        self.late_seconds = 0.0  # age of the media that are cut now
         self._cutting = threading.Lock()
         self._inbox: deque[ClosedChunk] = deque()
 
     @property
     def seconds_per_chunk(self) -> float:
-        """Seconds of a chunk."""
+        """Duration of a chunk."""
         return self.session.chunks.grid.seconds_per_chunk
 
     @property
     def num_waiting(self) -> int:
-        """Chunks that are cut and not watched."""
+        """Number of chunks that are closed and not watched."""
         return len(self._inbox) + len(self.session.waiting)
 
     @property
     def lag_seconds(self) -> float:
-        """Seconds of media that were received and are not watched."""
+        """Seconds of media that are received and not watched."""
         return self.num_waiting * self.seconds_per_chunk + self.late_seconds
 
     @property
     def has_media(self) -> bool:
-        """Whether anything has been pushed."""
+        """Whether media have been pushed."""
         chunks = self.session.chunks
         return chunks.num_closed > 0 or chunks.video.last_time is not None or chunks.audio.end is not None
 
@@ -61,29 +61,29 @@ class LiveSession:
 
     @property
     def reached(self) -> float:
-        """Session time up to which sound or else video has arrived."""
+        """Latest second of the session for which media have arrived."""
         chunks = self.session.chunks
         return max(chunks.next_start, chunks.audio.end or 0.0, chunks.video.last_time or 0.0)
 
     def push(self, **media: Any) -> None:
-        """Cut media into chunks, which wait for the engine; arguments of `ChunkStream.push`."""
+        """Cut media into chunks, which wait for the engine. See `ChunkStream.push`."""
         with self._cutting:
             if self.is_closed:
-                raise ValueError("Expected an open session, found one that is closed. Open a new one.")
+                raise ValueError("Expected an open session, found a closed one. Open a new session.")
             self._inbox += self.session.chunks.push(**media)
 
     def flush(self) -> None:
-        """Close the open chunk with what has arrived of it."""
+        """Close the open chunk with the media that it has."""
         with self._cutting:
             self._inbox += self.session.chunks.flush()
 
     def is_watched(self, num_chunks: int) -> bool:
-        """Whether the engine has watched so many chunks."""
+        """Return whether the first `num_chunks` chunks are watched."""
         results = self.session.results
         return bool(results) and results[-1].index + 1 >= num_chunks or num_chunks == 0
 
     def collect(self, max_lag_seconds: float) -> int:
-        """Move cut chunks to those that the model takes next; skip the oldest of too many, and return how many."""
+        """Queue closed chunks for the model, skip the oldest if the lag is too large, and return how many."""
         self._collect()
         waiting = self.session.waiting
         if not self.may_skip or len(waiting) * self.seconds_per_chunk + self.late_seconds <= max_lag_seconds:
@@ -94,7 +94,7 @@ class LiveSession:
         return count
 
     def save(self, folder: Path) -> None:
-        """Write the session, with the chunks that wait; media that come meanwhile wait for it."""
+        """Write the session with its waiting chunks; `push` waits meanwhile."""
         with self._cutting:
             self._collect()
             self.session.save(folder)
@@ -105,6 +105,25 @@ class LiveSession:
             self.session.waiting.append(self._inbox.popleft())
 
     def view(self) -> View:
-        """Return the chunks that a question is about now."""
+        """Return the chunks that a question is about at this moment."""
         watched, seen = self.session.retained()
         return View(watched, seen)
+
+
+def advance_together(sessions: Sequence[LiveSession]) -> list[list[ChunkResult] | Exception]:
+    """Watch the next chunks of all sessions in batches.
+
+    Returns:
+        For each session, its results, or the exception with which the model failed on it.
+    """
+    try:
+        return list(advance([each.session for each in sessions], max(1, CHUNKS_AT_ONCE // len(sessions))))
+    except Exception:  # one session must not fail the others
+        return [_advance_alone(each) for each in sessions]
+
+
+def _advance_alone(live: LiveSession) -> list[ChunkResult] | Exception:
+    try:
+        return advance([live.session], 1)[0]
+    except Exception as error:
+        return error

@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' format: requests, and the state of the engine when it is asked for."""
+"""Metrics in Prometheus' format: requests, and the state of the engine at each scrape."""
 
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
@@ -12,11 +12,11 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """Metrics of one application; several in one process do not share them."""
+    """Metrics of an application. They have a registry of their own, so that applications in one process share none."""
 
     def __init__(self, engine: Engine):
         self.registry = CollectorRegistry()
-        self.gather: Callable[[], Iterable[Metric]] = self.registry.collect  # of several processes, elsewhere
+        self.gather: Callable[[], Iterable[Metric]] = self.registry.collect  # replaced where several processes serve
         labels = ("method", "route", "status")
         self._requests = Counter("mirasol_requests", "HTTP requests.", labels, registry=self.registry)
         self._seconds = Histogram(
@@ -31,7 +31,7 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def of_process(self, name: str) -> list[Metric]:
-        """Return the metrics of this process, labelled with its name."""
+        """Return the metrics of this process, with its name as a label."""
         found = list(self.registry.collect())
         for metric in found:
             metric.samples = [each._replace(labels={**each.labels, "process": name}) for each in metric.samples]
@@ -48,13 +48,13 @@ class Metrics:
 
 
 class _EngineState:
-    """Reads the engine's counts at the moment of a scrape."""
+    """Collector that reads the engine's state at each scrape."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the counts."""
+        """Yield counters and gauges."""
         engine = self.engine
         for name, value in {**engine.clips.counts, **engine.counts}.items():
             yield CounterMetricFamily(f"mirasol_{name}", f"{name.replace('_', ' ')} since the start.", value=value)

@@ -1,95 +1,82 @@
-"""Middleware: limits on request bodies, metrics, HEAD. Plain ASGI, so that streams are not buffered."""
+"""Middleware: limits on request bodies, metrics, HEAD. Plain ASGI, so that responses are not buffered."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mirasol.serve.errors import ApiError
+from mirasol.serve.errors import ApiError, error_response
 from mirasol.serve.in_flight import InFlight
 from mirasol.serve.limits import Limits
 from mirasol.serve.metrics import Metrics
 from mirasol.serve.service import too_large
 
+CLOSE = {"Connection": "close"}  # the rest of the body is not read
+
 
 class BodyLimit:
-    """Answers 413 to a request over the limit, 429 where others hold too much, and 408 to a slow one.
+    """Answers 413 to a body over the limit, 429 if other requests hold too much memory, and 408 to a slow body.
 
-    What a request states is refused before it is read. What it holds is counted as it comes, so that one that states
-    much and sends little takes nobody's room.
+    The stated length is checked before the body is read. Memory is counted as the body arrives, so that a client that
+    states a large length and sends little takes no room.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, in_flight: InFlight):
-        self.app, self.limits, self.limit, self.in_flight = app, limits, limits.request_bytes, in_flight
+        self.app, self.limits, self.in_flight = app, limits, in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and stop it where it exceeds the limit."""
+        """Pass the request on with a bounded body."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = dict(scope["headers"])
-        declared = headers.get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self.limit:
-            return await refuse(send, too_large(self.limit, declared.decode("latin-1")))
+        stated = headers.get(b"content-length", b"0").decode("latin-1")
         is_file = headers.get(b"content-type", b"").startswith(b"multipart/")
         copies = 1 if is_file else self.limits.json_copies
         try:
-            self.in_flight.check(int(declared) * copies)
+            if not (stated.isascii() and stated.isdigit()) or int(stated) > self.limits.request_bytes:
+                raise too_large(self.limits.request_bytes, stated)
+            self.in_flight.check(int(stated) * copies)
         except ApiError as error:
-            return await refuse(send, error)
+            return await error_response(error, CLOSE)(scope, receive, send)
         with self.in_flight.request() as hold:
-            await self._pass_on(scope, receive, send, lambda num_bytes: hold(num_bytes * copies))
+            body = self._bounded(receive, lambda num_bytes: hold(num_bytes * copies))
+            await self.app(scope, body, send)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, hold: Callable[[int], None]) -> None:
-        count, is_whole, has_begun, begin = 0, False, False, time.monotonic()
+    def _bounded(self, receive: Receive, hold: Callable[[int], None]) -> Receive:
+        """Return a `receive` that raises ApiError when the body exceeds a limit."""
+        count, is_whole, begin = 0, False, time.monotonic()
 
-        refusal: ApiError | None = None
-
-        def refused(error: ApiError) -> ApiError:
-            nonlocal refusal
-            refusal = error
-            return error
+        async def read() -> Message:
+            late = begin + self.limits.body_idle_seconds + count / self.limits.body_bytes_per_second
+            wait = max(min(self.limits.body_idle_seconds, late - time.monotonic()), 0.0)
+            try:
+                return await asyncio.wait_for(receive(), wait)
+            except TimeoutError:
+                raise ApiError(
+                    408, f"Expected a whole request, found {count} bytes in {time.monotonic() - begin:.0f} s. Send it "
+                    "faster, or a smaller one.", "too_slow",
+                ) from None  # fmt: skip
 
         async def bounded() -> Message:
             nonlocal count, is_whole
-            if is_whole:  # what comes next is that the client leaves
+            if is_whole:  # the next message is the client's disconnect
                 return await receive()
-            late = begin + self.limits.body_idle_seconds + count / self.limits.body_bytes_per_second
             try:
-                wait = max(min(self.limits.body_idle_seconds, late - time.monotonic()), 0.0)
-                message = await asyncio.wait_for(receive(), wait)
-            except TimeoutError:
-                raise refused(ApiError(
-                    408, f"Expected a whole request, found {count} bytes in {time.monotonic() - begin:.0f} s. Send it "
-                    "faster, or a smaller one.", "too_slow",
-                )) from None  # fmt: skip
-            is_whole = not message.get("more_body", False)
-            num_bytes = len(message.get("body", b""))
-            count += num_bytes
-            if count > self.limit:
-                raise refused(too_large(self.limit, "more"))
-            try:
+                message = await read()
+                is_whole = not message.get("more_body", False)
+                num_bytes = len(message.get("body", b""))
+                count += num_bytes
+                if count > self.limits.request_bytes:
+                    raise too_large(self.limits.request_bytes, "more")
                 hold(num_bytes)
+                return message
             except ApiError as error:
-                raise refused(error) from None
-            return message
-
-        async def note(message: Message) -> None:
-            nonlocal has_begun
-            if refusal is not None and not has_begun:
-                return  # the application calls it a body that cannot be parsed
-            has_begun = True
-            await send(message)
-
-        try:
-            await self.app(scope, bounded, note)
-        except ApiError:
-            if has_begun:
+                error.headers = {**(error.headers or {}), **CLOSE}
                 raise
-        if refusal is not None and not has_begun:
-            await refuse(send, refusal)
+
+        return bounded
 
 
 class Measure:
@@ -99,7 +86,7 @@ class Measure:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and note how it ended."""
+        """Pass the request on and record its status and duration."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         begin, status = time.perf_counter(), 500
@@ -118,27 +105,11 @@ class Measure:
 
 
 class Head:
-    """Answers HEAD as GET without its body, as players and health checks expect."""
+    """Routes HEAD as GET; the web server leaves the body out."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            return await self.app(scope, receive, send)
-
-        async def cut(message: Message) -> None:
-            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-        await self.app({**scope, "method": "GET"}, receive, cut)
-
-
-async def refuse(send: Send, error: ApiError) -> None:
-    """Send an error as the answer to a request."""
-    body = json.dumps({"error": error.body}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
-    headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        await self.app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)

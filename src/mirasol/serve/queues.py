@@ -1,4 +1,4 @@
-"""A bounded queue that serves its clients in turn, and the refusals of the engine."""
+"""A bounded queue that serves clients in turn, and the errors of the engine."""
 
 import threading
 from collections import OrderedDict, deque
@@ -8,50 +8,50 @@ T = TypeVar("T")
 
 
 class BusyError(RuntimeError):
-    """Too much waits already; `retry_after` seconds from now there may be room."""
+    """A queue is full. `retry_after` estimates the seconds until it has room."""
 
     def __init__(self, what: str, waiting: int, limit: int, retry_after: float):
         self.retry_after = max(1.0, retry_after)
         super().__init__(
-            f"Expected room for one more of the {what} that wait, found {waiting} of at most {limit}. Try again in "
+            f"Expected room in the queue of {what}, found {waiting} of at most {limit}. Try again in "
             f"{self.retry_after:.0f} s."
         )
 
 
 class HeldError(BusyError):
-    """Another process of this server has the session and does not give it up."""
+    """Another process of the folder has the session and does not release it."""
 
     def __init__(self, id: str):
         self.retry_after = 10.0
         RuntimeError.__init__(
             self,
-            f"Expected the session {id[:80]!r} to be free, found it in another process of this server, which is busy. "
-            "Try again in 10 s.",
+            f"Expected the session {id[:80]!r} to be free, found that it is in another process of this server, which "
+            "is busy. Try again in 10 s.",
         )
 
 
 class UnknownIdError(ValueError):
-    """No clip, file or session has this id, or it was removed to make room."""
+    """No clip, file or session has this id."""
 
     def __init__(self, what: str, id: str):
         super().__init__(
-            f"Expected the id of a {what} that is kept here, found {id[:80]!r}, which is unknown or was removed to "
-            f"make room for newer ones. Send the {what} again."
+            f"Expected the id of a {what} of this server, found {id[:80]!r}, which is unknown or was removed to make "
+            f"room for newer ones. Send the {what} again."
         )
 
 
 class FairQueue(Generic[T]):
-    """Items of many clients; `take` returns one of each client in turn, each client's in order.
+    """Queue of many clients' items. `take` serves the clients in turn, and each client's items in order.
 
     Args:
-        what: Name of the items, for messages.
-        capacity: Items in all.
-        share: Part of the capacity that one client may fill.
+        what: Name of the items in messages.
+        capacity: Number of items.
+        share: Share of the capacity that one client may fill.
     """
 
     def __init__(self, what: str, capacity: int, share: float = 1.0):
         self.what, self.capacity, self.of_one = what, capacity, max(1, int(capacity * share))
-        self.seconds_each = 0.1  # of work, a running mean
+        self.seconds_each = 0.1  # running mean of the time to process an item
         self._items: OrderedDict[str, deque[T]] = OrderedDict()
         self._lock = threading.Lock()
         self._length = 0
@@ -63,7 +63,7 @@ class FairQueue(Generic[T]):
         """Add an item.
 
         Raises:
-            BusyError: The queue is full, or this client's share of it.
+            BusyError: The queue is full, or the client's share of it is.
         """
         with self._lock:
             own = self._items.get(client, ())
@@ -74,7 +74,7 @@ class FairQueue(Generic[T]):
             self._length += 1
 
     def take(self, count: int) -> list[T]:
-        """Return up to `count` items; who is served goes behind all others."""
+        """Return up to `count` items; a client that is served moves to the end of the turn."""
         found: list[T] = []
         with self._lock:
             while self._items and len(found) < count:
@@ -88,7 +88,7 @@ class FairQueue(Generic[T]):
         return found
 
     def discard(self, client: str, item: T) -> None:
-        """Remove an item that is no longer wanted, if it still waits."""
+        """Remove an item, if it still waits."""
         with self._lock:
             items = self._items.get(client, deque())
             kept = deque(each for each in items if each is not item)
@@ -99,5 +99,5 @@ class FairQueue(Generic[T]):
                 self._items.pop(client, None)
 
     def note(self, seconds: float, count: int) -> None:
-        """Record the seconds that `count` items took, for the estimate of waiting."""
+        """Record the seconds that `count` items took, for `retry_after`."""
         self.seconds_each = 0.8 * self.seconds_each + 0.2 * seconds / max(count, 1)

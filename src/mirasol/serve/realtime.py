@@ -10,22 +10,22 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from mirasol.serve.errors import ApiError, as_api_error
+from mirasol.serve.ids import new_id
 from mirasol.serve.realtime_inbox import Inbox, Received
 from mirasol.serve.realtime_session import RealtimeSession
 from mirasol.serve.service import Service, client_of, service_of
 
 router = APIRouter()
-NORMAL, SERVICE_RESTART, TRY_LATER = 1000, 1012, 1013  # of RFC 6455 and its registry
-REPLACED, IDLE, REFUSED = 4001, 4002, 4004  # ours
+NORMAL, SERVICE_RESTART, TRY_LATER = 1000, 1012, 1013  # close codes of RFC 6455 and its registry
+REPLACED, IDLE, REFUSED = 4001, 4002, 4004  # close codes of this server
 WANTED_SECONDS = 0.25
-EVENTS_AHEAD = 500  # for a client that does not read
+EVENTS_AHEAD = 500  # queued for a client that does not read
 POLL_SECONDS = 0.02
-ENDINGS = {429: TRY_LATER}
 
 
 @router.websocket("/v1/realtime")
 async def realtime(socket: WebSocket, model: str | None = None, session: str | None = None) -> None:
-    """Serve one connection; `session` is the id of an earlier one that is continued."""
+    """Serve one connection; `session` is the id of a session that is resumed."""
     service = service_of(socket)
     await socket.accept("realtime" if "realtime" in socket.scope["subprotocols"] else None)
     connection = Connection(socket, service)
@@ -36,13 +36,13 @@ async def realtime(socket: WebSocket, model: str | None = None, session: str | N
     except Exception as error:
         found = as_api_error(error)
         await socket.send_text(json.dumps(error_event(found)))
-        await socket.close(ENDINGS.get(found.status, REFUSED))
+        await socket.close(TRY_LATER if found.status_code == 429 else REFUSED)
         return
     await connection.run(state)
 
 
 class Connection:
-    """Reads events one at a time, so that a client that sends too fast is slowed down, and writes those of a queue."""
+    """Connection of a session. It handles one event at a time, which slows down a client that sends too fast."""
 
     def __init__(self, socket: WebSocket, service: Service):
         self.socket, self.service = socket, service
@@ -50,15 +50,16 @@ class Connection:
         self.is_replaced = False
 
     def post(self, event: dict[str, Any]) -> None:
-        """Send an event; our own chunk events are left out for a client that does not read."""
+        """Queue an event. mirasol.chunk events are dropped for a client that does not read."""
         if event["type"] != "mirasol.chunk" or self.outgoing.qsize() < EVENTS_AHEAD:
-            self.outgoing.put_nowait(event)  # bounded: `_next` stops reading, and one response is given at a time
+            self.outgoing.put_nowait(event)  # bounded: `_next` stops reading, and one response is active
 
     async def run(self, state: RealtimeSession) -> None:
-        """Serve until either side ends, and keep the session if it broke off."""
-        if (older := self.service.connections.get(state.id)) is not None:
+        """Serve until either side closes. Save the session unless the close is normal."""
+        older = self.service.connections.get(state.id)
+        self.service.connections[state.id] = self  # before `leave`, during which another connection may come
+        if older is not None:
             await older.leave()
-        self.service.connections[state.id] = self
         inbox = Inbox(state.may_skip)
         writer = asyncio.create_task(self._write())
         reader = asyncio.create_task(inbox.fill(self.socket))
@@ -82,27 +83,27 @@ class Connection:
                     await self.socket.close(code)
 
     async def leave(self) -> None:
-        """Give the session up to a newer connection."""
+        """Close this connection, because a newer one has the session."""
         self.is_replaced = True
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await self.socket.close(REPLACED)
 
     async def _give_up_when_wanted(self, id: str) -> None:
-        """End the connection, which saves the session, when its client has come back to another process."""
+        """Close the connection, which saves the session, when another process resumes the session."""
         while not self.service.engine.holds.is_wanted(id):
             await asyncio.sleep(WANTED_SECONDS)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await self.socket.close(REPLACED)
 
     async def _read(self, state: RealtimeSession, inbox: Inbox) -> int:
-        """Handle events until the client leaves; return the code of the end."""
+        """Handle events until the connection closes; return the close code."""
         idle = self.service.engine.limits.session_idle_seconds
         while True:
             try:
                 message, waited_seconds, was_full = await asyncio.wait_for(self._next(inbox), idle)
             except TimeoutError:
-                message_text = f"Expected an event within {idle:g} s, found none. Resume with ?session={state.id}."
-                self.post(error_event(ApiError(408, message_text, "idle")))
+                text = f"Expected an event within {idle:g} s, found none. Resume with ?session={state.id}."
+                self.post(error_event(ApiError(408, text, "idle")))
                 return IDLE
             if message["type"] == "websocket.disconnect":
                 return message.get("code", SERVICE_RESTART)
@@ -116,7 +117,7 @@ class Connection:
                 self.post(error_event(as_api_error(error), id))
 
     async def _next(self, inbox: Inbox) -> Received:
-        """Return the next message, once the client has read most of the answers to those before it."""
+        """Return the next message, after the client has read most of the events that are queued for it."""
         while self.outgoing.qsize() > EVENTS_AHEAD:
             await asyncio.sleep(POLL_SECONDS)
         return await inbox.get()
@@ -124,31 +125,32 @@ class Connection:
     async def _write(self) -> None:
         while True:
             event = await self.outgoing.get()
-            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # it has left: `_read` is told next
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # disconnected, as `_read` sees
                 await self.socket.send_text(json.dumps(event))
             self.outgoing.task_done()
 
 
-def read_event(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the event of a WebSocket message."""
-    text = message.get("text")
+def read_event(received: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the event in a WebSocket message."""
+    text = received.get("text")
     if text is None:
-        found = f"{len(message.get('bytes') or b'')} bytes"
+        found = f"{len(received.get('bytes') or b'')} bytes"
         raise ApiError(400, f"Expected an event as JSON text, found a message of {found}. Send text.", "bad_json")
     try:
         event = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"Expected an event as JSON, found text that is none ({error}).", "bad_json") from None
+        message = f"Expected an event as JSON, found text that is not ({error}). Send one JSON object."
+        raise ApiError(400, message, "bad_json") from None
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         raise ApiError(400, f"Expected an object with a type, found {text[:80]!r}. See docs/realtime.md.", "bad_event")
     return event
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def error_event(error: ApiError, client_event_id: Any = None) -> dict[str, Any]:
     """Return an error as a server event."""
     body = {**error.body, "event_id": client_event_id if isinstance(client_event_id, str) else None}
-    return {"type": "error", "event_id": RealtimeSession.new_id("event"), "error": body}
+    return {"type": "error", "event_id": new_id("event"), "error": body}

@@ -1,4 +1,4 @@
-"""`Inbox`: messages of a WebSocket with the moment each was received, so that lag is counted from there."""
+"""`Inbox`: messages of a WebSocket with the time at which each was received, from which lag is measured."""
 
 import asyncio
 from collections import deque
@@ -7,22 +7,22 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 MAX_BYTES = 4 * 2**20  # read ahead for a session that may skip
-MAX_MESSAGES = 4  # for one that waits: TCP then slows its client down
+MAX_MESSAGES = 4  # for a session that waits: TCP then slows its client down
 
 
 class Received(NamedTuple):
-    """A message when its turn has come."""
+    """A message that is handled next."""
 
     message: Any
     waited_seconds: float  # since it was received
-    was_full: bool  # so that more may wait in the socket
+    was_full: bool  # the inbox was full, so that more messages may wait in the socket
 
 
 class Inbox:
-    """Messages that were received and not handled.
+    """Queue of messages that were received and not handled.
 
     Args:
-        may_skip: Tells whether the session prefers to lose media over being slowed down.
+        may_skip: Returns whether the session skips media when the model is behind, instead of slowing its client down.
     """
 
     def __init__(self, may_skip: Callable[[], bool]):
@@ -33,11 +33,11 @@ class Inbox:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing is read from the socket until a message is handled."""
+        """Whether the socket is not read until a message is handled."""
         return self._num_bytes >= MAX_BYTES or (len(self._messages) >= MAX_MESSAGES and not self._may_skip())
 
     async def fill(self, socket: Any) -> None:
-        """Receive messages until the connection ends; its end is the last one."""
+        """Receive messages until the disconnect, which is the last message."""
         type = ""
         while type != "websocket.disconnect":
             await self._until(lambda: not self.is_full)

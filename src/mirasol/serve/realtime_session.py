@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,22 +12,15 @@ from fastapi.concurrency import run_in_threadpool
 
 from mirasol.answer.session import ChunkResult
 from mirasol.serve.batches import Reply
-from mirasol.serve.errors import ApiError, as_api_error
+from mirasol.serve.errors import ApiError, as_api_error, invalid, wrong
+from mirasol.serve.ids import new_id
 from mirasol.serve.live import KEPT_PART, LiveSession
-from mirasol.serve.realtime_input import (
-    STREAM_OPTIONS,
-    OwnSettings,
-    Settings,
-    new_id,
-    read_frames,
-    read_item,
-    read_sound,
-)
-from mirasol.serve.service import Service
+from mirasol.serve.realtime_input import STREAM_OPTIONS, OwnSettings, Settings, read_frames, read_item, read_sound
+from mirasol.serve.service import Service, stream_reply
 
 KEPT_ITEMS = 128
 POLL_SECONDS = 0.02
-HANDLERS = {  # by name: bound methods would make cycles, which hold a session's memory until garbage is collected
+HANDLERS = {  # names, because bound methods would make reference cycles, which keep a session until garbage collection
     "session.update": "_update",
     "input_audio_buffer.append": "_append",
     "input_audio_buffer.commit": "_commit",
@@ -35,23 +28,19 @@ HANDLERS = {  # by name: bound methods would make cycles, which hold a session's
     "conversation.item.create": "_create_item",
     "conversation.item.delete": "_delete_item",
     "conversation.item.retrieve": "_retrieve_item",
-    "conversation.item.truncate": "_truncate_item",
     "response.create": "_create_response",
     "response.cancel": "_cancel_response",
-    "output_audio_buffer.clear": "_nothing_to_clear",
 }
 Post = Callable[[dict[str, Any]], None]
 
 
 class RealtimeSession:
-    """One client's session: its settings, its conversation, and the response that is being given.
+    """One client's session: its settings, its conversation, and its active response.
 
     Args:
         service: Engine and model.
         post: Sends an event to the client.
     """
-
-    new_id = staticmethod(new_id)
 
     def __init__(self, service: Service, post: Post):
         self.service, self.engine, self._post = service, service.engine, post
@@ -59,15 +48,15 @@ class RealtimeSession:
         self.items: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.is_resumed = False
         self._is_late = False
-        self._turn_ends = False  # media of a finished turn wait in a chunk that is still open
-        self._anchor: tuple[float, float] | None = None  # the clock here, and the session time then
+        self._turn_ends = False  # the open chunk has media of a finished turn
+        self._anchor: tuple[float, float] | None = None  # a time of the server's clock, and its session time
         self._response: asyncio.Task | None = None
         self._loop = asyncio.get_running_loop()
 
-    # ---- from the connection
+    # ---- called by the connection
 
     def open(self, id: str | None, owner: str = "") -> None:
-        """Open a new session, or continue an earlier one of the same owner."""
+        """Open a new session, or resume an earlier one of the same owner."""
         if id is None:
             self.id = self.engine.open({"start_time": 0.0}, on_chunks=self._watched, owner=owner)
         else:
@@ -77,38 +66,39 @@ class RealtimeSession:
             self.settings = Settings(mirasol=OwnSettings(**media))
 
     def greet(self) -> None:
-        """Tell the client its session."""
+        """Send the session to the client."""
         self.send("session.created", session=self._described())
 
     async def handle(self, event: dict[str, Any]) -> None:
-        """Do what an event asks for."""
+        """Handle an event of the client."""
         name = HANDLERS.get(event["type"])
         if name is None:
-            known = ", ".join(HANDLERS)
-            message = f"Expected an event out of {known}, found {event['type'][:80]!r}. Correct its type."
+            message = (
+                f"Expected one of the events {', '.join(HANDLERS)}, found {event['type']!r:.80}. Correct its type."
+            )
             raise ApiError(400, message, "unknown_event", "type")
         await getattr(self, name)(event)
 
     def may_skip(self) -> bool:
-        """Whether the client prefers to lose media over being slowed down."""
+        """Return whether media are skipped when the model is behind, instead of slowing the client down."""
         return self.settings.mirasol.when_behind == "skip"
 
     def note_delay(self, seconds: float, is_full: bool) -> None:
-        """Set the age of the next event; pictures of events that are too old are not decoded."""
+        """Set the age of the next event. Pictures of events over the lag limit are not decoded."""
         limit = self.engine.limits.session_lag_seconds
         if self.may_skip() and is_full:
-            seconds = max(seconds, 2 * limit)  # more waits in the socket
+            seconds = max(seconds, 2 * limit)  # more events wait in the socket
         self._live.late_seconds = seconds
         self._is_late = self.may_skip() and seconds > (limit * KEPT_PART if self._is_late else limit)
 
     async def stop(self) -> None:
-        """End the response that is being given."""
+        """Cancel the active response."""
         if self._response is not None:
             self._response.cancel()
             await asyncio.gather(self._response, return_exceptions=True)
 
     def close(self, save: bool) -> None:
-        """Close the session; with `save`, or if the client asked for it, it can be resumed."""
+        """Close the session. With `save`, or with the client's setting `keep`, it can be resumed."""
         self.engine.close_session(self.id, save or self.settings.mirasol.keep, on_chunks=self._watched)
 
     def send(self, type: str, **values: Any) -> None:
@@ -132,7 +122,7 @@ class RealtimeSession:
                          event.get("audio_start"))  # fmt: skip
 
     async def _push(self, audio: Any, frames: Any, timestamps: Any, audio_start: Any = None) -> None:
-        """Give media to the engine; wait while it is behind, unless it may skip."""
+        """Push media to the engine; wait while the engine is behind, unless media may be skipped."""
         limit = self.engine.limits.session_lag_seconds
         while not self._live.may_skip and self._live.num_waiting * self._live.seconds_per_chunk > limit:
             await asyncio.sleep(POLL_SECONDS)
@@ -156,16 +146,15 @@ class RealtimeSession:
         if not media:
             if audio == "" or frames:
                 return
-            raise ApiError(
-                400, "Expected audio or video_frames to append, found neither. Send base64 of PCM16 or of pictures.",
-                "invalid_value", "audio",
-            )  # fmt: skip
+            raise invalid(
+                "Expected audio or video_frames, found neither. Send base64 of PCM16 or of pictures.", "audio"
+            )
         self.engine.push(self.id, **media)
         if seconds:
             self._anchor = (time.monotonic(), self._live.session.chunks.audio.end or 0.0)
 
     def _times_of(self, count: int, seconds: float) -> list[float]:
-        """Return seconds for frames that came without: spread over their sound, else by the clock of arrival."""
+        """Return seconds for frames without timestamps: spread over the event's audio, else the time of arrival."""
         chunks = self._live.session.chunks
         if seconds:
             start = chunks.audio.end or 0.0
@@ -178,9 +167,9 @@ class RealtimeSession:
         return [now + place * 0.001 for place in range(count)]
 
     async def _commit(self, event: dict[str, Any]) -> None:
-        """End a turn: the open chunk is watched before the next answer."""
+        """End a turn: the open chunk closes before the next answer."""
         if not self._live.has_media:
-            raise ApiError(400, "Expected media before commit, found none. Append audio first.", "empty_buffer")
+            raise ApiError(400, "Expected media before the commit, found none. Append audio first.", "empty_buffer")
         self._turn_ends = True
         id, before = new_id("item"), next(reversed(self.items), None)
         item = {"id": id, "type": "message", "role": "user", "content": [{"type": "input_audio", "transcript": None}]}
@@ -188,11 +177,8 @@ class RealtimeSession:
         self._keep(item, before)
 
     async def _clear(self, event: dict[str, Any]) -> None:
-        """Acknowledge: media go to the model as they come, so that no buffer is left to be cleared."""
+        """Acknowledge. The model takes media as they arrive, so that there is no buffer to clear."""
         self.send("input_audio_buffer.cleared")
-
-    async def _nothing_to_clear(self, event: dict[str, Any]) -> None:
-        self.send("output_audio_buffer.cleared", response_id=None)
 
     # ---- conversation
 
@@ -221,8 +207,8 @@ class RealtimeSession:
     def _item(self, event: dict[str, Any]) -> dict[str, Any]:
         item = self.items.get(str(event.get("item_id")))
         if item is None:
-            message = f"Expected the id of an item of this session, found {str(event.get('item_id'))[:80]!r}."
-            raise ApiError(404, f"{message} Only the last {KEPT_ITEMS} are kept.", "item_not_found", "item_id")
+            message = f"Expected the id of one of the last {KEPT_ITEMS} items, found {event.get('item_id')!r:.80}."
+            raise ApiError(404, f"{message} Send an id of this session.", "item_not_found", "item_id")
         return item
 
     async def _delete_item(self, event: dict[str, Any]) -> None:
@@ -232,57 +218,39 @@ class RealtimeSession:
     async def _retrieve_item(self, event: dict[str, Any]) -> None:
         self.send("conversation.item.retrieved", item=self._item(event))
 
-    async def _truncate_item(self, event: dict[str, Any]) -> None:
-        item = self._item(event)
-        self.send(
-            "conversation.item.truncated", item_id=item["id"], content_index=0, audio_end_ms=event.get("audio_end_ms")
-        )  # fmt: skip
-
     # ---- responses
 
     async def _create_response(self, event: dict[str, Any]) -> None:
         if self._response is not None and not self._response.done():
-            message = (
-                "Expected one response at a time, found one that is being given. Wait for response.done, or cancel."
-            )
+            message = "Expected no active response, found one. Wait for response.done, or send response.cancel."
             raise ApiError(409, message, "conversation_already_has_active_response")
         wanted = event.get("response") or {}
         if not isinstance(wanted, dict):
-            raise ApiError(
-                400, f"Expected response to be an object, found {wanted!r:.80}.", "invalid_value", "response"
-            )
+            raise wrong("response", "an object", wanted, "Send the fields there")
         question = self._question(wanted)
         limit = wanted.get("max_output_tokens")
         if limit not in (None, "inf") and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-            raise ApiError(
-                400, f"Expected max_output_tokens to be 1 or more, found {limit!r:.80}. Correct it.", "invalid_value"
-            )
+            raise wrong("response.max_output_tokens", "1 or more", limit, "Correct it")
         if self._turn_ends or self._live.session.chunks.num_closed == 0:
             self._turn_ends = False
             await run_in_threadpool(self.engine.flush, self.id)
-        texts: asyncio.Queue[Any] = asyncio.Queue()
-
-        def put(value: Any) -> None:
-            self._loop.call_soon_threadsafe(texts.put_nowait, value)
-
-        future = self.engine.ask(
-            self.id, question, max_new_tokens=None if limit == "inf" else limit, client=self.id, on_text=put,
+        pieces = stream_reply(
+            self.engine, self.id, question, max_new_tokens=None if limit == "inf" else limit, client=self.id,
             attribute=self.settings.mirasol.attribute,
         )  # fmt: skip
-        future.add_done_callback(put)
-        self._response = asyncio.create_task(self._respond(question, wanted.get("metadata"), texts, future))
+        self._response = asyncio.create_task(self._respond(question, wanted.get("metadata"), pieces))
+        await asyncio.sleep(0)  # the task starts, because one that is cancelled before would send no response.done
 
     async def _cancel_response(self, event: dict[str, Any]) -> None:
         if self._response is None or self._response.done():
-            raise ApiError(400, "Expected a response to cancel, found none that is being given.", "no_response")
+            raise ApiError(400, "Expected an active response, found none. There is nothing to cancel.", "no_response")
         self._response.cancel()
 
     def _question(self, wanted: dict[str, Any]) -> str:
-        """Return the question: of the response's own input, else of the last item that has text, else instructions."""
+        """Return the text of the response's own input, else of the last user item with text, else the instructions."""
         items = wanted.get("input") or []
         if not isinstance(items, list):
-            message = f"Expected response.input as a list of items, found {items!r:.80}. Send a list."
-            raise ApiError(400, message, "invalid_value", "response.input")
+            raise wrong("response.input", "a list of items", items, "Send a list")
         own = [
             self._item({"item_id": item.get("id")})
             if isinstance(item, dict) and item.get("type") == "item_reference"
@@ -298,12 +266,12 @@ class RealtimeSession:
                 return text
         raise ApiError(
             400,
-            "Expected a question, found none: speech is heard, but not taken as a question. Send an item with "
-            "input_text, or instructions.",
+            "Expected a question as text, found none: speech is not read as a question. Send an item with input_text, "
+            "or instructions.",
             "no_question",
         )
 
-    async def _respond(self, question: str, metadata: Any, texts: asyncio.Queue[Any], future: Any) -> None:
+    async def _respond(self, question: str, metadata: Any, pieces: AsyncIterator[str | Reply]) -> None:
         """Send the events of one response."""
         response = {
             "id": new_id("resp"), "object": "realtime.response", "status": "in_progress", "status_details": None,
@@ -322,16 +290,16 @@ class RealtimeSession:
         status, more = "completed", dict[str, Any]()
         details: dict[str, Any] | None = None
         try:
-            while isinstance(value := await texts.get(), str):
-                part["text"] += value
-                self.send("response.output_text.delta", **in_item, delta=value)
-            reply: Reply = value.result()
-            part["text"] = reply.text
-            if reply.is_cut:
-                status, details = "incomplete", {"type": "incomplete", "reason": "max_output_tokens"}
-            more = {"usage": _usage(reply), "mirasol": {"question": question, **_extras(reply)}}
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    part["text"] += piece
+                    self.send("response.output_text.delta", **in_item, delta=piece)
+                    continue
+                part["text"] = piece.text
+                if piece.is_cut:
+                    status, details = "incomplete", {"type": "incomplete", "reason": "max_output_tokens"}
+                more = {"usage": _usage(piece), "mirasol": {"question": question, **_extras(piece)}}
         except asyncio.CancelledError:
-            future.cancel()
             status, details = "cancelled", {"type": "cancelled", "reason": "client_cancelled"}
         except Exception as error:
             status, details = "failed", {"type": "failed", "error": as_api_error(error).body}
@@ -344,10 +312,10 @@ class RealtimeSession:
         end = {**response, "status": status, "status_details": details, "output": [done], **more}
         self.send("response.done", response=end)
 
-    # ---- what the engine tells
+    # ---- called by the engine's thread
 
     def _watched(self, results: Sequence[ChunkResult]) -> None:
-        """Send chunks to a client that asked for them; called by the engine's thread."""
+        """Send the results of chunks to a client that asked for them."""
         if self.settings.mirasol.chunks:
             live = self._live
             lag, dropped = live.lag_seconds, live.session.dropped

@@ -1,4 +1,4 @@
-"""`mirasol serve`: load a checkpoint, print the address, serve until SIGTERM or Ctrl-C, and drain."""
+"""`mirasol serve`: load a checkpoint, print the address, serve until SIGTERM or Ctrl-C, then drain."""
 
 import ctypes
 import signal
@@ -31,7 +31,7 @@ Say = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Tls:
-    """A certificate and its key; without them, one is made and kept in the folder."""
+    """Paths of a certificate and its key. Without them, a certificate is made and kept in the folder."""
 
     certificate: str | None = None
     key: str | None = None
@@ -42,14 +42,14 @@ class Setup:
     """Settings of a server, of one or several processes.
 
     Args:
-        host: Address to bind; the default is reachable from this machine only.
-        port: 0 takes a free one.
-        checkpoint: Its folder; by default the shipped one.
-        folder: Keeps watched clips, files and sessions across restarts.
-        limits: Of everything.
-        hosts: From which media may be fetched, as NAME or NAME:PORT.
-        keys: None lets everybody in who reaches the address.
-        tls: Encrypt.
+        host: Address to bind; the default is reachable only from this machine.
+        port: Port; 0 takes a free one.
+        checkpoint: Folder of the checkpoint; None takes the shipped one.
+        folder: Folder of watched clips, files and sessions, which outlive the process.
+        limits: Bounds on what clients send, on queues and on stores.
+        hosts: Hosts from which media may be fetched, as NAME or NAME:PORT.
+        keys: API keys; None admits every client.
+        tls: Certificate; None serves without encryption.
     """
 
     host: str = "127.0.0.1"
@@ -62,13 +62,13 @@ class Setup:
     tls: Tls | None = None
 
     def build(self) -> tuple[FastAPI, Confined]:
-        """Return the application, and its decoders, which are to be closed after it."""
+        """Return the application, and its decoders, which the caller closes after the application."""
         keep_memory()
         answerer = Answerer.load(self.checkpoint)
         confined = Confined(answerer.processor, self.limits)
         engine = Engine(answerer, self.folder, self.limits, confined.decode, confined.decode_picture)
         fetch = Fetcher(self.hosts, self.limits) if self.hosts else refuse_to_fetch
-        # Any web site may point its own name at this machine and then read what is there.
+        # Any web site may point its own name at this machine and then read the responses.
         names = LOOPBACK if self.host in LOOPBACK and self.keys is None else None
         model = Path(self.checkpoint).name if self.checkpoint else "mirasol"
         return create_app(engine, model, DRAIN_SECONDS, fetch, self.keys, names), confined
@@ -79,28 +79,28 @@ class Setup:
             return {}
         certificate, key = self.tls.certificate, self.tls.key
         if (certificate is None) != (key is None):
-            raise ValueError("Expected --tls-cert and --tls-key, found one of them. Pass both, or --tls alone.")
+            raise ValueError("Expected --tls-cert and --tls-key together, found one. Pass both, or only --tls.")
         if certificate is None:
             made, made_key, fingerprint = own_certificate(self.folder, self.host)
-            say(f"certificate of our own, which browsers ask about once; its SHA-256 is {fingerprint}")
+            say(f"self-signed certificate, which browsers ask about once; its SHA-256 is {fingerprint}")
             return {"ssl_certfile": str(made), "ssl_keyfile": str(made_key)}
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
         except OSError as error:
             raise ValueError(
-                f"Expected a certificate and its key as PEM in {certificate} and {key}, found others ({error}). Check "
-                "the paths, and that the key belongs to the certificate."
+                f"Expected a certificate and its key as PEM in {certificate} and {key}, found files that do not "
+                f"load ({error}). Check the paths, and that the key belongs to the certificate."
             ) from error
         return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
 
     def announce(self, port: int, say: Say) -> None:
-        """Tell the address, after a warning if strangers may reach it."""
+        """Print the address, after a warning if other machines reach it without encryption or keys."""
         needed = (("encryption (--tls)", self.tls), ("API keys (--api-key-file)", self.keys))
         missing = [name for name, is_there in needed if not is_there]
         if self.host not in LOOPBACK and missing:
             say(
-                f"warning: {self.host} is reachable from other machines, without {' and '.join(missing)}: use it in a "
-                "network that you trust."
+                f"warning: {self.host} is reachable from other machines, without {' and '.join(missing)}. Use it only "
+                "in a network that you trust."
             )
         name = f"[{self.host}]" if ":" in self.host else self.host
         address = f"{'https' if self.tls else 'http'}://{name}:{port}"
@@ -109,7 +109,7 @@ class Setup:
 
 
 def serve(setup: Setup, say: Say = print) -> None:
-    """Serve until a signal, then finish what was accepted and save the live sessions; `say` gets lines for users."""
+    """Serve until a signal, then finish accepted work and save live sessions. `say` receives lines for the user."""
     encryption = setup.encryption(say)
     listener = bind(setup.host, setup.port)
     app, confined = setup.build()
@@ -118,7 +118,7 @@ def serve(setup: Setup, say: Say = print) -> None:
         timeout_graceful_shutdown=int(DRAIN_SECONDS), timeout_keep_alive=30, **UVICORN, **encryption,
     )  # fmt: skip
     setup.announce(listener.getsockname()[1], say)
-    # uvicorn raises the signal again after it has drained, which would end the process as killed.
+    # uvicorn raises the signal again after draining; without a handler, it would kill the process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
@@ -128,10 +128,10 @@ def serve(setup: Setup, say: Say = print) -> None:
 
 
 def keep_memory() -> None:
-    """Let this process keep memory that it frees, where its C library is glibc.
+    """Set glibc's malloc, if it is the C library, to keep freed memory and to use two arenas.
 
-    A call of the decoder for 16 clips takes 10 MB and frees them: in 2,500 page faults, a fifth of its time. Few
-    arenas are shared by all threads, because with one for each, free pieces between sessions' memory grow.
+    A batch of 16 clips allocates and frees 10 MB in the decoder; returned to the system, that costs 2,500 page faults,
+    a fifth of the time. With an arena for each thread, fragmentation grows with the number of sessions.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -140,21 +140,17 @@ def keep_memory() -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at the address.
-
-    Raises:
-        ValueError: The address cannot be bound.
-    """
+    """Return a listening socket. Raises ValueError if the address cannot be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(2_048)  # who connects as soon as the address is printed waits until the server runs
+        listener.listen(2_048)  # a client may connect before the server runs
     except (OSError, OverflowError) as error:
         listener.close()
         raise ValueError(
-            f"Expected to listen on {host}, port {port}, found that this is not possible ({error}). Pass another "
-            "--host or --port; --port 0 takes a free one."
+            f"Expected to listen on {host}, port {port}, found an error ({error}). Pass another --host or --port; "
+            "--port 0 takes a free one."
         ) from error
     return listener

@@ -1,4 +1,4 @@
-"""`Store`: files under unguessable ids, bounded on disk, found again by digest, also by other processes."""
+"""`Store`: files under unguessable ids, bounded on disk, which several processes find by id or digest."""
 
 import contextlib
 import json
@@ -18,14 +18,14 @@ from mirasol.serve.ids import new_id
 TABLE = """CREATE TABLE IF NOT EXISTS entries (
   id TEXT PRIMARY KEY, digest TEXT UNIQUE, num_bytes INTEGER, created REAL, used REAL, facts TEXT)"""
 TOUCH_SECONDS = 60.0
-LEFT_SECONDS = 3_600.0  # since it was last written to
+LEFT_SECONDS = 3_600.0  # age at which a partial file belongs to a process that was killed
 MAX_TOUCHED = 4_096
 COLUMNS = "id, digest, num_bytes, created, facts"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One stored file or folder, and the facts kept about it."""
+    """A stored file or folder, and the facts about it."""
 
     id: str
     path: Path
@@ -35,14 +35,14 @@ class Entry:
 
 
 class Store:
-    """Entries in a folder; when they exceed `max_bytes`, those unused for longest are removed.
+    """Entries in a folder. When they exceed `max_bytes`, the least recently used entries are removed.
 
-    Several processes may share the folder: SQLite holds the index, and an entry is written whole before it is listed.
+    Several processes may share the folder. SQLite holds the index, and an entry is listed after it is written.
 
     Args:
-        folder: Made if it is absent.
-        max_bytes: Of all entries.
-        prefix: Of the ids.
+        folder: Folder, which is created if it is absent.
+        max_bytes: Bound on the bytes of all entries.
+        prefix: Prefix of the ids.
     """
 
     def __init__(self, folder: Path, max_bytes: int, prefix: str):
@@ -61,7 +61,7 @@ class Store:
         return self._entry("digest", digest)
 
     def get(self, id: str) -> Entry | None:
-        """Return the entry with this id, None if it never was or has been removed."""
+        """Return the entry with this id, or None."""
         return self._entry("id", id)
 
     def put(
@@ -69,7 +69,7 @@ class Store:
     ) -> Entry:
         """Store the file or folder that `write` writes to its path.
 
-        Of two that have one digest the first stays. With the `id` of an entry that is there, that is replaced.
+        If an entry has the same digest, it is kept and returned. An entry with the same `id` is replaced.
         """
         new = id or new_id(self.prefix)
         path = self._path(new)
@@ -78,7 +78,7 @@ class Store:
             write(partial)
             _remove(old := _old(path))
             if path.exists():
-                path.rename(old)  # who is killed here leaves it, see `_entry`
+                path.rename(old)  # if the process is killed here, `_entry` restores it
             partial.rename(path)
             _remove(old)
         finally:
@@ -89,7 +89,7 @@ class Store:
         with self._lock:
             self._index.execute(f"INSERT OR {conflict} INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
         found = self._entry("id", new)
-        if found is None:  # another with this digest came first
+        if found is None:  # an entry with this digest was first
             _remove(path)
             found = None if digest is None else self.find(digest)
         self._make_room(new)
@@ -101,7 +101,7 @@ class Store:
             self._index.execute("UPDATE entries SET facts = ? WHERE id = ?", (json.dumps(facts), id))
 
     def touch(self, id: str) -> bool:
-        """Note that an entry is used, at most once a minute; False if it is gone."""
+        """Record the use of an entry, at most once a minute; return False if it was removed."""
         now = time.monotonic()
         if now - self._touched.get(id, -math.inf) < TOUCH_SECONDS:
             return self._path(id).exists()
@@ -111,7 +111,7 @@ class Store:
         return self.get(id) is not None
 
     def remove(self, id: str) -> bool:
-        """Remove an entry; False if there is none."""
+        """Remove an entry; return False if there is none."""
         with self._lock:
             gone = self._index.execute("DELETE FROM entries WHERE id = ?", (id,)).rowcount > 0
         if gone:
@@ -127,7 +127,7 @@ class Store:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all entries."""
+        """Number of bytes of all entries."""
         with self._lock:
             return self._index.execute("SELECT COALESCE(SUM(num_bytes), 0) FROM entries").fetchone()[0]
 
@@ -147,7 +147,7 @@ class Store:
             _old(entry.path).rename(entry.path)
         if entry.path.exists():
             return entry
-        with self._lock:  # somebody emptied the folder
+        with self._lock:  # the file was removed by hand
             self._index.execute("DELETE FROM entries WHERE id = ?", (row[0],))
         return None
 
@@ -157,11 +157,11 @@ class Store:
 
     def _path(self, id: str) -> Path:
         if not id.replace("_", "").isalnum() or not id.isascii():
-            raise ValueError(f"Expected an id of letters and digits, found {id!r}. Send one that the server gave.")
+            raise ValueError(f"Expected an id of letters and digits, found {id!r}. Send an id of this server.")
         return self.folder / id
 
     def _make_room(self, kept: str) -> None:
-        """Remove those unused for longest; two processes that do it at once remove no more than one would."""
+        """Remove the least recently used entries, in a transaction, so that two processes do not remove too many."""
         gone: list[str] = []
         with self._lock:
             self._index.execute("BEGIN IMMEDIATE")
@@ -177,19 +177,19 @@ class Store:
             _remove(self._path(id))
 
     def _tidy(self) -> None:
-        """Remove what processes that were killed have left: files that are not whole, or not listed."""
+        """Remove files that killed processes left: partial files, and files that are not listed."""
         known = {entry.id for entry in self.entries()}
         for path in self.folder.glob(f"*{self.prefix}_*"):
             id = path.name.removeprefix(".").split(".")[0]
             place = self.folder / id
             is_needed = id in known and (path == place or (path == _old(place) and not place.exists()))
-            with contextlib.suppress(FileNotFoundError):  # another process tidies too
+            with contextlib.suppress(FileNotFoundError):  # another process removed it
                 if not is_needed and time.time() - path.stat().st_mtime > LEFT_SECONDS:
                     _remove(path)
 
 
 def _old(path: Path) -> Path:
-    """Return where an entry is while another takes its place."""
+    """Return the path of an entry while it is replaced."""
     return path.with_name(f".{path.name}.old")
 
 

@@ -1,4 +1,4 @@
-"""A certificate of our own, so that a browser on another machine lets the page use camera and microphone."""
+"""A self-signed certificate, with which a browser on another machine lets the page use camera and microphone."""
 
 import ipaddress
 import os
@@ -6,12 +6,14 @@ import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-DAYS = 397  # browsers refuse longer ones
+DAYS = 397  # browsers refuse a longer validity
 NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def own_certificate(folder: Path, host: str) -> tuple[Path, Path, str]:
-    """Return certificate, private key and the certificate's SHA-256, made if they are not there, old, or for others.
+    """Return certificate, private key and the certificate's SHA-256.
+
+    They are made if they are absent, expire within a day, or are for other names.
 
     Raises:
         ValueError: The package cryptography is absent.
@@ -22,7 +24,7 @@ def own_certificate(folder: Path, host: str) -> tuple[Path, Path, str]:
         from cryptography.hazmat.primitives.asymmetric import ec
     except ModuleNotFoundError as error:
         raise ValueError(
-            "Expected the package cryptography to make a certificate, found none. Install it: pip install "
+            "Expected the package cryptography to make a certificate, found that it is not installed. Run pip install "
             "'mirasol[serve]', or pass --tls-cert and --tls-key."
         ) from error
     names = list(dict.fromkeys([*NAMES, socket.gethostname(), host]))
@@ -65,7 +67,7 @@ def _general_name(x509, name: str):
 
 
 def _write_private(path: Path, data: bytes) -> None:
-    """Write a file that nobody else may read, at no moment."""
+    """Write a file that no other user can read at any time."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)

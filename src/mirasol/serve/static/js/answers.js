@@ -1,4 +1,4 @@
-// One answer in a list: the question, the text as it streams in, and the seconds it rests on.
+// One answer in a list: the question, the streamed text, and the seconds to which it is attributed.
 import { countSeconds, make, span } from "./dom.js";
 
 const KEPT = 30;
@@ -20,26 +20,26 @@ export class Answer {
     this.text.textContent = this.told;
   }
 
-  // Why it does not come yet; what came of it is void.
+  // Show why the answer waits; text that was received is dropped.
   wait(why) {
     this.told = "";
     this.text.textContent = `… ${why}`;
   }
 
-  // extras: confidence and attributed_to; onSpan(index) makes a button of each span.
+  // extras: confidence and attributed_to. With onSpan(index), each span is a button.
   finish({ confidence, attributed_to: spans }, onSpan) {
     this.end();
     if (!this.told) this.text.textContent = "(no words)";
-    const sure = confidence == null ? "" : `${Math.round(100 * confidence)} % sure`;
+    const sure = confidence == null ? "" : `confidence ${Math.round(100 * confidence)} %`;
     const places = (spans || []).map((place, i) => onSpan
-      ? make("button", { type: "button", textContent: `${i + 1}: ${span(place)}`, ariaLabel: `Go to place ${i + 1}: ${span(place)}`, onclick: () => onSpan(i) })
+      ? make("button", { type: "button", textContent: `${i + 1}: ${span(place)}`, ariaLabel: `Go to span ${i + 1}: ${span(place)}`, onclick: () => onSpan(i) })
       : span(place));
-    const said = [sure, places.length && "rests on"].filter(Boolean).join(" · ");
+    const said = [sure, places.length && "attributed to"].filter(Boolean).join(" · ");
     if (onSpan) this.rests.replaceChildren(said, ...places);
     else this.rests.textContent = `${said} ${places.join(", ")}`;
   }
 
-  // again: asks once more.
+  // again: repeats the question.
   fail(error, again) {
     this.end();
     this.text.textContent = error.message;

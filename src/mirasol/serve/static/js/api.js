@@ -1,12 +1,12 @@
-// The server's routes. Every failure becomes a Failure whose message a person can read.
+// The server's routes. Every error becomes a Failure with a message for the user.
 import { showProblem, sleep } from "./dom.js";
 import * as key from "./key.js";
 
-const AWAY = `The server at ${location.host} does not answer. Is mirasol serve still running? This page goes on as soon as it is back.`;
+const AWAY = `The server at ${location.host} does not answer. Check that mirasol serve is running. This page continues when the server is back.`;
 const TRIES = 20, LOOK_EVERY = 2000; // ms
-let watching = 0; // for the return of the server
+let watching = 0; // timer that polls an absent server
 
-// status: of the response, 0 if there was none; wait: seconds after which a busy server may have room.
+// status: of the response, 0 without one; wait: seconds of Retry-After.
 export class Failure extends Error {
   constructor(message, status = 0, wait = 0) {
     super(message);
@@ -17,7 +17,7 @@ export class Failure extends Error {
 function refused(status, body, wait) {
   if (status === 401) key.want();
   const words = {
-    401: "The server wants an API key: enter it above.",
+    401: "The server needs an API key. Enter it above.",
     429: "The server is busy.",
   };
   return new Failure(words[status] || body?.error?.message || `The server answered ${status}.`, status, +wait);
@@ -40,7 +40,7 @@ export const get = async (path, signal) => (await call(path, { signal })).json()
 export const post = (path, body, signal) =>
   call(path, { method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
-// Keep a file on the server; report(share) is called while it is sent.
+// Store a file on the server and return its id; report(share) is called during the upload.
 export function upload(file, report, signal) {
   const form = new FormData();
   form.append("purpose", "user_data");
@@ -64,7 +64,7 @@ export function upload(file, report, signal) {
 
 export const content = async (id) => (await call(`/v1/files/${id}/content`)).blob();
 
-// Ask about a watched clip; onText gets pieces of the answer. Return our extras (seconds, confidence).
+// Ask about a watched clip; onText receives pieces of the answer. Return the extras under mirasol.
 export async function askStreaming(clip, question, onText) {
   const body = { model: "mirasol", stream: true, messages: [{ role: "user", content: question }], mirasol: { clip, attribute: true } };
   const reader = (await post("/v1/chat/completions", body)).body.pipeThrough(new TextDecoderStream()).getReader();
@@ -88,7 +88,7 @@ export async function askStreaming(clip, question, onText) {
   return extras;
 }
 
-// Do a request until it is done or refused: wait for a server that is away, for a key, and for room in a busy server.
+// Repeat a request until it succeeds or is refused; wait for an absent server, an API key, and room in a busy server.
 export async function persist(request, tell, signal) {
   for (let tries = 1; ; tries++) {
     signal?.throwIfAborted();
@@ -103,7 +103,7 @@ export async function persist(request, tell, signal) {
   }
 }
 
-// Resolves when the server is back, or a key was entered.
+// Wait until the server is back or a key is entered.
 export const ready = () => new Promise((done) => document.addEventListener("ready", done, { once: true }));
 
 function away() {

@@ -1,25 +1,25 @@
 // Camera and microphone -> pieces {audio, audio_start, video_frames, timestamps} on one clock that begins at 0.
-const RATE = 16000, PIECE = 0.16, SIDE = 192; // pixels; the model looks at the middle of the picture
+const RATE = 16000, PIECE = 0.16, SIDE = 192; // Hz, s, pixels; the model uses the middle square of the picture
 
-// Why there can be no camera here, or "".
+// Return why the page cannot use a camera, or "".
 export function whyNot() {
-  if (!isSecureContext) return `Browsers give camera and microphone to encrypted pages only, and ${location.origin} is not encrypted. Start the server with mirasol serve --tls and open its https:// address, or open this page on the server's own machine at http://127.0.0.1. Clips work here as they are.`;
-  if (!navigator.mediaDevices?.getUserMedia) return "This browser offers no camera to pages. Clips work here as they are.";
+  if (!isSecureContext) return `Browsers allow camera and microphone only on encrypted pages, and ${location.origin} is not encrypted. Start the server with mirasol serve --tls and open its https:// address, or open this page on the server's own machine at http://127.0.0.1. Clips work without encryption.`;
+  if (!navigator.mediaDevices?.getUserMedia) return "This browser has no camera for pages. Clips work.";
   return "";
 }
 
 export function inWords(error) {
   const known = {
     NotAllowedError: "The browser refused camera or microphone. Allow them for this page (symbol beside the address) and start again.",
-    NotFoundError: "No camera or microphone was found that fits. Connect one, or switch off the one that is missing.",
-    NotReadableError: "Camera or microphone is used by another program. Close it there and start again.",
-    NotSupportedError: "This browser cannot give the sound of the microphone at 16 kHz (Firefox cannot). Use another browser, or switch the microphone off.",
+    NotFoundError: "No suitable camera or microphone was found. Connect one, or switch off the missing one.",
+    NotReadableError: "Another program uses the camera or microphone. Close it there and start again.",
+    NotSupportedError: "This browser cannot record the microphone at 16 kHz (Firefox cannot). Use another browser, or switch the microphone off.",
   };
   return known[error.name] || error.message;
 }
 
 export class Capture {
-  // onPiece gets each piece, about 6 a second.
+  // onPiece receives about 6 pieces a second.
   static async open(view, { video, audio, framesPerSecond }, onPiece) {
     const wanted = { video: video && { width: { ideal: 320 }, height: { ideal: 320 }, frameRate: { ideal: 25 } }, audio: audio && { echoCancellation: false, noiseSuppression: false, autoGainControl: false } };
     const capture = new Capture();
@@ -50,14 +50,14 @@ export class Capture {
     const node = new AudioWorkletNode(this.context, "pcm", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
     this.context.createMediaStreamSource(this.stream).connect(node);
     node.port.onmessage = ({ data }) => {
-      // The sound is the clock: pictures are stamped by what was heard when they were taken.
+      // The sound is the clock: a picture has the second of the sound at which it was taken.
       if (!this.heard) {
         this.begin = performance.now() - 1000 * PIECE;
         this.frames = [];
         this.times = [];
         this.silent = this.stopped;
       }
-      const slept = this.stopped - this.silent; // of a closed laptop, or a phone call: the sound stood still
+      const slept = this.stopped - this.silent; // the sound stopped: a closed laptop, or a phone call
       if (slept > 1) {
         this.heard += Math.round(slept * RATE);
         this.silent += slept;
@@ -69,12 +69,12 @@ export class Capture {
     await this.context.resume();
   }
 
-  // Seconds of the page that the sound's own clock does not have.
+  // Seconds of the page's clock that the sound's clock lacks.
   get stopped() {
     return performance.now() / 1000 - this.context.currentTime;
   }
 
-  // Begin again at 0.
+  // Restart the time at 0.
   restart() {
     Object.assign(this, { heard: 0, frames: [], times: [], begin: performance.now() });
   }

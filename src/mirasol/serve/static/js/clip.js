@@ -1,4 +1,4 @@
-// The clip view: a file or sample is watched once, then asked any number of times.
+// The clip view: a file or sample is watched once, then takes any number of questions.
 import { Answer } from "./answers.js";
 import { askStreaming, call, content, get, persist, post, upload } from "./api.js";
 import { byId, make } from "./dom.js";
@@ -12,12 +12,12 @@ const SAMPLES = [
   { url: "samples/red.mp4", name: "“Bin red …”", says: "another sentence, 3 s", question: "what is said?" },
   { url: "starter/helicopter.mp4", name: "Helicopter", says: "picture without sound", question: "what flies?" },
 ];
-const GONE = "The file of this clip is no longer kept, so that it can be neither played nor watched in another way. Questions are answered all the same.";
+const GONE = "The server no longer has the file of this clip, so that it cannot be played or watched with other tracks. Questions still work.";
 const player = new Player((time) => timeline.at(time));
 const timeline = new Timeline((time) => player.seek(time));
-const own = { file: null, id: null }; // the picture: a Blob, and its id on the server
-const other = { file: null, id: null }; // the sound that replaces its own
-let clip = null, turn = new AbortController(), maxBytes = Infinity; // a newer turn makes what older ones do void
+const own = { file: null, id: null }; // the clip's own file: a Blob, and its id on the server
+const other = { file: null, id: null }; // the sound that replaces the clip's own
+let clip = null, turn = new AbortController(), maxBytes = Infinity; // a newer turn cancels the older ones
 
 function newTurn() {
   turn.abort();
@@ -25,7 +25,7 @@ function newTurn() {
   return turn.signal;
 }
 
-// Do the work of a turn, and say why if it fails; false if it failed or is void.
+// Do the work of a turn and show its error; return false if it failed or was cancelled.
 async function inTurn(signal, work) {
   try {
     await persist(work, busy, signal);
@@ -33,13 +33,13 @@ async function inTurn(signal, work) {
     return true;
   } catch (error) {
     if (signal.aborted) return false;
-    complain(error.message.replace(/<\d+ bytes>/, own.file?.name)); // as a file is called that came as bytes
+    complain(error.message.replace(/<\d+ bytes>/, own.file?.name)); // the server's name for a file that it got as bytes
     goBack();
     return false;
   }
 }
 
-// To the clip that was shown before what was cancelled or failed, or to the start.
+// Show the state before the turn that was cancelled or failed: the clip, or the start.
 function goBack() {
   if (!clip) return showStart();
   byId("use-video").checked = clip.mirasol.use_video;
@@ -61,7 +61,7 @@ async function send(part, what, signal) {
 
 const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 24 ? 1 : 0)} MiB`;
 
-// Have the server watch what is chosen, and show it.
+// Watch the chosen file and tracks, and show the clip.
 function watch() {
   const signal = newTurn(), use = { use_video: byId("use-video").checked, use_audio: byId("use-audio").checked };
   const kind = /^(audio|image)\//.exec(own.file.type)?.[1] || "video";
@@ -75,7 +75,7 @@ function watch() {
     busy(own.id ? "The model watches" : "Sending the clip");
     const watched = await tell().catch((error) => {
       if (error.status !== 404) throw error;
-      own.id = other.id = null; // the files made room for newer ones
+      own.id = other.id = null; // the server removed the files to make room
       return tell();
     });
     if (!signal.aborted) await show(watched);
@@ -83,12 +83,12 @@ function watch() {
 }
 
 function describe({ seconds, seconds_covered: covered, num_frames: frames, video, audio, warnings }) {
-  const isPicture = seconds < 0.1, seen = covered < seconds - 0.5 ? `, of which it saw ${covered.toFixed(1)} s` : "";
+  const isPicture = seconds < 0.1, seen = covered < seconds - 0.5 ? `, of which ${covered.toFixed(1)} s were watched` : "";
   const length = [isPicture ? "" : `${seconds.toFixed(1)} s${seen}`, frames ? `${frames} ${frames === 1 ? "frame" : "frames"}` : ""];
   byId("facts").textContent = `Watched once: ${length.filter(Boolean).join(", ")}. Picture ${video}, sound ${audio}.`;
   byId("time").hidden = isPicture;
   byId("remarks").hidden = !warnings.length;
-  byId("remarks").querySelector("summary").textContent = `Remarks about this file (${warnings.length})`;
+  byId("remarks").querySelector("summary").textContent = `Warnings about this file (${warnings.length})`;
   byId("remarks").querySelector("ul").replaceChildren(...warnings.map((text) => make("li", { textContent: text })));
 }
 
@@ -144,7 +144,7 @@ async function ask(question) {
   try {
     const extras = await once().catch(async (error) => {
       if (error.status !== 404 || asked !== clip || !own.file) throw error;
-      answer.wait("the server no longer has this clip: it is sent and watched again");
+      answer.wait("The server no longer has this clip. It is sent and watched again");
       if (!(await watch())) throw error;
       asked = clip;
       return once();
@@ -161,7 +161,7 @@ async function ask(question) {
   }
 }
 
-// The clip of a link: #clip=clip_...
+// Show the clip of a link: #clip=clip_...
 export async function openLink() {
   const id = /^#clip=(clip_\w+)$/.exec(location.hash)?.[1];
   if (!id && clip) return leave();
@@ -171,7 +171,7 @@ export async function openLink() {
   busy("Opening the clip of the link");
   await inTurn(signal, async () => {
     const watched = await get(`/v1/clips/${id}`, signal).catch((error) => {
-      throw error.status === 404 ? new Error("This server does not have the clip of the link: it is of another server, or made room for newer clips. Choose the file again.") : error;
+      throw error.status === 404 ? new Error("This server does not have the clip of the link: the link is of another server, or the clip made room for newer ones. Choose the file again.") : error;
     });
     const files = watched.mirasol.files || {};
     for (const [part, ref] of [[own, files.video || files.image || (files.audio ?? null)], [other, files.video ? files.audio : null]]) {
@@ -201,7 +201,7 @@ async function swap(load) {
 async function share() {
   const copied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
   const local = /^(localhost|127\.|\[::1\])/.test(location.hostname);
-  const reach = local ? "It works on this machine, for as long as the clip is kept." : "It works for everybody who reaches this server, for as long as the clip is kept.";
+  const reach = local ? "It works on this machine while the server has the clip." : "It works for everybody who reaches this server, while the server has the clip.";
   say(copied ? `Link copied. ${reach}` : `The link to this clip: ${location.href} ${reach}`, !copied);
 }
 
@@ -227,7 +227,7 @@ function setUpDrop() {
 function setUpChoices() {
   for (const id of ["use-video", "use-audio"]) {
     byId(id).addEventListener("change", ({ target }) => {
-      const problem = !own.file ? GONE : byId("use-video").checked || byId("use-audio").checked ? "" : "The model needs picture or sound: one stays on.";
+      const problem = !own.file ? GONE : byId("use-video").checked || byId("use-audio").checked ? "" : "The model needs picture or sound, so that one stays on.";
       if (!problem) return watch();
       target.checked = !target.checked;
       complain(problem);
@@ -263,5 +263,5 @@ export function setUp() {
   addEventListener("hashchange", openLink);
 }
 
-// A number (#) of a known question becomes the second that the player shows.
+// The position of the player, which replaces # in a known question.
 export const now = () => player.video.currentTime || 1;

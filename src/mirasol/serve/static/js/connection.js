@@ -1,22 +1,22 @@
-// A live session over /v1/realtime. When its connection breaks, it is resumed by its id.
+// A live session over /v1/realtime, which is resumed by its id when its connection breaks.
 import { Failure, get, ready } from "./api.js";
 import { sleep } from "./dom.js";
 import { protocols } from "./key.js";
 
-const SILENT = 30000, AGAIN = 2000, LONGEST_GAP = 570000; // ms; a session takes no gap of 10 minutes
-const REFUSED = 4004, REPLACED = 4001, BROKEN = 4000; // codes of closing
+const SILENT = 30000, AGAIN = 2000, LONGEST_GAP = 570000; // ms; the server refuses a gap of 10 minutes in a session
+const REFUSED = 4004, REPLACED = 4001, BROKEN = 4000; // close codes
 
 export class Connection {
-  // settings: of mirasol; listener: onEvent(event), onError(message), onLost(), onBack(session), onEnd(message).
+  // settings: under mirasol; listener: onEvent(event), onError(message), onLost(), onBack(session), onEnd(message).
   constructor(settings, listener) {
     Object.assign(this, { settings, listener, id: null, socket: null, isOpen: false, hasEnded: false, heard: 0 });
     this.leave = () => this.lost();
     addEventListener("offline", this.leave);
   }
 
-  // Resolves with the session when the server takes media.
+  // Return the session when the server accepts media.
   async open() {
-    await get("/v1/models"); // an absent server or a refused key is told here; a WebSocket keeps it to itself
+    await get("/v1/models"); // fails for an absent server or a refused key, which a WebSocket does not report
     if (this.hasEnded) throw new Failure("Stopped.", 499);
     const resumed = this.id ? `&session=${this.id}` : "";
     const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/v1/realtime?model=mirasol${resumed}`, protocols());
@@ -35,7 +35,7 @@ export class Connection {
         else this.listener.onEvent(event);
       };
       socket.onclose = ({ code }) => {
-        reject(new Failure(problem || "The server answers, but the live connection does not open. A proxy on the way may not pass WebSockets.", code));
+        reject(new Failure(problem || "The server answers, but the live connection does not open. Check that proxies before the server pass WebSockets.", code));
         if (this.socket !== socket || !this.isOpen) return;
         if (code === REPLACED) this.listener.onEnd("Another connection took this session over.");
         else this.lost();
@@ -46,29 +46,29 @@ export class Connection {
   }
 
   get waiting() {
-    return this.isOpen ? this.socket.bufferedAmount : 0; // bytes
+    return this.isOpen ? this.socket.bufferedAmount : 0; // bytes that are not sent
   }
 
   send(type, values = {}) {
     if (!this.isOpen) return;
     if (performance.now() - this.heard > SILENT) return this.lost();
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type, ...values })); // else its end is on the way
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type, ...values })); // else its close event follows
   }
 
-  // Give a broken socket up and connect anew, until it succeeds or `end` is called.
+  // Drop a broken socket and reconnect until that succeeds or `end` is called.
   async lost() {
     if (!this.isOpen) return;
     this.isOpen = false;
     const begin = performance.now(), broken = this.socket;
     this.socket = null;
-    broken.close(BROKEN); // any code but 1000, which would end the session
+    broken.close(BROKEN); // not 1000, which would end the session
     this.listener.onLost();
     while (!this.hasEnded) {
       if (performance.now() - begin > LONGEST_GAP) this.id = null;
       try {
         return this.listener.onBack(await this.open());
       } catch (error) {
-        if (error.status === REFUSED) this.id = null; // no longer kept: a new one begins
+        if (error.status === REFUSED) this.id = null; // the session is gone: open a new one
         await (error.status === 0 || error.status === 401 ? ready() : sleep(AGAIN));
       }
     }

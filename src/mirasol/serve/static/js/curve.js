@@ -1,4 +1,4 @@
-// Surprise as steps over seconds, in the colours of the theme; drawn anew when theme or width changes.
+// Surprise as steps over seconds, in the colours of the theme; redrawn when theme or width changes.
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export class Curve {
@@ -18,7 +18,7 @@ export class Curve {
     const add = (time, value) => { this.data[0].push(time); this.data[1].push(value); };
     for (const [i, [start, end, surprise]] of chunks.entries()) {
       add(start, surprise ?? null);
-      if (surprise != null && chunks[i + 1]?.[2] == null) add(end - 1e-6, surprise); // a step ends where nothing follows
+      if (surprise != null && chunks[i + 1]?.[2] == null) add(end - 1e-6, surprise); // a step ends where no chunk follows
     }
     this.range = range;
     if (!this.plot) return this.build();
@@ -26,14 +26,14 @@ export class Curve {
     this.plot.setScale("x", { min: range[0], max: range[1] });
   }
 
-  // Of a tick; none at the edges, where it would be cut.
+  // Label of a tick; empty at the edges, where it would be cut.
   label(tick) {
     const [from, to] = this.range, share = (tick - from) / (to - from);
     return share > 0.97 || (share < 0.03 && !this.left) ? "" : `${+tick.toFixed(2)} s`;
   }
 
   build() {
-    if (!this.box.clientWidth) return; // hidden: drawn when shown
+    if (!this.box.clientWidth) return; // a hidden box is drawn when it is shown
     this.plot?.destroy();
     const axis = { stroke: css("--quiet"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line") }, font: "12px system-ui" };
     const y = this.left ? { ...axis, size: this.left } : { show: false };

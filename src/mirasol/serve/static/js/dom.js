@@ -1,4 +1,4 @@
-// The few things that all parts of the page do with the document.
+// Functions on the document that all modules share.
 export const byId = (id) => document.getElementById(id);
 
 export function make(tag, props = {}, ...children) {
@@ -11,7 +11,7 @@ export const sleep = (milliseconds) => new Promise((done) => setTimeout(done, mi
 export const seconds = (value) => `${value.toFixed(2)} s`;
 export const span = ({ start, end }) => `${start.toFixed(2)}–${end.toFixed(2)} s`;
 
-// Rows of [start, end, surprise, seen, heard] as a table: what the curve shows, for those who do not see it.
+// A table of [start, end, surprise, has_video, has_audio]: the numbers of the curve.
 export function chunkTable(rows) {
   const head = make("tr", {}, ...["From", "To", "Surprise", "Picture", "Sound"].map((text) => make("th", { scope: "col", textContent: text })));
   return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows.map(chunkRow)));
@@ -26,7 +26,7 @@ export function showProblem(text) {
   byId("problem").textContent = text;
 }
 
-// Show the seconds since now in a node, from the second one on; return a function that ends it.
+// Show the seconds that pass in a node, from 2 s on; return a function that stops it.
 export function countSeconds(node) {
   const begin = performance.now();
   const timer = setInterval(() => {

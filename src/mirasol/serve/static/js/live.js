@@ -1,4 +1,4 @@
-// The live view: camera and microphone over a connection, answers and surprise as they come.
+// The live view: camera and microphone over a connection, with answers and surprise.
 import { Answer } from "./answers.js";
 import { persist } from "./api.js";
 import { Capture, inWords, whyNot } from "./capture.js";
@@ -16,7 +16,7 @@ function say(text) {
   byId("live-status").textContent = text;
 }
 
-// What takes its time: with its seconds.
+// Show a text with the seconds that pass.
 function wait(text) {
   say(`${text} …`);
   endCount = countSeconds(byId("live-elapsed"));
@@ -37,9 +37,9 @@ async function start() {
   try {
     wait("Connecting");
     await persist(() => opening.open(), wait);
-    wait("Asking for camera and microphone: the browser may want your consent");
+    wait("Opening camera and microphone; the browser may ask for your consent");
     const opened = await Capture.open(byId("camera"), { video, audio, framesPerSecond: model.frames_per_second || 12.5 }, push);
-    if (opening !== connection) return opened.stop(); // stopped meanwhile
+    if (opening !== connection) return opened.stop(); // stopped while it opened
     capture = opened;
     setRunning("on", video);
     say("");
@@ -54,7 +54,7 @@ async function start() {
 function push(piece) {
   const now = performance.now();
   if (!connection?.isOpen) return;
-  if (connection.waiting > TOO_MUCH_WAITING) unsent++; // a slow network: rather a gap than ever more delay
+  if (connection.waiting > TOO_MUCH_WAITING) unsent++; // on a slow network a gap is better than growing lag
   else connection.send("input_audio_buffer.append", piece);
   sentFrames.push([now, piece.video_frames?.length || 0]);
   sentFrames = sentFrames.filter(([time]) => time > now - 3000);
@@ -68,7 +68,7 @@ function onEvent(event) {
     byId("lag").textContent = seconds(Math.max(event.lag_seconds, (capture?.seconds ?? event.end) - event.end));
     byId("dropped").textContent = (event.dropped.skipped_chunks || 0) + unsent;
     tellLosses(event.dropped);
-    drawing ||= requestAnimationFrame(drawCurve); // many that come together are drawn once
+    drawing ||= requestAnimationFrame(drawCurve); // chunks that arrive together are drawn once
     addRow();
   } else if (event.type === "response.output_text.delta") answer?.add(event.delta);
   else if (event.type === "response.done" && answer) {
@@ -89,20 +89,20 @@ function onError(message) {
 }
 
 function onLost() {
-  answer?.fail(new Error("The connection broke off before the answer came."), ask);
+  answer?.fail(new Error("The connection broke off before the answer."), ask);
   answer = null;
   byId("live-losses").textContent = "";
   byId("lag").textContent = "–";
-  wait("The connection to the server broke off. Connecting again; camera and microphone stay on");
+  wait("The connection to the server broke off. Reconnecting; camera and microphone stay on");
 }
 
-// session: what the server says of it: whether it was resumed, and up to which second it has watched.
+// session: whether it was resumed, and up to which second it is watched.
 function onBack({ resumed, seconds: watched }) {
   if (!resumed) {
     capture?.restart();
     chunks = [];
     tabulate();
-    return say("The connection is back, but the server no longer has this session. A new one has begun: the model knows nothing of what came before.");
+    return say("The connection is back, but the server no longer has this session. A new one has begun, without the media before it.");
   }
   const now = capture?.seconds ?? watched;
   say(`The connection is back. The model missed what happened from ${watched.toFixed(1)} to ${now.toFixed(1)} s, and still knows what came before.`);
@@ -111,7 +111,7 @@ function onBack({ resumed, seconds: watched }) {
 function tellLosses({ skipped_chunks: skipped, ...others }) {
   const units = (name, count) => (name.endsWith("_seconds") ? `${count.toFixed(1)} s of ${name.slice(0, -8).replaceAll("_", " ")}` : `${count} ${name.replaceAll("_", " ")}`);
   const lost = Object.entries(others).map(([name, count]) => units(name, count));
-  if (skipped) lost.unshift("parts left out because the server is too slow for this stream");
+  if (skipped) lost.unshift("chunks skipped because the server is too slow for this stream");
   if (unsent) lost.unshift("pieces not sent because the network is too slow");
   const text = lost.length ? `The model watches, with losses: ${lost.join(", ")}.` : "The model watches.";
   if (byId("live-losses").textContent !== text) byId("live-losses").textContent = text;
@@ -127,7 +127,7 @@ const table = () => byId("live-chunks").querySelector(".scroll");
 const cells = (chunk) => [chunk.start, chunk.end, chunk.surprise, chunk.has_video, chunk.has_audio];
 const tabulate = () => table().replaceChildren(chunkTable([...chunks].reverse().map(cells)));
 
-// The newest chunk above the others; the table is not made anew, so that who reads it keeps the place.
+// Add the newest chunk at the top. The table is not rebuilt, so that its reader keeps the place.
 function addRow() {
   if (!byId("live-chunks").open) return;
   const body = table().querySelector("tbody");
@@ -138,7 +138,7 @@ function addRow() {
 function ask() {
   const question = byId("live-question").value.trim();
   if (!question) return say("Write a question first.");
-  if (!capture) return say("Start camera or microphone first: the question is about what they show.");
+  if (!capture) return say("Start camera or microphone first.");
   if (!connection.isOpen) return say("The connection is broken. Ask again when it is back.");
   if (answer) return;
   answer = new Answer(byId("live-answers"), `${question} at ${capture.seconds.toFixed(1)} s`);
@@ -167,7 +167,7 @@ export function stop(text) {
   capture?.stop();
   connection.end();
   capture = connection = null;
-  answer?.fail(new Error("Stopped before the answer came."));
+  answer?.fail(new Error("Stopped before the answer."));
   answer = null;
   setRunning("off");
   repeat();
@@ -175,9 +175,9 @@ export function stop(text) {
   say(text);
 }
 
-// facts: of the model.
+// facts: facts about the model.
 export function setUp(facts) {
-  if (connection) return; // it runs already
+  if (connection) return; // a session is open
   model = facts;
   curve ??= new Curve(byId("live-surprise"), 40);
   byId("live-refused").textContent = whyNot();
@@ -193,5 +193,5 @@ byId("live-repeat").addEventListener("change", repeat);
 byId("live-chunks").addEventListener("toggle", tabulate);
 addEventListener("pagehide", () => stop(""));
 
-// Drawn when the view is shown, because a hidden box has no width.
+// A hidden box has no width, so that the curve is drawn when the view is shown.
 export const shown = () => drawCurve();

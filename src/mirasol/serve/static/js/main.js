@@ -1,4 +1,4 @@
-// The two views, and what the loaded checkpoint knows.
+// The two views, and the questions of the loaded checkpoint.
 import { get } from "./api.js";
 import * as clip from "./clip.js";
 import { byId, make, showProblem } from "./dom.js";
@@ -16,7 +16,7 @@ function select(tab) {
     byId(each.getAttribute("aria-controls")).hidden = !chosen;
   }
   if (tab.id === "tab-live") live.shown();
-  else live.stop("Stopped when you left this view.");
+  else live.stop("Stopped, because you left this view.");
 }
 
 for (const tab of tabs) {
@@ -46,12 +46,12 @@ function suggest(questions) {
 
 function tell(model) {
   const { mirasol: facts, id } = model, known = facts.known_questions;
-  byId("model").textContent = `What the model “${id}” knows`;
-  const about = `It takes ${facts.frames_per_second} frames a second in parts of ${facts.seconds_per_chunk} s, at most ${facts.max_chunks} of them at once (${(facts.max_chunks * facts.seconds_per_chunk).toFixed(1)} s), and ${facts.hears ? "hears the sound" : "hears nothing: it sees only"}.`;
+  byId("model").textContent = `Questions of the model “${id}”`;
+  const about = `The model takes ${facts.frames_per_second} frames a second in chunks of ${facts.seconds_per_chunk} s, at most ${facts.max_chunks} chunks (${(facts.max_chunks * facts.seconds_per_chunk).toFixed(1)} s), and uses ${facts.hears ? "picture and sound" : "only the picture"}.`;
   const rows = (known || []).map(({ text, answers }) => make("tr", {}, make("td", { textContent: text }), make("td", { textContent: answers.join(", ") })));
   byId("knows").replaceChildren(make("p", { textContent: about }), known
-    ? make("p", { textContent: "It was trained on these questions (# is a number). Asked anything else, it answers with words it knows: a guess." })
-    : make("p", { textContent: "The checkpoint does not say on which questions it was trained." }));
+    ? make("p", { textContent: "The model was trained on these questions (# is a number). Its answers to other questions are guesses." })
+    : make("p", { textContent: "The checkpoint has no list of the questions of its training." }));
   if (!known) return;
   const head = make("thead", {}, make("tr", {}, make("th", { scope: "col", textContent: "Question" }), make("th", { scope: "col", textContent: "Frequent answers" })));
   byId("knows").append(make("table", {}, head, make("tbody", {}, ...rows)));
@@ -68,7 +68,7 @@ async function load() {
     live.setUp(model.mirasol);
     await clip.openLink();
   } catch (error) {
-    if (error.status !== 401) showProblem(error.message); // the form of the key says it
+    if (error.status !== 401) showProblem(error.message); // the key form shows it
   }
 }
 

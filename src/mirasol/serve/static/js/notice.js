@@ -1,7 +1,7 @@
-// What goes on in the clip view, in words. Work has a bar, its seconds and a button that cancels it.
+// Status of the clip view. Work in progress has a bar, its seconds and a button that cancels it.
 import { byId, countSeconds } from "./dom.js";
 
-const SHOWN = 10000; // ms, so that it does not hide what is below it for ever
+const SHOWN = 10000; // ms, because it covers the content below it
 let endCount = () => {}, fading = 0;
 
 function set(text, kind) {
@@ -13,7 +13,7 @@ function set(text, kind) {
   byId("status").textContent = text;
 }
 
-// Words that stay if they are needed.
+// Show a text; with `stays`, it does not fade.
 export function say(text, stays = false) {
   set(text, "");
   if (text && !stays) fading = setTimeout(() => set("", ""), SHOWN);
@@ -21,7 +21,7 @@ export function say(text, stays = false) {
 
 export const complain = (text) => set(text, "bad");
 
-// share: how much of it is done, 0 to 1, if that is known.
+// share: progress from 0 to 1, if it is known.
 export function busy(text, share) {
   if (byId("status").textContent !== text) {
     set(text, "busy");

@@ -1,4 +1,4 @@
-// Sound of the microphone as PCM of 16 bits, in blocks of 0.16 s at the context's 16 kHz.
+// Microphone -> 16-bit PCM in blocks of 0.16 s at the context's 16 kHz.
 const BLOCK = 2560;
 
 class Pcm extends AudioWorkletProcessor {

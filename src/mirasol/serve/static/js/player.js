@@ -1,4 +1,4 @@
-// The clip's player. With another sound, an audio element plays it in step and the clip's own is mute.
+// The clip's player. Another sound is played in step by an audio element, and the clip is mute.
 import { byId } from "./dom.js";
 
 export class Player {
@@ -12,10 +12,10 @@ export class Player {
     this.video.addEventListener("pause", () => this.other?.pause());
     this.video.addEventListener("seeking", () => { if (this.other) this.other.currentTime = this.video.currentTime; });
     this.video.addEventListener("ratechange", () => { if (this.other) this.other.playbackRate = this.video.playbackRate; });
-    this.video.addEventListener("error", () => this.video.hasAttribute("src") && this.note("This browser cannot play this kind of file. The model has watched it all the same."));
+    this.video.addEventListener("error", () => this.video.hasAttribute("src") && this.note("This browser cannot play this kind of file. The model watched it."));
   }
 
-  // clip, sound: blobs, or null where there is none; facts: of the watched clip.
+  // clip, sound: blobs or null; facts: facts about the clip.
   show(clip, sound, facts) {
     if (this.clip !== clip || this.sound !== sound) this.load(clip, sound);
     Object.assign(this, { clip, sound });
@@ -23,8 +23,8 @@ export class Player {
     this.video.muted = !facts.use_audio || this.other !== null;
     if (this.other) this.other.muted = !facts.use_audio;
     if (!facts.use_video) this.note("Picture switched off for the model");
-    else if (!clip) this.note("The file is no longer kept");
-    else if (facts.video !== "used") this.note("No picture: the model hears this clip");
+    else if (!clip) this.note("The server no longer has the file");
+    else if (facts.video !== "used") this.note("No picture: the model uses only the sound");
     else if (!this.video.error) this.note("");
   }
 

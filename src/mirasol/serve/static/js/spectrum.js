@@ -1,22 +1,22 @@
-// Sound of a file -> samples, and a picture of its frequencies.
+// Sound of a file -> samples and spectrogram.
 const RATE = 16000, SIZE = 512, LONGEST = 1200; // Hz, 32 ms, s
 export const RANGE_DB = 70;
 
-// The sound of a watched file, or null and why there is none to draw.
+// Return the sound of a watched file, or null and the reason.
 export async function soundOf(blob, facts) {
-  if (!facts.use_audio) return [null, "Sound switched off for the model."];
-  if (!blob) return [null, "The file is no longer kept."];
+  if (!facts.use_audio) return [null, "The sound is switched off for the model."];
+  if (!blob) return [null, "The server no longer has the file."];
   if (facts.audio === "not found") return [null, "This clip has no sound."];
   if (facts.seconds > LONGEST) return [null, `The sound is drawn for clips of up to ${LONGEST / 60} minutes.`];
   try {
     const sound = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(await blob.arrayBuffer());
     return [{ samples: sound.getChannelData(0), rate: RATE, seconds: sound.duration }, ""];
   } catch {
-    return [null, "This browser cannot read the sound; the model has heard it."];
+    return [null, "This browser cannot decode the sound; the model used it."];
   }
 }
 
-// Levels of `columns` moments, SIZE / 2 values each from low to high, 0 (quiet) to 1.
+// Levels of `columns` moments, SIZE / 2 frequencies each, from 0 (quiet) to 1.
 export function spectrogram({ samples }, columns) {
   const bins = SIZE / 2, levels = new Float32Array(columns * bins);
   const window = Float32Array.from({ length: SIZE }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / SIZE));

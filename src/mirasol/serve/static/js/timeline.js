@@ -1,4 +1,4 @@
-// Waveform, spectrogram, surprise and the seconds of an answer above one axis of time; a click seeks.
+// Waveform, spectrogram, surprise and attributed seconds on one time axis; a click seeks.
 import { Curve } from "./curve.js";
 import { byId, chunkTable, make, seconds } from "./dom.js";
 import { spectrogram } from "./spectrum.js";
@@ -20,7 +20,7 @@ export class Timeline {
     new ResizeObserver(() => this.draw()).observe(byId("timeline"));
   }
 
-  // sound: samples, or null and why there are none; facts: of the watched clip.
+  // sound: samples, or null, and then the reason in `without`; facts: facts about the clip.
   show(sound, without, facts) {
     byId("no-sound").textContent = without;
     Object.assign(this, { sound, length: facts.seconds || 1 });

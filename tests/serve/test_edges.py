@@ -1,0 +1,136 @@
+"""Bounds of security and time at their edges: what passes just below each, and what is refused just above."""
+
+import asyncio
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mirasol.media import MediaError
+from mirasol.serve import run, tls
+from mirasol.serve.access import Access, Keys
+from mirasol.serve.decode import Media, WatchOptions, decode_picture, digest
+from mirasol.serve.errors import ApiError
+from mirasol.serve.in_flight import InFlight
+from mirasol.serve.limits import Limits
+from mirasol.serve.middleware import BodyLimit
+from mirasol.serve.realtime_input import Settings, read_frames
+
+
+def send_body(*sizes: int) -> int:
+    """Send a body in parts, without its length, to a server that takes 100 bytes; return how many it read."""
+    parts = [{"type": "http.request", "body": bytes(size), "more_body": True} for size in sizes]
+    count = 0
+
+    async def app(scope, receive, send):
+        nonlocal count
+        while (message := await receive())["more_body"]:
+            count += len(message["body"])
+
+    async def receive():
+        return parts.pop(0) if parts else {"type": "http.request", "more_body": False}
+
+    scope = {"type": "http", "headers": []}
+    asyncio.run(BodyLimit(app, Limits(request_bytes=100), InFlight(10**9))(scope, receive, None))
+    return count
+
+
+def test_a_body_without_a_stated_length_is_refused_at_the_limit_and_its_connection_closed():
+    assert send_body(60, 40) == 100
+    with pytest.raises(ApiError, match="at most 100 bytes") as refused:
+        send_body(60, 41)
+    assert refused.value.status_code == 413 and refused.value.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://[", "null", "http://server:1"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_another_site_changes_nothing_by_any_method(method, origin):
+    assert status_of(method, origin) == 403 and status_of("GET", origin) == 200
+    assert status_of(method, "http://server:8000") == 200
+
+
+def status_of(method: str, origin: str) -> int:
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"server:8000"), (b"origin", origin.encode())]
+    asyncio.run(Access(app)({"type": "http", "method": method, "path": "/v1/clips", "headers": headers}, None, send))
+    return sent[0]["status"]
+
+
+@pytest.mark.parametrize("host, keys, names", [
+    ("127.0.0.1", None, run.LOOPBACK), ("::1", None, run.LOOPBACK), ("0.0.0.0", None, None),
+    ("127.0.0.1", Keys({"digest": "alice"}), None),
+])  # fmt: skip
+def test_a_server_on_loopback_without_keys_has_only_the_names_of_loopback(monkeypatch, tmp_path, host, keys, names):
+    found = []
+    for name in ("Answerer", "Confined", "Engine", "keep_memory"):
+        monkeypatch.setattr(run, name, FAKE)
+    monkeypatch.setattr(run, "create_app", lambda *arguments: found.append(arguments[-2:]))
+    run.Setup(host, folder=tmp_path, keys=keys).build()
+    assert found == [(keys, names)]
+
+
+class Fake:
+    """Any attribute, called or not, is the object itself."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *_, **__):
+        return self
+
+
+FAKE = Fake()
+
+
+def test_the_command_gives_uvicorn_its_bounds(monkeypatch, tmp_path):
+    found, closed = {}, []
+    decoders = SimpleNamespace(close=lambda: closed.append(True))
+    monkeypatch.setattr(run.Setup, "build", lambda self: (None, decoders))
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(run.uvicorn, "Config", lambda app, **options: found.update(options))
+    monkeypatch.setattr(run.uvicorn, "Server", lambda config: SimpleNamespace(run=lambda sockets: sockets[0].close()))
+    run.serve(run.Setup(port=0, folder=tmp_path, limits=Limits(message_bytes=12_345)), say=lambda line: None)
+    assert found["ws_max_size"] == 12_345 and found["timeout_graceful_shutdown"] == run.DRAIN_SECONDS
+    assert found["ws_per_message_deflate"] is False and found["proxy_headers"] is False and found["ws_max_queue"] <= 8
+    assert closed == [True]
+
+
+def test_a_certificate_that_expires_within_a_day_is_made_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(tls, "DAYS", 1)
+    first = tls.own_certificate(tmp_path, "localhost")[2]
+    monkeypatch.setattr(tls, "DAYS", 397)
+    second = tls.own_certificate(tmp_path, "localhost")[2]
+    assert first != second == tls.own_certificate(tmp_path, "localhost")[2]
+
+
+def test_pictures_are_bounded_in_bytes_and_number():
+    limits = Limits(picture_bytes=1_000, frames_at_once=3)
+    with pytest.raises(MediaError, match="at most 1000 bytes, found 1001"):
+        decode_picture(bytes(1_001), limits)
+    with pytest.raises(MediaError, match="JPEG"):
+        decode_picture(bytes(1_000), limits)
+    picture = lambda *_: np.zeros((2, 2, 3), np.uint8)  # noqa: E731
+    assert len(read_frames(["AAAA"] * 3, limits, picture)) == 3
+    with pytest.raises(ApiError, match="at most 3 pictures, found 4"):
+        read_frames(["AAAA"] * 4, limits, picture)
+
+
+def test_a_session_waits_for_a_late_track_for_a_minute_at_most():
+    assert Settings.read({"mirasol": {"allowed_lateness": 60}}, Settings()).mirasol.allowed_lateness == 60
+    for seconds in (60.1, -0.1, float("inf"), float("nan")):
+        with pytest.raises(ApiError, match="allowed_lateness"):
+            Settings.read({"mirasol": {"allowed_lateness": seconds}}, Settings())
+
+
+def test_the_same_bytes_as_another_kind_of_another_owner_or_with_other_tracks_are_another_clip():
+    data, both, deaf = b"data", WatchOptions(), WatchOptions(use_audio=False)
+    media = [Media(video=data), Media(audio=data), Media(image=data), Media(video=data, audio=data)]
+    found = [digest(each, options, owner) for each in media for options in (both, deaf) for owner in ("", "a", "b")]
+    assert len(set(found)) == len(found)
