@@ -63,6 +63,22 @@ def test_half_of_a_character_is_refused_with_a_message(http, watched, body):
     assert found.status_code == 400 and "surrogate" in found.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path, body", [
+    ("/v1/clips", '{"\\ud83d": 1}'), ("/v1/chat/completions", '{"messages": [{}], "mirasol": {"\\ud83d": 1}}'),
+    ("/v1/chat/completions", '{"messages": [{"role": "user", "content": [{"type": "\\ud83d"}]}]}'),
+])  # fmt: skip
+def test_half_of_a_character_in_a_name_is_quoted(http, path, body):
+    found = http.post(path, content=body, headers={"content-type": "application/json"})
+    message = found.json()["error"]["message"]
+    assert found.status_code == 400 and message.startswith("Expected") and "\\ud83d" in repr(message)
+
+
+def test_a_field_named_by_half_of_a_character_is_warned_about(http, watched):
+    body = json.dumps({"messages": [USER], "mirasol": {"clip": watched}, "\ud83d": 1})
+    (warning,) = http.post("/v1/chat/completions", content=body).json()["mirasol"]["warnings"]
+    assert "is not used" in warning
+
+
 @pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/mirasol", "content"])
 def test_head_is_answered_as_get_without_its_body(http, clip, path):
     if path == "content":

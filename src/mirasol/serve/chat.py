@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from mirasol.serve.batches import Reply
 from mirasol.serve.clips import WatchedClip
-from mirasol.serve.errors import as_api_error, invalid, validated, wrong
+from mirasol.serve.errors import AsciiResponse, as_api_error, invalid, validated, wrong
 from mirasol.serve.parts import Asked, Reference, add_media, read_messages, read_reference
 from mirasol.serve.service import client_of, in_thread_if_large, json_object, service_of, stream_reply
 
@@ -94,7 +94,7 @@ async def chat(request: Request) -> Response:
         "logprobs": None,
     }
     answer = {**head, "object": "chat.completion", "choices": [choice], "usage": usage(reply)}
-    return JSONResponse({**answer, "mirasol": about(clip, reply, asked.warnings)})
+    return AsciiResponse({**answer, "mirasol": about(clip, reply, asked.warnings)})
 
 
 def read_chat(body: dict[str, Any]) -> tuple[Asked, ChatRequest, bool | None]:

@@ -1,5 +1,6 @@
 """Error responses in OpenAI's format: a status, and an object with message, type, param and code."""
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -83,10 +84,18 @@ def as_api_error(error: BaseException) -> ApiError:
     return ApiError(500, message, "server_error", type="server_error")
 
 
+class AsciiResponse(JSONResponse):
+    """JSON in ASCII, because a request may contain half of a surrogate pair, which UTF-8 cannot encode."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return json.dumps(content).encode()
+
+
 def error_response(error: BaseException, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return an exception as a response."""
     found = as_api_error(error)
-    return JSONResponse({"error": found.body}, found.status_code, {**(found.headers or {}), **(headers or {})})
+    return AsciiResponse({"error": found.body}, found.status_code, {**(found.headers or {}), **(headers or {})})
 
 
 def add_handlers(app: FastAPI) -> None:
