@@ -93,7 +93,7 @@ def read_classes(path: Path) -> dict[int, str]:
     if not path.is_file():
         raise ValueError(
             f"Expected the names of the classes in {path}, found no such file. The lists of Kinetics-Sounds hold only "
-            f"numbers: write the names into that file, or set --classes to another with {FORMAT}."
+            f"numbers: write the names into that file, or into another for --classes, {FORMAT}."
         )
     names: dict[int, str] = {}
     malformed = []

@@ -83,7 +83,7 @@ def second_references(root: str | Path) -> dict[str, dict[str, str]]:
     if path is None:
         warnings.warn(
             f"Expected {SECOND_REFERENCES} in {root}, found no such file: without second right answers, WUPS is lower "
-            f"than the official score. Get the file from {INFO.source}.",
+            f"than the official one. Get the file from {INFO.source}.",
             stacklevel=3,
         )
     return {} if path is None else read_json(path)
