@@ -240,11 +240,11 @@ def test_one_vit_for_both_senses_is_stored_once(parts, tmp_path):
 @pytest.mark.parametrize(
     ("part", "listed", "model_type", "reason"),
     [
-        ("vision", "siglip", "bert", "of another shape"),
+        ("vision", "siglip", "bert", "it has another shape"),
         ("vision", "siglip", "dinov3_vit", "it has rotary positions in every layer"),
         ("audio", "audio-spectrogram", "whisper", "two convolutions with an activation between them"),
-        ("text", "qwen3", "gemma3_text", "norms behind attention and MLP"),
-        ("text", "qwen3", "phi", "attention and MLP run side by side"),
+        ("text", "qwen3", "gemma3_text", "norms after attention and MLP"),
+        ("text", "qwen3", "phi", "attention and MLP are parallel"),
     ],
 )
 def test_other_architectures_are_refused_and_why_and_those_that_fit_listed(
@@ -286,7 +286,7 @@ def test_variants_that_do_not_fit_are_refused(model, message, parts, tmp_path):
 @torch.no_grad()
 def test_a_sliding_window_becomes_the_context_beyond_which_the_source_forgets(parts, tmp_path):
     theirs = write_text("mistral_window", tmp_path / "text")
-    with pytest.warns(UserWarning, match="reads its last 61 tokens only .*of 97 tokens before"):
+    with pytest.warns(UserWarning, match="its last 61 tokens only .*has 61 instead of 97 tokens"):
         init(parts / "siglip", None, tmp_path / "text", tmp_path / "out")
     ours = load(tmp_path / "out")
     assert ours.config.text_config.max_position_embeddings == 61

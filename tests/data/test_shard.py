@@ -266,7 +266,7 @@ def test_a_text_that_is_no_line_of_a_manifest_is_refused_by_its_name(tmp_path, c
 
 def test_of_several_files_of_one_key_the_first_is_taken_and_the_others_are_said(tmp_path):
     members = [("k.wav", b"1"), ("k.json", text("1")), ("k.flac", b"2"), ("k.wav", b"3"), ("k.json", text("3"))]
-    with pytest.warns(UserWarning, match="could not be put into shards"):
+    with pytest.warns(UserWarning, match="could not be written into the shards"):
         result = index_tar(tmp_path, members)
     assert set(result.left_out) == {"k.flac", "k.wav", "k.json"}
     (row,) = get_task("shards").load(tmp_path, "train")

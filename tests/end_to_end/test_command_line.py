@@ -116,10 +116,6 @@ def test_no_command_is_refused(refused):
     assert f"Expected a COMMAND ({', '.join(TREE['data'].commands)}), found none." in refused("data")
 
 
-def test_the_old_name_of_an_option_is_refused_with_the_new(clip, refused):
-    assert "use --no-audio" in refused("ask", clip, COLOR, "--no-sound")
-
-
 def test_a_misspelt_option_names_the_nearest(clip, refused):
     message = refused("ask", clip, COLOR, "--no-vidio")
     assert "--no-vidio" in message and "--no-video" in message and "mirasol ask --help" in message

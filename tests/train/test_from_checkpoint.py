@@ -117,7 +117,9 @@ def test_windows_of_a_checkpoint_can_be_changed_and_its_weights_stay(recipe):
 
 def test_another_combiner_is_new_and_counted_and_the_rest_is_the_checkpoints(recipe):
     override = "model.overrides.combiner_config.combiner_type=ttm"
-    with pytest.warns(UserWarning, match=r"\d+ weights are new, because .*: model.encoder.combiner"):
+    with pytest.warns(
+        UserWarning, match=r"\d+ weights are initialised, because .* lacks them: model.encoder.combiner"
+    ):
         changed = build_parts(resolve(recipe(override)))["model"]
     weights = build_parts(resolve(recipe()))["model"].state_dict()
     kept = {name: value for name, value in changed.state_dict().items() if ".combiner." not in name}
@@ -127,7 +129,7 @@ def test_another_combiner_is_new_and_counted_and_the_rest_is_the_checkpoints(rec
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.overrides.text_config.hidden_size=64", "leave the weights of .* their shape, found"),
+        ("model.overrides.text_config.hidden_size=64", "keep the shapes of the weights of .*, found"),
         ("model.overrides.temporal_config.window_chunk=3", "nearest valid key is .*window_chunks"),
         ("model.overrides.temporal_config.window_chunks=0", "window_chunks"),
     ],

@@ -29,7 +29,7 @@ from mirasol.cli import (  # noqa: F401 (added to `app`)
     train,
     watch,
 )  # fmt: skip
-from mirasol.cli.base import RENAMED, app
+from mirasol.cli.base import app
 
 STDOUT = 1
 
@@ -65,26 +65,23 @@ def refuse(message: str) -> int:
 def usage_message(error: typer.TyperException) -> str:
     """Return the message of an error in the arguments, with the help that answers it."""
     message = error.format_message().replace("Value error, ", "").rstrip(".")
-    if errors := getattr(error.__cause__, "errors", None):  # pydantic's, which leave out what was found
+    if errors := getattr(error.__cause__, "errors", None):  # of pydantic, whose messages leave out the value
         found = repr(errors()[0]["input"])
         message += "" if found in message else f", found {found}"
-    option = getattr(error, "option_name", "")
-    if name := RENAMED.get(option):
-        message = f"Expected {name}, found {option}, its old name: use {name}"
     context = getattr(error, "ctx", None)
     end = "" if message.endswith("?") else "."
     return f"{message}{end} See `{context.command_path if context else 'mirasol'} --help`."
 
 
 def reader_has_left() -> bool:
-    """True if nobody reads stdout any more (`| head`), which is no error."""
+    """Return whether stdout has no reader any more (`| head`), which is no error."""
     stdout = select.poll()
     stdout.register(STDOUT, 0)
     if left := any(event & select.POLLERR for _, event in stdout.poll(0)):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # or Python complains when it closes it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # so that Python can close it
     return left
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Print a warning as one line, without the place in the code that a user of the command cannot change."""
+    """Print a warning as one line, without its place in the code."""
     print(f"mirasol: warning: {message}", file=sys.stderr)

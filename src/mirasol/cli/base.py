@@ -1,4 +1,4 @@
-"""Parts that every command shares: the tree of commands, their options in common, and printing."""
+"""Parts that commands share: the tree of commands, common options, and printing."""
 
 import difflib
 import gc
@@ -10,11 +10,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-RENAMED = {"--no-sound": "--no-audio"}  # old names of options, refused with the new one
-
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
-    """Return a parser of one of these names, whose error names the nearest one."""
+    """Return a parser of these names, whose error suggests the nearest one."""
 
     def parse(text: str) -> str:
         if text not in names:
@@ -82,7 +80,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help
 
 
 class Commands(TyperGroup):
-    """Group whose errors name the commands that exist and the nearest one."""
+    """Group whose errors list the commands and suggest the nearest one."""
 
     def parse_args(self, ctx, args):
         """Parse the group's own options; refuse a call without a command."""
@@ -91,7 +89,7 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx, args):
-        """Return the command that `args` begins with."""
+        """Return the command that `args` begins with; suggest the nearest one if there is none."""
         if args[0] not in self.commands:
             nearest = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.5)
             remedy = f" Did you mean '{nearest[0]}'?" if nearest else ""
@@ -103,7 +101,7 @@ class Commands(TyperGroup):
 
 
 def group(help: str, examples: str | None = None) -> typer.Typer:
-    """Return a group of commands in plain text: boxes and colours are noise to pipes and screen readers."""
+    """Return a group of commands with plain help, because boxes and colours are noise to pipes and screen readers."""
     return typer.Typer(
         cls=Commands, help=help, epilog=examples, rich_markup_mode=None, add_completion=False,
         subcommand_metavar="COMMAND ...",
@@ -128,22 +126,22 @@ app = group("Watches video with its sound and answers in text.", EXAMPLES)
 
 
 def command(example: str, among: typer.Typer = app, name: str | None = None) -> Callable[[Callable], Callable]:
-    """Return a decorator that adds a function to the tree of commands; its signature states arguments and options."""
+    """Return a decorator that adds a function, whose signature declares the options, to the tree of commands."""
     return among.command(name, epilog=f"\b\nexample:\n  {example}")
 
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Import without collecting garbage, which takes a fifth of the time and finds none: modules stay."""
+    """Import without garbage collection, which takes a fifth of the time, although modules are never garbage."""
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()  # nor does the collector visit them later
+        gc.freeze()  # so that later collections skip the modules
         gc.enable()
 
 
 def show(result: Any, as_json: bool) -> None:
-    """Print a result as text or JSON; of several processes, one has it and the others have None."""
+    """Print a result as text or JSON; None, which all processes but the first one have, is not printed."""
     if result is not None:
         print(json.dumps(result.as_dict(), indent=2) if as_json else result, flush=True)

@@ -1,4 +1,4 @@
-"""`mirasol data`: commands about the clips of a benchmark."""
+"""`mirasol data`: commands about benchmarks and own clips."""
 
 from typing import Annotated
 

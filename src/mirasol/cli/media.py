@@ -19,7 +19,7 @@ def reading(
     start: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Start of the segment to watch.")] = 0.0,
     end: Annotated[float | None, typer.Option(metavar="SECONDS", help="End of the segment to watch.")] = None,
 ) -> None:
-    """Seconds of every clip."""
+    """Options of the segment to watch."""
 
 
 def tracks(
@@ -37,7 +37,7 @@ def tracks(
         Any, typer.Option(parser=track, metavar="N|LANG", help="Sound track by number, from 0, or by language.")
     ] = None,
 ) -> None:
-    """Tracks and square of every clip."""
+    """Options of tracks and crop."""
 
 
 def loading(
@@ -57,9 +57,9 @@ def loading(
 
 
 def takes(**groups: Callable) -> Callable[[Callable], Callable]:
-    """Return a decorator: the command gets the options of each group as one mapping under the keyword's name.
+    """Return a decorator that replaces parameters of a command by groups of options.
 
-    The groups stand where the command's signature has parameters of these names.
+    The command gets the options of each group as one mapping under the group's keyword.
     """
 
     def decorate(function: Callable) -> Callable:

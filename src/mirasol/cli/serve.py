@@ -10,7 +10,7 @@ from mirasol.cli.base import Checkpoint, command, imports
 
 
 class ServeEngine(StrEnum):
-    """What carries the application."""
+    """Server that runs the application."""
 
     uvicorn = "uvicorn"
     ray = "ray"

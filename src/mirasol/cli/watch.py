@@ -57,7 +57,7 @@ def watch(
 
 
 class _View:
-    """A few lines on the terminal, drawn again at most eight times a second; elsewhere a line for each answer."""
+    """Live view on a terminal, redrawn at most eight times a second; elsewhere one line per answer."""
 
     def __init__(self, is_terminal: bool, prints: bool):
         self.live, self.prints = None, prints

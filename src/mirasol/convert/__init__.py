@@ -1,4 +1,4 @@
-"""Pretrained towers and language models -> a Mirasol checkpoint that holds their weights."""
+"""Pretrained towers and language models -> a Mirasol checkpoint with their weights."""
 
 from mirasol.convert.assemble import InitResult, init
 

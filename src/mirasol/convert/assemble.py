@@ -1,4 +1,4 @@
-"""`mirasol init`: pretrained parts, joined by new ones, as one checkpoint folder to train on."""
+"""`mirasol init`: join pretrained parts by new ones into a checkpoint to fine-tune."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.results import Result
 from mirasol.settings import apply_overrides, reject_unknown_fields, values_that_fit
 
-MAX_LATENTS = 32  # the paper's
+MAX_LATENTS = 32  # as in the paper
 
 
 class InitResult(Result):
@@ -52,7 +52,7 @@ class InitResult(Result):
             or ("the video encoder's" if self.audio_tokens_per_chunk else "none: a video-only model"),
             "text": self.text,
             "pretrained": f"{self.num_pretrained_parameters:,} parameters",
-            "new": f"{self.num_new_parameters:,} parameters: train them before you ask",
+            "new": f"{self.num_new_parameters:,} parameters, to be trained first",
             "chunk": f"{self.seconds_per_chunk:g} s, {self.video_tokens_per_chunk} tokens of picture, "
             f"{self.audio_tokens_per_chunk} of sound",
         }
@@ -74,7 +74,7 @@ def init(
         vision: SigLIP, CLIP, ViT, DeiT or DINOv2, a folder or a name on the Hub. Without it the video encoder is new.
         audio: AST. Without it the model is video-only, unless `share_encoder` is on.
         text: Llama, SmolLM, Mistral, Qwen2, Qwen3, Granite, Gemma 1 or Phi-3, with its tokenizer.
-        output: Folder to be written; it must not exist.
+        output: Folder to write, which must not exist.
         overrides: Values of `MirasolConfig`, as `key=value` or nested: `video_config.num_frames=4`.
         max_chunks: Largest number of chunks of a clip.
         seed: Seed of the new weights.
@@ -178,7 +178,7 @@ def build_processor(
     tokenizer: PreTrainedTokenizerBase,
     max_chunks: int,
 ) -> MirasolProcessor:
-    """The processor on the config's grid, with the statistics of the parts."""
+    """Return a processor on the config's grid, with the statistics of the parts."""
     statistics: dict[str, Any] = tower.statistics() if tower else {}
     heard = listener.statistics() if listener else {"num_mel_bins": config.num_mel_bins}
     processor = MirasolProcessor(
@@ -193,7 +193,7 @@ def build_processor(
 
 
 def load_weights(model: MirasolForConditionalGeneration, weights: dict[str, Tensor]) -> None:
-    """Load the pretrained weights; raise if one has no parameter of its name and shape."""
+    """Load the pretrained weights; raise ValueError if one has no parameter of its name and shape."""
     places = model.state_dict()
     for name, weight in weights.items():
         found = tuple(places[name].shape) if name in places else "no such weight"
@@ -208,7 +208,7 @@ def load_weights(model: MirasolForConditionalGeneration, weights: dict[str, Tens
 def write(
     model: MirasolForConditionalGeneration, processor: MirasolProcessor, folder: Path, parts: Sequence[str]
 ) -> None:
-    """Writes the checkpoint folder, whole or not at all."""
+    """Write the checkpoint folder, atomically."""
     with whole_folder(folder) as partial:
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
@@ -216,8 +216,7 @@ def write(
             "---\nlibrary_name: transformers\npipeline_tag: any-to-any\ntags: [mirasol]\n---\n"
             f"# Mirasol from {', '.join(f'`{part}`' for part in parts)}\n\n"
             "Made by `mirasol init`: the weights of these checkpoints, whose licences apply, and new, untrained "
-            "weights between them. It answers like its language model, as if it saw and heard nothing, until it is "
-            "fine-tuned.\n",
+            "weights between them. Until it is fine-tuned, it ignores the clip and answers like its language model.\n",
             encoding="utf-8",
         )
 
@@ -227,7 +226,7 @@ def _under(place: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _divisors(size: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
-    """The largest divisor of each size that is at most the wanted one."""
+    """Return the largest divisor of each size that is at most the wanted one."""
     return tuple(
         max(n for n in range(1, most + 1) if whole % n == 0) for whole, most in zip(size, wanted, strict=True)
     )

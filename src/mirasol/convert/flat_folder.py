@@ -1,7 +1,7 @@
 """Export of a checkpoint with its code to a flat folder that transformers loads without this package.
 
-Code on the Hub may import only files beside it, so the modules are written next to each other, and their imports of
-each other made relative: `mirasol.media.sound` becomes `media_sound.py`.
+Code on the Hub may import only files beside it, so all modules are written into one folder, with relative imports:
+`mirasol.media.sound` becomes `media_sound.py`.
 """
 
 import ast
@@ -48,9 +48,9 @@ class FlatFolder(Result):
 
 
 def write_flat_folder(checkpoint: str | Path | None, output: str | Path) -> FlatFolder:
-    """Writes the checkpoint (the shipped one by default) with its code into a new folder.
+    """Write the checkpoint (by default the shipped one) with its code into a new folder.
 
-    It has all features of the package's model and processor, including reading files.
+    The code has all features of the package's model and processor, including reading files.
     """
     checkpoint, output = folder_of(checkpoint), Path(output)
     for name in ("config.json", "processor_config.json"):
@@ -78,7 +78,7 @@ def write_flat_folder(checkpoint: str | Path | None, output: str | Path) -> Flat
 
 
 def flat_modules() -> tuple[dict[str, str], set[str]]:
-    """The text of every module that model and processor need, by its flat file name, and the packages they import."""
+    """Return the source of every module that model and processor need, by flat file name, and their requirements."""
     texts: dict[str, str] = {}
     requirements: set[str] = set()
     waiting, seen = list(ROOTS), set(ROOTS)
@@ -112,7 +112,7 @@ def _flat_import(target: str, node: ast.ImportFrom) -> tuple[list[str], list[str
         needed.append(f"{target}.{alias.name}")
         sibling = _flat_name(needed[-1])
         statements.append(f"from . import {sibling} as {alias.asname or alias.name}")
-        # transformers copies only files that it finds in imports of this form
+        # transformers copies only files that are imported in this form
         statements.append(f"from .{sibling} import __name__ as _{sibling}")
     if names:
         needed.append(target)
@@ -126,7 +126,7 @@ def _path_of(module: str) -> Path | None:
 
 
 def _flat_name(module: str) -> str:
-    """The last part where it says `mirasol` itself (`modeling_mirasol`), else with its folder (`media_sound`)."""
+    """Return the module's last part if it contains `mirasol`, else with its folder: `media_sound`."""
     last = module.rpartition(".")[2]
     return last if "mirasol" in last else "_".join(module.split(".")[1:])
 

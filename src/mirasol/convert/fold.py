@@ -13,13 +13,13 @@ Weights = dict[str, Tensor]
 
 
 def fold_gemma(config: Any, theirs: Weights) -> Weights:
-    """Norms that multiply by 1 + weight, and embeddings times the root of the width."""
+    """Fold the 1 of norms that multiply by 1 + weight, and the scale of embeddings, the root of the width."""
     ours = {name: 1 + weight if name.endswith("norm.weight") else weight for name, weight in theirs.items()}
     return _scale_embedding(config, ours, config.hidden_size**0.5)
 
 
 def fold_granite(config: Any, theirs: Weights) -> Weights:
-    """Granite's four multipliers: of embeddings, attention scores, residuals and (divided) logits."""
+    """Fold Granite's four multipliers: of embeddings, attention scores, residuals and (divided) logits."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     scales = {
         "q_proj": config.attention_multiplier * head_dim**0.5,
@@ -32,7 +32,7 @@ def fold_granite(config: Any, theirs: Weights) -> Weights:
 
 
 def _scale_embedding(config: Any, weights: Weights, scale: float) -> Weights:
-    """Embeddings times `scale`; where the head is the same matrix, the last norm takes the scale back."""
+    """Multiply the embeddings by `scale`; if the head is the same matrix, divide the last norm by it."""
     scaled = weights | {"model.embed_tokens.weight": scale * weights["model.embed_tokens.weight"]}
     if config.tie_word_embeddings:
         scaled["model.norm.weight"] = weights["model.norm.weight"] / scale
@@ -40,7 +40,7 @@ def _scale_embedding(config: Any, weights: Weights, scale: float) -> Weights:
 
 
 def split_phi3(config: Any, theirs: Weights) -> Weights:
-    """Queries, keys and values apart, gate and up apart, as in Llama."""
+    """Split the fused projections into queries, keys and values, and gate and up, as in Llama."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads]
     fused = {
@@ -56,7 +56,7 @@ def split_phi3(config: Any, theirs: Weights) -> Weights:
 
 
 def fold_layer_scale(config: Any, theirs: Weights) -> Weights:
-    """DINOv2's scale of each branch, in the last linear layer of that branch."""
+    """Fold DINOv2's scale of each branch into the last linear layer of that branch."""
     if config.use_swiglu_ffn:
         raise ValueError(
             f"Expected MLPs without gate in {config.name_or_path}, found use_swiglu_ffn=True (DINOv2 giant). Pass a "
@@ -85,5 +85,5 @@ FOLDS: dict[str, Callable[[Any, Weights], Weights]] = {
 
 @torch.no_grad()
 def fold(config: PreTrainedConfig, weights: Weights) -> Weights:
-    """The weights as a plain ViT or Llama has them: exact, but for the rounding of one product."""
+    """Return the weights of the equivalent plain ViT or Llama, exact up to the rounding of one product."""
     return FOLDS[config.model_type](config, weights) if config.model_type in FOLDS else weights

@@ -19,7 +19,7 @@ LAYER_NAMES = {
 
 
 def text_values(source: Source) -> dict[str, Any]:
-    """Values of `MirasolTextConfig`; the gates of cross-attention are closed, so that step 0 equals the source."""
+    """Return values of `MirasolTextConfig`; gates are zero, so that logits at step 0 equal the source's."""
     config, weights = source.config, source.weights
     if getattr(config, "use_bidirectional_attention", False):
         raise ValueError(
@@ -28,8 +28,8 @@ def text_values(source: Source) -> dict[str, Any]:
     context = num_context_tokens(source)
     if context < config.max_position_embeddings:
         warnings.warn(
-            f"{source.name} reads its last {context} tokens only (sliding_window): they become the context, of "
-            f"{config.max_position_embeddings} tokens before.",
+            f"{source.name} attends to its last {context} tokens only (sliding_window), so the context has {context} "
+            f"instead of {config.max_position_embeddings} tokens.",
             stacklevel=2,
         )
     attention, mlp = "model.layers.0.self_attn", "model.layers.0.mlp"
@@ -51,7 +51,7 @@ def text_values(source: Source) -> dict[str, Any]:
 
 
 def num_context_tokens(source: Source) -> int:
-    """Tokens of text within which a sliding window changes nothing, so that full attention equals it."""
+    """Return the number of tokens within which full attention equals the source's sliding window."""
     config = source.config
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or (["sliding_attention"] if window else []))
@@ -65,7 +65,7 @@ def num_context_tokens(source: Source) -> int:
 
 
 def text_weights(source: Source) -> dict[str, Tensor]:
-    """Weights by the names of `MirasolForConditionalGeneration`; a tied head is the embedding."""
+    """Return the weights by the names of `MirasolForConditionalGeneration`, without a tied head."""
     ours = {}
     for name, weight in source.weights.items():
         place = name.removeprefix("model.")
@@ -80,9 +80,9 @@ def text_weights(source: Source) -> dict[str, Tensor]:
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, padding on the left, with the decoder's context.
+    """Return the checkpoint's tokenizer, padding on the left, with the decoder's context.
 
-    Without a padding token the end token pads; padding is masked, so it is never read as an end.
+    Without a padding token the end token pads; padding is masked, so it is not taken for an end.
     """
     tokenizer = AutoTokenizer.from_pretrained(source.name)
     if tokenizer.eos_token_id is None:

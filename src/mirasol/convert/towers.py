@@ -26,7 +26,7 @@ PREFIX_NAMES += ["embeddings.class_embedding", "embeddings.register_tokens"]
 POSITION_NAMES = ("embeddings.position_embeddings", "embeddings.position_embedding.weight")
 PATCH_NAMES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embedding")
 CLIP_NORM = "pre_layrnorm"  # sic
-# Where a family keeps: layers, attention, its last projection, the norms before attention and MLP, the last norm.
+# Names in each family: layers, attention, its output projection, the norms before attention and MLP, the last norm.
 NAMES = {
     "SigLIP, CLIP": ("encoder.layers", "self_attn", "out_proj", "layer_norm1", "layer_norm2", "post_layernorm"),
     "DINOv2": ("encoder.layer", "attention", "o_proj", "norm1", "norm2", "layernorm"),
@@ -46,7 +46,7 @@ def vit_values(source: Source) -> dict[str, Any]:
 
 
 def vit_weights(source: Source) -> dict[str, Tensor]:
-    """Return the layers and the last norm, by the names of `MirasolTower`; keys and values in one matrix."""
+    """Return the layers and the last norm by the names of `MirasolTower`; keys and values are one matrix."""
     theirs = source.weights
     layers, attention, o_proj, attention_norm, mlp_norm, last_norm = next(
         names for names in NAMES.values() if f"{names[0]}.0.{names[4]}.weight" in theirs
@@ -72,7 +72,7 @@ def vit_weights(source: Source) -> dict[str, Tensor]:
 
 
 def stated(source: Source, read: Callable, what: str) -> dict[str, Any]:
-    """Return what `read` finds of the checkpoint's preprocessing; nothing, with a warning, where it states none."""
+    """Return the checkpoint's preprocessing, as `read` returns it; empty, with a warning, if it states none."""
     try:
         return read(source.name)[0]
     except OSError:
@@ -81,7 +81,7 @@ def stated(source: Source, read: Callable, what: str) -> dict[str, Any]:
 
 
 class VisionTower:
-    """A SigLIP, CLIP, ViT, DeiT or DINOv2: square pictures and patches, positions on a square grid."""
+    """A SigLIP, CLIP, ViT, DeiT or DINOv2 with square pictures and patches, and positions on a square grid."""
 
     def __init__(self, source: Source):
         self.source, config, theirs = source, source.config, source.weights
@@ -91,7 +91,7 @@ class VisionTower:
             [theirs[n].reshape(-1, config.hidden_size) for n in PREFIX_NAMES if n in theirs] or [empty]
         )
         positions = next(theirs[name] for name in POSITION_NAMES if name in theirs).reshape(-1, config.hidden_size)
-        num_registers = getattr(config, "num_register_tokens", 0)  # the last of the prefix, without positions
+        num_registers = getattr(config, "num_register_tokens", 0)  # the last prefix tokens, without positions
         num_placed = len(self.prefix) - num_registers
         placed, positions = positions.split([num_placed, len(positions) - num_placed])
         self.prefix_positions = F.pad(placed, (0, 0, 0, num_registers))
@@ -116,7 +116,7 @@ class VisionTower:
             self.kernel = rearrange(self.kernel, "dim (h w channel) -> dim channel h w", h=p, w=p)
 
     def values(self, num_frames: int) -> dict[str, Any]:
-        """Values of `MirasolVideoConfig` for chunks of `num_frames`."""
+        """Return values of `MirasolVideoConfig` for chunks of `num_frames`."""
         return vit_values(self.source) | {
             "num_prefix_tokens": len(self.prefix),
             "embedding_norm": f"{CLIP_NORM}.weight" in self.source.weights,
@@ -126,7 +126,7 @@ class VisionTower:
         }
 
     def weights(self, config: MirasolVideoConfig) -> dict[str, Tensor]:
-        """Weights of `MirasolVideoEncoder`, whatever its tubes and picture size."""
+        """Return the weights of `MirasolVideoEncoder`, for any tubes and picture size."""
         places = []
         for window in config.tubes:
             centres = window_centres(config.input_size, *window)[:, 1:]
@@ -135,8 +135,8 @@ class VisionTower:
         return tower_weights(self, config.tubes, places)
 
     def statistics(self) -> dict[str, list[float]]:
-        """`image_mean` and `image_std` of the checkpoint's image processor."""
-        told = "image_mean and image_std: 0.5 is taken for both."
+        """Return `image_mean` and `image_std` of the checkpoint's image processor."""
+        told = "image_mean and image_std: 0.5 is used for both."
         found = stated(self.source, BaseImageProcessor.get_image_processor_dict, told)
         if not found.get("do_normalize", True):
             return {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
@@ -144,14 +144,14 @@ class VisionTower:
 
 
 def default_tubes(num_frames: int, patch_size: int) -> tuple:
-    """Patches of the chunk's middle frame, and tubes of half a chunk that see every pixel of every frame."""
+    """Return patches of the chunk's middle frame, and tubes of half a chunk that cover every pixel of every frame."""
     p, length = patch_size, num_frames // 2 if num_frames % 2 == 0 else num_frames
     still = ((1, p, p), (num_frames, p, p), (num_frames // 2, 0, 0))
     return (still,) if num_frames == 1 else (((length, p, p), (length, p, p), (0, 0, 0)), still)
 
 
 class AudioTower:
-    """An AST: overlapping patches of `num_mel_bins` x `max_length` log-mel, a CLS and a distillation token."""
+    """An AST, with overlapping patches of `num_mel_bins` x `max_length` log-mel, a CLS and a distillation token."""
 
     def __init__(self, source: Source):
         self.source, config, theirs = source, source.config, source.weights
@@ -160,7 +160,7 @@ class AudioTower:
         self.prefix = torch.cat([theirs["embeddings.cls_token"][0], theirs["embeddings.distillation_token"][0]])
         positions = theirs["embeddings.position_embeddings"][0]
         self.prefix_positions, positions = positions.split([2, len(positions) - 2])
-        # AST counts bands before columns, in its positions and in its kernels.
+        # In AST's positions and kernels, the mel axis comes before the time axis.
         self.positions = rearrange(
             positions, "(mel mel_frame) dim -> mel_frame mel dim", mel=self._num_patches(config.num_mel_bins, 1)
         )
@@ -172,7 +172,7 @@ class AudioTower:
         return num_positions(size, self.patch_size, self.strides[axis], 0)
 
     def values(self, num_mel_frames: int) -> dict[str, Any]:
-        """Values of `MirasolAudioConfig` for chunks of `num_mel_frames` columns."""
+        """Return values of `MirasolAudioConfig` for chunks of `num_mel_frames`."""
         return vit_values(self.source) | {
             "num_prefix_tokens": len(self.prefix),
             "num_mel_frames": num_mel_frames,
@@ -181,12 +181,12 @@ class AudioTower:
         }
 
     def weights(self, config: MirasolAudioConfig) -> dict[str, Tensor]:
-        """Weights of `MirasolAudioEncoder`; a chunk shorter than AST's window has the positions of its middle."""
+        """Return the weights of `MirasolAudioEncoder`; short chunks get the middle positions."""
         before, now = len(self.positions), self._num_patches(config.num_mel_frames, 0)
         if now > before:
             raise ValueError(
-                f"A chunk must not have more log-mel columns than {self.source.name} knows positions for, found "
-                f"{config.num_mel_frames} and {self.source.config.max_length}. Use shorter chunks."
+                f"Expected chunks of at most {self.source.config.max_length} mel frames, for which {self.source.name} "
+                f"has positions, found {config.num_mel_frames}. Use shorter chunks."
             )
         first = torch.tensor([(before - now) // 2, 0])
         places = [
@@ -197,8 +197,8 @@ class AudioTower:
         return tower_weights(self, config.patches, places)
 
     def statistics(self) -> dict[str, Any]:
-        """`mean` and `std` of the checkpoint's feature extractor, and its bands and sampling rate."""
-        told = "mean and std of its log-mel: AudioSet's are taken."
+        """Return `mean` and `std` of the checkpoint's feature extractor, its mel bins and sampling rate."""
+        told = "mean and std of its log-mel: those of AudioSet are used."
         found = stated(self.source, FeatureExtractionMixin.get_feature_extractor_dict, told)
         values = {name: found[name] for name in ("mean", "std", "sampling_rate") if name in found}
         if not found.get("do_normalize", True):
@@ -209,7 +209,7 @@ class AudioTower:
 def tower_weights(
     tower: VisionTower | AudioTower, windows: Sequence, places: Sequence[Float[Tensor, "token 2"]]
 ) -> dict[str, Tensor]:
-    """Return the weights of a `MirasolTower` whose windows have their centres at these places of a pretrained grid."""
+    """Return the weights of a `MirasolTower` with windows centred at these places of the pretrained grid."""
     positions = torch.cat([tower.prefix_positions, sample_positions(tower.positions, torch.cat(list(places)))])
     weights = vit_weights(tower.source) | {"embedding.position_embedding": positions}
     if len(tower.prefix):

@@ -1,4 +1,4 @@
-"""A ViT's 2D patches -> Mirasol's windows: kernels inflated in time, positions read at the windows' centres."""
+"""A ViT's 2D patches -> Mirasol's windows: inflate kernels in time, sample positions at the windows' centres."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 def inflate_kernel(
     kernel: Float[Tensor, "dim channel height width"], size: Sequence[int]
 ) -> Float[Tensor, "dim window"]:
-    """Return the weight of a window's projection: its token is the patch's token of the window, resized to a patch.
+    """Return the weight of a window's projection: the patch projection of the window, resized to a patch.
 
-    So a still clip of one colour gives the patch's token, whatever the window's size; over several frames the weight
-    is divided by their number. `size` is (frames, height, width), or (height, width) for a window without time.
+    The weight is divided by the number of frames, so a still clip of one colour gives the patch's token for any window
+    size. `size` is (frames, height, width), or (height, width) for a window without time.
     """
     *frames, height, width = size
     if kernel.shape[-2:] != (height, width):
@@ -35,12 +35,12 @@ def inflate_kernel(
 def sample_positions(
     table: Float[Tensor, "row column dim"], places: Float[Tensor, "token 2"]
 ) -> Float[Tensor, "token dim"]:
-    """Position embeddings at `places` (row, column; fractions allowed), bilinear; outside the table, its border's."""
+    """Return position embeddings at `places` (row, column, fractional), bilinear, clamped to the table's border."""
     last = torch.tensor(table.shape[:2]) - 1
     places = places.clamp(min=torch.zeros(2), max=last.float())
     low = places.floor().long()
     high = torch.minimum(low + 1, last)
-    share = places - low  # of the higher neighbour, along each axis
+    share = places - low  # weight of the higher neighbour, along each axis
     corners = [
         ((1 - share[:, 0]) * (1 - share[:, 1]), table[low[:, 0], low[:, 1]]),
         ((1 - share[:, 0]) * share[:, 1], table[low[:, 0], high[:, 1]]),

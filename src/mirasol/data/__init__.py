@@ -1,4 +1,4 @@
-"""From a task's rows to batches: decoded once, augmented by seed, epoch and id, cut into chunks."""
+"""From a task's rows to batches: clips decoded once, augmented by seed, epoch and id, cut into chunks."""
 
 from mirasol.data.augment import AugmentConfig
 from mirasol.data.cache import ClipCache

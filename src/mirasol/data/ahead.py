@@ -1,4 +1,4 @@
-"""Items of a data set loaded in worker processes ahead of whoever uses them, in a given order."""
+"""Load items of a data set ahead in worker processes, in a given order."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,13 +8,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 MAX_WORKERS = 8
-ITEMS_AHEAD = 4  # loaded and waiting, for each worker
+ITEMS_AHEAD = 4  # per worker
 
 
 def load_ahead(items: Dataset, indices: Sequence[int], workers: int | None = None) -> Iterator[Any]:
-    """Return the items of these indices in this order, loaded by `workers` processes while the caller computes.
+    """Return an iterator over the items of these indices, in this order, loaded by `workers` processes.
 
-    By default there is one worker for each core, at most 8, and none for a handful of items.
+    By default there is one worker per core, at most 8, and none for at most 4 items.
     """
     if workers is None:
         workers = min(MAX_WORKERS, os.cpu_count() or 1) if len(indices) > ITEMS_AHEAD else 0

@@ -1,7 +1,7 @@
-"""Augmentation of training clips: in time, picture, sound, spectrogram, and by leaving out a modality.
+"""Augmentation of training clips: time, picture, sound, spectrogram, and modality dropout.
 
-Every draw comes from a NumPy generator seeded by (seed, epoch, sample id), so a clip depends on no worker or order.
-Sound and picture move together: shift and speed apply to frame times, waveform and word times alike.
+Every draw comes from a NumPy generator seeded by (seed, epoch, sample id), so a clip does not depend on worker or
+order. Sound and picture stay synchronous: shift and speed apply to frame times, waveform and word times alike.
 """
 
 import dataclasses
@@ -38,29 +38,32 @@ WordTimes = Sequence[tuple[float, float]]
 class AugmentConfig:
     """Strength of each augmentation. Ranges are uniform; the defaults are the preset `strong`."""
 
-    shift_seconds: Range = (-0.3, 0.6)  # of the whole clip, wrapped around; kept so that every known word stays inside
+    shift_seconds: Range = (-0.3, 0.6)  # of the whole clip, circular; limited so that every known word stays inside
     speed: Range = (0.9, 1.1)
-    chunk_phase_probability: Probability = 0.25  # that the chunks' grid starts before the clip, by up to a chunk
-    freeze_probability: Probability = 0.05  # of each frame, to be replaced by the one before
+    chunk_phase_probability: Probability = 0.25  # that the time grid starts up to a chunk before the clip
+    freeze_probability: Probability = 0.05  # of each frame, to repeat the one before
     flip_probability: Probability = 0.5
-    margin: Annotated[float, Field(ge=1)] = 1.15  # cached picture area: this times the side that is shown
+    margin: Annotated[float, Field(ge=1)] = 1.15  # side of the cached crop, as a multiple of the side shown
     zoom: Range = (0.92, 1.08)  # side of the random crop, as a multiple of the side shown without augmentation
     brightness: Annotated[float, Field(ge=0)] = 0.15  # up to this share of full white is added or taken
     contrast: Range = (0.75, 1.3)
     color_gain: Range = (0.9, 1.1)  # of red, green and blue, each
     gain_db: Range = (-8.0, 6.0)
     noise_probability: Probability = 0.4
-    noise_ramp_epochs: Range = (0.0, 0.0)  # noise_probability grows from 0 over these: clean words are learned faster
+    noise_ramp_epochs: Range = (
+        0.0,
+        0.0,
+    )  # noise_probability grows from 0 between these epochs, because clean words are learned faster
     pink_share: Probability = 0.5  # of the noises; the others are white
     noise_db: Range = (-12.0, 20.0)  # signal-to-noise ratio over the whole clip
-    silence_probability: Probability = 0.0  # that the sound of a clip with picture is silence
+    silence_probability: Probability = 0.0  # that silence replaces the sound of a clip with picture
     num_time_masks: Count = 2
     time_mask_seconds: Annotated[float, Field(ge=0)] = 0.1  # longest
     num_mel_masks: Count = 2
     mel_mask_share: Probability = 0.15  # largest share of the mel bins per mask
     sound_only_probability: Probability = 0.15
     picture_only_probability: Probability = 0.25
-    sound_first_epochs: Count = 0  # in these, clips have sound only: cheap, and words are learned from sound first
+    sound_first_epochs: Count = 0  # first epochs with sound only: cheap, and words are learned from sound first
 
     def __post_init__(self) -> None:
         if self.sound_only_probability + self.picture_only_probability > 1:
@@ -79,8 +82,8 @@ class AugmentConfig:
         return config
 
 
-# By name; docs/own_clips.md says what each may do to an answer. Nothing in `gentle` changes what is left or right, or
-# when something happens and how long it lasts; its noise stays 10 dB below the sound.
+# docs/own_clips.md says which answers each preset may falsify. `gentle` keeps left and right, times and durations; its
+# noise is at least 10 dB below the sound.
 PRESETS = {
     "none": AugmentConfig(
         shift_seconds=(0, 0), speed=(1, 1), chunk_phase_probability=0, freeze_probability=0, flip_probability=0,
@@ -115,9 +118,9 @@ def draw_tracks(config: AugmentConfig, rng: np.random.Generator, clip: Clip) -> 
 def move_in_time(
     clip: Clip, word_times: WordTimes, config: AugmentConfig, rng: np.random.Generator, frames_per_second: float
 ) -> tuple[Clip, WordTimes]:
-    """Return the clip and its word times at another speed and shifted, with some frames frozen.
+    """Return the clip and its word times, changed in speed and shifted, with some frames frozen.
 
-    The shift wraps around, so that no silence or still picture is added. It keeps every word inside the clip; a clip
+    The shift is circular, so that it adds no silence or still picture. It keeps every word inside the clip; a clip
     without known word times is not shifted.
     """
     speed, shift, frozen = rng.uniform(*config.speed), rng.random(), rng.random(2048) < config.freeze_probability
@@ -127,7 +130,7 @@ def move_in_time(
         low = max(config.shift_seconds[0], -word_times[0][0] / speed)
         high = min(config.shift_seconds[1], duration - word_times[-1][1] / speed)
     shift = low + shift * (high - low) if low < high else 0.0
-    # Whole frames, so that frames fall on the time grid as they do in an untouched clip.
+    # Whole frames, so that frames fall on the time grid as in the original clip.
     shift = float(np.trunc(shift * frames_per_second)) / frames_per_second
     if speed == 1 and shift == 0 and not config.freeze_probability:
         return clip, word_times
@@ -153,7 +156,7 @@ def move_in_time(
         if speed != 1:
             whole = soxr.resample(whole, rate, rate / speed, quality="LQ")
         waveform, audio_start = np.roll(whole, round(shift * rate)), 0.0
-    turns = [(shift + k * duration, gap) for gap in clip.audio_gaps for k in (-1, 0, 1)]  # a gap may wrap around too
+    turns = [(shift + k * duration, gap) for gap in clip.audio_gaps for k in (-1, 0, 1)]  # a gap may cross the end
     gaps = [(max(start / speed + by, 0.0), min(end / speed + by, duration)) for by, (start, end) in turns]
     moved = dataclasses.replace(
         clip, frames=frames, frame_times=frame_times, waveform=waveform, audio_start=audio_start, duration=duration,
@@ -163,7 +166,7 @@ def move_in_time(
 
 
 def draw_phase(config: AugmentConfig, rng: np.random.Generator, seconds_per_chunk: float) -> float:
-    """Return how long before t = 0 the chunks' grid starts: mostly 0, as in evaluation."""
+    """Return how many seconds before t = 0 the time grid starts: mostly 0, as in evaluation."""
     shifted, phase = rng.random() < config.chunk_phase_probability, rng.random()
     return phase * seconds_per_chunk if shifted else 0.0
 
@@ -174,7 +177,7 @@ def vary_picture(
 ) -> UInt8[np.ndarray, "frame size size channel"]:  # fmt: skip
     """Return square frames of `size`, all with the same random crop, zoom, flip and colour.
 
-    The input frames have a border (`margin`), at the scale at which the crop without augmentation has `size` pixels.
+    The input frames have a border (`margin`) around the `size` pixels that are shown without augmentation.
     """
     available = frames.shape[1]
     box = min(round(size * rng.uniform(*config.zoom)), available)
@@ -203,7 +206,7 @@ def vary_picture(
 def vary_sound(
     waveform: Float32[np.ndarray, " sample"], config: AugmentConfig, rng: np.random.Generator
 ) -> Float32[np.ndarray, " sample"]:
-    """Return the waveform louder or softer, sometimes under white or pink noise."""
+    """Return the waveform with a random gain, sometimes under white or pink noise."""
     gain = np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
     under_noise, pink, snr_db = rng.random() < config.noise_probability, rng.random(), rng.uniform(*config.noise_db)
     if under_noise:
@@ -239,7 +242,7 @@ def mask_spectrogram(
     input_features: Float[torch.Tensor, "chunk mel_frame mel"], config: AugmentConfig, rng: np.random.Generator,
     seconds_per_mel_frame: float = 0.01,
 ) -> Float[torch.Tensor, "chunk mel_frame mel"]:  # fmt: skip
-    """Return the log-mel with some stretches of time and some bands set to 0, its mean over the training data."""
+    """Return the log-mel with masks over time and mel bins (SpecAugment), set to 0, the training data's mean."""
     if not config.num_time_masks and not config.num_mel_masks:
         return input_features
     columns = rearrange(input_features.clone(), "chunk mel_frame mel -> (chunk mel_frame) mel")

@@ -1,4 +1,4 @@
-"""Balanced sampling: passes over a data set in which all answers to a question are about equally frequent."""
+"""Balanced sampling: all answers to a question are about equally frequent in a round."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from mirasol.tasks import Row
 
 
 def answer_weights(rows: Sequence[Row]) -> Float64[np.ndarray, " row"]:
-    """Return the share of each row in a balanced round: rare answers to a question weigh more, and they add up to 1.
+    """Return the share of each row in a balanced round, larger for rare answers; the shares sum to 1.
 
-    A row weighs the mean over its questions of 1 / (answers to that question x rows with this answer to it).
+    The weight of a row is the mean over its questions of 1 / (answers to that question x rows with this answer).
     """
     pairs = [[(question.text, question.answer) for question in row.questions] for row in rows]
     counts = Counter(pair for of_row in pairs for pair in of_row)
@@ -22,9 +22,9 @@ def answer_weights(rows: Sequence[Row]) -> Float64[np.ndarray, " row"]:
 
 
 def balanced_round(weights: Float64[np.ndarray, " row"], rng: np.random.Generator) -> Int[np.ndarray, " item"]:
-    """Return as many rows as there are, each about its weight's share of them, in random order.
+    """Return as many rows as there are weights, each about as often as its share, in random order.
 
-    Systematic sampling: no row comes more than one time above or below its share.
+    Systematic sampling: the count of a row differs from its share by less than one.
     """
     steps = (rng.random() + np.arange(len(weights))) / len(weights)
     return rng.permutation(np.searchsorted(np.cumsum(weights), steps, side="right").clip(max=len(weights) - 1))

@@ -28,7 +28,7 @@ from mirasol.media import WHOLE, Clip, blocks, join_clips
 from mirasol.tasks import Row, single_rows
 from mirasol.tasks.tars import digest_of
 
-FORMAT = 5  # raised whenever cached bytes would differ for the same inputs and settings
+FORMAT = 5  # to be raised when cached bytes change for the same inputs and settings
 CLIPS_PER_PART = 16
 
 
@@ -86,10 +86,10 @@ class ClipCache:
         return cache
 
     def __getitem__(self, row_id: str) -> Clip:
-        """Return the clip; its arrays are views of the cache: copy before you write into them."""
+        """Return the clip; its arrays are views of the cache, to be copied before they are written to."""
         entry = self.clips[row_id]
         part = entry["part"]
-        if part not in self._maps:  # opened where it is used, because a worker must not share the parent's handles
+        if part not in self._maps:  # opened in the worker that uses it, because it must not share the parent's handles
             files = self.folder / part
             self._maps[part] = _map(files / "frames.bin", np.uint8), _map(files / "sound.bin", np.float32)
         frames_map, sound_map = self._maps[part]
@@ -108,17 +108,17 @@ class ClipCache:
         )  # fmt: skip
 
     def clip_of(self, row: Row) -> Clip:
-        """Return the row's clip: that of its id, or its parts' joined."""
+        """Return the row's clip, joined from its parts if it has any."""
         if not row.parts:
             return self[row.id]
         return join_clips([self[part.id] for part in row.parts], row.part_seconds)
 
     def holds(self, row: Row) -> bool:
-        """Return whether the row's clip, or each of its parts', could be read."""
+        """Return whether the row's clip, or the clip of each of its parts, could be read."""
         return all(part.id in self for part in row.parts or (row,))
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_maps": {}}  # a spawned worker opens the files, rather than get them by pickle
+        return self.__dict__ | {"_maps": {}}  # a spawned worker opens the files itself
 
     def __contains__(self, row_id: str) -> bool:
         return row_id in self.clips
@@ -181,8 +181,8 @@ def _write_part(folder: Path, reader: ClipReader, name: str, rows: Sequence[Row]
             }  # fmt: skip
             first_byte, first_sample = first_byte + num_frames * size * size * 3, first_sample + num_samples
         (partial / "index.json").write_text(json.dumps({"clips": clips, "bad": bad}))
-    # Decoders hold threads until they are collected. A forked worker that collected one inherited from here would wait
-    # for ever for threads it does not have.
+    # Decoders hold threads until they are collected. A forked worker that inherits one and collects it would wait for
+    # ever for threads that it does not have.
     gc.collect()
     return len(rows)
 

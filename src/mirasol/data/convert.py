@@ -1,4 +1,4 @@
-"""`mirasol data convert`: own clips from any kind of manifest into another one."""
+"""`mirasol data convert`: convert a manifest of own clips into another format."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from mirasol.tasks.tars import has_shards, is_address
 
 
 class Converted(Result):
-    """Result of a conversion: what was written, and what its format has no place for."""
+    """Result of a conversion: counts of what was written, and of keys that the format cannot hold (`lost`)."""
 
     output: str
     clips: int
@@ -35,14 +35,14 @@ class Converted(Result):
             text += f"; {self.files_written:,} media files written beside it"
         if self.lost:
             keys = ", ".join(f"{key} ({count})" for key, count in self.lost.items())
-            text += f"\nnot written, because the format has no place for it: {keys}"
+            text += f"\nnot written, because the format cannot hold it: {keys}"
         return text
 
 
 def load_rows(
     source: str | Path, split: str = "train", columns: Mapping[str, str] | None = None, question: str | None = None
 ) -> list[Row]:
-    """Return the clips of a manifest of any kind, of shards, or of a dataset of `datasets`.
+    """Return the rows of a manifest of any kind, of shards, or of a dataset of `datasets`.
 
     Args:
         source: File, folder, address of shards, or `hf:NAME`.
@@ -78,10 +78,9 @@ def convert(
     columns: Mapping[str, str] | None = None,
     question: str | None = None,
 ) -> Converted:
-    """Write the clips of `source` as the kind of manifest that the suffix of `output` names.
+    """Write the clips of `source` as a manifest of the format that the suffix of `output` names.
 
-    Media that lie inside a dataset or a tar are written to a folder beside it. `.json` is written in the manner of
-    LLaVA.
+    Media inside a dataset or a tar are written to a folder beside it. `.json` has the format of LLaVA.
     """
     output = Path(output)
     if output.suffix not in SUFFIXES:
@@ -108,7 +107,7 @@ def convert(
 
 
 def _place_media(rows: Sequence[Row], output: Path) -> tuple[list[str], int]:
-    """Return the path of each row's media, relative to the manifest, and how many files were written for that."""
+    """Write media of tars beside the manifest; return the relative path of each row's media, and the files written."""
     places, written = [], set()
     for row in rows:
         if isinstance(row.media, Path):

@@ -30,17 +30,17 @@ from mirasol.data.read import ClipReader, cause_of
 from mirasol.media import Clip, MediaInfo, join_clips
 from mirasol.tasks import Question, Row, Task
 
-MAX_QUESTIONS_PER_CLIP = 32  # a manifest may ask one long file hundreds, which every other clip would repeat
+MAX_QUESTIONS_PER_CLIP = 32  # if one clip has hundreds, every other clip would repeat its own as often
 
 
 class ClipDataset(Dataset):
-    """One item per clip; an item depends on seed, epoch and clip id alone, whatever the worker and order.
+    """One item per clip; an item depends on seed, epoch and clip id alone, not on worker or order.
 
     Clips are read from a cache, or decoded on access: then only the frames of the time grid, and no picture if
     augmentation leaves it out. Both give the same items.
 
-    An index below 0 is a blank: a masked chunk and no question, without any loss. So is a clip that cannot be decoded;
-    its item has `skipped`: (id, cause, message).
+    An index below 0 gives a blank: a masked chunk and no question, without any loss. A clip that cannot be decoded
+    gives a blank with `skipped`: (id, cause, message).
 
     Clips are reshuffled on every pass (round); an epoch is the next `clips_per_epoch` of that stream. Augmentation
     then depends on the round instead of the epoch, because a clip may occur twice in an epoch.
@@ -51,14 +51,14 @@ class ClipDataset(Dataset):
     Args:
         rows: The task's rows. With a cache, those whose clip cannot be read are left out, counted and reported.
         task: The task, which samples the questions of training.
-        processor: Its grid, picture size and tokenizer are used.
-        cache_root: Folder in which the decoded clips are kept; None decodes them whenever they are asked for.
+        processor: Gives grid, picture size and tokenizer.
+        cache_root: Folder of the cache of decoded clips; None decodes them on access.
         augment: Augmentation of a clip in each epoch. None: none, and the row's own questions.
         seed: Seed of the augmentation and of the order of the clips.
         questions_per_clip: Questions of each item, sampled each epoch in training; a clip with fewer repeats some.
             By default all of them, but at most 32 where clips have unequal numbers of questions.
         clips_per_epoch: Items of an epoch, fewer or more than there are clips. By default every clip once.
-        balance: Every answer to a question comes about equally often, so clips of rare ones repeat in a round.
+        balance: Sample every answer to a question about equally often; clips of rare ones repeat in a round.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ClipDataset(Dataset):
 
     @property
     def epoch(self) -> int:
-        """The epoch whose augmentation the items have."""
+        """The epoch whose augmentation is applied."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
@@ -107,7 +107,7 @@ class ClipDataset(Dataset):
 
     @property
     def shard_sizes(self) -> list[int]:
-        """Clips of each shard, between which the order of an epoch moves; files on their own are one shard."""
+        """Number of clips of each shard, in order; single files count as one shard."""
         if self.clips_per_epoch is not None:
             return [self.clips_per_epoch]
         if self._weights is not None:
@@ -131,7 +131,7 @@ class ClipDataset(Dataset):
         return self._training_item(row, clip, augment, rng)
 
     def blank(self) -> dict[str, Any]:
-        """Return the item that counts in no loss: one masked chunk, and no question."""
+        """Return an item without any loss: one masked chunk, and no question."""
         grid, size = self.processor.grid, self.processor.image_processor.image_size
         num_mel_bins = self.processor.feature_extractor.num_mel_bins
         return {
@@ -150,7 +150,7 @@ class ClipDataset(Dataset):
 
     def _decode(self, row: Row, augment: AugmentConfig | None, number: int) -> Clip:
         """Read the frames and sound that this round's item of a row needs."""
-        # The first draw, as `draw_tracks` will make it again.
+        # The same first draw as in `draw_tracks`.
         draw = generator(self.seed, number, row.id).random()
         sound_only = augment is not None and draw < augment.sound_only_probability
 
@@ -187,10 +187,10 @@ class ClipDataset(Dataset):
         use_video, use_audio = draw_tracks(augment, rng, clip)
         fits, phase = self._fits(clip.duration), 0.0
         word_times: Sequence[tuple[float, float]] = row.word_times
-        if fits:  # of a longer clip there are only the frames at which it is sampled
+        if fits:  # a longer clip was decoded only at the frames at which it is sampled
             clip, word_times = move_in_time(clip, row.word_times, augment, rng, grid.frames_per_second)
             phase = draw_phase(augment, rng, grid.seconds_per_chunk)
-        # A generator each, so that dropping one track leaves the draws of the other and of the questions as they are.
+        # Separate generators, so that dropping one track does not change the draws of the other and of the questions.
         picture_rng, sound_rng, text_rng = rng.spawn(3)
         questions = self.task.sample_questions(row, text_rng, word_times, clip.duration)
         if use_video and clip.frames is not None:
@@ -204,7 +204,7 @@ class ClipDataset(Dataset):
         return self._item(
             clip,
             [questions[i] for i in text_rng.permutation(len(questions))],
-            # A clip made slower must not be squeezed back into the budget it had.
+            # A clip that was slowed down may exceed the budget of the original.
             max_chunks=2 * grid.max_chunks if fits else None,
             grid_offset_seconds=phase,
             use_video=use_video,
@@ -215,13 +215,13 @@ class ClipDataset(Dataset):
     def _item(self, clip: Clip, questions: Sequence[Question], **options: Any) -> dict[str, Any]:
         count = self.questions_per_clip or len(questions)
         questions = [questions[number % len(questions)] for number in range(count)]
-        # Frames from the cache are already squares of the size to be shown.
+        # Frames are already squares of the model's size.
         media = self.processor.chunk_clip(clip, do_resize=False, **options)
         tokens = [self._tokenize(question.text, question.answer) for question in questions]
         return {**media, **{name: [row[name] for row in tokens] for name in tokens[0]}}
 
     def _tokenize(self, text: str, answer: str) -> dict[str, list[int]]:
-        # The same few texts come again and again: remembering them takes 1.5 ms off every item.
+        # The same few texts recur; caching their tokens saves 1.5 ms per item.
         key = (text, answer)
         if key not in self._tokens:
             rows = self.processor.tokenize_questions([text], [answer])

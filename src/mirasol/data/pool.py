@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def forked_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Give a pool of forked processes, as data loaders have; spawned, each would import torch.
+    """Yield a pool of forked processes, because spawned ones would each import torch.
 
-    Ctrl-C reaches the whole group of processes. These leave it to the parent, which ends them at once and silently;
-    were they to end by themselves, the pool might report that before the parent hears of the stop. After any error
-    what has not begun is left out.
+    The processes ignore Ctrl-C, which reaches the whole group, and the parent kills them: if they ended by
+    themselves, the pool might report it before the parent gets the signal. After any error, jobs that have not begun
+    are cancelled.
     """
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:

@@ -1,4 +1,4 @@
-"""A row's clip for training: cropped frames with a border for random crops, and sound."""
+"""Read a row's clip for training: cropped frames with a border for random crops, and sound."""
 
 import functools
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Select = Callable[[MediaInfo], Float64[np.ndarray, " time"]]
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Decodes clips; the same row and moments give the same clip in every process.
+    """Reader of clips; the same row and timestamps give the same clip in every process.
 
     Args:
         image_processor: Its crop, or else the row's, and its size are used.
@@ -33,17 +33,17 @@ class ClipReader:
     decoder: str = "pyav"
 
     def square(self, row: Row) -> tuple[int, Crop]:
-        """Return the side in pixels, and the place in the frame, of the square that is kept."""
+        """Return the side in pixels and the crop of the square that is kept."""
         fraction, x, y = row.crop or self.image_processor.crop
         check_crop(fraction, (x, y))
         size = round(self.image_processor.image_size * min(self.margin, 1 / fraction))
         return size, (min(fraction * size / self.image_processor.image_size, 1.0), x, y)
 
     def grid_times(self, info: MediaInfo) -> Float64[np.ndarray, " time"]:
-        """Return the moments of the whole clip that the time grid shows."""
-        assert self.frames_per_second is not None, "the reader of every frame has no grid"
+        """Return the timestamps of the time grid over the whole clip."""
+        assert self.frames_per_second is not None, "a reader that keeps every frame has no grid"
         times = np.arange(int(np.ceil(info.duration_seconds * self.frames_per_second))) / self.frames_per_second
-        return times + TOLERANCE_SECONDS  # as the chunks place frames: 1/15 s is stamped 67 ms in Matroska
+        return times + TOLERANCE_SECONDS  # the tolerance of chunks, because Matroska rounds 1/15 s to 67 ms
 
     def read(self, row: Row, select: Select | None = None) -> Clip:
         """Return the clip with the frames shown at the timestamps of `select`, by default the grid's.
@@ -61,7 +61,7 @@ class ClipReader:
 
 
 def cause_of(row: Row, error: Exception) -> str:
-    """Return why a clip cannot be read, in one word that many clips share."""
+    """Return the cause of an unreadable clip: missing, damaged or undecodable."""
     if not row.media.is_file():
         return "missing"
     return "damaged" if type(error).__name__ == "Damaged" else "undecodable"

@@ -1,4 +1,4 @@
-"""Order of the clips in training: a function of (seed, epoch) alone, whatever the ranks and workers."""
+"""Order of the clips in training: a function of (seed, epoch) alone, not of ranks or workers."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -6,24 +6,23 @@ from itertools import accumulate
 import torch
 from torch.utils.data import Sampler
 
-SHARDS_PER_GROUP = 8  # clips are shuffled over so many shards, so that as many files are read at a time
+SHARDS_PER_GROUP = 8  # shards whose clips are shuffled together: so many files are open at a time
 
 
 class EpochSampler(Sampler[int]):
-    """Indices of an epoch's clips, in whole batches for every rank, in an order that depends on (seed, epoch) alone.
+    """Indices of an epoch's clips, in whole batches for each rank, in an order that depends on (seed, epoch) alone.
 
     Batch n of an epoch goes to rank n modulo `num_ranks`, as accelerate distributes batches. So the clips of a step do
-    not depend on the number of ranks, as long as ranks times accumulated batches stay the same; `start` resumes after
-    any number of clips on any number of ranks. Incomplete last batches are filled with blanks: index -1 - n for source
-    n, for which a data set returns a masked item without any loss. Every clip occurs once, and every rank has equally
-    many batches.
+    not depend on the number of ranks, as long as ranks times accumulated batches stay the same. Incomplete batches are
+    filled with blanks: index -1 - n for source n, for which a data set returns a masked item without any loss. Every
+    clip occurs once, and every rank has equally many batches.
 
     Every batch is of one source, because short clips would be padded to the longest of their batch, and because tasks
     ask unequal numbers of questions. The batches of several sources are shuffled.
 
     Args:
         sources: Clips of each source, or clips of each of its shards; the sources lie end to end.
-        batch_size: Clips that are taken together.
+        batch_size: Clips of a batch.
         seed: Seed of the order.
         num_ranks: Processes that share the batches.
     """
@@ -35,29 +34,17 @@ class EpochSampler(Sampler[int]):
         if not all(self.sizes):
             raise ValueError(f"Expected clips in every source, found {self.sizes} of them. Leave out what is empty.")
         self.batch_size, self.seed, self.num_ranks = batch_size, seed, num_ranks
-        self.epoch = self.start = 0
+        self.epoch = 0
 
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch, and how many of its clips, a multiple of `batch_size`, were taken before."""
-        if start % self.batch_size:
-            raise ValueError(
-                f"Expected an epoch to resume after whole batches of {self.batch_size} clips, found {start} clips. "
-                "Resume with the batch_size that the run was begun with."
-            )
-        self.epoch, self.start = epoch, start
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is given."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
-        batches = sum(-(-size // self.batch_size) for size in self.sizes) - self.start // self.batch_size
-        batches = max(batches, 0)  # taken to the end, with blanks of other ranks
+        batches = sum(-(-size // self.batch_size) for size in self.sizes)
         return -(-batches // self.num_ranks) * self.num_ranks * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        left = self.order()[self.start :]
-        yield from left
-        yield from [-1] * (len(self) - len(left))
-
-    def order(self) -> list[int]:
-        """Return the whole epoch's indices, with the blanks that fill each source's last batch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         batches: list[torch.Tensor] = []
         for number, first in enumerate(accumulate([0, *self.sizes[:-1]])):
@@ -69,12 +56,8 @@ class EpochSampler(Sampler[int]):
             sources = [number for number, size in enumerate(self.sizes) for _ in range(-(-size // self.batch_size))]
             turns = torch.tensor(sources)[torch.randperm(len(sources), generator=generator)]
             batches = [batches[place] for place in turns.argsort(stable=True).argsort().tolist()]
-        return torch.cat(batches).tolist()
-
-    def rows_of(self, number: int) -> list[int]:
-        """Return the indices of the clips of one batch of this epoch, by the batch's number; blanks are left out."""
-        first = number * self.batch_size
-        return [index for index in self.order()[first : first + self.batch_size] if index >= 0]
+        order = torch.cat(batches).tolist()
+        return iter(order + [-1] * (len(self) - len(order)))
 
 
 def shuffle(shards: Sequence[int], generator: torch.Generator) -> torch.Tensor:

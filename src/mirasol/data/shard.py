@@ -1,7 +1,7 @@
 """`mirasol data shard`: a manifest -> WebDataset tars with a byte-offset index each; `index_folder` for other tars.
 
-A shard is one job of one process. Its tar appears whole, then its index, then, after the last one, `shards.json`: so
-what has an index is done, and the same command resumes.
+One process writes a shard: first the tar, then its index, each atomically; `shards.json` is written after the last
+shard. A shard with an index is done, so the same command resumes.
 """
 
 import functools
@@ -60,7 +60,7 @@ class Sharded(Result):
 
 
 class Sample(NamedTuple):
-    """One file with everything that is asked about it."""
+    """One file with the lines of the manifest about it."""
 
     key: str
     media: Path | Member
@@ -87,7 +87,7 @@ def shard(
     processes: int | None = None,
     progress: bool = True,
 ) -> Sharded:
-    """Write the clips of a manifest into `output`; clips are spread over the shards at random, always alike.
+    """Write the clips of a manifest into `output`, in a random order that is the same in every run.
 
     Raises:
         ValueError: `output` holds shards of another manifest, of other files or other options.
@@ -123,7 +123,7 @@ def shard(
 
 
 def samples_of(rows: Sequence[Row]) -> list[Sample]:
-    """Return the files of these rows in random order, each with the lines of all rows about it."""
+    """Return the files of these rows, in random order, each with its lines."""
     by_media: dict[Path | Member, list[Row]] = {}
     for row in rows:
         by_media.setdefault(row.media, []).append(row)
@@ -136,7 +136,7 @@ def samples_of(rows: Sequence[Row]) -> list[Sample]:
 
 
 def write_shard(folder: Path, encoding: Encoding | None, name: str, samples: Sequence[Sample], source: str) -> int:
-    """Write one tar and its index; return the number of samples it was given."""
+    """Write one tar and its index; return the number of its samples, with those left out."""
     partial = folder / f"{name}.partial"
     left_out: dict[str, str] = {}
     suffixes: set[str] = set()
@@ -161,7 +161,7 @@ def write_shard(folder: Path, encoding: Encoding | None, name: str, samples: Seq
 
 
 def index_folder(folder: str | Path, progress: bool = True) -> Sharded:
-    """Write the index of every tar in a folder, also of other programs' tars, and `shards.json`.
+    """Write `shards.json` and the index of every tar in a folder, also of tars of other programs.
 
     A clip is a media file with a `.json` of the same key, which holds a line of a manifest without `media`.
     """
@@ -204,13 +204,13 @@ def _already_there(folder: Path, sources: dict[str, str], manifest: str) -> set[
 
 
 def _fingerprint(samples: Sequence[Sample], encoding: Encoding | None) -> str:
-    """Return a hash of what a shard is made of: names, sizes and dates of its files, its lines and the options."""
+    """Return a hash of a shard's sources: names, sizes and dates of its files, its lines and the options."""
     parts = [[str(sample.media), state_of(sample.media), sample.lines] for sample in samples]
     return hashlib.sha256(json.dumps([FORMAT, encoding, parts]).encode()).hexdigest()[:16]
 
 
 def _contents(sample: Sample, encoding: Encoding | None) -> tuple[bytes | None, str]:
-    """Return the re-encoded bytes of a clip, None to keep its file, and the suffix."""
+    """Return the re-encoded bytes of a clip (None to keep its file) and the suffix."""
     if not sample.media.is_file():
         raise FileNotFoundError(f"expected a file at {sample.media}, found none. Check the path in the manifest.")
     data = None if encoding is None else encode_small(sample.media, encoding.height, encoding.gop)
@@ -225,9 +225,9 @@ def _add(tar: tarfile.TarFile, name: str, file: Any) -> None:
 
 
 def _texts(sample: Sample) -> dict[str, Any]:
-    """Return what `KEY.json` holds, with the same keys and types in every sample, because `datasets` wants a schema.
+    """Return the contents of `KEY.json`, with the same schema in every sample, as `datasets` needs.
 
-    `lines` are all keys of the manifest as text, which reads back exactly.
+    `lines` holds all lines of the manifest as JSON text.
     """
     answers = [answer for line in sample.lines for answer in line["answers"]]
     return {
@@ -267,7 +267,7 @@ def _read_tar(path: Path, suffixes: Collection[str]) -> tuple[list[dict[str, Any
 
 
 def _lines_in(data: bytes, name: str) -> list[dict[str, Any]]:
-    """Return the manifest lines in `KEY.json`: those of `_texts`, or the single line of another program."""
+    """Return the manifest lines in `KEY.json`: the `lines` of `_texts`, or the single line of another program."""
     entry = json.loads(data)
     lines = json.loads(entry["lines"]) if isinstance(entry, dict) and isinstance(entry.get("lines"), str) else [entry]
     if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
@@ -284,7 +284,7 @@ def _finish(folder: Path, names: Sequence[str], begun: float) -> Sharded:
         questions += sum(len(line.get("questions", [0])) for clip in clips for line in clip["lines"])
     left_out = {name: reason for header in headers for name, reason in header["left_out"].items()}
     if left_out:
-        warnings.warn(f"{len(left_out)} files could not be put into shards of {folder} and are left out", stacklevel=3)
+        warnings.warn(f"{len(left_out)} files could not be written into the shards of {folder}", stacklevel=3)
     listed = {
         "format": FORMAT, "shards": list(names), "files": sum(header["clips"] for header in headers),
         "sha256": {name: header["sha256"] for name, header in zip(names, headers, strict=True)},

@@ -6,9 +6,9 @@ from typing import Any
 
 
 class Skipped:
-    """Clips of the running epoch whose items were blanks because they could not be decoded.
+    """Count of the running epoch's clips that could not be decoded, whose items were blanks.
 
-    Causes and messages are of this rank; `count` is over all ranks, so that they stop at the same step.
+    Causes and messages are those of this rank; `count` is the sum over all ranks, so that they stop at the same step.
 
     Args:
         max_share: Largest share of an epoch's clips that may be skipped.
@@ -25,7 +25,7 @@ class Skipped:
         self.first: dict[str, str] = {}
 
     def take(self, batches: Iterable[dict[str, Any]]) -> None:
-        """Remove `skipped` from each batch, because it is no input of the model, and keep it."""
+        """Move `skipped` out of each batch, because it is no input of the model."""
         self.unseen = 0
         for batch in batches:
             for row_id, cause, message in batch.pop("skipped", ()):
@@ -34,7 +34,7 @@ class Skipped:
                 self.first.setdefault(cause, f"{row_id}: {message}")
 
     def add(self, count: int) -> None:
-        """Count what all ranks took out of one step's batches."""
+        """Add the number of clips that all ranks skipped in one step."""
         self.count += count
 
     def refuse_many(self) -> None:
@@ -52,7 +52,7 @@ class Skipped:
         return " ".join(own) or "Another process reports the causes."
 
     def as_logs(self) -> Mapping[str, float]:
-        """Return the counts for the log: of all ranks, and by cause of this one."""
+        """Return the counts for the log: over all ranks, and by cause on this rank."""
         return {"skipped_clips": self.count} | {f"skipped_{cause}": n for cause, n in self.causes.items()}
 
     def __str__(self) -> str:

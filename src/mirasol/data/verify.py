@@ -1,6 +1,6 @@
-"""`mirasol data verify`: which clips of a benchmark are there, can be decoded and have sound, before hours are spent.
+"""`mirasol data verify`: count the clips of a benchmark that are present, decodable and have sound.
 
-Every clip is opened: its sound is decoded whole, its picture at its beginning, middle and end.
+The sound of every clip is decoded whole, its picture at the beginning, middle and end.
 """
 
 import os
@@ -23,7 +23,7 @@ SHOWN = 3  # clips named in the table
 
 
 class ClipState(Result):
-    """Result for one clip. `status` is present, missing or undecodable; the rest is known of present ones."""
+    """Result for one clip. `status` is present, missing or undecodable; other fields are set for present clips."""
 
     id: str
     media: str
@@ -36,7 +36,7 @@ class ClipState(Result):
     notes: tuple[str, ...] = ()
 
 
-# The lines of the table; those after `undecodable` are kinds of clips that are present.
+# Lines of the table; those after `undecodable` are kinds of present clips.
 STATES: dict[str, Callable[[ClipState], bool]] = {
     "present": lambda clip: clip.status == "present",
     "missing": lambda clip: clip.status == "missing",
@@ -49,7 +49,7 @@ STATES: dict[str, Callable[[ClipState], bool]] = {
 
 
 class Verified(Document):
-    """The state of every clip of a split, and the number of clips in each of STATES."""
+    """Result of `verify`: the state of every clip of a split, and the number of clips in each of STATES."""
 
     task: str
     split: str
@@ -82,9 +82,9 @@ def verify(
     workers: int | None = None,
     progress: bool = True,
 ) -> Verified:
-    """Check every clip of a split; `output` is where the result goes as JSON, written whole or not at all.
+    """Check every clip of a split, and write the result as JSON to `output`, atomically.
 
-    `split` is by default the one whose scores are published. `classes` is for tasks that need a class list.
+    `split` is by default the one whose scores are reported; `classes` is the class list of tasks that need one.
     """
     source = get_task(task, classes)
     split = split or source.reported_split
@@ -104,14 +104,14 @@ def verify(
 
 
 def in_threads(check: Callable, rows: Sequence[Row], workers: int | None = None) -> Iterator:
-    """Give what `check` finds of each row; threads, because decoding leaves Python alone."""
+    """Yield the result of `check` for each row, from threads, because decoding releases Python's lock."""
     with warnings.catch_warnings(), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         warnings.simplefilter("ignore", MediaWarning)  # kept as notes
         yield from pool.map(check, rows)
 
 
 def check_clip(row: Row) -> ClipState:
-    """The state of one clip, whatever happens while it is read."""
+    """Return the state of one clip; no error in reading it is raised."""
     state = partial(
         ClipState, id=row.id, media=str(row.media), questions=len(row.questions), segment=row.segment
     )  # fmt: skip
@@ -119,7 +119,7 @@ def check_clip(row: Row) -> ClipState:
         return state(status="missing")
     try:
         clip = read_clip(row.media, select=_three_moments, **segment_of(row))
-    except Exception as error:  # one clip never ends the check of thousands
+    except Exception as error:  # one clip must not end the check of thousands
         reason = str(error) if isinstance(error, MediaError) else f"{type(error).__name__}: {error}"
         return state(status="undecodable", notes=(reason,))
     sound = "none"

@@ -1,4 +1,4 @@
-"""`lmms-eval --model mirasol`: any of its tasks whose media are files of video or sound, answered by a checkpoint.
+"""`lmms-eval --model mirasol`: answers its tasks whose media are video or sound files.
 
 Imports lmms-eval, which cannot be an extra (it asks for torchvision): docs/lmms_eval.md says how to install it.
 """
@@ -17,13 +17,13 @@ from mirasol.answer.answerer import Answerer, Watched
 
 
 class Mirasol(lmms):
-    """Greedy answers and log-likelihoods of answers; all requests about one file share its latents.
+    """Model of lmms-eval: greedy answers and log-likelihoods; requests about one file share its latents.
 
     Args:
         pretrained: The checkpoint's folder; by default the shipped one.
         device: By default CUDA where there is one.
         use_audio, use_video: False leaves that track out.
-        batch_size: Has to be 1: clips are answered one by one, each with all its questions.
+        batch_size: Must be 1, because clips are answered one by one, each with all its questions.
     """
 
     is_simple = True
@@ -50,11 +50,11 @@ class Mirasol(lmms):
 
     @property
     def device(self) -> torch.device:
-        """Device on which lmms-eval puts the counts that its processes exchange."""
+        """Device of the counts that lmms-eval's processes exchange."""
         return self.answerer.model.device
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """One greedy answer per request, cut before the first of its `until` strings."""
+        """Return one greedy answer per request, cut before the first of its `until` strings."""
 
         def answer(watched: Watched, asked: Sequence[tuple]) -> list[str]:
             if any(options.get("do_sample") or options.get("temperature") for _, options, *_ in asked):
@@ -65,11 +65,11 @@ class Mirasol(lmms):
         return self._answer(requests, answer)
 
     def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
-        """For each request (loss, is greedy): minus the log-probability of its continuation as the whole answer, end
-        token included, and whether greedy decoding would give it.
+        """Return (loss, is greedy) per request: minus the log-probability of its continuation as the whole answer,
+        with the end token, and whether greedy decoding gives it.
 
-        The loss, because lmms-eval takes the choice whose number is smallest, as its own models return it; wrapped,
-        because its evaluator (0.7.3) makes a string of a bare tuple.
+        It is the loss because lmms-eval takes the choice with the smallest number, and wrapped because its evaluator
+        (0.7.3) converts a bare tuple to a string.
         """
 
         def answer(watched: Watched, asked: Sequence[tuple]) -> list[GenerationResult]:
@@ -80,7 +80,7 @@ class Mirasol(lmms):
         return self._answer(requests, answer)
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        """Refused: a Mirasol question stands alone."""
+        """Raise NotImplementedError, because a Mirasol question stands alone."""
         raise NotImplementedError("Mirasol answers single questions: choose a task without several rounds.")
 
     def _answer(self, requests: list[Instance], answer) -> list:
@@ -97,7 +97,7 @@ class Mirasol(lmms):
         return results
 
     def _doc(self, rest: Sequence) -> dict:
-        """The task's document of a request, whose arguments end with (doc_to_visual, doc_id, task, split)."""
+        """Return the task's document of a request, whose arguments end with (doc_to_visual, doc_id, task, split)."""
         _, doc_id, task, split = rest
         return self.task_dict[task][split][doc_id]
 
@@ -115,7 +115,7 @@ class Mirasol(lmms):
 
 
 def cut(text: str, until: str | Sequence[str] | None) -> str:
-    """The text before the first of these strings."""
+    """Return the text before the first of these strings."""
     for stop in [until] if isinstance(until, str) else until or ():
         text = text.split(stop)[0] if stop else text
     return text.strip()

@@ -1,11 +1,11 @@
 """Entry point of the group `lmms_eval.models`: the name of the model and the place of its class.
 
-Apart from that class, because lmms-eval imports every plugin when it starts and torch takes seconds.
+It is a file of its own, because lmms-eval imports every plugin when it starts, and torch takes seconds.
 """
 
 
 def manifest():
-    """lmms-eval's description of the model `mirasol`."""
+    """Return lmms-eval's description of the model `mirasol`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(model_id="mirasol", simple_class_path="mirasol.integrations.lmms_eval_model.Mirasol")

@@ -1,1 +1,1 @@
-"""`mirasol train`: a typed recipe in, a run folder with checkpoints, logs and the exported best model out."""
+"""`mirasol train`: from a typed recipe to a run folder with checkpoints, logs and the best model."""

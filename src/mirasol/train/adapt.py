@@ -16,14 +16,14 @@ ADAPTER = "default"
 
 
 def adapt(model: nn.Module, recipe: ModelRecipe) -> None:
-    """Freezes the recipe's parts of the model and puts LoRA on its language model, in place."""
+    """Freeze the recipe's parts of the model and add LoRA to its language model, in place."""
     freeze(model, recipe.freeze)
     if recipe.lora is not None:
         add_lora(model, recipe.lora)
 
 
 def freeze(model: nn.Module, parts: Sequence[str]) -> None:
-    """No gradient for the weights of these parts; a tower's layers that another tower shares are frozen with it.
+    """Freeze the weights of these parts, in place; layers that two towers share are frozen with either.
 
     The part `language_model` is the text decoder without its cross-attention, which must be trained.
     """
@@ -32,7 +32,7 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> None:
 
 
 def parameters_of(model: nn.Module, parts: Sequence[str], key: str) -> list[nn.Parameter]:
-    """Return the parameters of these parts; a part that the model does not have is refused by the recipe's `key`."""
+    """Return the parameters of these parts; raise ValueError, naming the recipe's `key`, for an absent part."""
     chosen: list[nn.Parameter] = []
     for part in parts:
         found = [parameter for name, parameter in model.named_parameters() if belongs(name, part)]
@@ -43,14 +43,14 @@ def parameters_of(model: nn.Module, parts: Sequence[str], key: str) -> list[nn.P
 
 
 def belongs(name: str, part: str) -> bool:
-    """True if the parameter of this name is one of the part's, as recipes name parts."""
+    """True if the parameter of this name belongs to the part, as recipes name parts."""
     if part in TOWERS:
         return name.startswith(f"{ENCODER}{part}.")
     return name.startswith((DECODER, HEAD)) and not any(new in name for new in NEW_IN_DECODER)
 
 
 def add_lora(model: nn.Module, recipe: LoraRecipe) -> None:
-    """Low-rank adapters (arXiv 2106.09685) beside the language model's weights, which are frozen.
+    """Add low-rank adapters (arXiv 2106.09685) to the language model, in place, and freeze its own weights.
 
     The decoder's cross-attention, which no language model has, is trained in full, as are the parts before it.
     """
@@ -71,7 +71,7 @@ def add_lora(model: nn.Module, recipe: LoraRecipe) -> None:
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The model's weights with its adapters added in, by the names they have without adapters."""
+    """Return the model's weights with the adapters merged in, by the names of a model without adapters."""
     own = {name: weight for name, weight in model.state_dict().items() if ".lora_" not in name}
     state = {name.replace(".base_layer.", "."): weight for name, weight in own.items()}
     for name, module in model.named_modules():

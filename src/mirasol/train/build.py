@@ -35,7 +35,7 @@ from mirasol.train.validation import build_validation, check_metric, check_valid
 
 
 def build_parts(recipe: Recipe) -> dict[str, Any]:
-    """Everything `fit` needs, by the names of its arguments."""
+    """Return the arguments of `fit`, by name."""
     check_validation(recipe)
     sources = recipe.data.sources
     train_rows, val_rows = {}, {}
@@ -123,8 +123,8 @@ def check_texts(processor: MirasolProcessor, rows: Sequence[Row], root: str, wit
 
 
 def build_processor(recipe: Recipe, texts: Sequence[str]) -> MirasolProcessor:
-    """The processor with the recipe's grid and sizes, and a tokenizer made from the training texts."""
-    sizes: Any = recipe.processor  # all given after `resolve`
+    """Return a processor with the recipe's grid and sizes, and a tokenizer trained on the training texts."""
+    sizes: Any = recipe.processor  # `resolve` has filled in all of them
     return MirasolProcessor(
         image_processor=MirasolVideoProcessor(sizes.image_size, sizes.crop_fraction, sizes.crop_center),
         feature_extractor=MirasolFeatureExtractor(num_mel_bins=sizes.num_mel_bins),
@@ -175,7 +175,7 @@ def _require_apart(train_rows: Sequence[Row], val_rows: Sequence[Row], root: str
     if both := len(trained & validated):
         raise ValueError(
             f"Expected other questions about clips in val than in train, found {both} of {len(validated)} in both "
-            f"below {root}: what was trained on cannot choose the best checkpoint. Split them, for task jsonl into "
+            f"below {root}: questions of training cannot choose the best checkpoint. Split them, for task jsonl into "
             "train.jsonl and val.jsonl of one folder."
         )
 

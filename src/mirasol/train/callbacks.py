@@ -1,4 +1,4 @@
-"""Callbacks of the Trainer: phases, averaging, when to validate and save, the time limit, the progress bar."""
+"""Callbacks of the Trainer: phases, averaging, validation, checkpoints, time limit, progress bar."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class StoppedAgain(Exception):
-    """A signal came before the first step, in the validation that an earlier stop left out."""
+    """Raised when a signal arrives before the first step, in the validation that an earlier stop left out."""
 
 
 class MirasolCallback(TrainerCallback):
-    """Phase and epoch at each epoch's start, averaging after each step, when to validate and save, the time limit."""
+    """Set phase and epoch, average the weights, decide when to validate, save and stop."""
 
     def __init__(self, trainer: MirasolTrainer) -> None:
         self.trainer = trainer
@@ -32,7 +32,7 @@ class MirasolCallback(TrainerCallback):
             self.trainer.ema.to(args.device)
         validated = any("eval_seconds" in line and line["step"] == state.global_step for line in state.log_history)
         if state.global_step and float(state.epoch).is_integer() and self._is_due(state) and not validated:
-            # Stopped at the end of an epoch: saved without the validation that was due.
+            # The run was stopped at the end of an epoch, and saved without the validation that was due.
             metrics = self.trainer.evaluate()
             if self.trainer.stopped_by is not None:
                 raise StoppedAgain
@@ -40,8 +40,8 @@ class MirasolCallback(TrainerCallback):
             self.trainer.save_validated()
 
     def on_epoch_begin(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        # Set here, because accelerate reaches neither the sampler of a resumed run on several processes nor a dataset
-        # whose sampler has epochs too.
+        # accelerate would not set the epoch of the sampler of a run resumed on several processes, nor of a dataset
+        # that has epochs too.
         epoch = int(state.epoch or 0)
         self.trainer.sampler.set_epoch(epoch)
         dataset: Any = self.trainer.train_dataset
@@ -79,7 +79,7 @@ class MirasolCallback(TrainerCallback):
             self.trainer.log(dict(self.trainer.skipped.as_logs()))
             warnings.warn(str(self.trainer.skipped), stacklevel=1)
         if self.trainer.stopped_by is not None:
-            return  # saved, and there may be no time to validate
+            return  # the step is saved, and there may be no time to validate
         stops = control.should_training_stop or state.global_step >= state.max_steps
         if self._is_due(state) or (stops and self.trainer.validate is not None):
             control.should_evaluate = True
@@ -94,7 +94,7 @@ class MirasolCallback(TrainerCallback):
 
 
 class Pages(TrainerCallback):
-    """Rewrites the page of the run when there is something new; a page that fails does not end a run."""
+    """Rewrite the page of the run at each checkpoint and at the end; an error in it does not end the run."""
 
     def __init__(self, folder: Path, report: Callable[[Path], Any]) -> None:
         self.folder, self.report = folder, report
@@ -114,7 +114,7 @@ class Pages(TrainerCallback):
 
 
 class QuietProgress(ProgressCallback):
-    """A progress bar that carries the losses; only validation gets lines of its own."""
+    """Progress bar with the losses; only validations are printed as lines."""
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if self.training_bar is None or not logs:

@@ -1,4 +1,4 @@
-"""A checkpoint's model with changed settings: windows of attention, another Combiner."""
+"""Load a checkpoint's model with changed settings, such as an attention window or another Combiner."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def changed_config(checkpoint: str, recipe: ModelRecipe) -> MirasolConfig:
 def load_changed(checkpoint: str, recipe: ModelRecipe) -> MirasolForConditionalGeneration:
     """Return the checkpoint's model with the recipe's `overrides`.
 
-    Weights that the checkpoint lacks, such as those of another kind of Combiner, are new; a warning counts them.
+    Weights that the checkpoint lacks, such as those of another kind of Combiner, are initialised; a warning counts
+    them.
 
     Raises:
-        ValueError: an override is not known, or changes the shape of weights that the checkpoint has.
+        ValueError: An override is not known, or changes the shape of the checkpoint's weights.
     """
     model, loaded = MirasolForConditionalGeneration.from_pretrained(
         checkpoint, config=changed_config(checkpoint, recipe), dtype="float32",
@@ -34,9 +35,11 @@ def load_changed(checkpoint: str, recipe: ModelRecipe) -> MirasolForConditionalG
     )  # fmt: skip
     if resized := sorted(str(entry[0]) for entry in loaded["mismatched_keys"]):
         raise ValueError(
-            f"Expected model.overrides that leave the weights of {checkpoint} their shape, found "
-            f"{len(resized)} of another, such as {resized[0]}: leave those keys out, or train from a preset."
+            f"Expected model.overrides that keep the shapes of the weights of {checkpoint}, found {len(resized)} "
+            f"changed shapes, such as {resized[0]}: leave those keys out, or train from a preset."
         )
     if new := sorted(loaded["missing_keys"]):
-        warnings.warn(f"{len(new)} weights are new, because {checkpoint} has none such: {new[0]}, ...", stacklevel=2)
+        warnings.warn(
+            f"{len(new)} weights are initialised, because {checkpoint} lacks them: {new[0]}, ...", stacklevel=2
+        )
     return model

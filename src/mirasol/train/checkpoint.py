@@ -1,4 +1,4 @@
-"""Checkpoints of a run, by torch.distributed.checkpoint: saved by any number of processes, resumed by any other.
+"""Checkpoints of a run (torch.distributed.checkpoint), saved and resumed by any number of processes.
 
 A checkpoint is valid if every file has the size and checksum in its manifest, which is written last.
 """
@@ -40,8 +40,8 @@ def load_state(folder: Path, model: nn.Module, optimizer: Any, average: nn.Modul
     saved: dict[str, Any] = checkpoint.FileSystemReader(folder / STATE).read_metadata().state_dict_metadata
     if missing := sorted(set(state) - set(saved)):
         raise ValueError(
-            f"Expected in {folder} every weight of the model, found none of {len(missing)}, {missing[0]} first: it is "
-            "a checkpoint of another recipe. Give a new folder with output=..."
+            f"Expected every weight of the model in {folder}, found that {len(missing)} are missing, {missing[0]} "
+            "first: it is a checkpoint of another recipe. Give a new folder with output=..."
         )
     parameters, kept = dict(model.named_parameters()), _state_by_parameter(optimizer)
     for key in [key for key in saved if key.startswith("optimizer/")]:
@@ -80,13 +80,13 @@ def _optimizer_state(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
 
 
 def _state_by_parameter(optimizer: Any) -> dict[int, dict[str, Tensor]]:
-    """Return the state that the optimizer, or the part of it that updates a parameter, keeps of it, by its id."""
+    """Return the optimizer's state of each parameter, by the parameter's id."""
     parts = getattr(optimizer, "parts", {"": optimizer}).values()
     return {id(p): part.state[p] for part in parts for group in part.param_groups for p in group["params"]}
 
 
 def digests(folder: Path, files: list[str]) -> dict[str, list[int]]:
-    """Return size and CRC-32 of these files of a folder, after they have reached the disk."""
+    """Flush these files of a folder to the disk; return the size and CRC-32 of each."""
     found = {}
     for name in files:
         with (folder / name).open("rb") as file:
@@ -125,7 +125,7 @@ def fault_of(folder: Path) -> str | None:
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint, None if there is none at all; warns of newer ones that are torn.
+    """Return the newest whole checkpoint, None if there are no checkpoints; warn of newer ones that are torn.
 
     Raises:
         ValueError: There are checkpoints, and all are torn.

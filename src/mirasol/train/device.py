@@ -1,4 +1,4 @@
-"""The device that a recipe names, made the only one that this process sees."""
+"""Restrict this process to the device that a recipe names."""
 
 import os
 
@@ -6,10 +6,10 @@ from mirasol.answer.checkpoint import usable_device
 
 
 def use_device(name: str) -> None:
-    """Hide all CUDA devices but the named one; has to come before the first use of CUDA.
+    """Hide all CUDA devices but the named one; to be called before the first use of CUDA.
 
     Raises:
-        ValueError: There is no such device here.
+        ValueError: This machine has no such device.
     """
     kind, _, number = name.partition(":")
     if number:

@@ -1,4 +1,4 @@
-"""Memory and speed of training: recompute activations in the backward pass, compile the repeated layers."""
+"""Activation checkpointing and compilation of the repeated layers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-VARIANTS = 64  # layer classes times shapes times modes; above torch's limit of 8 it stops compiling without an error
+VARIANTS = 64  # layer classes x shapes x modes; above its own limit of 8, torch silently stops compiling
 
 
 def repeated_layers(model: nn.Module) -> Iterator[nn.Module]:
-    """The transformer layers of every part."""
+    """Return the transformer layers of every part."""
     return (module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
 
 
 def recompute_layers(model: PreTrainedModel, every: int | None = 1) -> None:
-    """Keep only the input of every n-th layer for the backward pass and recompute the rest; None keeps everything."""
+    """Keep only the inputs of every n-th layer for the backward pass, and recompute the rest; None keeps all."""
     if every:
         model.activation_checkpointing_enable(every_n_layers=every)
     else:
@@ -26,7 +26,7 @@ def recompute_layers(model: PreTrainedModel, every: int | None = 1) -> None:
 
 
 def compile_layers(model: nn.Module, backend: str | None = None) -> None:
-    """Compile each layer apart: layers of one shape share their kernels, so that this takes a minute and not ten."""
+    """Compile each layer separately, because layers of one shape share kernels: a minute instead of ten."""
     torch._dynamo.config.recompile_limit = VARIANTS
     for layer in repeated_layers(model):
         layer.compile(backend=backend or "inductor")

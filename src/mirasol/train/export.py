@@ -26,8 +26,8 @@ def export(
 ) -> Path:  # fmt: skip
     """Write a folder with `model` (adapters merged), `processor` and a model card, atomically."""
     config: Any = copy.deepcopy(model.config)
-    config.use_cache = True  # the Trainer turns it off; generation would project the clip for every token
-    for name in config.sub_configs:  # of a model that was loaded, the parts name the format it was loaded in
+    config.use_cache = True  # the Trainer turns it off, and generation would then project the clip for every token
+    for name in config.sub_configs:  # each part of a loaded model states the dtype that it was loaded in
         getattr(config, name).dtype = None
     exported: Any = type(model)(config)
     exported.load_state_dict(merged_state_dict(model))
@@ -43,7 +43,7 @@ def export(
 
 
 def write_card(folder: Path, recipe: Recipe, record: dict[str, Any]) -> None:
-    """Writes training.json and README.md (the model card) into an exported folder, each in one move."""
+    """Write training.json and README.md (the model card) into an exported folder, each atomically."""
     text = to_json({**record, "recipe_sha256": recipe_hash(recipe)}, indent=2, inf_nan_mode="null").decode()
     record = json.loads(text)
     write_whole(folder / "training.json", text + "\n")

@@ -11,7 +11,7 @@ from mirasol.train.recipe_schema import Recipe
 
 FP32 = 4
 BF16 = 2
-NORMS = 1.25  # autocast keeps norms, inputs and outputs, in fp32: what is kept over what it would be in bf16
+NORMS = 1.25  # activations kept, relative to bf16 alone: autocast keeps inputs and outputs of norms in fp32
 PARTS = (  # in the order of the backward pass
     ("decoder", "lm_head"), ("temporal_model", "next_chunk"), ("combiner",), ("audio_encoder",), ("video_encoder",),
 )  # fmt: skip
@@ -20,8 +20,7 @@ PARTS = (  # in the order of the backward pass
 def state_bytes(model: MirasolForConditionalGeneration, recipe: Recipe, shards: int) -> dict[str, float]:
     """Return the bytes of one GPU that do not depend on the batch: weights, gradients, moments, sharded evenly.
 
-    Weights are fp32, as are gradients and moments, of trained weights only. Muon has one moment of the layers'
-    matrices.
+    All are fp32. Only trained weights have gradients and moments: two, or one for the matrices that Muon updates.
     """
     every = sum(p.numel() for p in model.parameters())
     trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
@@ -82,7 +81,7 @@ def activation_bytes(
 ) -> list[tuple[float, float]]:
     """Return bytes of a clip by part: activations kept for the backward pass, and those of one recomputed layer.
 
-    With recomputation of every n-th layer, these keep their input in fp32 only.
+    Recomputed layers keep only their input, in fp32.
     """
     config: Any = model.config
     video, audio = config.slot_sizes

@@ -18,10 +18,9 @@ class BatchedMuon(torch.optim.Muon):
     torch updates them one by one in bfloat16, which is 20 times slower than float32 on a CPU without bf16
     instructions: the optimizer then took longer than forward and backward (docs/log.md).
 
-    Of sharded matrices each process orthogonalises its share.
-
-    A matrix whose gradient is all zeros is not updated, as one without a gradient. Its tower had no real chunk in this
-    batch, and old momentum, once orthogonalised, would move it by a whole step.
+    Each process orthogonalises its share of sharded matrices. A matrix whose gradient is all zeros is not updated,
+    because its tower had no real chunk in this batch, and old momentum, once orthogonalised, would move it by a whole
+    step.
     """
 
     @torch.no_grad()
@@ -57,7 +56,7 @@ class BatchedMuon(torch.optim.Muon):
 
 
 def orthogonalised(stacked: Tensor, group: dict[str, Any]) -> Tensor:
-    """The Newton-Schulz iterate of each of these matrices: nearly U V' where the matrix is U S V'."""
+    """Return the Newton-Schulz iterate of each matrix: nearly U V' where the matrix is U S V'."""
     first, coefficient, of_cube = group["ns_coefficients"]
     update = stacked.float() if stacked.device.type == "cpu" else stacked.bfloat16()
     is_tall = update.shape[1] > update.shape[2]
@@ -93,7 +92,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._share_groups()
 
     def _share_groups(self) -> None:
-        # A learning-rate schedule and `zero_grad` see the groups of both parts; what they change, the parts see.
+        # The same group objects, so that a learning-rate schedule and `zero_grad` act on both parts.
         self.param_groups = [group for part in self.parts.values() for group in part.param_groups]
 
     @torch.no_grad()
@@ -113,9 +112,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def layer_matrices(model: nn.Module) -> set[str]:
-    """Names of the weights that Muon takes: linear layers inside a list of layers, so no embedding, window or head.
+    """Return the names of the weights that Muon updates: linear layers inside a list of layers.
 
-    Frozen weights are left out, and LoRA's factors, whose update is not the update of the matrix they make.
+    Frozen weights are left out, and LoRA's factors, because their update is not the update of their product.
     """
     return {
         f"{name}.weight"

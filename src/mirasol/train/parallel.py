@@ -41,7 +41,7 @@ class Layout:
 
 
 def num_processes() -> int:
-    """Return the number of processes of this launch, as torchrun says it."""
+    """Return the number of processes of this launch, as torchrun states it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -64,7 +64,7 @@ def share_of_step(batch_size: int, accumulation: int, begun: int, now: int) -> t
     """Return batch size and accumulation for `now` processes, so that a step keeps its clips.
 
     Args:
-        batch_size, accumulation: Of each of the `begun` processes that the run began with.
+        batch_size, accumulation: Per process of the `begun` processes that the run began with.
     """
     micro_batches = accumulation * begun
     if micro_batches % now == 0:
@@ -81,13 +81,18 @@ def share_of_step(batch_size: int, accumulation: int, begun: int, now: int) -> t
     return size, clips // now // size
 
 
-def choose_layout(wanted: ParallelRecipe, num_parameters: int, memory: int | None = None) -> Layout:
+def choose_layout(
+    wanted: ParallelRecipe, num_parameters: int, memory: int | None = None, world: int | None = None,
+    local: int | None = None,
+) -> Layout:  # fmt: skip
     """Return the recipe's layout with defaults filled in; raise ValueError if the number of processes differs.
 
     By default the weights are sharded within each machine if their training state fills half of a GPU's `memory`
-    (bytes, None on CPU), and replicated otherwise.
+    (bytes, None on CPU), and replicated otherwise. `world` and `local`, the number of processes and of those on one
+    machine, are by default this launch's.
     """
-    world, local = num_processes(), int(os.environ.get("LOCAL_WORLD_SIZE", num_processes()))
+    world = world or num_processes()
+    local = local or int(os.environ.get("LOCAL_WORLD_SIZE", world))
     data, shard = wanted.data, wanted.shard
     if data is None and shard is None:
         is_large = memory is not None and num_parameters * BYTES_PER_PARAMETER > memory * STATE_SHARE
@@ -105,11 +110,11 @@ def choose_layout(wanted: ParallelRecipe, num_parameters: int, memory: int | Non
 
 
 def shard_weights(model: nn.Module, layout: Layout, device: torch.device) -> None:
-    """Shard the model's weights in place: each layer that the model declares unsplittable, then the rest.
+    """Shard the model's weights in place: each layer of a class in `_no_split_modules`, then the rest.
 
     Raises:
-        ValueError: A class of `_no_split_modules` matches no layer. Its layers would stay in one unit with the rest,
-            gathered whole at every step, which costs the memory that sharding is to save.
+        ValueError: A declared class matches no layer. Its layers would be one unit with the rest, gathered whole at
+            every step, which costs the memory that sharding saves.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -118,15 +123,15 @@ def shard_weights(model: nn.Module, layout: Layout, device: torch.device) -> Non
     if absent := [name for name, found in layers.items() if not found]:
         raise ValueError(
             f"Expected layers of class {', '.join(absent)}, which {type(model).__name__}._no_split_modules declares, "
-            "found none in the model: correct the names there, or train it without parallel.shard."
+            "found none in the model: correct the names there, or train without parallel.shard."
         )
     mesh = init_device_mesh(device.type, (layout.data, layout.shard), mesh_dim_names=("data", "shard"))
     mesh = mesh if layout.data > 1 else mesh["shard"]
-    # A single number cannot be split; the Trainer averages the gradients of what is left whole.
+    # A scalar cannot be split; the Trainer averages the gradients of whole parameters.
     scalars = {parameter for parameter in model.parameters() if parameter.ndim == 0}
     for parameter in scalars:
         parameter.data = parameter.data.to(device)
-    # Outputs that are views stay as they are here: nothing is computed in place on them.
+    # Views as outputs are safe here, because nothing is computed in place on them.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for module in [module for found in layers.values() for module in found] + [model]:
         fully_shard(module, mesh=mesh, ignored_params=scalars)
@@ -144,7 +149,7 @@ def layer_classes(model: nn.Module) -> Sequence[str]:
 
 
 def skeleton(model: nn.Module) -> nn.Module:
-    """Return a copy of the model without numbers, which is made before sharding and filled by `filled`."""
+    """Return a copy of the model on the meta device, made before sharding, for `filled`."""
     return filled(model, [tensor.to("meta") for tensor in tensors_of(model)])
 
 
@@ -180,7 +185,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def apart_by_layout(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the parameter groups, each split into sharded and whole tensors, which no fused step takes together."""
+    """Return the parameter groups, each split into sharded and whole tensors, because a fused step cannot mix them."""
     split = []
     for group in groups:
         for kind in (True, False):
@@ -200,7 +205,7 @@ def any_of_shards(flags: Tensor, like: Tensor) -> Tensor:
 
 
 def on_whole_matrices(function: Callable[[Tensor], Tensor], stacked: Tensor, like: Tensor) -> Tensor:
-    """Apply a function of whole matrices to the rows that this process holds of several of them.
+    """Apply a function of whole matrices to matrices of which each process holds some rows.
 
     The processes exchange rows, so that each computes the function of its share of the matrices, and exchange back.
 

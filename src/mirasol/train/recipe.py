@@ -1,4 +1,4 @@
-"""Recipes as text: YAML and `key=value` -> `Recipe`, and back; every refusal names the key and the way out."""
+"""Recipes as text: YAML and `key=value` -> `Recipe`, and back; every error names the key and the remedy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ BOUNDS = {
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe in the YAML file at `path`, with overrides such as `optimizer.learning_rate=3e-4`."""
     path = Path(path)
-    values = json.loads(json.dumps(read_recipe(path), default=str))  # what a YAML alias shares becomes two values
+    values = json.loads(
+        json.dumps(read_recipe(path), default=str)
+    )  # a copy, because values of a YAML alias are shared
     data = values.setdefault("data", {})
     if isinstance(data, dict):
         (default,) = DataRecipe().sources
@@ -37,7 +39,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if isinstance(data, dict):
         _expand_augmentation(data)
     try:
-        # As JSON, because there a list is a tuple even where types are strict.
+        # As JSON, because strict types accept a JSON list as a tuple.
         return Recipe.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise ValueError(_refusal(error)) from error
@@ -85,7 +87,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _expand_augmentation(data: dict[str, Any]) -> None:
-    """Writes out, in place, the augmentation presets that `data` and its sources name."""
+    """Replace the augmentation presets that `data` and its sources name by their values, in place."""
     sources = data.get("sources")
     for section in (data, *(sources if isinstance(sources, list) else ())):
         given = section.get("augmentation") if isinstance(section, dict) else None
@@ -127,7 +129,7 @@ def _dotted(section: Any = Recipe, prefix: str = "") -> Iterator[str]:
 
 
 def _refusal(error: ValidationError) -> str:
-    """Return the first complaint in the house's grammar."""
+    """Return the message of the first error: expected, found, remedy."""
     (first, *_) = error.errors(include_url=False)
     kind, place, found = first["type"], list(first["loc"]), first["input"]
     context = first.get("ctx", {})

@@ -35,7 +35,7 @@ def _device_name(name: str) -> str:
 
 
 class Section(BaseModel):
-    """Frozen keys; an unknown key, another type or a value out of range is refused."""
+    """Base of all sections: frozen; refuses unknown keys, other types and values out of range."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -59,7 +59,7 @@ class ModelRecipe(Section):
     checkpoint: str | None = None  # a folder, a name on the Hub, or "shipped"
     attn_implementation: str = "eager"  # on CPU, faster than sdpa for sequences of a hundred tokens (docs/log.md)
     freeze: tuple[Part, ...] = ()
-    unfreeze_epoch: AtLeastOne | None = None  # frozen parts are trained after so many epochs; None: never
+    unfreeze_epoch: AtLeastOne | None = None  # epoch from which frozen parts are trained; None: never
     lora: LoraRecipe | None = None
     recompute_every: AtLeastOne | None = None  # activation checkpointing of every n-th layer; None: keep activations
     compile: bool = False  # torch.compile of the repeated layers: a minute at start, for faster steps on a GPU
@@ -114,7 +114,7 @@ class SourceRecipe(Section):
     conditions: tuple[str, ...] | None = None  # conditions of its validation; None: `validation.conditions`
     clips_per_epoch: AtLeastOne | None = None  # clips of an epoch, of a reshuffled stream; None: all
     questions_per_clip: AtLeastOne | None = None  # None: all questions of the clip
-    balance: Literal["answer"] | None = None  # answer: all answers to a question are sampled equally often
+    balance: Literal["answer"] | None = None  # answer: samples all answers to a question equally often
     augmentation: AugmentConfig | None = None  # None: `data.augmentation`
 
 
@@ -123,7 +123,7 @@ class DataRecipe(Section):
 
     sources: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)] = (SourceRecipe(task="grid", root=GRID_ROOT),)
     cache: str | None = "cache"  # folder of decoded clips; None, and for shards always: decode on access
-    max_skipped_share: Share = 0.01  # of an epoch's clips may be undecodable; more end the run
+    max_skipped_share: Share = 0.01  # largest share of undecodable clips in an epoch; more end the run
     augmentation: AugmentConfig = PRESETS["gentle"]  # a preset, or a mapping with `preset` and changed keys
     max_train_clips: AtLeastOne | None = None  # per source
     num_workers: Annotated[int, Field(ge=0)] = 1
@@ -131,7 +131,7 @@ class DataRecipe(Section):
 
 
 class OptimizerRecipe(Section):
-    """Muon (or AdamW alone); linear warmup, then down to `final_learning_rate_fraction`, over both phases."""
+    """Muon, or AdamW alone; linear warmup, then decay to `final_learning_rate_fraction`, over both phases."""
 
     name: Literal["muon", "adamw"] = "muon"
     learning_rate: Positive = 1e-3

@@ -28,7 +28,7 @@ PACKAGES = ("mirasol", "torch", "transformers", "accelerate", "peft", "tokenizer
 CHECKPOINT_PREFIX = "checkpoint-"
 LAUNCHES = "environment.json"
 PROCESSOR = "processor"
-# These keys change how a run is carried out, not what it computes: a resumed run may have other values.
+# These keys do not change what a run computes, so a resumed run may have other values.
 FREE_TO_CHANGE = {
     "output", "device", "logging_steps", "save_steps", "schedule.time_limit_minutes", "data.cache", "data.num_workers",
     "parallel.data", "parallel.shard",
@@ -47,10 +47,7 @@ def check_run(recipe: Recipe) -> None:
 
 
 def begun_with(folder: Path) -> int:
-    """Return the number of processes that a step of this run is shared among in the recipe's words.
-
-    It is the number that the run began with, because each of these took `schedule.batch_size` clips.
-    """
+    """Return the number of processes that the run began with, each of which took `schedule.batch_size` clips."""
     launches = _launches(folder) if is_begun(folder) else []
     return launches[-1].get("begun_with", launches[-1]["num_processes"]) if launches else num_processes()
 
@@ -70,13 +67,13 @@ def check_data(folder: Path, data: dict[str, Any]) -> None:
             ]
             raise ValueError(
                 f"{folder} holds a run on other data: {name} had {described[0]} when it began, and has {described[1]} "
-                "now, or their texts or files differ. Restore the data, or begin a new run from it with "
+                "now, or texts or files differ. Restore the data, or begin a new run from it with "
                 f"output=NEW_FOLDER model.checkpoint={folder / 'best'}."
             )
 
 
 def describe_rows(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the number of clips and questions, and a hash of all that training and validation read of them."""
+    """Return the number of clips and questions, and a hash of their ids, files and texts."""
     texts: list[list[Any]] = [
         [row.id, row.media.name, row.segment, [[q.text, q.answer] for q in row.questions]] for row in rows
     ]
@@ -94,7 +91,7 @@ def is_begun(folder: Path) -> bool:
 
 
 def written_bf16(recipe: Recipe) -> bool | None:
-    """True if the run in the recipe's folder computes in bfloat16; None where there is no run."""
+    """Return whether the run in the recipe's folder computes in bfloat16, None where there is no run."""
     written = Path(recipe.output) / "recipe.yaml"
     return load_recipe(written).bf16 if written.is_file() else None
 
@@ -102,9 +99,9 @@ def written_bf16(recipe: Recipe) -> bool | None:
 def open_run(
     recipe: Recipe, processor: Any = None, data: dict[str, Any] | None = None, layout: Layout | None = None
 ) -> Path:
-    """The run folder with recipe, environment, rows (data.json) and processor; an existing one must be of the same.
+    """Write recipe, environment, rows (data.json) and processor into the run folder; return it.
 
-    The processor is kept from the start on, because a resumed run must have the same tokens.
+    The processor is saved at the start, because a resumed run must have the same tokens.
     """
     check_run(recipe)
     folder = Path(recipe.output)
@@ -127,24 +124,24 @@ def _launches(folder: Path) -> list[dict[str, Any]]:
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints of a run, oldest step first."""
+    """Return the checkpoints of a run, oldest step first."""
     found = folder.glob(f"{CHECKPOINT_PREFIX}*")
     return sorted((each for each in found if each.name.removeprefix(CHECKPOINT_PREFIX).isdigit()), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimiser step a checkpoint was taken at."""
+    """Return the optimizer step at which a checkpoint was saved."""
     return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """SHA-256 of what the recipe computes: keys that only change how it is carried out do not count."""
+    """Return the SHA-256 of the keys that change what a run computes."""
     values = {key: value for key, value in flatten(recipe).items() if key not in FREE_TO_CHANGE}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def environment() -> dict[str, Any]:
-    """Commit, command line, package versions, hardware and time of this launch."""
+    """Return commit, command line, package versions, hardware and time of this launch."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -158,7 +155,7 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The git commit of this source, with "+changes" where tracked files differ, or "unknown" outside a checkout."""
+    """Return the git commit of this source, with "+changes" if tracked files differ; "unknown" outside a checkout."""
     folder = str(Path(__file__).resolve().parent)
     git = ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
     try:
@@ -168,14 +165,14 @@ def commit() -> str:
 
 
 def hardware() -> str:
-    """The device this process trains on, in words."""
+    """Return the name of the device that this process trains on."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"CPU ({platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s) used)"
 
 
 def _require_same(recipe: Recipe, written: Path) -> None:
-    # Read as recipes, so that a key younger than the run has its default there.
+    # Read as recipes, so that a key newer than the run has its default.
     now, then = (flatten(each) for each in (recipe, load_recipe(written)))
     differing = [key for key in sorted(now | then) if now.get(key) != then.get(key) and key not in FREE_TO_CHANGE]
     if differing:

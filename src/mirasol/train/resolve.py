@@ -1,4 +1,4 @@
-"""Fill in the keys that a recipe leaves open, from checkpoint, preset, shared keys and hardware."""
+"""Fill in the keys that a recipe leaves out, from checkpoint, preset, shared keys and hardware."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mirasol import MirasolProcessor  # from there, because only that registers its parts in the command
+from mirasol import MirasolProcessor  # not from mirasol.chunks, because only this import registers its parts
 from mirasol.answer.checkpoint import folder_of
 from mirasol.chunks.agreement import grid_of_chunk
 from mirasol.features.image_processing_mirasol import check_crop
@@ -65,7 +65,7 @@ def _default_sizes(recipe: Recipe, preset_name: str | None) -> ProcessorRecipe:
     default = sizes_of(saved_processor(recipe.model.checkpoint))
     for name in ("vocab_size", "model_max_length"):
         wanted, kept = getattr(given, name), getattr(default, name)
-        # A vocabulary may have fewer tokens than the recipe allows.
+        # A trained vocabulary may have fewer tokens than the recipe allows.
         if wanted is not None and (wanted < kept if name == "vocab_size" else wanted != kept):
             raise ValueError(
                 f"Recipe key processor.{name} is {wanted}, but the tokenizer of {recipe.model.checkpoint} has "
@@ -75,7 +75,7 @@ def _default_sizes(recipe: Recipe, preset_name: str | None) -> ProcessorRecipe:
 
 
 def has_bf16(device: str = "auto") -> bool:
-    """True if bfloat16 has full speed here; a CPU that only imitates it is 20 times slower in it."""
+    """True if the hardware has bfloat16 instructions; a CPU that emulates them is 20 times slower."""
     if torch.cuda.is_available() and device != "cpu":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
@@ -83,7 +83,7 @@ def has_bf16(device: str = "auto") -> bool:
 
 
 def sizes_of(processor: MirasolProcessor) -> ProcessorRecipe:
-    """The processor's grid and sizes, as a recipe states them."""
+    """Return the processor's grid and sizes, as a recipe states them."""
     held = {name: getattr(owner, name) for owner, names in _owners(processor) for name in names}
     crop_center, tokenizer = tuple(held.pop("crop_center")), processor.tokenizer
     return ProcessorRecipe(
@@ -92,7 +92,7 @@ def sizes_of(processor: MirasolProcessor) -> ProcessorRecipe:
 
 
 def _owners(processor: MirasolProcessor) -> list[tuple[Any, tuple[str, ...]]]:
-    """Return the parts of a processor and the recipe's keys that each holds by the same name."""
+    """Return the parts of a processor, each with the recipe's keys that are its attributes."""
     return [
         (processor, ("frames_per_second", "num_frames_per_chunk", "num_mel_frames_per_chunk", "max_chunks")),
         (processor.image_processor, ("image_size", "crop_fraction", "crop_center")),
@@ -101,7 +101,7 @@ def _owners(processor: MirasolProcessor) -> list[tuple[Any, tuple[str, ...]]]:
 
 
 def saved_processor(checkpoint: str) -> MirasolProcessor:
-    """The processor of a checkpoint: a folder, "shipped", or a name on the Hub, which has at most one slash."""
+    """Return the processor of a checkpoint: a folder, "shipped", or a name on the Hub, which has one slash."""
     if not folder_of(checkpoint).is_dir() and checkpoint.count("/") != 1:
         raise ValueError(
             f"Recipe key model.checkpoint expects a folder, found nothing at {checkpoint}: train or copy the "
@@ -111,9 +111,9 @@ def saved_processor(checkpoint: str) -> MirasolProcessor:
 
 
 def changed_processor(processor: MirasolProcessor, sizes: ProcessorRecipe) -> MirasolProcessor:
-    """A checkpoint's processor with the recipe's grid, crop and budget; its tokenizer and colours stay.
+    """Return a checkpoint's processor with the recipe's grid, crop and budget; its tokenizer and colours stay.
 
-    What the model cannot follow is refused afterwards, by `check_model_config`.
+    Afterwards `check_model_config` refuses values that do not fit the model.
     """
     check_crop(sizes.crop_fraction or 0.0, sizes.crop_center or ())
     for owner, names in _owners(processor):

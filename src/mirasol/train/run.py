@@ -1,4 +1,4 @@
-"""`mirasol train RECIPE [key=value ...]`: builds the parts a recipe names, trains, and leaves an export."""
+"""`mirasol train RECIPE [key=value ...]`: build the parts that a recipe names, train, export the best model."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def train(
 ) -> TrainResult | None:
     """Train by the recipe, or resume the run in its folder; the best checkpoint is in `<output>/best`.
 
-    `report(folder)` writes a page of the run (`mirasol.report.training`) at every validation and checkpoint.
+    `report(folder)` writes a page of the run (`mirasol.report.training`) at each checkpoint and at the end.
     Of several processes that torchrun starts, the first one returns the result, the others None.
     """
     from mirasol.train.build import build_parts
@@ -105,13 +105,13 @@ def fit(
     report: Report | None = None,
     known_questions: KnownQuestions | None = None,
 ) -> TrainResult:
-    """Trains `model` in the recipe's run folder, from its newest whole checkpoint if there is one."""
-    logging.disable_progress_bar()  # of every file written; the bar of the steps is another one
-    origin = started_from(recipe.model.checkpoint)  # now: another run may replace that folder
+    """Train `model` in the recipe's run folder, from its newest whole checkpoint if there is one."""
+    logging.disable_progress_bar()  # of written files; the bar of the steps stays
+    origin = started_from(recipe.model.checkpoint)  # read now, because another run may replace that folder
     folder = Path(recipe.output)
     check_data(folder, data or {})
     check_reporters(recipe)
-    sampler_of(train_dataset, recipe)  # before there is a run folder, because a source without clips is refused
+    sampler_of(train_dataset, recipe)  # refuses a source without clips before there is a run folder
     layout = choose_layout(recipe.parallel, sum(p.numel() for p in model.parameters()), memory_of_device(recipe))
     args = training_arguments(recipe, folder)  # joins the processes
     if _is_main():
@@ -120,7 +120,7 @@ def fit(
     resumed_step = step_of(resume_from) if resume_from else 0
     minutes_before = _forget_after(folder / "metrics.jsonl", resumed_step) if _is_main() else 0.0
     if args.process_index:
-        torch.manual_seed(recipe.seed + args.process_index)  # dropout of its own
+        torch.manual_seed(recipe.seed + args.process_index)  # so that processes draw different dropout
     started = time.monotonic() - 60 * minutes_before
 
     def keep_best(best: nn.Module, metrics: dict[str, float], step: int) -> None:
@@ -177,12 +177,12 @@ def fit(
 
 
 def next_start(trainer: MirasolTrainer) -> str:
-    """Return what the same command will do, by the newest checkpoint that could be written."""
+    """Return from which step the same command resumes, in words."""
     return f"resumes from step {trainer.saved_step}" if trainer.saved_step else "begins anew: no checkpoint is whole"
 
 
 def training_arguments(recipe: Recipe, folder: Path) -> Seq2SeqTrainingArguments:
-    """The recipe in the Trainer's words."""
+    """Return the recipe as arguments of the Trainer."""
     optimizer, schedule = recipe.optimizer, recipe.schedule
     step = schedule.batch_size, schedule.gradient_accumulation_steps
     batch_size, accumulation = share_of_step(*step, begun_with(folder), num_processes())
@@ -225,7 +225,7 @@ def memory_of_device(recipe: Recipe) -> int | None:
 
 
 def check_reporters(recipe: Recipe) -> None:
-    """Refuse services whose package is not installed, and thawing where other processes would not hear of it."""
+    """Raise ValueError for a service whose package is not installed, and for thawing in several processes."""
     for name in recipe.report_to:
         if importlib.util.find_spec(name) is None:
             raise ValueError(
@@ -241,7 +241,7 @@ def check_reporters(recipe: Recipe) -> None:
 
 
 def started_from(checkpoint: str | None) -> dict[str, Any] | None:
-    """Return the origin of the checkpoint that a run started from, as far as the checkpoint states it."""
+    """Return the record (`training.json`) of the checkpoint that a run started from, None if it has none."""
     file = folder_of(checkpoint) / "training.json"
     if checkpoint is None or not file.is_file():
         return None
@@ -255,7 +255,7 @@ def num_bad_clips(dataset: Any) -> int:
 
 
 def _forget_after(metrics: Path, step: int) -> float:
-    """Minutes trained up to `step`; drops the lines of later steps, which a resumed run will write again."""
+    """Drop the lines of steps after `step`, which a resumed run writes again; return the minutes trained up to it."""
     if not metrics.is_file():
         return 0.0
     lines = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_in(line) <= step]
@@ -266,7 +266,7 @@ def _forget_after(metrics: Path, step: int) -> float:
 def _step_in(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except json.JSONDecodeError:  # the line a kill cut short
+    except json.JSONDecodeError:  # a kill cut the line short
         return float("inf")
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from mirasol.train.recipe_schema import OptimizerRecipe, Part
 
 
 def scheduler_arguments(recipe: OptimizerRecipe, num_steps: int | None = None) -> dict[str, Any]:
-    """Return the schedule in the Trainer's words; `wsd` is whole only with the number of steps of the run."""
+    """Return the schedule as arguments of the Trainer; `wsd` needs the number of steps of the run."""
     low = recipe.final_learning_rate_fraction
     if recipe.schedule == "cosine":
         return {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": low}}
@@ -29,7 +28,7 @@ def scheduler_arguments(recipe: OptimizerRecipe, num_steps: int | None = None) -
 
 
 def split_rates(optimizer: torch.optim.Optimizer, model: nn.Module, part_rates: Mapping[Part, float]) -> None:
-    """Split the optimizer's groups by part, each with its factor on the learning rate, in place."""
+    """Split the optimizer's groups by part, in place; each gets its factor on the learning rate."""
     factors: dict[nn.Parameter, float] = {}
     for part, factor in part_rates.items():
         factors |= dict.fromkeys(parameters_of(model, [part], "optimizer.part_rates"), factor)
@@ -46,20 +45,7 @@ def split_rates(optimizer: torch.optim.Optimizer, model: nn.Module, part_rates: 
         optimizer._share_groups()
 
 
-@contextlib.contextmanager
-def trained(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Set `requires_grad` in the block, as an optimizer requires of parameters that it will train later."""
-    before = [parameter.requires_grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter, wanted in zip(parameters, before, strict=True):
-            parameter.requires_grad_(wanted)
-
-
 def is_stale(log_history: Sequence[Mapping[str, Any]], metric: str, patience: int | None) -> bool:
-    """True if the last `patience` validations brought no better metric than the best one before them."""
+    """True if none of the last `patience` validations exceeded the best one before them."""
     values = [line[f"eval_{metric}"] for line in log_history if f"eval_{metric}" in line]
     return patience is not None and len(values) > patience and max(values[-patience:]) <= max(values[:-patience])

@@ -25,7 +25,7 @@ from mirasol.train.parallel import Layout, filled, gathered, local, shard_weight
 from mirasol.train.record import CHECKPOINT_PREFIX, find_checkpoints, step_of
 from mirasol.train.stop import SIGNALS, STOP
 
-KEPT_CHECKPOINTS = 2  # the older one is for a newest that is torn
+KEPT_CHECKPOINTS = 2  # the older one is a fallback if the newest is torn
 
 
 class ShardedTrainer(Seq2SeqTrainer):
@@ -33,7 +33,7 @@ class ShardedTrainer(Seq2SeqTrainer):
 
     Args:
         run_dir: Folder of the run.
-        layout: None is one process, or replicas.
+        layout: Shards and replicas; None for one process or replicas.
         ema_decay: Decay of the averaged weights; None keeps none.
     """
 
@@ -43,25 +43,25 @@ class ShardedTrainer(Seq2SeqTrainer):
         self.run_dir = run_dir
         self._saving_to: Path | None = None
         self.saved_step = 0  # of the newest whole checkpoint
-        self.stopped_by: Signals | None = None  # by agreement of all processes
+        self.stopped_by: Signals | None = None  # the same on all processes
         self._skeleton: nn.Module | None = None
         model, args = kwargs["model"], kwargs["args"]
         if layout is not None and layout.shard > 1:
             self._skeleton = skeleton(model)
             shard_weights(model, layout, args.device)
         super().__init__(**kwargs)
-        # The Trainer then leaves placement and reduction of gradients to the model. It refuses this at its start,
-        # because it cannot save such an optimizer; `_save_optimizer_and_scheduler` below can.
+        # The Trainer then leaves placement and reduction of gradients to the model. Set after `__init__`, which
+        # refuses it because the Trainer cannot save such an optimizer; `_save_optimizer_and_scheduler` below can.
         self.is_distributed_loading_by_transformers = self._skeleton is not None
         averaged = filled(self._skeleton, tensors_of(model)) if self._skeleton is not None else self.model
         self.ema = AveragedModel(averaged, multi_avg_fn=_warm_average(ema_decay)) if ema_decay else None
 
     @property
     def best_weights(self) -> nn.Module:
-        """The model that validation sees and that is exported: the averaged one if the recipe asks for it.
+        """The model that is validated and exported: the averaged one if the recipe asks for it.
 
-        Sharded weights are gathered on every process (a collective call), so that each can generate alone: processes
-        with answers of unequal length never wait for each other.
+        Sharded weights are gathered on every process (a collective call), so that each generates alone, because
+        answers of unequal length would make the processes wait for each other.
         """
         best = self.ema.module if self.ema is not None and self.ema.n_averaged > 0 else self.model
         if self._skeleton is None:
@@ -69,12 +69,12 @@ class ShardedTrainer(Seq2SeqTrainer):
         return filled(self._skeleton, [gathered(tensor).clone() for tensor in tensors_of(best)])
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        if self._skeleton is None:  # shards lie on their device already
+        if self._skeleton is None:  # shards are on their device already
             super()._move_model_to_device(model, device)
 
     @contextlib.contextmanager
     def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
-        """Of all micro-batches but the last, gradients are reduced to shards, but not yet among replicas."""
+        """Reduce the gradients to shards, but not among replicas, for all micro-batches but the last."""
         self.model.set_requires_all_reduce(False)  # type: ignore[operator]  # of FSDPModule
         try:
             yield
@@ -84,14 +84,14 @@ class ShardedTrainer(Seq2SeqTrainer):
     # -- agreement among processes
 
     def _any_process(self, flag: torch.Tensor | bool) -> bool:
-        """Return True on every process if the flag is set on one; a collective call."""
+        """Return whether the flag is set on any process; a collective call."""
         flag = torch.as_tensor(flag, dtype=torch.float32, device=self.args.device)
         return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
 
     def agree_to_stop(self, is_over: bool = False) -> bool:
-        """Return True if a process is over time or got a signal (`stopped_by`); a collective call.
+        """Return whether any process is over time or got a signal (`stopped_by`); a collective call.
 
-        All processes stop at the same step, or the remaining ones would wait for the others for ever.
+        All processes stop at the same step, because the remaining ones would wait for the others for ever.
         """
         wishes = torch.tensor([is_over, *(STOP.signal == number for number in SIGNALS)], device=self.args.device)
         wishes = self.accelerator.reduce(wishes.float(), reduction="sum")
@@ -110,7 +110,7 @@ class ShardedTrainer(Seq2SeqTrainer):
                 f"{self.state.global_step}, {names[0]} first; they are not saved. Lower optimizer.learning_rate."
             )
 
-    # -- checkpoints: written beside, then moved, so a kill leaves the last whole one
+    # -- checkpoints: written to another folder, then moved, so that a kill leaves the last whole one
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._saving_to or self.args.output_dir)
@@ -140,13 +140,13 @@ class ShardedTrainer(Seq2SeqTrainer):
         self.accelerator.wait_for_everyone()
 
     def save_validated(self) -> None:
-        """Save the checkpoint that was resumed once more, with the validation that it lacked."""
+        """Save the resumed checkpoint again, with the validation that it lacked."""
         assert self.args.output_dir is not None
         self._load_rng_state(f"{self.args.output_dir}/{CHECKPOINT_PREFIX}{self.state.global_step}")
         self._save_checkpoint(self.model, None)
 
     def _all_wrote(self, write: Callable[[], Any], final: Path) -> bool:
-        """True if every process wrote its files; a full disk costs this checkpoint only, and the run continues."""
+        """Return whether every process wrote its files; a full disk costs only this checkpoint."""
         error = None
         try:
             write()
@@ -164,7 +164,7 @@ class ShardedTrainer(Seq2SeqTrainer):
         return True
 
     def _seal(self, folder: Path) -> None:
-        """Writes the manifest, to which every process adds the checksums of its share of the files."""
+        """Write the manifest; every process computes the checksums of its share of the files."""
         self.accelerator.wait_for_everyone()
         files = files_of(folder)[self.args.process_index :: self.args.world_size]
         found = gather_object(list(digests(folder, files).items()))
@@ -172,22 +172,22 @@ class ShardedTrainer(Seq2SeqTrainer):
             seal(folder, dict(found))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Leaves the weights of a checkpoint to `_save_optimizer_and_scheduler`."""
+        """Leave the weights of a checkpoint to `_save_optimizer_and_scheduler`."""
         assert _internal_call, "the export is written by keep_best"
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         save_state(Path(output_dir), self.model, _unwrapped(self.optimizer), self.ema)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Leaves the weights to `_load_optimizer_and_scheduler`, which runs when there is an optimizer."""
+        """Leave the weights to `_load_optimizer_and_scheduler`, which runs when there is an optimizer."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         load_state(Path(checkpoint), self.model, _unwrapped(self.optimizer), self.ema)
         self.saved_step = step = step_of(Path(checkpoint))
-        # The rate is a function of the step. What torch would save of it has an entry for each group of parameters,
-        # and sharded weights make other groups than whole ones.
+        # The rate is computed from the step, because a saved scheduler has an entry for each group of parameters, and
+        # sharded weights have other groups than whole ones.
         schedule, optimizer = self.lr_scheduler, self.optimizer
         assert schedule is not None and optimizer is not None, "made before a checkpoint is loaded"
         schedule.last_epoch, schedule._step_count = step, step + 1
@@ -202,7 +202,7 @@ def _unwrapped(optimizer: Any) -> torch.optim.Optimizer:
 
 
 def _warm_average(decay: float) -> Callable:
-    """An exponential moving average with warm-up: the decay at update n is at most (1 + n) / (10 + n)."""
+    """Return an exponential moving average with warm-up: the decay at update n is at most (1 + n) / (10 + n)."""
 
     @torch.no_grad()
     def average(averaged: list[torch.Tensor], current: list[torch.Tensor], num_averaged: torch.Tensor | int) -> None:

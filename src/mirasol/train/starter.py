@@ -1,4 +1,4 @@
-"""`mirasol new`: a folder to begin with, a recipe for own clips, two sample clips and their manifest."""
+"""`mirasol new`: a folder with a recipe for own clips, two sample clips and their manifest."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ STARTER = Path(__file__).parents[1] / "starter"
 
 
 class NewFolder(Document):
-    """A folder for own clips."""
+    """Result of `mirasol new`."""
 
     folder: str
     files: list[str]
@@ -21,10 +21,10 @@ class NewFolder(Document):
 
 
 def new(folder: str | Path) -> NewFolder:
-    """Return a new folder with everything to train on own clips.
+    """Write a new folder with everything to train on own clips.
 
     Raises:
-        ValueError: The folder is there and not empty.
+        ValueError: The folder exists and is not empty.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -1,4 +1,4 @@
-"""Orderly stop of a run by Ctrl-C or SIGTERM (preemption): finish the step, save a checkpoint, end."""
+"""Orderly stop of a run after Ctrl-C or SIGTERM (preemption): finish the step, save a checkpoint, end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from torch.utils.data import get_worker_info
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-REPEAT_SECONDS = 3.0  # a terminal and torchrun both pass on one Ctrl-C
+REPEAT_SECONDS = 3.0  # one Ctrl-C arrives twice, from the terminal and from torchrun
 
 
 class StopRequest:
-    """The signal that asked this process to stop, None until then.
+    """Handler that keeps the signal that asked this process to stop.
 
     A second Ctrl-C, some seconds after the first, ends the process at once. A second SIGTERM does not, because a
-    cluster sends it to torchrun and to its processes, and torchrun passes it on.
+    cluster sends it to torchrun and to its processes, and torchrun forwards it.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals while the block runs; elsewhere than in the main thread, Python delivers none."""
+        """Handle the signals while the block runs; outside the main thread Python delivers none."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -50,11 +50,11 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-STOP = StopRequest()  # one for all, as a process has one handler of a signal
+STOP = StopRequest()  # one, because a process has one handler per signal
 
 
 class SurvivingCollator:
-    """A collator whose loader workers survive the signal to the process group, because the step needs them.
+    """Collator whose loader workers survive a signal to the process group, because the step needs them.
 
     A worker ignores Ctrl-C and the first SIGTERM; the second one, which its parent sends, ends it.
     """

@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer made from a task's own texts, able to write any text byte by byte."""
+"""Small byte-level BPE tokenizer, trained on a task's texts, that can encode any text byte by byte."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NUM_BYTES = 256
 def build_tokenizer(
     texts: Iterable[str], vocab_size: int = 512, model_max_length: int = 64
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most `vocab_size` tokens: 3 special, every byte, and the merges `texts` ask for most.
+    """Return a tokenizer of at most `vocab_size` tokens: 3 special, every byte, and frequent merges of `texts`.
 
-    All 256 bytes are in the vocabulary because a user's question may hold any character: unseen words cost more
-    tokens, but none becomes unknown. Questions are prompts, so padding goes to the left.
+    All 256 bytes are in the vocabulary, because a user's question may hold any character: unseen words take more
+    tokens, but none becomes unknown. Padding is on the left, because questions are prompts.
     """
     smallest = NUM_BYTES + len(SPECIAL_TOKENS)
     if vocab_size < smallest:

@@ -1,5 +1,7 @@
-"""transformers' Seq2SeqTrainer, changed only where Mirasol needs it: every loss logged, validation by generation,
-and the objective by phase; averaged weights, shards and checkpoints are `ShardedTrainer`'s."""
+"""Trainer of Mirasol: logs every loss, validates by generation, samples by (seed, epoch), stops at NaN.
+
+Averaged weights, shards and checkpoints are in `ShardedTrainer`.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,14 @@ from mirasol.train.optimizer import MuonWithAdamW, layer_matrices
 from mirasol.train.parallel import Layout, apart_by_layout, gathered
 from mirasol.train.recipe_schema import Recipe
 from mirasol.train.record import begun_with
-from mirasol.train.schedule import scheduler_arguments, split_rates, trained
+from mirasol.train.schedule import scheduler_arguments, split_rates
 from mirasol.train.sharded_trainer import ShardedTrainer
 
-MONITOR_EVERY = 20  # steps between two measurements of collapse, which cost one SVD each
+MONITOR_EVERY = 20  # steps between measurements of collapse, because each costs an SVD
 
 
 class MirasolTrainer(ShardedTrainer):
-    """Trains a Mirasol model by a recipe; `validate(model)` returns the metrics of generated answers on val.
+    """Trainer of a Mirasol model by a recipe; `validate(model)` returns the metrics of generated answers on val.
 
     A batch holds clips with k questions each, so the number of text rows is not the number of clips.
     """
@@ -54,7 +56,7 @@ class MirasolTrainer(ShardedTrainer):
         **kwargs: Any,
     ) -> None:
         self.recipe, self.validate, self.keep_best = recipe, validate, keep_best
-        self.started = started  # time.monotonic() minus what earlier launches of this run took
+        self.started = started  # time.monotonic() minus the seconds of this run's earlier launches
         self._sums: dict[str, float] = defaultdict(float)
         self._num_batches = self._num_steps = 0
         self._step_losses: list[torch.Tensor] = []
@@ -75,7 +77,7 @@ class MirasolTrainer(ShardedTrainer):
         self.model_accepts_loss_kwargs = True  # its losses are shares of the step already
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Names of the weights of linear and convolution layers; norms, biases, embeddings and tables do not decay."""
+        """Return the names of the weights of linear and convolution layers; all other parameters do not decay."""
         embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
         decaying = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
         return [
@@ -85,10 +87,11 @@ class MirasolTrainer(ShardedTrainer):
         ]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The recipe's optimizer, which knows parts that are still frozen, with a learning rate for each part."""
+        """Create the recipe's optimizer, also for parts that are thawed later, with a learning rate for each part."""
         if self.optimizer is None:
-            with trained(self.thawing):
-                self.optimizer = self._new_optimizer(model)
+            for parameter in self.thawing:  # until the first epoch begins, because an optimizer takes trained weights
+                parameter.requires_grad_(True)
+            self.optimizer = self._new_optimizer(model)
             split_rates(self.optimizer, self.model, self.recipe.optimizer.part_rates)
         return super().create_optimizer(model)
 
@@ -98,7 +101,7 @@ class MirasolTrainer(ShardedTrainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def _new_optimizer(self, model: nn.Module | None) -> torch.optim.Optimizer:
-        """AdamW as the Trainer makes it, or Muon for the layers' matrices beside it."""
+        """Return AdamW as the Trainer makes it, or Muon for the layers' matrices and AdamW for the rest."""
         if self.recipe.optimizer.name == "adamw":
             optimizer = super().create_optimizer(model)
             optimizer.param_groups[:] = apart_by_layout(optimizer.param_groups)
@@ -119,7 +122,7 @@ class MirasolTrainer(ShardedTrainer):
             eps=recipe.epsilon,
         )
 
-    # -- data: order and augmentation follow (seed, epoch), and the time the loader costs is measured
+    # -- data: order and augmentation follow (seed, epoch); the time spent waiting for the loader is measured
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         self.sampler = sampler_of(self.train_dataset, self.recipe)
@@ -136,9 +139,9 @@ class MirasolTrainer(ShardedTrainer):
         return batches, num_items
 
     def _count_targets(self, batches: list) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens of answers and pairs of chunks in one step, over its micro-batches and processes.
+        """Count answer tokens and pairs of chunks of one step, over its micro-batches and processes.
 
-        The model's losses are shares of these, which add up to the loss of one large batch.
+        The model divides its losses by these, so that they add up to the loss of one large batch.
         """
         names = ("labels", "video_chunk_mask", "audio_chunk_mask")
         counted = torch.stack([count_targets(*(batch[name] for name in names)) for batch in batches]).sum(dim=0)
@@ -153,13 +156,13 @@ class MirasolTrainer(ShardedTrainer):
     def compute_loss_context_manager(self) -> contextlib.AbstractContextManager:  # type: ignore[override]  # theirs is an ExitStack
         """Autocast to bf16 where the recipe asks for it.
 
-        Ours instead of accelerate's, which replaces the model's `forward` and copies every output to float32.
+        Instead of accelerate's autocast, which replaces the model's `forward` and copies every output to float32.
         """
         device = self.args.device.type
         return torch.autocast(device, torch.bfloat16) if self.recipe.bf16 else contextlib.nullcontext()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The micro-batch's share of the step's loss; its parts are summed for the next log line."""
+        """Return the micro-batch's share of the step's loss; add its parts to the sums of the next log line."""
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch, num_pairs_in_batch=self._num_pairs)
         for name, value in outputs.items():
             if name.endswith("_loss") and value is not None:
@@ -167,11 +170,11 @@ class MirasolTrainer(ShardedTrainer):
         self._num_batches += 1
         if self.state.global_step % MONITOR_EVERY == 0 and outputs.get("encoder_outputs") is not None:
             self._monitor = self._collapse(outputs.encoder_outputs)
-        loss = outputs.loss * self.args.world_size  # of which gradients are averaged
+        loss = outputs.loss * self.args.world_size  # because gradients are averaged over the processes
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Forward and backward of one micro-batch, whose loss is kept until the step is known to be finite."""
+        """Run one micro-batch forward and backward; keep its loss for the check of the step."""
         loss = super().training_step(*args, **kwargs)
         self._step_losses.append(loss)
         return loss
@@ -250,19 +253,19 @@ class MirasolTrainer(ShardedTrainer):
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
 
     def in_pretraining(self, epoch: float) -> bool:
-        """True if the step that ended at this (fractional) epoch belonged to the pretrain phase."""
+        """Return whether the step that ended at this (fractional) epoch belongs to the pretrain phase."""
         return epoch <= self.recipe.schedule.pretrain_epochs and self.recipe.schedule.pretrain_epochs > 0
 
     # -- validation by generation, in place of the Trainer's evaluation loop
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **kwargs) -> dict[str, float]:
-        """Metrics of answers generated on val, each under `eval_`."""
+        """Return the metrics of answers generated on val, with the prefix `eval_`; none if asked to stop."""
         assert self.validate is not None, "evaluated only where there is validation"
         start = time.perf_counter()
         model = self.best_weights
         self._require_finite(model)
         was_training = model.training
-        # Compiled layers run as they are, because each length of a growing answer would be compiled anew
+        # Not compiled, because each length of a growing answer would be compiled anew.
         eager = torch.compiler.set_stance("force_eager")
         with self._random_state_kept(), torch.no_grad(), self.compute_loss_context_manager(), eager:
             model.eval()
@@ -280,16 +283,16 @@ class MirasolTrainer(ShardedTrainer):
         return metrics
 
     def _random_state_kept(self) -> contextlib.AbstractContextManager:
-        # Validation and export come at other steps when a run is stopped and resumed; its dropout stays the same.
+        # So that dropout does not depend on when a stopped and resumed run validates and exports.
         return torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else [])
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         if not metrics:
             return False
         is_best = super()._determine_best_metric(metrics, trial)
-        self.state.best_global_step = None  # the Trainer would look for a checkpoint of it; ours is the export
+        self.state.best_global_step = None  # the Trainer would look for its checkpoint; ours is the export
         if is_best and self.keep_best is not None:
-            best = self.best_weights  # gathered by all
+            best = self.best_weights  # a collective call
             if self.is_world_process_zero():
                 with self._random_state_kept():
                     self.keep_best(best, metrics, self.state.global_step)
@@ -297,7 +300,7 @@ class MirasolTrainer(ShardedTrainer):
 
 
 def sampler_of(dataset: Any, recipe: Recipe) -> EpochSampler:
-    """Return the order of a dataset's clips, in whole steps of the processes that the run began with."""
+    """Return the sampler of a dataset's clips, in whole steps of the processes that the run began with."""
     sources = [getattr(part, "shard_sizes", len(part)) for part in getattr(dataset, "parts", [dataset])]
     num_batches = begun_with(Path(recipe.output)) * recipe.schedule.gradient_accumulation_steps  # of a step
     return EpochSampler(sources, recipe.schedule.batch_size, recipe.seed, num_batches)

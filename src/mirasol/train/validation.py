@@ -1,4 +1,4 @@
-"""Validation by generation: a model's greedy answers on the val rows of every task, from cached clips."""
+"""Validation by generation: metrics of greedy answers on the val rows of every source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEAN_OF_TASKS = "mean_tasks"
 
 
 def main_metric(sources: Sequence[SourceRecipe]) -> str:
-    """Return the name of the metric that stands for all validation: the mean over conditions, and over tasks."""
+    """Return the name of the metric that chooses the best checkpoint: the mean over conditions, and over tasks."""
     return MEAN_OF_TASKS if len(sources) > 1 else f"mean_{get_task(sources[0].task).headline}"
 
 
@@ -32,7 +32,7 @@ def conditions_of(source: SourceRecipe) -> tuple[str, ...]:
 
 
 def check_validation(recipe: Recipe) -> None:
-    """Raise ValueError, before any work, for a condition that validation cannot measure."""
+    """Raise ValueError for a condition that validation cannot measure."""
     for name in {name for source in recipe.data.sources for name in conditions_of(source)}:
         if Condition(name).name == "swapped":
             raise ValueError(
@@ -60,18 +60,18 @@ def check_metric(recipe: Recipe, val_rows: Mapping[SourceRecipe, Sequence[Row]])
 
 
 def source_names(sources: Sequence[SourceRecipe]) -> list[str]:
-    """Return a name for each source: its task, with the split where a task comes twice, else with its number."""
+    """Return a name for each source: its task, with the split, or else a number, where a task occurs twice."""
     tasks = [source.task for source in sources]
     names = [s.task if tasks.count(s.task) == 1 else f"{s.task}_{s.val_split}" for s in sources]
     return [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]
 
 
 class Validation:
-    """A function from a model to the metrics of its greedy answers on the rows of each source.
+    """Metrics of a model's greedy answers on the rows of each source, as a function of the model.
 
     With several sources, metrics are prefixed with the task's name (and split, if a task occurs twice), and
-    `mean_tasks` is the mean of their main metrics. The result is empty if the run is asked to stop. `samples` are a
-    few answers of the last call, to the same questions each time.
+    `mean_tasks` is the mean of their main metrics. The result is empty if the run is asked to stop. `samples` holds a
+    few answers of the last call, to the same questions in each call.
     """
 
     def __init__(self, recipe: Recipe, parts: Mapping[SourceRecipe, Callable[..., dict[str, float]]]) -> None:
@@ -96,7 +96,7 @@ class Validation:
     def _keep(
         self, source: SourceRecipe, condition: str, questions: Sequence[Question], generated: Sequence[str]
     ) -> None:
-        """Keep questions spread evenly over the split."""
+        """Keep answers to questions spread evenly over the split."""
         count = min(self.num_samples, len(questions))
         for i in (len(questions) * n // count for n in range(count)):
             self.samples.append({
@@ -108,7 +108,7 @@ class Validation:
 def build_validation(
     recipe: Recipe, processor: MirasolProcessor, val_rows: Mapping[SourceRecipe, Sequence[Row]]
 ) -> Validation:
-    """The validation of the rows of each source, from cached clips."""
+    """Return the validation of the rows of each source, which reads clips from the cache if the recipe has one."""
     parts = {}
     for source, rows in val_rows.items():
         read = None
