@@ -139,11 +139,7 @@ class Engine:
         self, options: dict[str, Any] | None = None, may_skip: bool = False, on_chunks: OnChunks | None = None,
         owner: str = "",
     ) -> str:  # fmt: skip
-        """Open a live session and return its id; `options` are those of `StreamSession`.
-
-        Raises:
-            BusyError: Too many sessions are open.
-        """
+        """Open a live session with options of `StreamSession`; return its id. Raises BusyError at the limit."""
         id = new_id("sess", owner)
         self._add(LiveSession(id, StreamSession(self.answerer, **(options or {})), may_skip, on_chunks))
         self.holds.take(id)  # after the checks, because a refused session must leave no lock
