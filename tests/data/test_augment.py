@@ -10,14 +10,14 @@ from clips import UNVARIED
 from mirasol.data.augment import (
     PRESETS,
     AugmentConfig,
+    augment_audio,
+    augment_video,
     draw_phase,
     draw_tracks,
     generator,
     mask_spectrogram,
     move_in_time,
     noisy,
-    vary_picture,
-    vary_sound,
 )
 from mirasol.media import Clip
 
@@ -108,8 +108,8 @@ def test_off_changes_nothing(clip):
     config, rng = UNVARIED, generator(0, 0, "clip")
     moved, words = move_in_time(clip, WORD_TIMES, config, rng, 25.0)
     assert moved is clip and words is WORD_TIMES
-    assert np.array_equal(vary_picture(clip.frames, SIZE, config, rng), clip.frames)
-    assert vary_sound(clip.waveform, config, rng) is clip.waveform
+    assert np.array_equal(augment_video(clip.frames, SIZE, config, rng), clip.frames)
+    assert augment_audio(clip.waveform, config, rng) is clip.waveform
     features = torch.randn(5, 7, 11)
     assert mask_spectrogram(features, config, rng) is features
     assert draw_tracks(config, rng, clip) == (True, True) and draw_phase(config, rng, 0.32) == 0
@@ -121,8 +121,8 @@ def test_inputs_are_not_modified(clip):
     for epoch in range(20):
         rng = generator(0, epoch, "clip")
         move_in_time(clip, WORD_TIMES, config, rng, 25.0)
-        vary_picture(clip.frames, 13, config, rng)
-        vary_sound(clip.waveform, config, rng)
+        augment_video(clip.frames, 13, config, rng)
+        augment_audio(clip.waveform, config, rng)
         mask_spectrogram(features, config, rng)
     assert np.array_equal(clip.frames, before.frames) and np.array_equal(clip.waveform, before.waveform)
     assert torch.equal(features, torch.ones(5, 7, 11))
@@ -132,7 +132,7 @@ def test_every_frame_is_varied_alike():
     frames = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 23, 23, 3), np.uint8), 5, axis=0)
     seen = set()
     for epoch in range(20):
-        varied = vary_picture(frames, 19, AugmentConfig(), generator(0, epoch, "clip"))
+        varied = augment_video(frames, 19, AugmentConfig(), generator(0, epoch, "clip"))
         assert varied.shape == (5, 19, 19, 3) and varied.dtype == np.uint8
         assert (varied == varied[:1]).all()
         seen.add(varied.tobytes())
@@ -144,7 +144,7 @@ def test_colors_change_as_the_formula_says():
     for contrast, brightness in ((1.25, 0.0), (0.75, 0.0), (2.0, 0.0)):
         config = dataclasses.replace(UNVARIED, contrast=(contrast, contrast), brightness=brightness)
         expected = np.clip((frames.astype(float) - 127.5) * contrast + 127.5, 0, 255)
-        varied = vary_picture(frames, 7, config, generator(0, 0, "clip"))
+        varied = augment_video(frames, 7, config, generator(0, 0, "clip"))
         assert np.abs(varied - expected).max() <= 1  # whole levels, rounded down
 
 
@@ -163,13 +163,13 @@ def test_noise_has_exactly_the_asked_ratio(color, snr_db):
 def test_gain_is_decibels_of_amplitude():
     waveform = np.sin(np.arange(1_003) / 7).astype(np.float32)
     config = dataclasses.replace(UNVARIED, gain_db=(6.0206, 6.0206))
-    np.testing.assert_allclose(vary_sound(waveform, config, generator(0, 0, "clip")), 2 * waveform, rtol=1e-4)
+    np.testing.assert_allclose(augment_audio(waveform, config, generator(0, 0, "clip")), 2 * waveform, rtol=1e-4)
 
 
 def test_a_flip_mirrors_left_and_right():
     frames = np.random.default_rng(0).integers(0, 256, (3, 7, 7, 3), np.uint8)
     config = dataclasses.replace(UNVARIED, flip_probability=1.0)
-    assert np.array_equal(vary_picture(frames, 7, config, generator(0, 0, "clip")), frames[:, :, ::-1])
+    assert np.array_equal(augment_video(frames, 7, config, generator(0, 0, "clip")), frames[:, :, ::-1])
 
 
 def test_a_shift_turns_picture_and_sound_in_one_direction_around_the_ends(clip):
@@ -237,8 +237,8 @@ def test_presets_are_none_at_all_harmless_to_left_right_and_when_or_as_strong_as
         assert moved is clip and words == [(0.2, 0.5)], "an answer about time would become wrong"
         rng = generator(seed, 0, "clip")
         assert draw_tracks(none, rng, clip) == (True, True) and draw_phase(none, rng, 0.64) == 0
-        assert (vary_picture(clip.frames, clip.frames.shape[1], none, rng) == clip.frames).all()
-        assert (vary_sound(clip.waveform, none, rng) == clip.waveform).all()
+        assert (augment_video(clip.frames, clip.frames.shape[1], none, rng) == clip.frames).all()
+        assert (augment_audio(clip.waveform, none, rng) == clip.waveform).all()
         features = torch.ones(2, 5, 7)
         assert mask_spectrogram(features, none, rng) is features
     assert gentle.flip_probability == 0 and gentle.noise_db[0] > 0 and PRESETS["strong"] == AugmentConfig()

@@ -171,7 +171,7 @@ def draw_phase(config: AugmentConfig, rng: np.random.Generator, seconds_per_chun
     return phase * seconds_per_chunk if shifted else 0.0
 
 
-def vary_picture(
+def augment_video(
     frames: UInt8[np.ndarray, "frame height width channel"], size: int, config: AugmentConfig,
     rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "frame size size channel"]:  # fmt: skip
@@ -203,7 +203,7 @@ def vary_picture(
     return frames
 
 
-def vary_sound(
+def augment_audio(
     waveform: Float32[np.ndarray, " sample"], config: AugmentConfig, rng: np.random.Generator
 ) -> Float32[np.ndarray, " sample"]:
     """Return the waveform with a random gain, sometimes under white or pink noise."""

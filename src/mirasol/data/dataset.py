@@ -15,14 +15,14 @@ from torch.utils.data import ConcatDataset, Dataset
 from mirasol.chunks import MirasolProcessor
 from mirasol.data.augment import (
     AugmentConfig,
+    augment_audio,
+    augment_video,
     draw_phase,
     draw_tracks,
     generator,
     mask_spectrogram,
     move_in_time,
     silenced,
-    vary_picture,
-    vary_sound,
 )
 from mirasol.data.balance import answer_weights, balanced_round
 from mirasol.data.cache import ClipCache
@@ -195,9 +195,9 @@ class ClipDataset(Dataset):
         questions = self.task.sample_questions(row, text_rng, word_times, clip.duration)
         if use_video and clip.frames is not None:
             size = self.processor.image_processor.image_size
-            clip = replace(clip, frames=vary_picture(clip.frames, size, augment, picture_rng))
+            clip = replace(clip, frames=augment_video(clip.frames, size, augment, picture_rng))
         if use_audio and clip.waveform is not None:
-            waveform = vary_sound(clip.waveform, augment, sound_rng)
+            waveform = augment_audio(clip.waveform, augment, sound_rng)
             if use_video and augment.silence_probability and sound_rng.random() < augment.silence_probability:
                 waveform = silenced(waveform, sound_rng)
             clip = replace(clip, waveform=waveform)
