@@ -1,4 +1,4 @@
-"""Variations move picture, sound and labels together, keep what they promise, and are the same for the same seed."""
+"""Augmentation keeps picture, sound and labels synchronous, and is the same for the same seed."""
 
 import dataclasses
 
@@ -128,14 +128,14 @@ def test_inputs_are_not_modified(clip):
     assert torch.equal(features, torch.ones(5, 7, 11))
 
 
-def test_every_frame_is_varied_alike():
+def test_every_frame_is_augmented_alike():
     frames = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 23, 23, 3), np.uint8), 5, axis=0)
     seen = set()
     for epoch in range(20):
-        varied = augment_video(frames, 19, AugmentConfig(), generator(0, epoch, "clip"))
-        assert varied.shape == (5, 19, 19, 3) and varied.dtype == np.uint8
-        assert (varied == varied[:1]).all()
-        seen.add(varied.tobytes())
+        augmented = augment_video(frames, 19, AugmentConfig(), generator(0, epoch, "clip"))
+        assert augmented.shape == (5, 19, 19, 3) and augmented.dtype == np.uint8
+        assert (augmented == augmented[:1]).all()
+        seen.add(augmented.tobytes())
     assert len(seen) == 20
 
 
@@ -144,8 +144,8 @@ def test_colors_change_as_the_formula_says():
     for contrast, brightness in ((1.25, 0.0), (0.75, 0.0), (2.0, 0.0)):
         config = dataclasses.replace(UNVARIED, contrast=(contrast, contrast), brightness=brightness)
         expected = np.clip((frames.astype(float) - 127.5) * contrast + 127.5, 0, 255)
-        varied = augment_video(frames, 7, config, generator(0, 0, "clip"))
-        assert np.abs(varied - expected).max() <= 1  # whole levels, rounded down
+        augmented = augment_video(frames, 7, config, generator(0, 0, "clip"))
+        assert np.abs(augmented - expected).max() <= 1  # whole levels, rounded down
 
 
 @pytest.mark.parametrize("color", ["white", "pink"])

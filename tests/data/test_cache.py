@@ -1,4 +1,4 @@
-"""The cache holds what decoding gives, once, whole or not at all; a bad clip is reported and the rest goes on."""
+"""The cache holds what decoding gives, once, whole or not at all; a bad clip is reported and the rest is kept."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""Items depend on (seed, epoch, id) alone, equal the processor's where nothing is varied, and join into batches."""
+"""Items depend on (seed, epoch, id) alone, equal the processor's without augmentation, and join into batches."""
 
 import dataclasses
 import json
@@ -74,7 +74,7 @@ def equal(first: dict, second: dict) -> bool:
     )
 
 
-def test_unvaried_item_is_what_the_processor_makes_of_the_file(make, rows, processor):
+def test_an_item_without_augmentation_equals_the_processors(make, rows, processor):
     dataset = make()
     for row, item in zip(rows, dataset, strict=True):
         with warnings.catch_warnings():
@@ -152,7 +152,7 @@ def test_a_spawned_worker_makes_the_same_items_without_a_copy_of_the_cache(make)
     assert all(map(equal, loader, [dataset[index] for index in range(len(dataset))]))
 
 
-def test_training_items_ask_for_what_is_inside_the_varied_clip(make, processor):
+def test_training_items_ask_for_what_is_inside_the_augmented_clip(make, processor):
     dataset = make(augment=AugmentConfig())
     for epoch in range(20):
         dataset.set_epoch(epoch)
@@ -218,7 +218,7 @@ def test_shipped_clips_train_with_every_word_inside(grid_root, processor, tmp_pa
     assert np.isfinite(batch["chunk_times"].numpy()).all()
 
 
-def test_a_mixture_varies_all_its_parts_with_the_epoch(make, rows):
+def test_a_mixture_augments_all_its_parts_by_epoch(make, rows):
     mixture = ClipMixture([make(rows[:2], augment=AugmentConfig(), seed=seed) for seed in (0, 1)])
     assert len(mixture) == 4 and not equal(mixture[0], mixture[2])
     before = [mixture[index] for index in range(4)]
@@ -240,7 +240,7 @@ def test_clips_of_an_epoch_are_the_next_ones_of_rounds_over_all(make, rows, per_
     assert len({tuple(numbers) for numbers in rounds}) > 1, "each round has an order of its own"
 
 
-def test_a_clip_that_comes_twice_in_an_epoch_is_varied_anew(make, rows):
+def test_a_clip_that_comes_twice_in_an_epoch_is_augmented_anew(make, rows):
     twice = make(rows[:1], augment=AugmentConfig(), clips_per_epoch=2)
     assert not equal(twice[0], twice[1]) and equal(twice[1], twice[1])
 

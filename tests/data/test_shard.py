@@ -65,7 +65,7 @@ def test_other_programs_read_the_same_tars(manifest, shards, tmp_path):
     )
 
 
-def test_the_same_command_goes_on_and_writes_no_shard_twice(manifest, shards, monkeypatch):
+def test_the_same_command_resumes_and_writes_no_shard_twice(manifest, shards, monkeypatch):
     folder = shards / "train"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (folder / "shards.json").unlink()

@@ -1,4 +1,4 @@
-"""Training that goes on from a checkpoint: what a recipe leaves out is the checkpoint's, what it names is changed."""
+"""Training from a checkpoint: keys that the recipe leaves out are inherited, keys that it names are changed."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from mirasol.train.run import started_from
 
 @pytest.fixture
 def recipe(repository, untrained, tmp_path):
-    """The recipe of grid_nano's data without its processor, going on from a checkpoint, with these changes."""
+    """The recipe of grid_nano's data without its processor, from a checkpoint, with these changes."""
     path = tmp_path / "recipe.yaml"
     root = repository / "data" / "grid_s1"
     path.write_text(f"model: {{checkpoint: {untrained}}}\ndata: {{sources: [{{task: grid, root: {root}}}]}}\n")
@@ -48,9 +48,7 @@ def test_sizes_that_are_left_out_are_the_checkpoints(recipe, untrained):
 
 
 @pytest.mark.parametrize(("capabilities", "expected"), [({"avx512_bf16": True}, True), ({"avx2": True}, False)])
-def test_bf16_is_chosen_by_the_hardware_and_a_run_goes_on_as_it_began(
-    recipe, tmp_path, monkeypatch, capabilities, expected
-):
+def test_bf16_is_chosen_by_the_hardware_and_a_run_keeps_it(recipe, tmp_path, monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert resolve(recipe("device=cpu")).bf16 is expected
     assert resolve(recipe("device=cpu", f"bf16={str(not expected).lower()}")).bf16 is not expected

@@ -54,7 +54,7 @@ def uninterrupted(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 6, 7])  # inside an epoch, at its end, a step after a checkpoint
-def test_a_killed_run_goes_on_with_the_same_losses(uninterrupted, tmp_path, step):
+def test_a_killed_run_resumes_with_the_same_losses(uninterrupted, tmp_path, step):
     train_until_killed(tmp_path, step)
     *_, checkpoint = find_checkpoints(tmp_path / "checkpoints")
     assert 2 <= int(checkpoint.name.split("-")[1]) <= step
@@ -193,7 +193,7 @@ def test_a_run_keeps_the_processor_it_began_with(tmp_path):
     assert (tmp_path / "processor" / "tokenizer.json").read_bytes() == kept
 
 
-def test_a_run_older_than_a_key_of_the_recipe_goes_on(tmp_path):
+def test_a_run_older_than_a_key_of_the_recipe_resumes(tmp_path):
     recipe = toy_recipe(tmp_path)
     written = open_run(recipe) / "recipe.yaml"
     younger = written.read_text()
@@ -204,7 +204,7 @@ def test_a_run_older_than_a_key_of_the_recipe_goes_on(tmp_path):
         open_run(recipe.model_copy(update={"model": ModelRecipe(freeze=("combiner",))}))
 
 
-def test_a_time_limit_stops_cleanly_and_a_longer_one_goes_on(uninterrupted, tmp_path):
+def test_a_time_limit_stops_cleanly_and_a_longer_one_resumes(uninterrupted, tmp_path):
     no_time = ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=4, time_limit_minutes=0.0)
     stopped = train_toy(tmp_path, schedule=no_time)
     assert stopped.step == 1 and stopped.export is not None and find_checkpoints(tmp_path / "checkpoints")

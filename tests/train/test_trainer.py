@@ -238,7 +238,7 @@ def test_the_learning_rate_warms_up_and_falls_to_the_fraction_of_the_recipe(tmp_
     assert [line["learning_rate"] for line in lines_of(tmp_path, "learning_rate")] == pytest.approx(expected)
 
 
-def test_order_variations_and_objective_follow_the_epoch_of_a_resumed_run(trainer):
+def test_order_augmentation_and_objective_follow_the_epoch_of_a_resumed_run(trainer):
     trainer.get_train_dataloader()
     (callback,) = [each for each in trainer.callback_handler.callbacks if isinstance(each, MirasolCallback)]
     for epoch, weight in ((0.5, 1.0), (2.25, 10.0)):

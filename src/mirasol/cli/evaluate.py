@@ -81,5 +81,5 @@ def evaluate(
         classes=classes, workers=workers, metric=metric, abstain_below=abstain_below, **seconds, **loading,
     )  # fmt: skip
     if result is not None and output is not None:
-        write_report(result)  # after the metrics, which are there whatever happens to a page
+        write_report(result)  # last, so that an error in the page loses no metrics
     show(result, as_json)

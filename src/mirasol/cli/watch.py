@@ -62,7 +62,7 @@ class _View:
     def __init__(self, is_terminal: bool, prints: bool):
         self.live, self.prints = None, prints
         self.drawn = 0.0
-        self.told: list = []
+        self.printed: list = []
         if is_terminal:
             from rich.console import Console
             from rich.live import Live
@@ -85,9 +85,9 @@ class _View:
         answers = list(state.answers.values())
         if self.live is None:
             for answer in answers if self.prints else ():
-                if not any(answer is told for told in self.told):
+                if not any(answer is one for one in self.printed):
                     print(f"{state.session.seconds:8.2f} s  {answer_line(answer)}", flush=True)
-            self.told = answers
+            self.printed = answers
             return
         if time.monotonic() - self.drawn < 0.125:
             return

@@ -133,7 +133,7 @@ def build_config(
     share = given.get("share_encoder", False)
     if share and listener:
         raise ValueError(
-            f"With share_encoder there is one ViT, the video encoder's, found an audio checkpoint of its own, "
+            "Expected no audio checkpoint with share_encoder, because the video encoder then encodes both, found "
             f"{listener.source.name}. Leave out the audio checkpoint, or share_encoder."
         )
     num_frames = mine["video_config"].get("num_frames", MirasolVideoConfig.num_frames)

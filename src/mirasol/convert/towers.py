@@ -136,8 +136,8 @@ class VisionTower:
 
     def statistics(self) -> dict[str, list[float]]:
         """Return `image_mean` and `image_std` of the checkpoint's image processor."""
-        told = "image_mean and image_std: 0.5 is used for both."
-        found = stated(self.source, BaseImageProcessor.get_image_processor_dict, told)
+        default = "image_mean and image_std: 0.5 is used for both."
+        found = stated(self.source, BaseImageProcessor.get_image_processor_dict, default)
         if not found.get("do_normalize", True):
             return {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
         return {name: found.get(name) or [0.5] * 3 for name in ("image_mean", "image_std")}
@@ -198,8 +198,8 @@ class AudioTower:
 
     def statistics(self) -> dict[str, Any]:
         """Return `mean` and `std` of the checkpoint's feature extractor, its mel bins and sampling rate."""
-        told = "mean and std of its log-mel: those of AudioSet are used."
-        found = stated(self.source, FeatureExtractionMixin.get_feature_extractor_dict, told)
+        default = "mean and std of its log-mel: those of AudioSet are used."
+        found = stated(self.source, FeatureExtractionMixin.get_feature_extractor_dict, default)
         values = {name: found[name] for name in ("mean", "std", "sampling_rate") if name in found}
         if not found.get("do_normalize", True):
             values |= {"mean": 0.0, "std": 0.5}

@@ -120,8 +120,8 @@ class QuietProgress(ProgressCallback):
         if self.training_bar is None or not logs:
             return
         if any(name.startswith("eval_") for name in logs):
-            told = ("eval_mean_", "eval_words_", "eval_sentence_", "eval_exact_match_", "eval_seconds")
-            values = {name: value for name, value in logs.items() if name.startswith(told)}
+            prefixes = ("eval_mean_", "eval_words_", "eval_sentence_", "eval_exact_match_", "eval_seconds")
+            values = {name: value for name, value in logs.items() if name.startswith(prefixes)}
             super().on_log(args, state, control, logs={"epoch": logs.get("epoch"), **values}, **kwargs)
         else:
             shown = ("loss", "text_loss", "latent_loss", "video_loss", "loader_wait_share")

@@ -245,8 +245,8 @@ def started_from(checkpoint: str | None) -> dict[str, Any] | None:
     file = folder_of(checkpoint) / "training.json"
     if checkpoint is None or not file.is_file():
         return None
-    told = json.loads(file.read_text(encoding="utf-8"))
-    return {name: value for name, value in told.items() if name not in ("validation", "packages")}
+    record = json.loads(file.read_text(encoding="utf-8"))
+    return {name: value for name, value in record.items() if name not in ("validation", "packages")}
 
 
 def num_bad_clips(dataset: Any) -> int:
