@@ -13,22 +13,7 @@ from typing import Any
 
 import typer
 
-from mirasol.cli import (  # noqa: F401 (added to `app`)
-    ask,
-    calibrate,
-    compare,
-    data,
-    demo,
-    evaluate,
-    export,
-    info,
-    init,
-    new,
-    predict,
-    serve,
-    train,
-    watch,
-)  # fmt: skip
+from mirasol.cli import ask, checkpoints, data, evaluate, predict, serve, train, watch  # noqa: F401 (added to `app`)
 from mirasol.cli.base import app
 
 STDOUT = 1

@@ -1,4 +1,4 @@
-"""`mirasol evaluate`."""
+"""`mirasol evaluate`, `calibrate`, `compare` and `demo`."""
 
 from typing import Annotated
 
@@ -22,9 +22,10 @@ from mirasol.cli.base import (
     one_of,
     show,
 )
-from mirasol.files import GRID_ROOT
+from mirasol.files import GRID_ROOT, REPORT
 
-NAMES = ("both", "sound", "picture", "swapped", "silent")
+TO_FIT = ("both", "sound", "picture")
+NAMES = (*TO_FIT, "swapped", "silent")
 
 
 @command("mirasol evaluate --split test --condition sound")
@@ -83,3 +84,73 @@ def evaluate(
     if result is not None and output is not None:
         write_report(result)  # last, so that an error in the page loses no metrics
     show(result, as_json)
+
+
+@command("mirasol calibrate --checkpoint runs/mine/best --task jsonl --root FOLDER --split val")
+@media.takes(seconds=media.reading, loading=media.loading)
+def calibrate(
+    seconds: dict,
+    loading: dict,
+    checkpoint: Checkpoint = None,
+    task: Annotated[
+        tuple, typer.Option(parser=listed(str, "names"), metavar="TASK,...", help="Data set, or several.")
+    ] = "grid",  # type: ignore[assignment]  # typer parses it
+    root: Annotated[
+        tuple, typer.Option(parser=listed(str, "folders"), metavar="FOLDER,...", help="Folder of each data set.")
+    ] = GRID_ROOT,  # type: ignore[assignment]  # typer parses it
+    split: Annotated[
+        tuple,
+        typer.Option(parser=listed(str, "splits"), metavar="SPLIT,...", help="Split of each; not the reported one."),
+    ] = "val",  # type: ignore[assignment]  # typer parses it
+    condition: Annotated[
+        tuple, typer.Option(parser=listed(one_of(TO_FIT), f"names out of {', '.join(TO_FIT)}"), metavar="NAME,...")
+    ] = "both",  # type: ignore[assignment]  # typer parses it
+    noise_db: NoiseDb = None,
+    metric: Metric = None,
+    classes: Classes = None,
+    max_clips: MaxClips = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Gets calibration.json; by default the checkpoint's folder.")
+    ] = None,
+    batch_size: BatchSize = 8,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the temperature of the confidence on val and store it with the checkpoint."""
+    with imports():
+        from mirasol.evaluate.temperature import calibrate_checkpoint
+
+    result = calibrate_checkpoint(
+        checkpoint, task, root, split, condition, noise_db, max_clips, output, metric=metric, classes=classes,
+        batch_size=batch_size, workers=workers, **seconds, **loading,
+    )  # fmt: skip
+    show(result, as_json)
+
+
+@command("mirasol compare runs/before runs/after --output compare.html")
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="Folder of `mirasol evaluate --output`.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="Another one, on the same rows.")],
+    output: Annotated[str | None, typer.Option(metavar="FILE", help="Also write a page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluations by question, with intervals of the differences."""
+    with imports():
+        from mirasol.report.compare import compare as run
+
+    show(run(first, second, output), as_json)
+
+
+@command("mirasol demo")
+def demo(
+    checkpoint: Checkpoint = None,
+    root: Annotated[str, typer.Option(metavar="FOLDER", help="GRID clips.")] = GRID_ROOT,
+    max_clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N test clips.")] = None,
+    output: Annotated[str, typer.Option(metavar="FILE", help="The page.")] = REPORT,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the shipped checkpoint and write a report."""
+    with imports():
+        from mirasol.report.demo import demo as run
+
+    show(run(checkpoint, root, output, max_clips), as_json)
