@@ -106,6 +106,14 @@ def test_a_saved_session_is_continued_by_the_next_source(answerer, film, tmp_pat
     assert summary.seconds == pytest.approx(6.4) and not summary.dropped
 
 
+def test_a_saved_session_refuses_a_track_that_it_began_without(answerer, film, tmp_path):
+    folder = tmp_path / "session"
+    seconds = watch(str(film), answerer=answerer, use_audio=False, save=folder).seconds
+    with pytest.raises(ValueError, match="without audio.*found audio in .*film.ts. Pass --no-audio"):
+        watch(str(film), answerer=answerer, save=folder)
+    assert watch(str(film), answerer=answerer, use_audio=False, save=folder).seconds > seconds
+
+
 def test_a_file_in_real_time_is_given_at_its_own_speed(film, clock):
     """The clock moves only where the source waits."""
     given = [(media["frame_times"][0], clock.now) for media in Source(str(film), realtime=True) if "frames" in media]

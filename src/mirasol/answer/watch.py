@@ -97,6 +97,12 @@ def watch(
     player = Source(source, use_video, use_audio, realtime, timeout)
     if save is not None and (Path(save) / "session.json").is_file():
         session = StreamSession.load(save, answerer)
+        for track in ("video", "audio"):
+            if getattr(player, f"has_{track}") and not getattr(session.chunks, f"use_{track}"):
+                raise ValueError(
+                    f"Expected a source without {track}, as the session in {save} began, found {track} in {source}. "
+                    f"Pass --no-{track}, or name another --save."
+                )
     else:
         session = StreamSession(
             answerer, use_video=player.has_video, use_audio=player.has_audio, start_time=0.0
