@@ -103,6 +103,20 @@ def test_a_row_whose_texts_hold_commas_quotes_and_line_breaks_is_read_back(tmp_p
     assert json.loads(json_lines([row]))["answer"] == "x"
 
 
+def test_a_manifest_that_was_trained_on_can_be_asked_about_with_its_crops(folder, untrained, tmp_path):
+    asked = {"media": "a.mp4", "question": QUESTIONS[0], "answer": "red"}
+    manifest = folder / "crops.jsonl"
+    manifest.write_text(json.dumps(asked | {"crop": [0.3, 0.2, 0.8]}) + "\n", encoding="utf-8")
+    rows: list = []
+    predict([str(manifest)], (), untrained, workers=0, progress=False, write=rows.extend)
+    cropped = ask(folder / "a.mp4", QUESTIONS[0], untrained, reading=Reading(crop=(0.3, 0.2, 0.8)))
+    assert rows[0]["confidence"] == pytest.approx(cropped.confidence, abs=1e-4)
+    assert cropped.confidence != pytest.approx(ask(folder / "a.mp4", QUESTIONS[0], untrained).confidence, abs=1e-4)
+    manifest.write_text(f"{json.dumps(asked)}\n{json.dumps(asked | {'crop': [1, 0.5, 0.5]})}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="one crop per question and clip, found two .*a.mp4: remove one"):
+        predict([str(manifest)], (), untrained)
+
+
 def test_options_are_ranked_by_shares_that_add_up_to_one(folder, untrained, tmp_path):
     output = tmp_path / "out.jsonl"
     predict([str(folder / "a.mp4")], QUESTIONS, untrained, options=["red", "blue"], output=str(output), progress=False)

@@ -8,24 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mirasol.media import Crop
 from mirasol.tasks.annotations import refuse
 from mirasol.tasks.formats import read_jsonl
-from mirasol.tasks.jsonl import is_text, is_texts, read_span
+from mirasol.tasks.jsonl import is_text, is_texts, read_crop, read_span
 from mirasol.tasks.media_files import SUFFIXES
 
-KEYS = ("media", "question", "questions", "options", "segment", "id")
+KEYS = ("media", "question", "questions", "options", "segment", "crop", "id")
 ANSWERS = ("answer", "answers", "kind", "metric", "tolerance", "seconds", "references")  # accepted and not used
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A clip or segment with its questions and their options."""
+    """A clip, or a segment or square of one, with its questions and their options."""
 
     clip: str
     questions: tuple[str, ...]
     start: float = 0.0
     end: float | None = None
     options: tuple[str, ...] = ()
+    crop: Crop | None = None
 
 
 def read_clips(sources: Sequence[str], questions: Sequence[str], options: Sequence[str] = ()) -> list[Asked]:
@@ -50,7 +52,8 @@ def read_clips(sources: Sequence[str], questions: Sequence[str], options: Sequen
         for question in asked.questions:
             if places.setdefault((asked.clip, asked.start, asked.end, question), clip) != clip:
                 raise ValueError(
-                    f"Expected one list of options per question and clip, found two for {question!r}: remove one."
+                    f"Expected one list of options and one crop per question and clip, found two for {question!r} about "
+                    f"{asked.clip}: remove one."
                 )
     return [replace(clip, questions=tuple(asked)) for clip, asked in merged.items()]
 
@@ -112,4 +115,4 @@ def _of_entry(entry: Any, path: Path, questions: tuple[str, ...], options: tuple
         raise ValueError(f"expected 'options' as a list of texts, found {entry['options']!r}.")
     start, end = read_span(entry, "segment") or (0.0, None)
     chosen = tuple(entry.get("options", options))
-    return Asked(str(path.parent / entry["media"]), tuple(own), start, end, chosen)
+    return Asked(str(path.parent / entry["media"]), tuple(own), start, end, chosen, read_crop(entry))

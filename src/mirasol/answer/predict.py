@@ -77,7 +77,8 @@ class AskedClips(Dataset):
 
     def __getitem__(self, index: int) -> Decoded:
         asked = self.asked[index]
-        reading = replace(self.reading, start=asked.start, end=asked.end)
+        crop = asked.crop or self.reading.crop
+        reading = replace(self.reading, start=asked.start, end=asked.end, crop=crop)
         try:
             chunks, report = reading.chunks(self.processor, asked.clip)
             return Decoded(chunks, report.warnings)
