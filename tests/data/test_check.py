@@ -66,6 +66,15 @@ def test_an_empty_file_has_this_one_fault_and_no_twin(tmp_path):
     assert found == {("empty", "train"): 2, ("empty", "val"): 2}
 
 
+def test_a_clip_of_test_that_chose_the_checkpoint_is_a_leak_too(own, capsys):
+    for split, name in (("train", "other"), ("val", "held"), ("test", "held")):
+        (own / f"{split}.jsonl").write_text(json.dumps({"media": f"{name}.mp4", "question": "what?", "answer": "a"}))
+    assert main(["data", "check", str(own)]) == 1
+    printed = capsys.readouterr().out
+    assert "also in val           test         1 of 1  test.jsonl:1 = val.jsonl:1" in printed
+    assert "always giving train's most common answer" in printed
+
+
 def test_the_baseline_is_the_most_common_answer_of_train(own):
     result = check(own, progress=False)
     asked = {(question.split, question.text): question for question in result.asked}

@@ -10,7 +10,9 @@ import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -121,7 +123,8 @@ class Checked(Result):
             lines.append("  no fault of a clip or a text found")
         if self.context:
             lines.append(f"  longest text           {self.longest_tokens} of {self.context} tokens of the context")
-        lines.append("questions, with the score of always giving the most common answer (the baseline to beat):")
+        common = "train's most common answer" if "train" in self.clips else "the most common answer"
+        lines.append(f"questions, with the score of always giving {common} (the baseline to beat):")
         for asked in self.asked:
             top = ", ".join(f"{answer!r} {count}" for answer, count in list(asked.answers.items())[:SHOWN])
             more = ", ..." if asked.num_answers > SHOWN else ""
@@ -267,15 +270,15 @@ def clip_findings(splits: Splits, processor: MirasolProcessor | None) -> Iterato
 
 def _described(clip: Clip, fault: str) -> str:
     why = f" ({clip.state.notes[0]})" if fault in ("undecodable", "damaged") and clip.state.notes else ""
-    return f"{clip.place} {clip.row.media.name}{why}"[:200]
+    return shorten(f"{clip.place} {clip.row.media.name}{why}", 200, placeholder=" ...")
 
 
 def leaks(splits: Splits) -> Iterator[Finding]:
-    """Give the clips of a held-out split whose content is in train, too."""
-    trained = {clip.content: clip.place for clip in splits.get("train", ()) if clip.content}
-    for split, clips in splits.items():
-        leaked = [f"{clip.place} = {trained[clip.content]}" for clip in clips if clip.content in trained]
-        yield from finding("also in train", split, [] if split == "train" else leaked, len(clips))
+    """Give the clips of a split whose content is in an earlier one, too: test leaks from val, which chooses."""
+    for (earlier, before), (split, clips) in combinations(splits.items(), 2):
+        seen = {clip.content: clip.place for clip in before if clip.content}
+        leaked = [f"{clip.place} = {seen[clip.content]}" for clip in clips if clip.content in seen]
+        yield from finding(f"also in {earlier}", split, leaked, len(clips))
 
 
 def contradictions(splits: Splits) -> Iterator[Finding]:
