@@ -107,6 +107,15 @@ def test_only_the_last_video_is_watched_and_that_is_said():
         assert media_of(chat(*parts))["video"] == "b.mp4"
 
 
+@pytest.mark.parametrize("later", ["audio", "image", "video"])
+def test_a_later_message_with_media_is_another_clip(later):
+    """The sound of one clip must not be joined with the picture of an earlier one, as every client repeats it."""
+    first, second = chat({"type": "video", "path": "a.mp4"}), chat({"type": later, "path": "b"})
+    with pytest.warns(UserWarning, match="earlier messages are not used"):
+        assert media_of([*first, *second]) == {"video": None, "audio": None, "image": None} | {later: "b"}
+    assert media_of([*first, {"role": "user", "content": "and now?"}])["video"] == "a.mp4"
+
+
 @pytest.mark.parametrize("name", ["12:30.mp4", "data:x.mp4", "-x.mp4", "h\u00e4 \u20ac.mp4", "http:x.mp4"])
 def test_names_with_a_colon_are_paths(name):
     assert media_of(chat({"type": "video", "path": name}))["video"] == name
@@ -133,5 +142,5 @@ def test_what_cannot_be_watched_is_refused_by_name(processor, part, message):
 
 def test_a_video_and_a_picture_are_refused(processor, video):
     parts = {"type": "video", "path": str(video)}, {"type": "image", "path": str(video)}
-    with pytest.raises(ValueError, match="a video or an image in a chat, but found both"):
+    with pytest.raises(ValueError, match="a video or an image in a message, but found both"):
         processor.apply_chat_template(chat(*parts), tokenize=True)

@@ -114,7 +114,7 @@ def test_long_clip_by_policy(processor, make_clip, shown):
 
 
 def test_uniform_warns_above_four_columns_into_one(processor, make_clip):
-    with pytest.warns(UserWarning, match="averages 4.2 columns .* into one.*pass sampling='snippets'"):
+    with pytest.warns(UserWarning, match="averages 4.2 mel frames .* into one.*pass sampling='snippets'"):
         processor(videos=make_clip(seconds=6.7, sound=(0.0, 6.7)), max_chunks=5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -12,6 +12,7 @@ from mirasol.answer.answerer import Answerer
 from mirasol.serve.decode import Decoded, Media, WatchOptions, decode
 from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
+from mirasol.serve.parts import Reference, read_messages
 from mirasol.serve.queues import BusyError
 from tests.serve.conftest import start
 from tests.serve.live_client import QUESTION
@@ -166,6 +167,16 @@ def test_media_beside_a_watched_clip_are_not_dropped_without_a_word(http, watche
     message = {"role": "user", "content": [part, {"type": "text", "text": QUESTION}]}
     (warning,) = chat(http, watched, messages=[message]).json()["mirasol"]["warnings"]
     assert "video" in warning and "mirasol.clip" in warning
+
+
+def test_clients_that_repeat_the_conversation_ask_about_its_latest_clip():
+    def message(kind: str, name: str) -> dict:
+        return {"role": "user", "content": [{"type": f"{kind}_url", f"{kind}_url": {"url": f"data:,{name}"}}]}
+
+    asked = read_messages([message("video", "a"), {"role": "assistant", "content": "red"}, message("audio", "b"), USER])
+    assert (asked.media, asked.question) == ({"audio": Reference(data=b"b")}, QUESTION)
+    assert len(asked.warnings) == 1 and "earlier messages are not used" in asked.warnings[0]
+    assert list(read_messages([message("video", "a"), message("image", "b")]).media) == ["image"]
 
 
 @pytest.mark.parametrize("wants_usage", [True, False])

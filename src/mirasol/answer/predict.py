@@ -50,10 +50,8 @@ class Predicted(Document):
         lines = [f"{self.answers} answers about {self.clips} clips{before}{withheld}{where}"]
         if self.failed:
             listed = "; ".join(f"{clip}: {error}" for clip, error in list(self.failed.items())[:SHOWN])
-            lines.append(
-                f"{len(self.failed)} clips could not be read: {listed}. To try them again, delete their rows, which "
-                "hold the error"
-            )
+            again = " To try them again, delete their rows, which hold the error." if self.output else ""
+            lines.append(f"{len(self.failed)} clips could not be read: {listed}{again}")
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 

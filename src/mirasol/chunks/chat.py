@@ -14,17 +14,20 @@ KINDS = {
 } | {"file": "video", "input_file": "video"}  # fmt: skip
 KEYS = ("image_url", "url", "path", "data", "base64", "file_data")
 ENCODED = ("data", "base64", "file_data")
+EARLIER = "The media of earlier messages are not used: the question is about the last message that brings any."
 
 
 def media_of(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the last "video", "audio" and "image" of a conversation, each a path, bytes, a decoded value or None.
+    """Return the "video", "audio" and "image" of the last message with media, each a path, bytes, a value or None.
+
+    Those of earlier messages are another clip: the sound of one is not joined with the picture of the other.
 
     Raises:
         ValueError: A part of another type, of a remote address, or without a value.
     """
-    found: dict[str, list] = {"video": [], "audio": [], "image": []}
+    found: dict[str, list] = {}
     for message in messages:
-        content = message.get("content")
+        content, brought = message.get("content"), dict[str, list]()
         for part in content if isinstance(content, (list, tuple)) else ():
             kind = part.get("type")
             if kind in TEXTS or kind == "refusal":
@@ -34,15 +37,18 @@ def media_of(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     f"Parts of a chat must be of type {', '.join((*TEXTS, *KINDS))}, but one is of type {kind!r}: "
                     "send the clip as one of these."
                 )
-            found[KINDS[kind]].append(_value(part))
+            brought.setdefault(KINDS[kind], []).append(_value(part))
+        if brought and found:
+            warnings.warn(EARLIER, stacklevel=4)
+        found = brought or found
     for kind, values in found.items():
         if len(values) > 1:
             warnings.warn(
                 f"A chat is about one {kind}, but this one holds {len(values)}: only the last is used.", stacklevel=4
             )
-    if found["video"] and found["image"]:
-        raise ValueError("Expected a video or an image in a chat, but found both: send one of them.")
-    return {kind: values[-1] if values else None for kind, values in found.items()}
+    if "video" in found and "image" in found:
+        raise ValueError("Expected a video or an image in a message, but found both: send one of them.")
+    return {kind: found[kind][-1] if kind in found else None for kind in ("video", "audio", "image")}
 
 
 def plain_texts(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from mirasol.chunks.sound import chunks_with_sound
 from mirasol.chunks.time_grid import SECONDS_PER_MEL_FRAME, TOLERANCE_SECONDS, ChunkPlan
 from mirasol.media import Clip, is_silent
 
-MAX_COLUMNS_INTO_ONE = 4
+MAX_MEL_FRAMES_INTO_ONE = 4
 UNUSED = "has sound, but it is not used"
 SILENT = "has sound, but it is silent"
 
@@ -108,11 +108,12 @@ def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> C
         messages.append(f"{source} {UNUSED}: pass use_audio=True and sound of at least 10 ms to use it.")
     if used_sound and silent:
         messages.append(f"{source} {SILENT}: no sample is above -70 dB. Check its recording or its sound tracks.")
-    columns = plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME / num_mel_frames_per_chunk
-    if used_sound and columns > MAX_COLUMNS_INTO_ONE:
+    mel_frames = plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME / num_mel_frames_per_chunk
+    if used_sound and mel_frames > MAX_MEL_FRAMES_INTO_ONE:
         messages.append(
-            f"Sampling 'uniform' averages {columns:.1f} columns of 10 ms sound into one, and more than "
-            f"{MAX_COLUMNS_INTO_ONE} blur speech: where sound matters pass sampling='snippets' or a larger max_chunks."
+            f"Sampling 'uniform' averages {mel_frames:.1f} mel frames of 10 ms into one, and more than "
+            f"{MAX_MEL_FRAMES_INTO_ONE} blur speech: where sound matters ask about shorter segments, or pass "
+            "sampling='snippets' or a larger max_chunks."
         )
     used_index = placement.frame_index[placement.video_chunk_mask.numpy()]
     times = plan.times.clip(0.0, clip.duration)

@@ -9,7 +9,7 @@ from mimetypes import guess_type
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from mirasol.chunks.chat import KINDS, TEXTS
+from mirasol.chunks.chat import EARLIER, KINDS, TEXTS
 from mirasol.serve.errors import invalid, wrong
 from mirasol.serve.ids import PATTERN
 
@@ -37,7 +37,7 @@ class Asked:
 
 
 def read_messages(messages: Sequence[Mapping[str, Any]]) -> Asked:
-    """Return the text of the last user message, and the last media of each kind in the conversation."""
+    """Return the text of the last user message, and the media of the last message that brings any."""
     asked = Asked("")
     for number, message in enumerate(messages):
         role, content = message.get("role"), message.get("content")
@@ -48,6 +48,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> Asked:
         if content is not None and not isinstance(content, str | list):
             raise wrong(f"messages.{number}.content", "text or a list of parts", content, "Send one of these")
         texts = [content] if isinstance(content, str) else []
+        brought = []
         for place, part in enumerate(content if isinstance(content, list) else ()):
             where = f"messages.{number}.content.{place}"
             kind = part.get("type") if isinstance(part, Mapping) else None
@@ -58,10 +59,15 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> Asked:
                     raise wrong(f"{where}.text", "a string", part.get("text"), "Send the question there")
                 texts.append(part["text"])
             elif kind in KINDS:
-                add_media(asked, *read_part(part, where))
+                brought.append(read_part(part, where))
             elif kind != "refusal":
                 known = ", ".join((*TEXTS, *KINDS))
                 raise wrong(f"{where}.type", f"one of {known}", kind, "Send the media under one of these types")
+        if brought and asked.media:
+            asked.warnings.append(EARLIER)
+        asked.media = {} if brought else asked.media
+        for kind, reference in brought:
+            add_media(asked, kind, reference)
         if role == "user":
             asked.question = " ".join(texts)
     return asked
@@ -70,7 +76,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> Asked:
 def add_media(asked: Asked, kind: str, reference: Reference) -> None:
     """Set the media of this kind, in place of earlier media of the kind."""
     if kind in asked.media:
-        asked.warnings.append(f"The conversation has several {kind} parts: only the last one is used.")
+        asked.warnings.append(f"A message has several {kind} parts: only the last one is used.")
     asked.media.pop(kind, None)
     asked.media[kind] = reference
 
