@@ -485,5 +485,9 @@ def test_an_array_of_clips_and_a_list_of_pictures_are_the_clips_that_they_hold(p
     for pictures in (list(frames[0]), [Image.fromarray(each) for each in frames[0]]):
         found = processor(videos=pictures, frame_rate=25.0)["pixel_values_videos"]
         assert torch.equal(found, expected[:1])
+        times = processor(videos=pictures, frame_times=[number / 25 for number in range(11)])
+        assert torch.equal(times["pixel_values_videos"], expected[:1])
+    times = [np.arange(11) / 25] * 2
+    assert torch.equal(processor(videos=frames, frame_times=times)["pixel_values_videos"], expected)
     with pytest.raises(ValueError, match="must have one size"):
         processor(videos=[frames[0, 0], frames[0, 0, 1:]], frame_rate=25.0)

@@ -172,14 +172,14 @@ def test_a_run_without_a_checkpoint_may_be_begun_by_other_processes(tmp_path, mo
 
 
 def test_other_data_is_refused_with_both_counts_only_when_the_run_has_a_checkpoint(tmp_path):
-    def rows(*answers):
+    def rows(*answers, crop=None):
         questions = tuple(Question(str(i), "what?", answer, "open") for i, answer in enumerate(answers))
-        return {"train of jsonl below mine": describe_rows([Row("a", Path("a.mp4"), questions)])}
+        return {"train of jsonl below mine": describe_rows([Row("a", Path("a.mp4"), questions, crop=crop)])}
 
     open_run(toy_recipe(tmp_path), data=rows("a frog"))
     no_time = ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=4, time_limit_minutes=0.0)
     train_toy(tmp_path, data=rows("a dog"), schedule=no_time)
-    for changed in (rows("a cat"), rows("a dog", "a dog"), {}):
+    for changed in (rows("a cat"), rows("a dog", "a dog"), rows("a dog", crop=(0.5, 0.5, 0.5)), {}):
         with pytest.raises(ValueError, match="train of jsonl below mine had 1 clips with 1 questions when it began"):
             train_toy(tmp_path, data=changed)
     assert train_toy(tmp_path, data=rows("a dog")).step == NUM_STEPS

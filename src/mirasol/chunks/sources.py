@@ -139,8 +139,10 @@ def as_clips(
             f"videos and audio must be equally many, but there are {len(video_list)} videos and {len(audio_list)} "
             "waveforms: pass None where a clip lacks one of them."
         )
-    is_single = isinstance(videos, (np.ndarray, Tensor))
-    if not (is_single or frame_times is None or len(frame_times) == count):
+    is_single = isinstance(videos, (np.ndarray, Tensor)) and videos.ndim < 5
+    is_flat = is_waveform(frame_times) and np.ndim(frame_times) == 1  # the seconds of every video
+    is_shared = is_single or is_flat or frame_times is None
+    if not (is_shared or len(frame_times) == count):
         raise ValueError(
             f"A list of {count} videos needs as many frame_times, but there are {len(frame_times)}: pass a list with "
             "the times of each video, None for a file."
@@ -153,7 +155,7 @@ def as_clips(
         elif isinstance(video, Clip) or video is None:
             clip = video and _check_clip(video)
         else:
-            times = frame_times if is_single or frame_times is None else frame_times[number]
+            times = frame_times if is_shared else frame_times[number]
             clip = clip_from_frames(video, times, frame_rate)
         if isinstance(sound, FILES):
             heard = read(sound, use_video=False, use_audio=True)

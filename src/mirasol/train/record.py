@@ -59,10 +59,10 @@ def check_data(folder: Path, data: dict[str, Any]) -> None:
         return
     began = json.loads(written.read_text(encoding="utf-8"))
     for name in sorted(began | data):
-        then, now = began.get(name), data.get(name)
-        if then != now:
+        then, now = began.get(name) or {}, data.get(name) or {}
+        if not (then and now) or any(now.get(key) != value for key, value in then.items()):  # older runs lack "crops"
             described = [
-                "nothing" if rows is None else f"{rows['clips']} clips with {rows['questions']} questions"
+                f"{rows['clips']} clips with {rows['questions']} questions" if rows else "nothing"
                 for rows in (then, now)
             ]
             raise ValueError(
@@ -82,6 +82,7 @@ def describe_rows(rows: Sequence[Row]) -> dict[str, Any]:
         "clips": len(rows),
         "questions": sum(len(row.questions) for row in rows),
         "sha256": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
+        "crops": hashlib.sha256(json.dumps([row.crop for row in rows]).encode()).hexdigest(),
     }
 
 
