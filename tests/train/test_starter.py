@@ -28,6 +28,13 @@ def test_a_folder_that_is_not_empty_and_a_file_are_refused_and_kept(tmp_path):
         new(tmp_path / "file")
 
 
+def test_the_trial_that_is_printed_leaves_the_first_run_its_folder(tmp_path):
+    """A run folder refuses other epochs and other clips, which the guide's next step has."""
+    (trial,) = (line for line in str(new(tmp_path / "mine")).splitlines() if "mirasol train" in line)
+    recipe = tmp_path / "mine" / "recipe.yaml"
+    assert load_recipe(recipe, trial.split(" recipe.yaml ")[1].split()).output != load_recipe(recipe).output
+
+
 def test_the_recipe_looks_at_the_whole_picture_hears_from_the_start_and_flips_nothing(repository):
     for change in ("model.checkpoint=shipped", "model.checkpoint=null"):
         recipe = resolve(load_recipe(repository / "recipes" / "own_clips.yaml", [change]))

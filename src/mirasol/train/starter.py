@@ -15,7 +15,7 @@ class NewFolder(Document):
     files: list[str]
 
     def __str__(self) -> str:
-        first = f"cd {self.folder}; mirasol train recipe.yaml schedule.finetune_epochs=2"
+        first = f"cd {self.folder}; mirasol train recipe.yaml schedule.finetune_epochs=2 output=runs/try"
         listed = ", ".join(self.files)
         return f"{self.folder}: {listed}\ntry it:  {first}\nthen replace the sample clips, see README.md"
 
