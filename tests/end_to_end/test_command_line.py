@@ -263,6 +263,9 @@ def test_info_describes_clip_and_checkpoint(untrained, repository, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["parameters"]["total"] > 1_000_000
     assert len(facts["area_seen_per_frame"]) == 8
+    clip = repository / "data" / "clips" / "helicopter_noaudio.mp4"
+    assert main(["ask", str(clip), "why " * 99, "--checkpoint", str(untrained)]) == 2
+    assert f"context of {facts['context_tokens']} tokens" in capsys.readouterr().err, "the one that questions must fit"
 
 
 def test_python_runs_the_package_as_the_command():

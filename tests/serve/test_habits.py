@@ -173,7 +173,8 @@ def test_clients_that_repeat_the_conversation_ask_about_its_latest_clip():
     def message(kind: str, name: str) -> dict:
         return {"role": "user", "content": [{"type": f"{kind}_url", f"{kind}_url": {"url": f"data:,{name}"}}]}
 
-    asked = read_messages([message("video", "a"), {"role": "assistant", "content": "red"}, message("audio", "b"), USER])
+    answer = {"role": "assistant", "content": "red"}
+    asked = read_messages([message("video", "a"), answer, message("audio", "b"), USER])
     assert (asked.media, asked.question) == ({"audio": Reference(data=b"b")}, QUESTION)
     assert len(asked.warnings) == 1 and "earlier messages are not used" in asked.warnings[0]
     assert list(read_messages([message("video", "a"), message("image", "b")]).media) == ["image"]

@@ -52,8 +52,8 @@ def read_clips(sources: Sequence[str], questions: Sequence[str], options: Sequen
         for question in asked.questions:
             if places.setdefault((asked.clip, asked.start, asked.end, question), clip) != clip:
                 raise ValueError(
-                    f"Expected one list of options and one crop per question and clip, found two for {question!r} about "
-                    f"{asked.clip}: remove one."
+                    f"Expected one list of options and one crop per question and clip, found two for {question!r} "
+                    f"about {asked.clip}: remove one."
                 )
     return [replace(clip, questions=tuple(asked)) for clip, asked in merged.items()]
 

@@ -210,7 +210,7 @@ def checkpoint_info(folder: Path) -> CheckpointInfo:
         looks_at=Look(side=side, center_x=center_x, center_y=center_y),
         tokens_per_chunk=tokens_per_chunk(config),
         area_seen_per_frame=[f"{100 * share:.0f} %" for share in covered_area(config.video_config)],
-        context_tokens=config.text_config.max_position_embeddings,
+        context_tokens=processor.tokenizer.model_max_length,  # what questions are checked against
         vocabulary=config.text_config.vocab_size,
         known_questions=None
         if known is None
