@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from mirasol.data.sampler import EpochSampler
-from mirasol.data.skipped import Skipped
 from mirasol.train.callbacks import MirasolCallback
 from mirasol.train.optimizer import BatchedMuon
 from mirasol.train.recipe import load_recipe
@@ -343,22 +341,3 @@ def test_two_processes_equal_one_large_batch(large_batch, tmp_path, repository):
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(losses(tmp_path), large_batch, rtol=1e-4, atol=1e-5)
     assert (tmp_path / "best" / "model.safetensors").is_file() and len(find_checkpoints(tmp_path / "checkpoints")) == 2
-
-
-def test_the_objective_changes_at_the_first_epoch_of_finetuning():
-    chosen: list[str] = []
-    trainer = SimpleNamespace(
-        sampler=SimpleNamespace(set_epoch=lambda epoch: None, num_clips=3),
-        skipped=Skipped(0.0),
-        train_dataset=[],
-        recipe=SimpleNamespace(
-            model=SimpleNamespace(unfreeze_epoch=None),
-            schedule=ScheduleRecipe(pretrain_epochs=2, finetune_epochs=2, batch_size=1),
-        ),
-        model=SimpleNamespace(set_objective=chosen.append),
-        thawing=[],
-        _restart_window=lambda: None,
-    )
-    for epoch in range(4):
-        MirasolCallback(trainer).on_epoch_begin(None, TrainerState(epoch=float(epoch)), TrainerControl())
-    assert chosen == ["pretrain", "pretrain", "finetune", "finetune"]

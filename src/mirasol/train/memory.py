@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
@@ -38,22 +37,16 @@ def state_bytes(model: MirasolForConditionalGeneration, recipe: Recipe, shards: 
 def peak_bytes(
     model: MirasolForConditionalGeneration, recipe: Recipe, clips: int, size: tuple[int, int], kept: int, shards: int
 ) -> dict[str, float]:
-    """Return the bytes by kind at the peak of a step.
-
-    Args:
-        clips: number of clips of one pass on one GPU.
-        size: chunks and text tokens of a clip.
-        kept: bytes that a clip's forward pass keeps in bf16 (`sizes.measure`).
-    """
-    return max(_moments(model, recipe, clips, size, kept, shards), key=lambda held: sum(held.values()))
-
-
-def _moments(model, recipe: Recipe, clips: int, size: tuple[int, int], kept: int, shards: int) -> Iterator[dict]:
-    """Yield the bytes held before the backward pass of each part, and after the last.
+    """Return the bytes by kind at the peak of a step, before the backward pass of a part or after the last.
 
     The backward pass frees a part's activations and autocast's bf16 copies of its weights, and leaves its gradients;
     of accumulated batches, the gradients are there from the second on. Recomputed layers leave no copies, and sharded
     ones are gathered one at a time.
+
+    Args:
+        clips: Number of clips of one pass on one GPU.
+        size: Chunks and text tokens of a clip.
+        kept: Bytes that a clip's forward pass keeps in bf16 (`sizes.measure`).
     """
     state = state_bytes(model, recipe, shards)
     accumulates = recipe.schedule.gradient_accumulation_steps > 1
@@ -65,15 +58,17 @@ def _moments(model, recipe: Recipe, clips: int, size: tuple[int, int], kept: int
         trained[part] += parameter.numel() * parameter.requires_grad
     activations = activation_bytes(model, recipe, *size, kept)
     logits = size[1] * model.config.text_config.vocab_size * (BF16 + 2 * FP32)  # for the loss, twice in fp32
+    moments = []
     for done in range(len(PARTS) + 1):
         has_copies = shards == 1 and (done == 0 or not recipe.model.recompute_every)
         left = sum(stored for stored, _ in activations[done:])
         working = activations[done][1] if done < len(PARTS) else 0.0
-        yield state | {
+        moments.append(state | {
             "weights": state["weights"] + (BF16 * sum(weights[done:]) if has_copies else 0),
             "gradients": state["gradients"] if accumulates else FP32 * sum(trained[:done]) / shards,
             "activations": clips * (left + working + (logits if done == 0 else 0)),
-        }
+        })  # fmt: skip
+    return max(moments, key=lambda held: sum(held.values()))
 
 
 def activation_bytes(
