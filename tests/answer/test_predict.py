@@ -112,6 +112,12 @@ def test_a_manifest_that_was_trained_on_can_be_asked_about_with_its_crops(folder
     cropped = ask(folder / "a.mp4", QUESTIONS[0], untrained, reading=Reading(crop=(0.3, 0.2, 0.8)))
     assert rows[0]["confidence"] == pytest.approx(cropped.confidence, abs=1e-4)
     assert cropped.confidence != pytest.approx(ask(folder / "a.mp4", QUESTIONS[0], untrained).confidence, abs=1e-4)
+    output = str(manifest.with_suffix(".csv"))
+    predict([str(manifest)], (), untrained, workers=0, progress=False, output=output)
+    for changed in (asked, asked | {"crop": [0.4, 0.2, 0.8]}):
+        manifest.write_text(json.dumps(changed) + "\n", encoding="utf-8")
+        with pytest.raises(ValueError, match="found others .crops"):
+            predict([str(manifest)], (), untrained, output=output)
     manifest.write_text(f"{json.dumps(asked)}\n{json.dumps(asked | {'crop': [1, 0.5, 0.5]})}\n", encoding="utf-8")
     with pytest.raises(ValueError, match="one crop per question and clip, found two .*a.mp4: remove one"):
         predict([str(manifest)], (), untrained)

@@ -39,8 +39,8 @@ class AnswerFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.is_file() and self.path.stat().st_size:
             before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-            if differing := [name for name in now if before.get(name) != now[name]]:
-                was = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in differing)
+            if differing := [name for name in before | now if before.get(name) != now.get(name)]:
+                was = ", ".join(f"{name} {before.get(name)!r}, now {now.get(name)!r}" for name in differing)
                 raise ValueError(
                     f"Expected in {path} answers with the same settings, found others ({was}). Name another --output, "
                     "or delete the file."

@@ -145,6 +145,8 @@ def predict(
         about = {"weights": digest_of_weights(folder_of(checkpoint)), "reading": asdict(reading), "rank": rank}
         chosen = {name: value for name, value in loading.items() if name != "device"}
         chosen |= {"options": options, "segment_seconds": segment_seconds, "abstain_below": abstain_below}
+        if crops := sorted({clip.crop for clip in clips if clip.crop}):
+            chosen["crops"] = crops
         file = AnswerFile(output, about | chosen)
     if segment_seconds is not None:
         looked = tqdm(clips, desc="looking at clips", unit="clip", disable=not progress or len(clips) < 50)
