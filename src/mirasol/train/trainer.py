@@ -233,7 +233,7 @@ class MirasolTrainer(ShardedTrainer):
             clips = self._num_batches * self.args.per_device_train_batch_size * self.args.world_size
             logs |= dict(zip(names, means.tolist(), strict=True))
             logs |= {"loader_wait_share": self._wait_seconds / seconds, "clips_per_second": clips / seconds}
-            logs["objective_is_pretrain"] = float(self.in_pretraining(self.state.epoch or 0.0))
+            logs["objective_is_pretrain"] = float((self.state.epoch or 0.0) <= self.recipe.schedule.pretrain_epochs)
             logs |= self._monitor
             self._monitor = {}
             self._restart_window()
@@ -251,10 +251,6 @@ class MirasolTrainer(ShardedTrainer):
         self._sums.clear()
         self._num_batches = self._num_steps = 0
         self._wait_seconds, self._window_start = 0.0, time.perf_counter()
-
-    def in_pretraining(self, epoch: float) -> bool:
-        """Return whether the step that ended at this (fractional) epoch belongs to the pretrain phase."""
-        return epoch <= self.recipe.schedule.pretrain_epochs and self.recipe.schedule.pretrain_epochs > 0
 
     # -- validation by generation, in place of the Trainer's evaluation loop
 
