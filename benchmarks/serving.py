@@ -193,7 +193,7 @@ def rate(options: argparse.Namespace) -> None:
     with server() as running, posting() as send:
         for turn in range(options.rounds + 1):  # the first one warms up
             clips = distinct_clips(count, turn)
-            watched = [Watched(answerer.watch(clip).encoder_outputs) for clip in clips[:BATCH]]  # no media are kept
+            watched = [answerer.watch(clip) for clip in clips[:BATCH]]
             ids: list[str] = []
             bare = {"fresh": lambda: fresh(clips), "again": lambda: again(watched)}  # noqa: B023
             for kind in ratios:
@@ -228,7 +228,7 @@ def second(options: argparse.Namespace) -> None:
     """Seconds of a question on a watched clip against the decoder's own."""
     answerer = Answerer.load()
     clip = distinct_clips(1, 99)[0]
-    watched = Watched(answerer.watch(clip).encoder_outputs)
+    watched = answerer.watch(clip)
     sums: list[tuple[float, ...]] = []
     with server() as running, posting() as send:
         ((answer,),) = [send(running.address, [body(clip)])[2]]

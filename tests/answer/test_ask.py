@@ -37,12 +37,11 @@ def test_an_answer_below_the_asked_confidence_is_marked_as_withheld(answerer, cl
         assert found.answer == plain.answer  # the likeliest stays, for those who want it
 
 
-@pytest.mark.parametrize("method", ["attention", "leave_one_out"])
-def test_sound_that_is_left_out_is_reported(answerer, clip, method):
-    answer = ask(clip, "what is said?", use_audio=False, attribution_method=method, answerer=answerer)
+def test_sound_that_is_left_out_is_reported(answerer, clip):
+    answer = ask(clip, "what is said?", use_audio=False, answerer=answerer)
     assert answer.sound == "found, not used"
     assert not any("it is not used" in warning for warning in answer.warnings), "it was left out on purpose"
-    assert answer.attribution_method == method
+    assert answer.attribution_method == "attention" and "[by cross-attention to each chunk]" in str(answer)
 
 
 def test_bytes_are_answered_like_the_file_they_come_from(answerer, clip):
@@ -142,10 +141,9 @@ def test_info_of_a_checkpoint_counts_every_parameter_and_sees_every_frame(untrai
 
 
 def test_resting_places_of_right_answers_are_counted(answerer, grid_root):
-    shares = measure_attribution(answerer, get_task("grid").load(grid_root, "test")[:1], progress=False)
-    assert [share.method for share in shares] == ["attention", "leave_one_out"]
-    assert shares[0].num_answers == shares[1].num_answers
-    assert "uniformly" in str(shares[0])
+    share = measure_attribution(answerer, get_task("grid").load(grid_root, "test")[:1], progress=False)
+    assert (share.method, share.share.num_clips) == ("attention", 1) and 0 <= share.num_answers <= 6
+    assert "uniformly" in str(share)
 
 
 def test_another_sound_track_or_decoder_is_refused_by_name(answerer, untrained, clip):

@@ -12,13 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mirasol.answer.attribution import (
-    DEFAULT_METHOD,
-    METHODS,
-    attention_weights,
-    eager_twin,
-    leave_one_out_weights,
-)
+from mirasol.answer.attribution import attention_weights, eager_twin
 from mirasol.answer.checkpoint import folder_of, load_checkpoint, load_temperature
 from mirasol.answer.generation import (
     GeneratedAnswer,
@@ -44,22 +38,15 @@ Source = Clip | str | Path | bytes | Mapping[str, Tensor]  # a mapping: the resu
 
 @dataclass(frozen=True)
 class Watched:
-    """Latents of a batch of clips.
-
-    Args:
-        encoder_outputs: Output of the encoder, a `MirasolEncoderOutput`.
-        media: Inputs of the encoder, which leave-one-out attribution encodes again; None if not kept.
-    """
+    """Latents of a batch of clips; `encoder_outputs` is a `MirasolEncoderOutput`."""
 
     encoder_outputs: Any
-    media: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.encoder_outputs.chunk_mask)
 
     def __getitem__(self, clip: int) -> "Watched":
-        media = self.media and {name: value[[clip]] for name, value in self.media.items()}
-        return Watched(of_clips(self.encoder_outputs, [clip]), media)
+        return Watched(of_clips(self.encoder_outputs, [clip]))
 
     def __iter__(self):
         return (self[clip] for clip in range(len(self)))
@@ -152,9 +139,8 @@ class Answerer:
 
         batch = MirasolCollator(self.processor.pad_token_id)([chunks(clip) for clip in clips])
         batch = {name: value.to(self.model.device) for name, value in batch.items()}
-        media = {name: value for name, value in batch.items() if not name.endswith("_chunk_index")}
         encode = self.model.get_encoder() if batch["chunk_times"].shape[1] <= CHUNKS_AT_ONCE else self._encode_long
-        return Watched(encode(**batch), media)
+        return Watched(encode(**batch))
 
     @torch.no_grad()
     def project(self, watched: Watched) -> Watched:
@@ -162,7 +148,7 @@ class Answerer:
         outputs = watched.encoder_outputs
         latents = outputs.last_hidden_state.unflatten(1, (-1, self.model.config.num_latents))
         projected = self.model.model.decoder.project(latents)
-        return Watched(type(outputs)(**{**outputs, "projected": projected}), watched.media)
+        return Watched(type(outputs)(**{**outputs, "projected": projected}))
 
     def _encode_long(self, video_chunk_index, audio_chunk_index=None, **media: Tensor) -> MirasolEncoderOutput:
         """Encode long clips block by block, as a stream does, in bounded memory; the latents are equal."""
@@ -265,33 +251,16 @@ class Answerer:
         return score_rows(self.model, watched.encoder_outputs, [rows], self.processor.pad_token_id)[0]
 
     def attribute(
-        self, watched: Watched, questions: Sequence[Questions], given: Sequence[Sequence[GeneratedAnswer]],
-        method: str = DEFAULT_METHOD,
-    ) -> list[Tensor]:  # fmt: skip
-        """Return the attribution of each clip's answers to its chunks: weights [question chunk].
+        self, watched: Watched, questions: Sequence[Questions], given: Sequence[Sequence[GeneratedAnswer]]
+    ) -> list[Tensor]:
+        """Return cross-attention weights (question chunk) for each clip, averaged over the tokens of its answers.
 
-        Args:
-            watched: The clips.
-            questions: Questions of each clip.
-            given: The answers that `answer` generated for them.
-            method: One of `METHODS`.
+        `given` are the answers that `answer` generated for the questions.
         """
-        if method not in METHODS:
-            raise ValueError(
-                f"Expected a method of attribution out of {', '.join(METHODS)}, found {method!r}: use one."
-            )
         shares = []
         for clip, of_clip, answers in zip(watched, questions, given, strict=True):
             text = with_answers(self._pad(self._prompts(of_clip).rows["decoder_input_ids"]), answers)
-            if method == "attention":
-                shares.append(attention_weights(self._twin, clip.encoder_outputs, text))
-            elif clip.media is None:
-                raise ValueError(
-                    "Expected the clip's media, to encode it again without each chunk, found its latents only: use "
-                    "method='attention'."
-                )
-            else:
-                shares.append(leave_one_out_weights(self.model, clip.media, text))
+            shares.append(attention_weights(self._twin, clip.encoder_outputs, text))
         return shares
 
     def attribute_together(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.answer.answerer import Answerer
-from mirasol.answer.attribution import DEFAULT_METHOD, METHODS, Evidence, top_evidence
+from mirasol.answer.attribution import Evidence, top_evidence
 from mirasol.answer.generation import GeneratedAnswer
 from mirasol.answer.reading import WHOLE_FILE, Reading
 from mirasol.results import Document
@@ -32,7 +32,7 @@ class Answer(Document):
     num_frames: int
     sound: str
     attributed_to: list[Evidence] = []
-    attribution_method: str = DEFAULT_METHOD
+    attribution_method: str = "attention"
     abstained: bool = False
     warnings: list[str] = []
 
@@ -44,7 +44,7 @@ class Answer(Document):
             f"  confidence  {100 * self.confidence:.1f} % {CONFIDENCE}",
             f"  covered     {self.seconds_covered:.2f} of {self.seconds:.2f} s, {self.num_frames} frames",
             f"  sound       {self.sound}",
-            f"  attribution {evidence} [by {METHODS[self.attribution_method]}]",
+            f"  attribution {evidence} [by cross-attention to each chunk]",
             *(f"  warning     {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
@@ -76,7 +76,6 @@ def ask_all(
     checkpoint: str | Path | None = None,
     *,
     answerer: Answerer | None = None,
-    attribution_method: str = DEFAULT_METHOD,
     reading: Reading = WHOLE_FILE,
     abstain_below: float | None = None,
     **options: Any,
@@ -88,7 +87,6 @@ def ask_all(
         questions: Questions to ask.
         checkpoint: Folder of the checkpoint to load; by default the shipped one.
         answerer: A loaded checkpoint, instead of `checkpoint`.
-        attribution_method: Method of attributing the answer to seconds, one of `METHODS`.
         reading: The part of the clip to watch; by default all of it.
         abstain_below: Confidence from 0 to 1 below which an answer is marked as withheld.
         **options: Fields of `Reading` (`use_audio`, `use_video`, `crop`, `audio_stream`, `start`, `end`), instead of
@@ -118,7 +116,7 @@ def ask_all(
                 f"Expected a finite log-probability of the answer about {name}, found {one.log_likelihood}: check the "
                 "sound's samples and the weights for NaN and infinity."
             )
-    (weights,) = answerer.attribute(watched, [prompts], [given], attribution_method)
+    (weights,) = answerer.attribute(watched, [prompts], [given])
     outputs = watched.encoder_outputs
     times, mask = outputs.chunk_times[0].clamp(max=report.duration_seconds), outputs.chunk_mask[0]
     known = answerer.known_questions
@@ -134,7 +132,6 @@ def ask_all(
                 num_frames=report.num_frames_used,
                 sound=report.sound,
                 attributed_to=top_evidence(shares, times, mask),
-                attribution_method=attribution_method,
                 abstained=abstain_below is not None and one.confidence < abstain_below,
                 warnings=[
                     *([warning] if known and (warning := known.warning(question)) else []),

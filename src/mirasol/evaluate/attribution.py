@@ -6,16 +6,19 @@ import numpy as np
 from tqdm import tqdm
 
 from mirasol.answer.answerer import Answerer
-from mirasol.answer.attribution import METHODS, overlaps
+from mirasol.answer.attribution import overlaps
 from mirasol.evaluate.bootstrap import Interval, bootstrap_ratio
 from mirasol.results import Number, Result
 from mirasol.tasks import Row, get_task
+from mirasol.tasks.metrics.exact import mean
+
+BATCH_SIZE = 8
 
 
 class AttributionShare(Result):
     """Share of right answers whose top chunk overlaps the asked word (+-0.16 s), beside that of a random chunk."""
 
-    method: str
+    method: str = "attention"
     share: Interval
     uniform_choice: Number
     num_answers: int
@@ -28,48 +31,34 @@ class AttributionShare(Result):
         )
 
 
-def measure_attribution(
-    answerer: Answerer, rows: Sequence[Row], *, task: str = "grid", methods: Sequence[str] = tuple(METHODS),
-    batch_size: int = 8, progress: bool = True,
-) -> list[AttributionShare]:  # fmt: skip
-    """Measure each method on questions of the task's headline kinds (in GRID, each asks for one spoken word)."""
-    asker = get_task(task)
-    hits: dict[str, list[float]] = {method: [] for method in methods}
-    right_per_clip: list[int] = []
+def measure_attribution(answerer: Answerer, rows: Sequence[Row], progress: bool = True) -> AttributionShare:
+    """Measure on the questions of GRID that ask for one spoken word."""
+    task = get_task("grid")
+    hits: list[int] = []
+    right: list[int] = []
     expected: list[float] = []
     bar = tqdm(total=len(rows), desc="attributing answers", unit="clip", disable=None if progress else True)
-    for first in range(0, len(rows), batch_size):
-        batch = rows[first : first + batch_size]
-        asked = [[q for q in row.questions if q.kind in asker.headline_kinds] for row in batch]
+    for first in range(0, len(rows), BATCH_SIZE):
+        batch = rows[first : first + BATCH_SIZE]
+        asked = [[q for q in row.questions if q.kind in task.headline_kinds] for row in batch]
         texts = [[question.text for question in questions] for questions in asked]
         watched = answerer.watch(*(answerer.processor.read_clip(row.media, warn=False) for row in batch))
         given = answerer.answer(watched, texts)
-        shares = {method: answerer.attribute(watched, texts, given, method) for method in methods}
+        shares = answerer.attribute(watched, texts, given)
         outputs = watched.encoder_outputs
         for clip, questions in enumerate(asked):
-            tops, right, real = dict.fromkeys(methods, 0), 0, outputs.chunk_mask[clip]
+            real = outputs.chunk_mask[clip]
+            hits.append(0)
+            right.append(0)
             for place, question in enumerate(questions):
-                if not asker.is_right(question, given[clip][place].text):
+                if not task.is_right(question, given[clip][place].text):
                     continue
                 assert question.seconds is not None, f"{question.id} has no seconds to compare with"
                 on_word = overlaps(outputs.chunk_times[clip], question.seconds) & real
-                right += 1
+                right[-1] += 1
                 expected.append(float(on_word.sum() / real.sum()))
-                for method in methods:
-                    tops[method] += bool(on_word[shares[method][clip][place].masked_fill(~real, -1).argmax()])
-            right_per_clip.append(right)
-            for method in methods:
-                hits[method].append(tops[method])
+                hits[-1] += bool(on_word[shares[clip][place].masked_fill(~real, -1).argmax()])
         bar.update(len(batch))
     bar.close()
-    counts = np.array(right_per_clip, dtype=np.float64)
-    uniform = float(np.mean(expected)) if expected else float("nan")
-    return [
-        AttributionShare(
-            method=method,
-            share=bootstrap_ratio(np.array(hits[method], dtype=np.float64), counts),
-            uniform_choice=uniform,
-            num_answers=int(counts.sum()),
-        )
-        for method in methods
-    ]
+    share = bootstrap_ratio(np.array(hits, dtype=np.float64), np.array(right, dtype=np.float64))
+    return AttributionShare(share=share, uniform_choice=mean(expected), num_answers=sum(right))

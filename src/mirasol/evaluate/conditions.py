@@ -134,10 +134,8 @@ def add_noise(
     return noisy(waveform, noise_db, np.random.default_rng([noise_seed, zlib.crc32(row_id.encode())]))
 
 
-def swap_partners(
-    rows: Sequence[Row], kinds: Collection[str] | None = None, seed: int = 0, count: int = NUM_LENDERS
-) -> list[list[int]]:
-    """Return, for each row, `count` rows that may lend it their sound, those with the most different answers first.
+def swap_partners(rows: Sequence[Row], kinds: Collection[str] | None = None, seed: int = 0) -> list[list[int]]:
+    """Return, for each row, the rows that may lend it their sound, those with the most different answers first.
 
     An answer differs if the other row has another answer to the same question or, without that question, has no equal
     answer. Only questions of `kinds` count, if given. `seed` breaks ties at random. A row never gets the sound of its
@@ -159,7 +157,9 @@ def swap_partners(
         )
         best = int(rng.choice(np.flatnonzero(different == different.max())))
         order = [best, *np.argsort(-different, kind="stable").tolist()]
-        partners.append(list(dict.fromkeys(int(others[k]) for k in order if files[others[k]] != files[i]))[:count])
+        partners.append(
+            list(dict.fromkeys(int(others[k]) for k in order if files[others[k]] != files[i]))[:NUM_LENDERS]
+        )
     return partners
 
 

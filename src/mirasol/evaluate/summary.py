@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -18,7 +17,7 @@ from mirasol.tasks.metrics.classes import ranked_metrics
 
 def summarise(
     predictions: Sequence[Prediction], rows: Sequence[Row], task: str, *, lost: Collection[str] = (),
-    train: Sequence[Row] = (), seed: int = 0,
+    train: Sequence[Row] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Return the fields of `Metrics` that follow from the predictions.
 
@@ -31,12 +30,12 @@ def summarise(
     headline = scored.headline_among(kinds)
     groups = {scored.headline_group: headline} if headline else {}
     groups |= {kind: [kind] for kind in kinds if kind not in scored.time_kinds}
-    intervals = {name: share(predictions, value_of, group, seed) for name, group in groups.items()}
+    intervals = {name: share(predictions, value_of, group) for name, group in groups.items()}
     for kind in kinds:
         if kind in scored.time_kinds:
             of_kind = [[p for p in clip if p.kind == kind] for clip in by_file(predictions)]
             errors = [[scored.error_seconds(asked[p.question_id], p.generated) for p in clip] for clip in of_kind]
-            intervals[kind] = bootstrap_statistic(errors, np.median, seed=seed)
+            intervals[kind] = bootstrap_statistic(errors, np.median)
     given = {p.question_id: p.generated for p in predictions}
     questions, texts = [asked[name] for name in given], list(given.values())
     unanswered = [question for row in rows if row.id in lost for question in row.questions]
@@ -47,13 +46,11 @@ def summarise(
         "cut_answers": sum(p.is_cut for p in predictions),
     }
     if any(p.ranked for p in predictions):
-        result["ranking"] = ranking_scores(predictions, scored, asked, seed)
+        result["ranking"] = ranking_scores(predictions, scored, asked)
         result["class_ranking"] = class_ranking(predictions, asked)
     if known := [p for p in predictions if p.sound_answer is not None]:
         with_known = {p.kind for p in known}
-        result["follows"] = {
-            name: follows(known, group, seed) for name, group in groups.items() if with_known & set(group)
-        }
+        result["follows"] = {name: follows(known, group) for name, group in groups.items() if with_known & set(group)}
     return result
 
 
@@ -88,17 +85,15 @@ def coverage(predictions: Sequence[Prediction], task: str, split: str) -> Covera
     return Coverage(measured=measured, published=sum(info.sizes[part] for part in parts), unit=info.unit)
 
 
-def ranking_scores(
-    predictions: Sequence[Prediction], task: Task, asked: Mapping[str, Question], seed: int = 0
-) -> dict[str, Tops]:
+def ranking_scores(predictions: Sequence[Prediction], task: Task, asked: Mapping[str, Question]) -> dict[str, Tops]:
     """Return top-1 and top-5 accuracy of ranked options, by the sum of token log-probabilities and by their mean."""
     kinds = {p.kind for p in predictions}
 
-    def among(p: Prediction, field: str, count: int) -> bool:
-        return any(task.is_right(asked[p.question_id], option) for option in getattr(p, field)[:count])
-
     def top(field: str, count: int) -> Interval:
-        return share(predictions, partial(among, field=field, count=count), kinds, seed)
+        def holds(p: Prediction) -> bool:
+            return any(task.is_right(asked[p.question_id], option) for option in getattr(p, field)[:count])
+
+        return share(predictions, holds, kinds)
 
     fields = {"sum": "ranked", "per_token": "ranked_per_token"}
     return {name: Tops(top_1=top(field, 1), top_5=top(field, 5)) for name, field in fields.items()}
@@ -113,7 +108,7 @@ def class_ranking(predictions: Sequence[Prediction], asked: Mapping[str, Questio
     return ranked_metrics(scores, np.array([classes.index(p.answer) for p in predictions]))
 
 
-def compare(shown: Mapping[Condition, Sequence[Prediction]], task: str, seed: int = 0) -> list[Comparison]:
+def compare(shown: Mapping[Condition, Sequence[Prediction]], task: str) -> list[Comparison]:
     """Compare every condition with the first at the same noise, on clips that have sound.
 
     Differences are paired: the same clip, questions and noise.
@@ -137,9 +132,9 @@ def compare(shown: Mapping[Condition, Sequence[Prediction]], task: str, seed: in
                 noise_db=noise_db,
                 noise_seeds=[] if noise_db is None else [c.noise_seed for c in runs],
                 questions=sum(p.kind in headline for p in found),
-                right=share(found, value_of, headline, seed),
-                minus_first=paired_difference([kept[c] for c in runs], against, headline, seed),
-                follows=follows(known, headline, seed) if known else None,
+                right=share(found, value_of, headline),
+                minus_first=paired_difference([kept[c] for c in runs], against, headline),
+                follows=follows(known, headline) if known else None,
             )
         )
     return entries
@@ -161,30 +156,27 @@ def by_file(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
 value_of = attrgetter("value")  # the credit of a prediction, with `share`
 
 
-def share(
-    predictions: Sequence[Prediction], holds: Callable[[Prediction], float], kinds: Collection[str], seed: int = 0
-) -> Interval:
+def share(predictions: Sequence[Prediction], holds: Callable[[Prediction], float], kinds: Collection[str]) -> Interval:
     """Return the mean of `holds` over questions of these kinds, with its interval over files."""
     chosen = [[holds(p) for p in clip] for clip in by_file([p for p in predictions if p.kind in kinds])]
     totals, counts = (np.array([f(clip) for clip in chosen], dtype=np.float64) for f in (sum, len))
-    return bootstrap_ratio(totals, counts, seed=seed)
+    return bootstrap_ratio(totals, counts)
 
 
-def follows(predictions: Sequence[Prediction], kinds: Collection[str], seed: int = 0) -> Follows:
+def follows(predictions: Sequence[Prediction], kinds: Collection[str]) -> Follows:
     """Return how often answers follow the picture's clip, the sound's clip, or neither."""
 
     def group_of(p: Prediction) -> str:
         return "picture" if p.right else "sound" if p.sound_right else "neither"
 
     def part(name: str) -> Interval:
-        return share(predictions, lambda p: group_of(p) == name, kinds, seed)
+        return share(predictions, lambda p: group_of(p) == name, kinds)
 
     return Follows(picture=part("picture"), sound=part("sound"), neither=part("neither"))
 
 
 def paired_difference(
     first: Sequence[Sequence[Prediction]], second: Sequence[Sequence[Prediction]], kinds: Collection[str],
-    seed: int = 0,
 ) -> Interval:  # fmt: skip
     """Return the share right in `first` minus that in `second`, paired by file; runs (noise seeds) are pooled.
 
@@ -199,4 +191,4 @@ def paired_difference(
             totals[0] += sign * prediction.value
             totals[1] += sign == 1
     sums, counts = np.array(list(differences.values()), dtype=np.float64).reshape(-1, 2).T
-    return bootstrap_ratio(sums, counts, seed=seed)
+    return bootstrap_ratio(sums, counts)

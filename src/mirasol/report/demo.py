@@ -13,7 +13,6 @@ from einops import rearrange
 
 from mirasol import DEFAULT_CHECKPOINT
 from mirasol.answer.answerer import Answerer
-from mirasol.answer.attribution import METHODS
 from mirasol.evaluate.attribution import AttributionShare, measure_attribution
 from mirasol.evaluate.bootstrap import Interval
 from mirasol.evaluate.conditions import CONDITIONS, Condition, swap_partners
@@ -30,7 +29,7 @@ NUM_STORIES = 5
 SHOWN_AS = ("both", "sound", "picture", "swapped")
 HIDDEN_KINDS = ("when_command", "when_color", "when_preposition", "when_adverb")  # the page shows two of six
 KINDS = (*grid.WORD_KINDS, "sentence", "said_at")  # columns of the table
-NUM_ATTRIBUTED_CLIPS = 24  # leave-one-out encodes a clip once per chunk
+NUM_ATTRIBUTED_CLIPS = 24
 
 
 class Demo(Document):
@@ -70,27 +69,18 @@ def demo(
     # All four conditions get the same clips, because they are compared clip by clip.
     runs = {name: evaluate_here(answerer, rows, Condition(name), root=root) for name in SHOWN_AS}
     attribution = measure_attribution(answerer, rows[:NUM_ATTRIBUTED_CLIPS])
-    method = better_method(attribution)
     sets = measure_sets(answerer, root.parent, max_clips) if checkpoint is None else {}
-    stories = [
-        tell(answerer, row, rows, runs, method) for row in choose_stories(rows, runs["both"].predictions, NUM_STORIES)
-    ]
+    stories = [tell(answerer, row, rows, runs) for row in choose_stories(rows, runs["both"].predictions, NUM_STORIES)]
     accuracy = {name: runs[name].metrics.intervals_95["words"] for name in ("both", "sound", "picture")}
     path = Path(output).resolve()
     result = Demo(
         report=str(path), accuracy=accuracy, follows=runs["swapped"].metrics.follows["words"], sets=sets,
-        attribution=attribution, seconds=round(time.perf_counter() - start, 1),
+        attribution=[attribution], seconds=round(time.perf_counter() - start, 1),
         try_next=next_commands(root, rows, checkpoint),
     )  # fmt: skip
     chance = chance_levels(train_rows("grid", root) or rows)  # type: ignore[arg-type]  # its own rows
-    write_whole(path, page(answerer.model, runs, stories, attribution, method, result, chance, checkpoint))
+    write_whole(path, page(answerer.model, runs, stories, result, chance, checkpoint))
     return result
-
-
-def better_method(shares: Sequence[AttributionShare]) -> str:
-    """Return "attention" if it hits the asked word in at least 60 % of right answers, else "leave_one_out"."""
-    attention = next(share for share in shares if share.method == "attention")
-    return "attention" if attention.share.value >= 0.6 else "leave_one_out"
 
 
 def choose_stories(rows: Sequence[grid.GridRow], predictions: Sequence[Prediction], count: int) -> list[grid.GridRow]:
@@ -103,15 +93,13 @@ def choose_stories(rows: Sequence[grid.GridRow], predictions: Sequence[Predictio
     return [ranked[i] for i in dict.fromkeys(places.tolist())]
 
 
-def tell(
-    answerer: Answerer, row: grid.GridRow, rows: Sequence[grid.GridRow], runs: dict[str, Evaluation], method: str
-) -> Story:
+def tell(answerer: Answerer, row: grid.GridRow, rows: Sequence[grid.GridRow], runs: dict[str, Evaluation]) -> Story:
     """Return a clip's time axis and its questions with the answers from both modalities."""
     processor = answerer.processor
     clip = processor.read_clip(row.media, do_resize=False)
     given = [p for p in runs["both"].predictions if p.clip == row.id and p.kind not in HIDDEN_KINDS]
     watched, asked = answerer.watch(clip), [[p.question for p in given]]
-    (weights,) = answerer.attribute(watched, asked, answerer.answer(watched, asked), method)
+    (weights,) = answerer.attribute(watched, asked, answerer.answer(watched, asked))
     encoder_outputs = watched.encoder_outputs
     chunk_times = encoder_outputs.chunk_times[0].cpu().numpy()
     middles = [int(np.searchsorted(clip.frame_times, t, side="right")) - 1 for t in chunk_times.mean(axis=1)]
@@ -176,8 +164,6 @@ def page(
     model,
     runs: dict[str, Evaluation],
     stories: Sequence[Story],
-    attribution: Sequence[AttributionShare],
-    method: str,
     result: Demo,
     chance: dict[str, float],
     checkpoint: str | Path | None,
@@ -207,8 +193,7 @@ def page(
         follows=result.follows,
         swapped={name: {part: getattr(follows[kind], part).value for part in parts} for name, kind in names.items()},
         sets=result.sets,
-        weights_are=METHODS[method],
-        attribution=attribution_text(attribution),
+        attribution=attribution_text(result.attribution[0]),
         stories=stories,
         commands=result.try_next,
         checkpoint=str(checkpoint or f"{DEFAULT_CHECKPOINT.name}, shipped with mirasol"),
@@ -225,13 +210,11 @@ def page_warnings(accuracy: Interval, chance: dict[str, float], clips: Clips) ->
     yield from clip_warnings(clips)
 
 
-def attribution_text(shares: Sequence[AttributionShare]) -> str:
-    """Return a sentence on how often each method attributes an answer to the asked word, beside a random choice."""
-    attention, without = (percent(share.share.value) for share in shares)
-    if not shares[0].num_answers:
+def attribution_text(found: AttributionShare) -> str:
+    """Return a sentence on how often an answer is attributed to the asked word, beside a random choice."""
+    if not found.num_answers:
         return "No answer was right, so attribution was not measured."
     return (
-        f"The highest bar overlaps the asked word (within 0.16 s) in {attention} % of right answers by "
-        f"cross-attention and in {without} % by leaving each chunk out; a random chunk overlaps it in "
-        f"{percent(shares[0].uniform_choice)} % (measured on {shares[0].num_answers} right answers)."
+        f"The highest bar overlaps the asked word (within 0.16 s) in {percent(found.share.value)} % of right answers, "
+        f"a random chunk in {percent(found.uniform_choice)} % (measured on {found.num_answers} right answers)."
     )

@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
     raise ValueError("Expected Pillow for the report's pictures, found none: pip install 'mirasol[demo]'.") from error
 
 WIDTH = 720  # of every drawing over time, in units that the browser scales to the column
+NUM_POINTS = 300  # of a line over steps
 INFERNO = np.array(
     [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39)],
     dtype=np.float64,
@@ -126,10 +127,10 @@ def curve(values: Float[np.ndarray, " chunk"], chunk_times: Float[np.ndarray, "c
     return svg(WIDTH, height, "value of each chunk", parts)
 
 
-def steps_plot(points: Sequence[tuple[float, float]], label: str, num_shown: int = 300) -> Markup:
+def steps_plot(points: Sequence[tuple[float, float]], label: str) -> Markup:
     """Draw a line over steps with its smallest, largest and last value; many points are averaged in groups."""
     height, left = 170.0, 4.0
-    groups = np.array_split(np.array(points, dtype=float), min(len(points), num_shown))
+    groups = np.array_split(np.array(points, dtype=float), min(len(points), NUM_POINTS))
     steps, values = np.array([group.mean(axis=0) for group in groups]).T
     low, high = values.min(), values.max()
     xs = left + (steps - steps[0]) / max(steps[-1] - steps[0], 1e-9) * (WIDTH - 2 * left)
