@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from clips import write_clip
 
 from mirasol.answer.answer_files import AnswerFile, json_lines
+from mirasol.answer.answerer import Answerer
 from mirasol.answer.ask import ask
 from mirasol.answer.clip_lists import Asked, read_clips
 from mirasol.answer.predict import Predicted, pieces, predict, within
@@ -156,6 +158,18 @@ def test_a_file_with_an_answered_segment_did_not_fail_as_a_whole():
     found = Predicted(clips=1, answers=3, done_before=0, failed={"a.mp4": "broken"})
     assert found.exit_code == 1 and found.model_copy(update={"answers": 0, "done_before": 3}).exit_code == 1
     assert found.model_copy(update={"answers": 0}).exit_code == 2
+
+
+def test_an_answer_and_an_error_about_one_clip_are_both_counted_once(monkeypatch):
+    answerer = SimpleNamespace(prompts=lambda *_: None, known_questions=None, processor=None)
+    monkeypatch.setattr(Answerer, "load", lambda *_, **__: answerer)
+    row = {"confidence": 0.5, "warnings": [], "error": None}
+    rows = [{**row, "question": "a?"}, {**row, "question": "b?", "error": "not finite"}]
+    for order in (1, -1):
+        answered = rows[::order]
+        monkeypatch.setattr("mirasol.answer.predict._answer", lambda _, batch, *__: [(batch[0][0], answered)])  # noqa: B023
+        found = predict(["x.mp4"], ["a?", "b?"], workers=0, progress=False)
+        assert (found.answers, found.failed, found.exit_code) == (1, {"x.mp4": "not finite"}, 1)
 
 
 def test_a_piece_is_answered_as_its_seconds_alone(folder, untrained, tmp_path):

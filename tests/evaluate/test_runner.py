@@ -333,6 +333,14 @@ def test_a_condition_with_fewer_questions_is_compared_on_those_alone():
     assert (both.questions, swapped.questions) == (4, 2) and swapped.minus_first.value == -1.0
 
 
+def test_a_clip_that_the_first_condition_did_not_answer_is_in_no_difference():
+    """Such as one whose answers have no finite probability with its picture, and do without."""
+    first = [replace(prediction("a", "color", "red", "red"), sound_used=True)]
+    other = [prediction("a", "color", "red", "blue"), prediction("b", "color", "red", "red")]
+    difference = compare({Condition(): first, Condition("sound"): other}, "grid")[1].minus_first
+    assert (difference.value, difference.num_clips) == (-1.0, 1)
+
+
 def test_missing_clips_keep_the_constant_answer_beside_the_times(grid_root):
     rows = [replace(row, questions=row.questions[-1:]) for row in get_task("grid").load(grid_root, "test")[:3]]
     timed = rows[0].questions[0].kind

@@ -174,10 +174,10 @@ def predict(
                     sure = row["confidence"]
                     row["abstained"] = (None not in (sure, abstain_below) and sure < abstain_below) or None
                     num_abstained += bool(row["abstained"])
-                if (error := rows[0]["error"]) is not None:
-                    failed[clip.clip] = error
-                else:
-                    num_answers += len(rows)
+                errors = [row["error"] for row in rows if row["error"]]
+                num_answers += len(rows) - len(errors)
+                if errors:
+                    failed[clip.clip] = errors[0]
                 if file:
                     file.append(rows)
                 elif write:

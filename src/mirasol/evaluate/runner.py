@@ -180,7 +180,7 @@ def evaluate_rows(
                 answered=len(present) - len(bad),
                 with_sound=len({p.clip for p in predictions if p.sound_used}),
                 silent=len({p.clip for p in predictions if p.is_silent}),
-                with_warnings=sum(bool(clip.warnings) for clip in clips),
+                with_warnings=sum(bool(clip.warnings) and not clip.error for clip in clips),
                 missing=missing,
                 unreadable=bad,
             ),
@@ -276,7 +276,7 @@ def warn(metrics: Metrics, clips: Sequence[AnsweredClip]) -> None:
             listed = ", ".join(ids[:SHOWN]) + (" ..." if len(ids) > SHOWN else "")
             warnings.warn(f"{len(ids)} of {counts.asked} clips {text}: {listed}{why}", stacklevel=3)
     if counts.with_warnings:
-        first = next(clip for clip in clips if clip.warnings)
+        first = next(clip for clip in clips if clip.warnings and not clip.error)
         warnings.warn(f"{counts.with_warnings} clips gave warnings; {first.id}: {first.warnings[0]}", stacklevel=3)
 
 

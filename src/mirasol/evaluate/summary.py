@@ -123,7 +123,8 @@ def compare(shown: Mapping[Condition, Sequence[Prediction]], task: str) -> list[
         pooled.setdefault((condition.noise_db, condition.name), []).append(condition)
     entries = []
     for (noise_db, name), runs in pooled.items():
-        against = [_only(kept[replace(c, name=first.name)], kept[c]) for c in runs]
+        pairs = [(kept[c], kept[replace(c, name=first.name)]) for c in runs]
+        sides = [_only(mine, base) for mine, base in pairs], [_only(base, mine) for mine, base in pairs]
         found = [p for c in runs for p in kept[c]]
         known = [p for p in found if p.sound_answer is not None]
         entries.append(
@@ -133,7 +134,7 @@ def compare(shown: Mapping[Condition, Sequence[Prediction]], task: str) -> list[
                 noise_seeds=[] if noise_db is None else [c.noise_seed for c in runs],
                 questions=sum(p.kind in headline for p in found),
                 right=share(found, value_of, headline),
-                minus_first=paired_difference([kept[c] for c in runs], against, headline),
+                minus_first=paired_difference(*sides, headline),
                 follows=follows(known, headline) if known else None,
             )
         )
