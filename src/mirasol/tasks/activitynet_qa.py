@@ -17,11 +17,11 @@ INFO = TaskInfo(
     unit="questions",
     layout="ROOT/{train,val,test}_{q,a}.json and v_ID.mp4 (.mkv, .webm) or ID.mp4 anywhere below ROOT",
     prompt='the question with a question mark, "is the athlete wearing trousers?"',
-    normalisation="none: strings are compared as they are, as the official script does (answers are in lower case)",
+    normalisation="none: strings are compared unchanged, as in the official script (answers are in lower case)",
     metric="exact match over all test questions and by type: motion, spatial, temporal, yes_no, color, object, "
     "location, number, other; `free` joins the last six",
     versions='one version. Always answering "yes" scores about 13.8 % of test; 84.8 % of the test answers occur in '
-    "train. Scores given by a language model as judge do not compare with exact match",
+    "train. Scores by a language model as judge are not comparable with exact match",
     paper=(
         PaperNumber(51.1, "512 frames, TTM Combiner"),
         PaperNumber(49.9, "TTM Combiner", is_certain=False),

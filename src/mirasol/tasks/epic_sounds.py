@@ -20,7 +20,7 @@ INFO = TaskInfo(
     layout="ROOT/EPIC_Sounds_{train,validation}.csv, and videos as P01_11.MP4 (P01/P01_11.MP4, P01/videos/) or their "
     "sound as P01_11.wav (.flac, .m4a) anywhere below ROOT; an HDF5 file of sounds is not read",
     prompt=f'"{PROMPT}", of the annotated seconds of the video',
-    normalisation='lower case, single spaces, no punctuation at the end; " / " inside a name stays',
+    normalisation='lower case, single spaces, no punctuation at the end; " / " inside a name is kept',
     metric="exact match of the generated class name (top-1) over all segments, and its mean over classes; top-5 with "
     "--rank",
     versions="numbers of segments differ between releases of the labels; this one has 79.2 thousand in all. "

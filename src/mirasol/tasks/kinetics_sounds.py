@@ -24,8 +24,8 @@ INFO = TaskInfo(
     normalisation="lower case, single spaces, no punctuation at the end",
     metric="exact match of the generated class name (top-1), and its mean over classes; top-5 with --rank",
     versions="several lists of 30 to 34 Kinetics classes are called Kinetics-Sounds, because Kinetics renamed and "
-    "merged classes (34 in the first paper; 32 with Kinetics-400, likely the paper's; 31 here). Their scores do not "
-    "compare exactly. The lists here hold numbers only",
+    "merged classes (34 in the first paper; 32 with Kinetics-400, likely the paper's; 31 here). Their scores are not "
+    "exactly comparable. The lists here hold only numbers",
     paper=(
         PaperNumber(90.1, "full model, its class list is not stated", is_certain=False),
         PaperNumber(88.3, "TTM Combiner", is_certain=False),

@@ -11,10 +11,10 @@ INFO = TaskInfo(
     unit="questions",
     layout="ROOT/{train,val,test}_qa.json and video7020.mp4 ... anywhere below ROOT (TrainValVideo/, TestVideo/)",
     prompt='the question, "what is a man doing?"',
-    normalisation="none: strings are compared as they are, as the official script does (answers are in lower case)",
+    normalisation="none: strings are compared unchanged, as in the official script (answers are in lower case)",
     metric="exact match over all test questions, and by question word (what, who, how, when, where)",
-    versions="one version, 6,513 / 497 / 2,990 videos. All test questions count, also those whose answer is in no "
-    "list of frequent answers",
+    versions="one version, 6,513 / 497 / 2,990 videos. All test questions count, also those whose answer is "
+    "not in a list of frequent answers",
     paper=(PaperNumber(50.4, "open-ended, video and text"),),
 )
 KEYS = {"id": (int, str), "question": str, "answer": str, "video_id": (int, str)}

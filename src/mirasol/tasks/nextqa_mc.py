@@ -22,9 +22,9 @@ INFO = TaskInfo(
     normalisation="lower case, single spaces, no punctuation at the end; right is the text of the right answer",
     metric="accuracy over all questions (exact_match) and by group: C causal (CW why, CH how), T temporal (TN before "
     "and after, with TP; TC meanwhile), D descriptive (DC count, DL place, DO other), as the official eval_mc.py",
-    versions="train.csv gives the answer's number, some copies (NExT-GQA) its text: both are read. In 3 val and 8 "
-    "test questions an answer stands there twice, in 2 of test the right one: the official script accepts one, "
-    "text both",
+    versions="train.csv gives the number of the answer, some copies (NExT-GQA) its text: both are read. In 3 val and "
+    "8 test questions an option occurs twice, in 2 of test the right one: the official script accepts one of them, "
+    "here both are right",
     paper=(
         PaperNumber(73.2, "512 frames, TTM Combiner; how answers were chosen is not stated", is_certain=False),
         PaperNumber(72.0, "512 frames", is_certain=False),

@@ -19,12 +19,12 @@ INFO = TaskInfo(
     layout="ROOT/{train,val,test}.csv, add_reference_answer_test.json, map_vid_vidorID.json (of NExT-QA), and the "
     "videos anywhere below ROOT as ID.mp4 or in VidOR's folders (0101/ID.mp4)",
     prompt='the question, "what did the baby do at the end of the video?"',
-    normalisation="lower case, single spaces, no punctuation at the end; WUPS makes base forms itself",
+    normalisation="lower case, single spaces, no punctuation at the end; WUPS computes base forms itself",
     metric="WUPS@0 and @0.9 as the official eval_oe.py: Wu-Palmer similarity of the words after lemmatising and "
     "without stop words, exact match for counting (DC) and yes/no (DB), by type and group; 4,632 questions of test "
     "have a second reference. Needs WordNet, see docs/evaluation.md. exact_match beside it",
-    versions="one version. The numbers of three train questions are used twice: the second gets /2 behind its id. "
-    "WUPS depends on the version of NLTK that computed it: here it is the published one whatever is installed",
+    versions="one version. Three train questions share their number with another: the id of the second ends in /2. "
+    "Elsewhere WUPS depends on the version of NLTK; here it equals the published scores and needs no NLTK",
     paper=(),
 )
 SECOND_REFERENCES = "add_reference_answer_test.json"

@@ -25,7 +25,7 @@ INFO = TaskInfo(
     layout="ROOT/{train,test}.csv or vggsound.csv, stat.csv, and clips as ID_000030.mp4 (start second, six digits; or "
     "ID_000030_000040, ID_30, ID_30000_40000) anywhere below ROOT",
     prompt=f'"{PROMPT}"',
-    normalisation="lower case, single spaces, no punctuation at the end; commas inside a name stay",
+    normalisation="lower case, single spaces, no punctuation at the end; commas inside a name are kept",
     metric="exact match of the generated class name (top-1), and its mean over classes; top-5 with --rank",
     versions="clips vanish from YouTube, so published scores cover the part of test that was still available. The "
     "size of train is stat.csv's 199,176 clips less test",
