@@ -20,7 +20,7 @@ ANSWERS = ("answer", "answers", "kind", "metric", "tolerance", "seconds", "refer
 
 @dataclass(frozen=True)
 class Asked:
-    """A clip, or a segment or square of one, with its questions and their options."""
+    """A clip, or a segment or crop of one, with its questions and their options."""
 
     clip: str
     questions: tuple[str, ...]
