@@ -101,7 +101,7 @@ def test_the_answers_fed_back_have_the_confidence_they_were_given_with(answerer,
     ("content", "message"),
     [
         (None, "found nothing"),
-        ("no json", "found text that is not"),
+        ("no json", "Expected JSON in .*config.json, found other text"),
         (json.dumps({"model_type": "llama"}), "found 'llama'"),
         ("[1]", "found None"),
     ],
@@ -144,7 +144,7 @@ def test_weights_without_their_processor_are_refused(untrained, tmp_path):
 def babbler(answerer, monkeypatch):
     """A checkpoint without a limit of its own, whose decoder never closes an answer and has room for 40 tokens."""
     monkeypatch.setattr(answerer.model.generation_config, "max_new_tokens", None)
-    monkeypatch.setattr(answerer.model.config.text_config, "max_position_embeddings", 40)
+    monkeypatch.setattr(answerer.processor.tokenizer, "model_max_length", 40)
     monkeypatch.setattr(answerer.model.config, "eos_token_id", -1)
     monkeypatch.setattr(answerer.model.generation_config, "eos_token_id", None)
     return answerer

@@ -212,7 +212,7 @@ class Answerer:
         for clip, rows in enumerate(prompts):
             for place, row in enumerate(rows):
                 cut = answers[clip][place]
-                if cut.is_cut and len(cut.token_ids) < token_limit(self.model, len(row), limit):
+                if cut.is_cut and len(cut.token_ids) < token_limit(self.model, self.processor, len(row), limit):
                     (answers[clip][place],) = generate([clip], [row])
         return answers
 

@@ -54,7 +54,7 @@ def generate_answers(
         decoder_input_ids=text["decoder_input_ids"],
         decoder_attention_mask=text["decoder_attention_mask"],
         encoder_outputs=encoder_outputs,
-        max_new_tokens=token_limit(model, width, max_new_tokens),
+        max_new_tokens=token_limit(model, processor, width, max_new_tokens),
         do_sample=False,
         num_beams=1,
         return_dict_in_generate=True,
@@ -77,9 +77,10 @@ def generate_answers(
     ]
 
 
-def token_limit(model, prompt_length: int, max_new_tokens: int | None = None) -> int:
-    """Return the limit of new tokens for a prompt of this length."""
-    room = max(1, model.config.text_config.max_position_embeddings - prompt_length)
+def token_limit(model, processor, prompt_length: int, max_new_tokens: int | None = None) -> int:
+    """Return the limit of new tokens for a prompt of this length; the context is the tokenizer's, as in training."""
+    context = min(processor.tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
+    room = max(1, context - prompt_length)
     return min(max_new_tokens or model.generation_config.max_new_tokens or room, room)
 
 
