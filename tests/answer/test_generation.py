@@ -119,7 +119,7 @@ def test_weights_that_are_cut_off_are_refused(untrained, tmp_path):
     folder = shutil.copytree(untrained, tmp_path / "cut")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="whole weights"):
+    with pytest.raises(ValueError, match="complete weights"):
         load_checkpoint(folder)
 
 

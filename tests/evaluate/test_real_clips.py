@@ -54,4 +54,4 @@ def test_a_task_a_split_and_a_class_list_that_do_not_fit_are_refused(grid_root, 
     assert "Did you mean 'vggsound'" in refused("--task", "vgsound")
     assert "expected split" in refused("--split", "tset").lower()
     assert "Expected no class list" in refused("--classes", str(tmp_path / "names.txt"))
-    assert "Drop --audit" in refused("--audit", "--condition", "sound")
+    assert "drop --audit" in refused("--audit", "--condition", "sound")
