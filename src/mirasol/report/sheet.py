@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
+from tqdm import tqdm
 
 from mirasol.chunks import MirasolProcessor
 from mirasol.data.check import Checked, check, load_splits
@@ -77,7 +78,7 @@ def processor_of(recipe_path: str | None, checkpoint: str | None, rows: Sequence
 
 def write_sheet(rows: Sequence[Row], processor: MirasolProcessor, output: str | Path, title: str) -> str:
     """Write the page with the clips of these rows and return its path; an unreadable clip has its error."""
-    clips = [_shown(row, processor) for row in rows]
+    clips = [_shown(row, processor) for row in tqdm(rows, "drawing", unit="clip", disable=None)]
     image = processor.image_processor
     facts = {
         "picture": f"{image.image_size} px, {image.crop_fraction:.0%} of the shorter side around "
