@@ -85,6 +85,7 @@ def test_a_body_that_is_no_json_object_is_refused(http, path, body):
     {"messages": [{"role": "user", "content": 3}]}, {"stream": "yes"}, {"max_tokens": -1}, {"max_tokens": 1e9},
     {"max_tokens": "many"}, {"n": 3}, {"tools": [{}]}, {"use_audio_in_video": "no"}, {"videos": [3]},
     {"videos": ["x"]}, {"mm_processor_kwargs": 3}, {"mm_processor_kwargs": {"use_audio_in_video": 1}}, {"mirasol": 3},
+    {"stream": True, "mirasol": {"options": ["x"] * 65}},
     {"mirasol": {"clips": "x"}}, {"mirasol": {"options": ["one"]}}, {"mirasol": {"options": ["x"] * 100}},
     {"use_audio_in_video": True, "mirasol": {"use_audio": False}},
     {"mirasol": {"use_audio": False, "use_video": False}},
