@@ -91,6 +91,11 @@ def test_options_that_cannot_be_are_refused(untrained, clip, options, message):
         ask(clip, "what is said?", untrained, **options)
 
 
+def test_options_of_loading_are_refused_beside_a_loaded_answerer(answerer, untrained, clip):
+    with pytest.raises(ValueError, match="found an answerer and checkpoint, device: load it with these"):
+        ask(clip, "what is said?", untrained, answerer=answerer, device="cpu")
+
+
 def test_words_without_quotes_are_not_taken_for_questions(clip):
     with pytest.raises(ValueError, match="found 'which', 'color', 'is': put each in quotes"):
         ask_all(clip, ["which", "color", "is"])

@@ -102,6 +102,11 @@ def ask_all(
             raise ValueError("Expected a question, found empty text. Ask one, such as 'which color is named?'.")
     chosen = {name: options.pop(name) for name in Reading.__dataclass_fields__ if name in options}
     reading = replace(reading, **chosen)
+    if answerer is not None and (checkpoint is not None or options):
+        raise ValueError(
+            "Expected a loaded answerer or how to load one, found an answerer and "
+            f"{', '.join(['checkpoint'] * (checkpoint is not None) + sorted(options))}: load it with these."
+        )
     if answerer is None and not isinstance(clip, bytes) and not Path(clip).is_file():
         raise ValueError(f"Expected a video or sound file at {clip}, found no such file: correct the path.")
     answerer = answerer or Answerer.load(checkpoint, **options)
