@@ -311,7 +311,7 @@ def test_a_tower_of_grey_pictures_is_refused(parts, tmp_path):
         (["video_config.hidden_size=16"], r"norm.weight has the shape \(12,\), but this config gives it \(16,\)"),
         (["video_config.hiden_size=16"], r'Config key .*nearest valid key is "video_config.hidden_size"'),
         (["combiner_config.num_latents=999"], "num_latents must not exceed the Combiner's slots"),
-        (["audio_config.num_mel_frames=64"], "found 64 and 32. Use shorter chunks"),
+        (["audio_config.num_mel_frames=64"], "at most 32 mel frames, .* found 64. Use shorter chunks"),
         (["eos_token_id=3"], "decide eos_token_id, found eos_token_id=3"),
         (["share_encoder=true"], "Leave out the audio checkpoint, or share_encoder"),
     ],

@@ -61,7 +61,7 @@ def test_llava_entries_are_read_and_faults_are_named_by_entry(manifest, tmp_path
     message = str(refusal.value)
     assert "list.json:1: expected one file as 'video' or 'audio', found neither" in message
     assert "list.json:2" in message and "ffmpeg -i VIDEO -i AUDIO" in message
-    assert "list.json:3: expected 'conversations' as turns" in message
+    assert "list.json:3: expected 'conversations' with alternating turns" in message
     assert "list.json:4: expected text for 'media'" in message
 
 

@@ -254,7 +254,7 @@ def test_an_index_without_one_of_its_keys_is_refused(shards, key):
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "<html></html>"])
 def test_a_list_of_shards_that_is_none_is_refused(shards, content):
     (shards / "train" / "shards.json").write_text(content)
-    with pytest.raises(ValueError, match="Expected the list of shards .*mirasol data index"):
+    with pytest.raises(ValueError, match="Expected in .*shards.json the list of shards .*mirasol data index"):
         get_task("shards").load(shards, "train")
 
 
