@@ -9,7 +9,7 @@ from mirasol.tasks import get_task
 ANNOTATIONS = Path(__file__).parents[3] / "shared" / "data" / "annotations"
 pytestmark = [
     pytest.mark.skipif(not ANNOTATIONS.is_dir(), reason="needs the published files of ../shared/data/annotations"),
-    pytest.mark.filterwarnings("error"),  # such as: this is not the published number
+    pytest.mark.filterwarnings("error::UserWarning"),  # such as: this is not the published number
 ]
 
 
