@@ -23,6 +23,7 @@ from mirasol.evaluate.bootstrap import Interval, bootstrap_ratio
 TITLES = {
     "words": "GRID words at -5 dB", "films": "films of ten sentences", "order": "order of sounds and objects",
     "agree": "voice and lips", "few": "120 labelled clips, from scratch", "scratch": "all from scratch",
+    "last": "words at -5 dB, the decoder reads the last chunk alone",
 }  # fmt: skip
 
 
