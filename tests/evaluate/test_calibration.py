@@ -103,16 +103,18 @@ def test_what_cannot_be_fitted_is_refused(grid_root, tmp_path):
         calibrate_checkpoint(None, ["grid", "fsdd"], [str(grid_root)], output=tmp_path)
     with (
         pytest.warns(UserWarning, match="'test' of grid is the one that is reported"),
-        pytest.raises(ValueError, match="at least 10 right and 10 wrong answers .* found 10 and 1.*--noise-db"),
+        pytest.raises(ValueError, match="at least 10 right and 10 wrong answers .* found 21 and 1.*--noise-db"),
     ):
-        calibrate_checkpoint(None, ["grid"], [str(grid_root)], ["test"], max_clips=1, output=tmp_path)
+        calibrate_checkpoint(None, ["grid"], [str(grid_root)], ["test"], max_clips=2, output=tmp_path)
+    with pytest.raises(ValueError, match="Expected at least 20 answers .* found 11 questions"):
+        calibrate_checkpoint("not loaded", ["grid"], [str(grid_root)], max_clips=1, output=tmp_path)
     assert not (tmp_path / CALIBRATION).exists()
 
 
 def test_fitting_on_what_was_trained_on_is_warned_of(grid_root, tmp_path):
     with (
         pytest.warns(UserWarning, match="'train' of grid is what checkpoints learn from"),
-        pytest.raises(ValueError, match="at least 10 right and 10 wrong"),
+        pytest.raises(ValueError, match="at least 20 answers"),
     ):
         calibrate_checkpoint(None, ["grid"], [str(grid_root)], ["train+val"], max_clips=1, output=tmp_path)
 
@@ -146,6 +148,7 @@ def test_a_calibration_answers_clips_together_as_alone_and_judges_them_by_the_gi
     (tmp_path / "val.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     shown = []
     answer = temperature.answer
+    monkeypatch.setattr(temperature, "FEWEST", 1)
     monkeypatch.setattr(temperature, "answer", lambda *given: shown.append(given) or answer(*given))
     with pytest.raises(ValueError, match="found 0 and 3"), pytest.warns(UserWarning, match="missing|left out"):
         calibrate_checkpoint(
@@ -165,6 +168,7 @@ def test_every_set_has_the_same_weight_in_the_temperature_whatever_its_size(tmp_
     told = np.linspace(0.98, 0.02, len(TEMPERATURES)).tolist()
     answers = {"grid": [(told, i % 10 > 0) for i in range(1000)], "fsdd": [(told, i % 10 == 0) for i in range(20)]}
     monkeypatch.setattr(temperature.Answerer, "load", lambda *_, **__: None)
+    monkeypatch.setattr(temperature, "FEWEST", 0)  # of the questions of rows, which stand in `answers` here
     monkeypatch.setattr(temperature, "load_rows", lambda *_: [])
     monkeypatch.setattr(temperature, "answer", lambda _, task, *__: answers[task.name])
     found = calibrate_checkpoint(None, ["grid", "fsdd"], ["a", "b"], output=tmp_path)

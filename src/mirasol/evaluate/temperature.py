@@ -88,11 +88,19 @@ def calibrate_checkpoint(
                 warnings.warn(f"Split {part!r} of {task} is {fault}. Fit on val.", stacklevel=2)
     conditions = all_conditions(condition, noise_db or ())
     folder = folder_of(checkpoint)
+    sets = [
+        (get_task(task, classes), seconds_of(load_rows(task, root, split, classes, metric)[:max_clips], start, end))
+        for task, root, split in zip(tasks, roots, splits, strict=True)
+    ]
+    judged = len(conditions) * sum(_is_judged(q, task) for task, rows in sets for row in rows for q in row.questions)
+    if judged < 2 * FEWEST:
+        raise ValueError(
+            f"Expected at least {2 * FEWEST} answers that are right or wrong to fit a temperature to, found {judged} "
+            "questions. Use more clips, or several conditions."
+        )
     answerer = Answerer.load(folder, **loading)
     found = []
-    for task, root, split in zip(tasks, roots, splits, strict=True):
-        rows = seconds_of(load_rows(task, root, split, classes, metric)[:max_clips], start, end)
-        asked = get_task(task, classes)
+    for asked, rows in sets:
         answers = [a for c in conditions for a in answer(answerer, asked, rows, c, batch_size, workers)]
         found.append((np.array([sure for sure, _ in answers]), np.array([right for _, right in answers], dtype=float)))
     sure, right = (np.concatenate(parts) for parts in zip(*found, strict=True))
