@@ -92,8 +92,10 @@ def test_options_that_cannot_be_are_refused(untrained, clip, options, message):
 
 
 def test_options_of_loading_are_refused_beside_a_loaded_answerer(answerer, untrained, clip):
-    with pytest.raises(ValueError, match="found an answerer and checkpoint, device: load it with these"):
-        ask(clip, "what is said?", untrained, answerer=answerer, device="cpu")
+    with pytest.raises(ValueError, match="found an answerer and checkpoint: load it with these"):
+        ask(clip, "what is said?", untrained, answerer=answerer)
+    with pytest.raises(ValueError, match="found an answerer and device, dtype: load it with these"):
+        ask(clip, "what is said?", answerer=answerer, dtype="bfloat16", device="cpu")
 
 
 def test_words_without_quotes_are_not_taken_for_questions(clip):

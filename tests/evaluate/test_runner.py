@@ -275,6 +275,25 @@ def test_answers_without_a_finite_probability_make_a_bad_clip_with_its_reason(an
     assert {p.clip for p in result.predictions} == {row.id for row in rows[1:]}
 
 
+def test_a_warned_clip_that_proves_unreadable_is_counted_once(answerer, rows, monkeypatch, tmp_path):
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(rows[0].media.read_bytes()[:-500])
+    clip = replace(rows[0], media=cut)
+    with pytest.warns(UserWarning, match="1 clips gave warnings"):
+        assert evaluate_rows(answerer, [clip], progress=False).metrics.clips.with_warnings == 1
+    real = Answerer.answer
+
+    def broken(self, watched, questions):
+        return [
+            [replace(one, log_likelihood=float("nan")) for one in given] for given in real(self, watched, questions)
+        ]
+
+    monkeypatch.setattr(Answerer, "answer", broken)
+    with pytest.warns(UserWarning, match="1 of 1 clips could not be read"):
+        counts = evaluate_rows(answerer, [clip], progress=False).metrics.clips
+    assert (list(counts.unreadable), counts.with_warnings) == ([clip.id], 0)
+
+
 def test_answers_that_are_cut_are_counted(answerer, rows):
     limited = Answerer(answerer.model, answerer.processor, max_new_tokens=1)
     metrics = evaluate_rows(limited, rows, progress=False).metrics

@@ -172,3 +172,21 @@ def test_chunks_that_nobody_reads_are_bounded_and_leave_room_for_the_end_of_a_re
         assert len(kept) == EVENTS_AHEAD + 1 and kept[-1]["type"] == "response.done"
 
     run(test)
+
+
+def test_a_response_that_is_cancelled_at_once_is_ended_for_the_client(service, clip):
+    async def test():
+        events = []
+        state = RealtimeSession(service, events.append)
+        state.open(None)
+        await state.handle({"type": "input_audio_buffer.append", **live_media(clip).pieces()[0]})
+        text = {"type": "input_text", "text": "what is said?"}
+        item = {"type": "message", "role": "user", "content": [text]}
+        await state.handle({"type": "response.create", "response": {"input": [item]}})
+        await state.handle({"type": "response.cancel"})
+        while not any(event["type"] == "response.done" for event in events):
+            await asyncio.sleep(0.01)
+        assert events[-1]["response"]["status"] in ("cancelled", "completed")
+        service.engine.close_session(state.id)
+
+    run(test)
