@@ -76,6 +76,17 @@ def test_generation_gives_scores_attentions_and_hidden_states():
     assert result.encoder_attentions[0].shape == (BATCH, TEMPORAL_HEADS, KEYS, KEYS)
 
 
+def test_generation_computes_the_logits_of_the_last_token_alone():
+    model, lengths = tiny_model(), []
+    model.lm_head.register_forward_hook(lambda head, inputs, logits: lengths.append(logits.shape[1]))
+    answer(model, **media(), **prompts(), eos_token_id=None)
+    assert lengths == [1] * 9
+
+    text = {name: value for name, value in questions().items() if name != "labels"}
+    kept = model(**media(), **text, logits_to_keep=2).logits
+    assert torch.equal(kept, model(**media(), **text).logits[:, -2:])
+
+
 def test_streamer_gets_every_word_in_order(model):
     clip, words = select(media(), 0), Words()
     ids = answer(model, **clip, decoder_input_ids=questions(rows=1, tokens=4)["decoder_input_ids"], streamer=words)

@@ -55,7 +55,7 @@ def attention_weights(twin, encoder_outputs, text: Mapping[str, Tensor]) -> Floa
 
     `text` holds decoder_input_ids with the answer, their mask and labels.
     """
-    outputs = twin(
+    outputs = twin.model(
         encoder_outputs=encoder_outputs,
         decoder_input_ids=text["decoder_input_ids"],
         decoder_attention_mask=text["decoder_attention_mask"],

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from mirasol.chunks.text import IGNORED_LABEL
 
@@ -50,31 +51,39 @@ def generate_answers(
     question.
     """
     width = text["decoder_input_ids"].shape[1]
-    output = model.generate(
+    recorder = _GreedyLogProbabilities([1.0] if temperature == 1 else [1.0, temperature])
+    sequences = model.generate(
         decoder_input_ids=text["decoder_input_ids"],
         decoder_attention_mask=text["decoder_attention_mask"],
         encoder_outputs=encoder_outputs,
         max_new_tokens=token_limit(model, processor, width, max_new_tokens),
         do_sample=False,
         num_beams=1,
-        return_dict_in_generate=True,
-        output_logits=True,
+        logits_processor=LogitsProcessorList([recorder]),
         streamer=streamer,
     )
-    new_ids = output.sequences[:, width:]
+    new_ids = sequences[:, width:]
     ends = end_tokens(new_ids, model.config.eos_token_id)
     counted = ends.cumsum(1) - ends.long() == 0  # up to and including the first end token
-    labels = new_ids.masked_fill(~counted, IGNORED_LABEL)
-    logits = torch.stack(output.logits, dim=1)
-    log_likelihoods = label_log_probabilities(logits, labels).sum(1).tolist()
-    calibrated: list[Any] = [None] * len(log_likelihoods)
-    if temperature != 1:
-        calibrated = label_log_probabilities(logits / temperature, labels).sum(1).tolist()
-    rows = zip(new_ids, log_likelihoods, counted, ends.any(1).tolist(), calibrated, strict=True)
+    sums = torch.stack(recorder.steps, dim=-1).masked_fill(~counted, 0.0).sum(-1)
+    rows = zip(new_ids, counted, ends.any(1).tolist(), sums[0].tolist(), sums[-1].tolist(), strict=True)
     return [
-        GeneratedAnswer(processor.decode_answer(ids), value, tuple(ids[is_counted].tolist()), not has_end, scaled)
-        for ids, value, is_counted, has_end, scaled in rows
+        GeneratedAnswer(processor.decode_answer(ids), total, tuple(ids[is_counted].tolist()), not has_end, calibrated)
+        for ids, is_counted, has_end, total, calibrated in rows
     ]
+
+
+class _GreedyLogProbabilities(LogitsProcessor):
+    """Records the log-probability of each greedy token under each temperature, so that no step's logits are kept."""
+
+    def __init__(self, temperatures: Sequence[float]):
+        self.temperatures, self.steps = temperatures, list[Tensor]()
+
+    def __call__(self, input_ids: Int[Tensor, "row token"], scores: Float[Tensor, "row vocab"]) -> Tensor:
+        best = scores.argmax(-1, keepdim=True)
+        values = [(scores / value).log_softmax(-1).gather(-1, best)[:, 0] for value in self.temperatures]
+        self.steps.append(torch.stack(values))  # [temperature row]
+        return scores
 
 
 def token_limit(model, processor, prompt_length: int, max_new_tokens: int | None = None) -> int:

@@ -229,6 +229,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         prompt_ids: Int[Tensor, "row prompt"] | None = None,
         prompt_attention_mask: Tensor | None = None,
+        logits_to_keep: int = 0,
         **kwargs,
     ) -> MirasolOutput:
         """Logits, and the losses when `labels` are given.
@@ -243,6 +244,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
                 are then weighted by its share of the tokens, as the spread terms of the latent loss always are.
             encoder_outputs: latents of clips encoded before. Media are then not needed; the only loss is the text's.
             prompt_ids, prompt_attention_mask: used by `generate` only, in place of `decoder_input_ids`.
+            logits_to_keep: compute the logits of so many last tokens only, as `generate` wants; 0: of all.
         """
         if labels is not None and decoder_input_ids is None:
             start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
@@ -266,7 +268,7 @@ class MirasolForConditionalGeneration(MirasolPreTrainedModel, GenerationMixin):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        output.logits = self.lm_head(output.last_hidden_state)
+        output.logits = self.lm_head(output.last_hidden_state[:, -logits_to_keep:])
         if labels is not None:
             num_items = labels.ne(-100).sum()
             total = num_items if num_items_in_batch is None else torch.as_tensor(num_items_in_batch).to(labels.device)
