@@ -69,7 +69,7 @@ def test_only_the_answers_tokens_count_whatever_the_question(answerer, grid_root
     given = answerer.answer(watched, asked)
     seen = []
     twin = eager_twin(answerer.model)
-    hook = twin.register_forward_hook(lambda _, inputs, outputs: seen.append(outputs.cross_attentions))
+    hook = twin.model.register_forward_hook(lambda _, inputs, outputs: seen.append(outputs.cross_attentions))
     monkeypatch.setitem(answerer.__dict__, "_twin", twin)
     (shares,) = answerer.attribute(watched, asked, given)
     hook.remove()
