@@ -2,10 +2,13 @@
 
 import json
 import sys
+from dataclasses import replace
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 WORDS = (
     ("bin", "lay", "place", "set"), ("blue", "green", "red", "white"), ("at", "by", "in", "with"), tuple("abcdefgh"),
@@ -119,3 +122,262 @@ def test_a_difference_is_clear_only_if_neither_interval_nor_seeds_overlap(script
     assert clear == {"t/base": False, "t/better": True, "t/noisy": False, "t/same": False}
     text = table.table(rows, "t")
     assert "| better | 3 | 85.0 (82.5, 87.5) | +32.5 [" in text and "| yes |" in text
+
+
+@pytest.fixture
+def sets(scripts):
+    """Fourteen sentences, six of them val; six classes of sounds and of objects, each once in train and in val.
+
+    Red of a frame is its clip, green its number; a sample is the number of its clip from 1 on, over 20.
+    """
+    clips, rng = scripts("packed").Clips, np.random.default_rng(0)
+    words = np.array([[rng.choice(words) for words in WORDS] for _ in range(14)])
+    words[:, 3] = [*"abcdefgh", *"abcdef"]
+    classes = np.array([[f"class {i // 2}"] for i in range(12)])
+
+    def frames(count: int, length: int) -> np.ndarray:
+        made = np.zeros((count, length, 32, 32, 3), np.uint8)
+        made[..., 0], made[..., 1] = np.ogrid[:count, :length, :1, :1][:2]
+        return made
+
+    def sound(count: int, length: int) -> np.ndarray:
+        return np.repeat(np.arange(1, count + 1, dtype=np.float32)[:, None] / 20, length, axis=1)
+
+    is_val = np.arange(12) % 2 == 1
+    return {
+        "grid": clips(frames(14, 64), sound(14, 40_960), words, np.arange(14) >= 8),
+        "esc10": clips(None, sound(12, 20_480), classes, is_val),
+        "drone": clips(frames(12, 13), None, np.char.replace(classes, "class", "thing"), is_val, 10),
+    }
+
+
+def truth(sets, task: str, item, kind: str, question: str) -> str:
+    """The answer, read from the labels of the clips that are seen and heard."""
+    slots = ("command", "color", "preposition", "letter", "digit", "adverb")
+    words, names = question.split(), question.split("|")[1::2]
+    if task == "order":
+        order = {"seen": sets["drone"].labels[item.seen, 0], "heard": sets["esc10"].labels[item.heard, 0]}
+        order = {name: labels.tolist() for name, labels in order.items()}
+        if kind == "together":
+            return order[words[2]][order["heard" if words[2] == "seen" else "seen"].index(names[0])]
+        return min(names, key=order[kind].index)
+    if kind == "agree":
+        return "yes" if item.seen == item.heard else "no"
+    said = sets["grid"].labels[item.seen if kind == "seen" else item.heard]
+    if kind == "nth":
+        ordinals = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+        return said[ordinals.index(words[-3]), slots.index(words[1])]
+    if kind in ("after", "next"):
+        place = said[:, 3].tolist().index(words[-2])
+        return said[place, 4] if kind == "after" else said[place + 1, 1]
+    return said[0, slots.index(words[1])]
+
+
+@pytest.mark.parametrize("task", ["words", "films", "order", "agree"])
+def test_every_question_has_its_answer_and_val_is_never_trained_on(scripts, sets, task):
+    questions, rng = scripts("questions"), np.random.default_rng(1)
+    picture, sound = (sets[getattr(questions.TASKS[task], part)] for part in ("picture", "sound"))
+    trained = [questions.draw(task, sets, rng, False, i) for i in range(40)]
+    val = questions.evaluation_items(task, sets)
+    assert val == questions.evaluation_items(task, sets), "every run is asked the same"
+    assert len(val) == questions.TASKS[task].num_eval
+    for items, is_val in ((trained, False), (val, True)):
+        for clips, name in ((picture, "seen"), (sound, "heard")):
+            used = {clip for item in items for clip in getattr(item, name)}
+            assert used == set(np.flatnonzero(clips.is_val == is_val)), "all clips of the split, and no other"
+        for item in items:
+            assert all(answer == truth(sets, task, item, kind, question) for kind, question, answer in item.questions)
+        if task == "agree":
+            assert 0.3 < np.mean([item.seen == item.heard for item in items]) < 0.7
+    if task == "words":
+        few = [questions.draw(task, sets, rng, is_val, i, limit=3) for is_val in (False, True) for i in range(40)]
+        assert {item.unit for item in few} == {0, 1, 2, *range(8, 14)}, "the limit is that of training alone"
+
+
+class Parrot(torch.nn.Module):
+    """A model that gives the right answers, which are among its tokens, but for questions with the token `wrong`."""
+
+    def __init__(self, wrong: int):
+        super().__init__()
+        self.wrong = wrong
+
+    def forward(self, decoder_input_ids, **inputs):
+        logits = torch.nn.functional.one_hot(decoder_input_ids.roll(-1, 1), 256).float()
+        logits[(decoder_input_ids == self.wrong).any(1)] = 0
+        return SimpleNamespace(logits=logits)
+
+
+def test_every_run_is_evaluated_on_the_same_items_in_the_same_noise(scripts, sets, monkeypatch):
+    training, heard, found = scripts("training"), [], []
+    bank, silence = training.Bank(sets, torch.device("cpu")), torch.ones(20, 256, 128)
+    monkeypatch.setattr(training, "mel_power", lambda waveform, bins: (heard.append(waveform), silence)[1])
+    runs = {}, {"seed": 7, "num_chunks": 3, "batch_size": 2}, {"frames_per_chunk": 16, "modality": "sound"}
+    for number, changes in enumerate(runs):
+        torch.manual_seed(number)
+        run = training.Run(f"words/{number}", "words", **changes)
+        found.append(training.evaluate(run, Parrot(bank.ids["letter"]), bank))
+    heard = [torch.cat(heard[9 * number : 9 * number + 9])[:, -40_960:] for number in range(3)]
+    assert torch.equal(heard[0], heard[1]) and torch.equal(heard[0], heard[2])
+    clean = torch.from_numpy(sets["grid"].sound[[item.unit for item in training.evaluation_items("words", sets)], :1])
+    louder = (heard[0] - clean).square().mean(1, keepdim=True) / clean.square()
+    torch.testing.assert_close(10 * louder.log10(), torch.full((180, 1), 5.0), atol=0.2, rtol=0)  # of 40,960 draws
+    for each in found:
+        assert each["accuracy"] == {name: float(name != "letter") for name in scripts("questions").SLOTS}
+        assert each["mean"] == pytest.approx(5 / 6) and each["right"] == "111011" * 180
+        assert each["units"] == [unit for unit in [*range(8, 14)] * 30 for _ in range(6)]
+
+
+def test_each_chunk_shows_and_plays_its_seconds_of_the_clips(scripts, sets, monkeypatch):
+    training, seconds = scripts("training"), np.arange(40_960, dtype=np.float32) / 16_000
+    sets["grid"] = replace(sets["grid"], sound=np.arange(14, dtype=np.float32)[:, None] + seconds / 10)
+    bank, item = training.Bank(sets, torch.device("cpu")), training.Item(0, [3, 9, 5], [2, 4, 8])
+    every_10_ms = slice(training.LOOKBACK_SAMPLES, None, 160)
+    monkeypatch.setattr(training, "mel_power", lambda waveform, bins: waveform[:, every_10_ms, None])
+    monkeypatch.setattr(bank.extractor, "log_mel", lambda power: power)
+
+    def batch(**changes):
+        return bank.batch(training.Run("films/x", "films", **changes), [item], None, None, jitter=False)
+
+    def places(starts, rate: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Number of the segment, and the second in its clip, of which 0.256 s are cut at both ends."""
+        times = np.array(starts)[:, None] + np.arange(count) / rate + 1e-6
+        return (times // 2.048).astype(int), times % 2.048 + 0.256
+
+    whole = batch()
+    # Three of the ten segments get three of ten chunks, each in the middle of its part, at a frame's second.
+    for found, starts in ((whole, np.arange(19) * 0.32), (batch(num_chunks=10), [0.88, 2.92, 4.96])):
+        spans = torch.tensor(np.array(starts), dtype=torch.float32)[:, None] + torch.tensor([0.0, 0.32])
+        torch.testing.assert_close(found["chunk_times"][0], spans)
+        red, green = ((found["pixel_values_videos"][0, :, :, :2, 0, 0] + 1) * 127.5).round().int().unbind(-1)
+        segment, second = places(starts, 25, 8)
+        assert (red.numpy() == np.array(item.seen)[segment]).all() and (green.numpy() == second * 25 // 1).all()
+        segment, second = places(starts, 100, 32)
+        expected = np.array(item.heard)[segment] + second / 10
+        assert np.allclose(found["input_features"][0, :, :, 0], expected, atol=1e-4)
+    for modality, absent, kept in (
+        ("sound", "pixel_values_videos", "input_features"), ("picture", "input_features", "pixel_values_videos"),
+    ):  # fmt: skip
+        only = batch(modality=modality)
+        assert not only[absent].any() and torch.equal(only[kept], whole[kept])
+        assert [bool(only[f"{track}_chunk_mask"].all()) for track in ("video", "audio")] == [
+            modality == track for track in ("picture", "sound")
+        ]
+
+
+def test_training_draws_by_its_seed_through_curriculum_and_falling_noise(scripts, sets, monkeypatch):
+    training = scripts("training")
+    bank, drawn, rates = training.Bank(sets, torch.device("cpu")), [], []
+
+    class Model(torch.nn.Linear):
+        def forward(self, **inputs):
+            return SimpleNamespace(loss=self.weight.sum())
+
+    def optimizer(model, rate):
+        made = torch.optim.SGD(model.parameters(), lr=rate)
+        made.register_step_pre_hook(lambda *_: rates.append(made.param_groups[0]["lr"]))
+        return made
+
+    def batch(run, items, generator, noise, jitter):
+        drawn.append((items, noise))
+        assert jitter
+        return {}
+
+    monkeypatch.setattr(bank, "batch", batch)
+    monkeypatch.setattr(training, "optimizer_of", optimizer)
+
+    def fit(task, seed=0, captions=False, **changes):
+        drawn.clear()
+        run = training.Run("x", task, seed=seed, batch_size=3, learning_rate=0.1, **changes)
+        training.fit(run, Model(1, 1), bank, 20, captions, float("inf"), int(captions))
+        return list(drawn)
+
+    once = fit("words")
+    assert [rate / 0.1 for rate in rates[:2]] == pytest.approx([0.5, 0.01 + 0.99 * (1 + np.cos(np.pi / 20)) / 2])
+    assert 0.1 * 0.01 < rates[-1] < 0.1 * 0.02
+    assert [items for items, _ in once] == [items for items, _ in fit("words")] != [i for i, _ in fit("words", seed=1)]
+    assert len({item.unit for items, _ in once for item in items}) == 8
+    assert {item.unit for items, _ in fit("words", train_clips=2) for item in items} == {0, 1}
+    assert len({item.unit for items, _ in fit("words", captions=True, train_clips=2) for item in items}) == 8
+    noise = torch.stack([noise for _, noise in once])
+    extra = 20 * (1 - torch.arange(20) / 8).clamp(min=0)[:, None]
+    assert ((noise - extra >= -10) & (noise - extra <= 0)).all() and noise[8:].std() > 1, "clean words first"
+    assert [len(items[0].seen) for items, _ in fit("order")] == [2] * 6 + [4] * 14
+
+
+def test_a_run_builds_what_its_row_says(scripts, sets):
+    training, shipped = scripts("training"), scripts("sweep").SHIPPED
+    bank = training.Bank(sets, torch.device("cpu"))
+    values = {"latent_weight": 0.0, "temporal_config.window_chunks": 1, "temporal_config.num_hidden_layers": 1}
+    models = [training.build(training.Run("x", "words", seed=seed, set=values), bank, shipped) for seed in (3, 3, 4)]
+    config = models[0].config
+    assert (config.latent_weight, config.video_weight, config.text_weight) == (0.0, 1.0, 10.0)
+    assert (config.temporal_config.window_chunks, config.num_latents, config.image_size) == (1, 16, 32)
+    kept = [name for name in models[0].state_dict() if name.startswith("model.encoder.video_encoder.")]
+    again, other = (
+        [torch.equal(models[0].state_dict()[name], each.state_dict()[name]) for name in each.state_dict()]
+        for each in models[1:]
+    )
+    assert all(again) and not all(other)
+    assert all(torch.equal(models[0].state_dict()[name], models[2].state_dict()[name]) for name in kept), "warm"
+    with pytest.raises(ValueError, match="x: with warm=true .* Set warm: false"):
+        training.build(training.Run("x", "words", set={"share_encoder": True}), bank, shipped)
+
+
+def test_rows_take_their_groups_values_over_the_defaults_and_their_own_over_both(scripts, tmp_path):
+    sweep, path = scripts("sweep"), tmp_path / "rows.yaml"
+    path.write_text("""
+defaults: { seeds: 2, steps: 8, batch_size: 3 }
+tasks: { last: { task: words, steps: 7 } }
+rows: [{ name: last/base }, { name: last/long, steps: 9, seeds: 1 }, { name: films/base }]
+""")
+    runs, floors = sweep.read_rows(path)
+    assert [(run.name, run.task, run.seed, run.steps, run.batch_size) for run in runs] == [
+        ("last/base", "words", 0, 7, 3), ("last/base", "words", 1, 7, 3), ("last/long", "words", 0, 9, 3),
+        ("films/base", "films", 0, 8, 3), ("films/base", "films", 1, 8, 3),
+    ]  # fmt: skip
+    assert not floors and [run.name for run in sweep.read_rows(path, "last/l")[0]] == ["last/long"]
+    path.write_text("{ defaults: { seeds: 1, step: 3 }, tasks: {}, rows: [{ name: words/base }] }")
+    with pytest.raises(SystemExit, match="words/base: .*'step'.*fields of Run"):
+        sweep.read_rows(path)
+    Run = scripts("training").Run
+    runs = [
+        Run("words/a", "words", steps=100),
+        Run("words/b", "words", steps=100, pretrain=2.0),
+        Run("films/a", "films", steps=100),
+    ]
+    needed = sweep.OVERHEAD * (100 * 0.1 + 300 * 0.1 + 100 * 0.2)
+    assert sweep.factor_of(runs, {"words": 0.1, "films": 0.2}, 2, 0.4 * needed) == 0.8
+    assert sweep.factor_of(runs[:2], {"films": 0.2}, 1, 1.3 * 80) == 1.0, "an untimed task is as slow as the slowest"
+    assert [sweep.factor_of(runs, {"words": 0.1}, 1, budget) for budget in (0.1, 1e6)] == [*sweep.FACTORS]
+
+
+def test_a_difference_is_paired_by_question_and_seed_and_each_kind_counts_the_same(scripts):
+    table = scripts("table")
+
+    def row(name, *seeds):
+        asked = {"kinds": list("aaab" * 30), "units": [unit for unit in range(30) for _ in range(4)]}
+        return table.Row(name, {seed: {**asked, "right": right} for seed, right in enumerate(seeds)})
+
+    # On every clip the row is right where the base is, and on b beside; the base's third seed, all wrong, is no pair.
+    base = row("t/base", "1000" * 30, "0100" * 30, "0000" * 30)
+    better = row("t/better", "1001" * 30, "0101" * 30)
+    found = table.difference(better, base)
+    assert (found.value, found.low, found.high, found.num_clips) == (0.5, 0.5, 0.5, 30), "half of the two kinds"
+    assert table.difference(better, base, "a").value == 0.0 and table.difference(better, base, "b").value == 1.0
+    # As many right, on other clips: the difference is zero, and what differs from clip to clip shows in the interval.
+    swapped = table.difference(row("t/x", "1111" * 15 + "0000" * 15), row("t/y", "0000" * 15 + "1111" * 15))
+    assert swapped.value == 0.0 and swapped.low < -0.25 and swapped.high > 0.25
+    fewer = table.difference(row("t/x", "0000" * 30), row("t/y", "1000" * 30))
+    assert fewer.value == pytest.approx(-1 / 6, abs=1e-6) and fewer.high < 0
+
+
+def test_one_seed_and_an_interval_that_touches_zero_are_not_clear(scripts):
+    table = scripts("table")
+    row = lambda *means: table.Row("t/x", {seed: {"mean": mean} for seed, mean in enumerate(means)})  # noqa: E731
+    apart = [row(0.5, 0.6), row(0.1, 0.2)]
+    for pair, low, high, is_clear in (
+        (apart, 0.1, 0.3, True), (apart[::-1], -0.3, -0.1, True), (apart, 0.0, 0.3, False), (apart, -0.3, 0.0, False),
+        ([row(0.5), row(0.1, 0.2)], 0.1, 0.3, False), ([row(0.5, 0.6), row(0.1)], 0.1, 0.3, False),
+        ([row(0.5, 0.6), row(0.1, 0.5)], 0.1, 0.3, False),
+    ):  # fmt: skip
+        assert table.is_clear(*pair, table.Interval(0.2, low, high, 9)) == is_clear
