@@ -351,6 +351,29 @@ def test_pieces_of_an_answer_come_as_it_is_written_and_join_to_it(engine, files)
     assert len(heard[1]) >= 3 and engine.counts["question_batches"] == 1
 
 
+def test_pieces_join_to_an_answer_that_was_cut_by_a_longer_question_of_its_batch(shipped, engine, files, monkeypatch):
+    long, short = "which letter is named in this clip?", "what is said?"
+    length = len(shipped.prompts([long]).rows["decoder_input_ids"][0])
+    monkeypatch.setattr(shipped.processor.tokenizer, "model_max_length", length + 2)
+    (clip,) = run(engine, engine.watch(Media(video=files[0])))
+    found: list[str] = []
+    replies = run(engine, engine.ask(clip, long), engine.ask(clip, short, on_text=found.append))
+    assert engine.counts["question_batches"] == 1
+    assert (replies[0].num_tokens, replies[1].num_tokens, replies[1].is_cut) == (2, 7, False)
+    assert "".join(found) == replies[1].text
+
+
+def test_temperature_and_limit_of_the_served_answerer_count(shipped, tmp_path, files):
+    hot = Answerer(shipped.model, shipped.processor, max_new_tokens=2, temperature=3.0)
+    engine = Engine(hot, tmp_path)
+    (clip,) = run(engine, engine.watch(Media(video=files[0])))
+    (reply,) = run(engine, engine.ask(clip, "what is said?"))
+    ((given,),) = hot.answer(clip.view().watched, [["what is said?"]])
+    assert (reply.num_tokens, reply.text) == (2, given.text)
+    assert reply.confidence == pytest.approx(given.confidence)
+    engine.close(0.0)
+
+
 def test_a_cancelled_question_is_not_answered(engine, files):
     (clip,) = run(engine, engine.watch(Media(video=files[0])))
     first, second = engine.ask(clip.id, QUESTIONS[0]), engine.ask(clip.id, QUESTIONS[0])

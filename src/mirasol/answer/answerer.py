@@ -193,12 +193,14 @@ class Answerer:
     ) -> list[list[GeneratedAnswer]]:
         """Return one greedy answer per question of each clip; clips may have different numbers of questions.
 
-        A transformers `streamer` receives the tokens of a single question as they are generated. An answer that was
-        cut because of a longer question in its batch is generated again, alone.
+        A transformers `streamer` receives the tokens as they are generated. An answer that was cut because of a longer
+        question in its batch is generated again, alone and without the streamer.
         """
         limit = self.max_new_tokens
 
-        def generate(clips: Sequence[int], rows: Sequence[Sequence[int]]) -> list[GeneratedAnswer]:
+        def generate(
+            clips: Sequence[int], rows: Sequence[Sequence[int]], streamer: Any = None
+        ) -> list[GeneratedAnswer]:
             outputs, text = of_clips(watched.encoder_outputs, clips), self._pad(rows)
             return generate_answers(self.model, self.processor, outputs, text, limit, streamer, self.temperature)
 
@@ -206,7 +208,7 @@ class Answerer:
         answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
         for clips, places in rounds([len(rows) for rows in prompts]):
             picked = [prompts[clip][min(place, len(prompts[clip]) - 1)] for clip in clips for place in places]
-            given = iter(generate(clips, picked))
+            given = iter(generate(clips, picked, streamer))
             for clip in clips:
                 answers[clip] += list(islice(given, len(places)))[: len(prompts[clip]) - places.start]
         for clip, rows in enumerate(prompts):

@@ -90,7 +90,9 @@ def answer_together(questions: Sequence[Question]) -> list[Reply]:
     prompts = [question.prompts for question in questions]
     if first.prompts.options:
         return _rank(first.answerer, watched, prompts, views)
-    answerer = Answerer(first.answerer.model, first.answerer.processor, first.max_new_tokens)
+    served = first.answerer
+    limit = first.max_new_tokens or served.max_new_tokens
+    answerer = Answerer(served.model, served.processor, limit, served.temperature)
     streamer = None
     if any(question.on_text for question in questions):
         streamer = TextSpreader(answerer.processor, questions)
