@@ -203,7 +203,7 @@ def test_an_answer_without_a_finite_probability_is_refused(answerer, grid_root, 
     before = gate.detach().clone()
     try:
         gate.data.fill_(float("nan"))
-        with pytest.raises(ValueError, match="found nan: check the sound's samples and the weights"):
+        with pytest.raises(ValueError, match="found 1 of 1 that are not: check clip and weights"):
             ask("clip.mp4", "what is said?", answerer=answerer)
     finally:
         gate.data.copy_(before)

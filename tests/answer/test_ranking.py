@@ -1,13 +1,15 @@
 """Ranking options: the score is the hand-computed sum of a plain forward, whatever the batch, its order and size."""
 
 import dataclasses
+import math
 from functools import partial
 
 import pytest
 import torch
 
 from mirasol.answer import answerer as answerer_module
-from mirasol.answer.ranking import Ranking, score_rows
+from mirasol.answer.generation import GeneratedAnswer
+from mirasol.answer.ranking import Ranking, require_finite, score_rows
 from mirasol.evaluate.results import Prediction
 from mirasol.evaluate.summary import ranking_scores
 from mirasol.tasks import Question, get_task
@@ -100,6 +102,20 @@ def test_the_mean_over_tokens_does_not_favour_short_options():
 
 def test_of_equally_likely_options_the_first_in_the_question_comes_first():
     assert Ranking(("b", "a", "c"), (-1.0, -1.0, -0.5), (1, 1, 1)).best(3) == ["c", "b", "a"]
+
+
+def test_the_confidence_of_an_option_is_its_share_of_the_probability_of_all():
+    ranking = Ranking(("no", "yes"), (math.log(0.06) - 1000, math.log(0.02) - 1000), (1, 2))
+    assert ranking.shares == pytest.approx((0.75, 0.25))
+    assert ranking.confidence == pytest.approx(0.75)
+
+
+def test_options_or_answers_without_a_finite_probability_are_refused():
+    good, bad = Ranking(("a", "b"), (-1.0, -2.0), (1, 1)), Ranking(("a", "b"), (-1.0, math.nan), (1, 1))
+    require_finite([good])
+    for given in ([good, bad], [GeneratedAnswer("a", -math.inf, (3,))]):
+        with pytest.raises(ValueError, match=r"found 1 of \d that are not"):
+            require_finite(given)
 
 
 def test_a_question_without_options_is_refused(answerer):

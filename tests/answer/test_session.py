@@ -419,7 +419,7 @@ def test_options_are_ranked_by_the_sum_over_their_tokens(windowed, monkeypatch):
     ranking = Ranking(("a long one", "short"), (-3.0, -2.0), (3, 1))
     monkeypatch.setattr(Answerer, "rank", lambda *_: [[ranking]])
     found = session.ask(QUESTION, options=ranking.options)
-    assert found.answer == "short" and found.confidence == pytest.approx(math.exp(-2.0))
+    assert found.answer == "short" and found.confidence == pytest.approx(math.e / (1 + math.e))
 
 
 def test_an_answer_saw_the_seconds_that_hold_media_and_rounds_limit_what_is_watched(windowed):

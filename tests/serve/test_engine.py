@@ -392,6 +392,17 @@ def test_options_are_ranked_as_the_answerer_ranks_them(shipped: Answerer, engine
     ((ranking,),) = shipped.rank(clip.view().watched, [shipped.prompts([QUESTIONS[0]], [options])])
     assert [reply.text for reply in replies] == ["blue", "blue"]
     assert replies[0].log_probabilities == pytest.approx(ranking.log_probabilities, rel=1e-4)
+    assert replies[0].confidence == pytest.approx(ranking.confidence)
+
+
+@pytest.mark.parametrize("options", [None, ["red", "blue"]], ids=["generated", "ranked"])
+def test_an_answer_that_is_not_finite_fails_alone(engine, files, options):
+    clip, other = run(engine, *(engine.watch(Media(video=file)) for file in files[:2]))
+    clip.tensors["last_hidden_state"].fill_(math.nan)
+    bad, good = (engine.ask(each, QUESTIONS[0], options=options) for each in (clip, other))
+    assert run(engine, good)[0].text in ("red", "blue")
+    with pytest.raises(ValueError, match="not: check clip and weights for NaN"):
+        run(engine, bad)
 
 
 @pytest.mark.parametrize("question, said", [("", "empty"), (" \n", "empty"), ("why " * 6_000, "20000 characters"),

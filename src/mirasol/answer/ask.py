@@ -1,6 +1,5 @@
 """`mirasol ask`: questions about one clip, and the seconds to which the answers are attributed."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from mirasol.answer.answerer import Answerer
 from mirasol.answer.attribution import Evidence, top_evidence
 from mirasol.answer.generation import GeneratedAnswer
+from mirasol.answer.ranking import require_finite
 from mirasol.answer.reading import WHOLE_FILE, Reading
 from mirasol.results import Document
 
@@ -115,12 +115,7 @@ def ask_all(
     watched = answerer.watch(chunks)
     (given,) = answerer.answer(watched, [prompts])
     name = f"{len(clip)} bytes" if isinstance(clip, bytes) else str(clip)
-    for one in given:
-        if not math.isfinite(one.log_likelihood):
-            raise ValueError(
-                f"Expected a finite log-probability of the answer about {name}, found {one.log_likelihood}: check the "
-                "sound's samples and the weights for NaN and infinity."
-            )
+    require_finite(given)
     (weights,) = answerer.attribute(watched, [prompts], [given])
     outputs = watched.encoder_outputs
     times, mask = outputs.chunk_times[0].clamp(max=report.duration_seconds), outputs.chunk_mask[0]

@@ -17,6 +17,7 @@ from mirasol.answer.answerer import Answerer, Prompts
 from mirasol.answer.ask import cut_warning
 from mirasol.answer.checkpoint import digest_of_weights, folder_of
 from mirasol.answer.clip_lists import Asked, read_clips
+from mirasol.answer.ranking import refusal
 from mirasol.answer.reading import WHOLE_FILE, Reading
 from mirasol.data.ahead import load_ahead
 from mirasol.media import probe
@@ -233,30 +234,30 @@ def _answer(
 
 
 def _generated(answerer: Answerer, watched, asked: Sequence[Sequence[Prompts]]) -> Iterator[list[dict[str, Any]]]:
-    questions = [_joined(prompts) for prompts in asked]
-    for answers in answerer.answer(watched, questions):
+    for answers in answerer.answer(watched, [_joined(prompts) for prompts in asked]):
         yield [
-            {
+            {"error": why}
+            if (why := refusal([one]))
+            else {
                 "answer": one.text,
                 "confidence": round(one.confidence, 6),
                 "warnings": [cut_warning(one)] * one.is_cut,
             }
-            if math.isfinite(one.log_likelihood)
-            else {"error": f"the probability of the answer is {one.log_likelihood}: weights or media are not finite"}
             for one in answers
         ]
 
 
 def _ranked(answerer: Answerer, watched, asked: Sequence[Sequence[Prompts]]) -> Iterator[list[dict[str, Any]]]:
     for rankings in answerer.rank(watched, [_joined(prompts) for prompts in asked]):
-        rows = []
+        rows: list[dict[str, Any]] = []
         for ranking in rankings:
-            shares = torch.tensor(ranking.log_probabilities, dtype=torch.float64).softmax(0).tolist()
-            ordered = sorted(zip(ranking.options, shares, strict=True), key=lambda pair: -pair[1])
-            best, share = ordered[0]
-            rows.append(
-                {"answer": best, "confidence": round(share, 6), "ranked": {o: round(s, 6) for o, s in ordered}}
-            )
+            if why := refusal([ranking]):
+                rows.append({"error": why})
+                continue
+            shares = dict(zip(ranking.options, (round(share, 6) for share in ranking.shares), strict=True))
+            ordered = {option: shares[option] for option in ranking.best(len(shares))}
+            best = next(iter(ordered))
+            rows.append({"answer": best, "confidence": ordered[best], "ranked": ordered})
         yield rows
 
 

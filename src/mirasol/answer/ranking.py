@@ -1,5 +1,6 @@
 """Likelihood of given options, for multiple choice and class lists."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mirasol.answer.generation import ROWS_AT_ONCE, label_log_probabilities, of_clips, rounds
+from mirasol.answer.generation import ROWS_AT_ONCE, GeneratedAnswer, label_log_probabilities, of_clips, rounds
 from mirasol.chunks.text import IGNORED_LABEL, TokenRows, pad_text
 
 LOGITS_AT_ONCE = 2**26  # values per call: with a vocabulary of 150,000, fewer text rows fit into memory
@@ -27,6 +28,18 @@ class Ranking:
     is_greedy: tuple[bool, ...] = ()
 
     @property
+    def shares(self) -> tuple[float, ...]:
+        """The probability of each option if exactly one is right: the softmax of the log-probabilities."""
+        largest = max(self.log_probabilities)
+        weights = [math.exp(value - largest) for value in self.log_probabilities]
+        return tuple(weight / math.fsum(weights) for weight in weights)
+
+    @property
+    def confidence(self) -> float:
+        """The share of the likeliest option."""
+        return max(self.shares)
+
+    @property
     def per_token(self) -> tuple[float, ...]:
         """The mean log-probability of each option's tokens."""
         return tuple(total / count for total, count in zip(self.log_probabilities, self.num_tokens, strict=True))
@@ -35,6 +48,25 @@ class Ranking:
         """Return the `count` likeliest options, likeliest first; ties in the question's order."""
         scores = self.per_token if per_token else self.log_probabilities
         return [self.options[i] for i in sorted(range(len(scores)), key=lambda i: -scores[i])[:count]]
+
+
+def refusal(given: Sequence[GeneratedAnswer] | Sequence[Ranking]) -> str | None:
+    """Return the reason to reject these answers: a log-probability that is not finite."""
+    values: list[float] = []
+    for one in given:
+        values += one.log_probabilities if isinstance(one, Ranking) else [one.log_likelihood]
+    if wrong := sum(not math.isfinite(value) for value in values):
+        return (
+            f"Expected finite log-probabilities of the answers, found {wrong} of {len(values)} that are not: check "
+            "clip and weights for NaN and infinity."
+        )
+    return None
+
+
+def require_finite(given: Sequence[GeneratedAnswer] | Sequence[Ranking]) -> None:
+    """Raise ValueError for answers that `refusal` rejects."""
+    if why := refusal(given):
+        raise ValueError(why)
 
 
 def score_rows(

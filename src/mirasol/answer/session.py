@@ -14,6 +14,7 @@ import torch
 
 from mirasol.answer.answerer import Answerer, Watched
 from mirasol.answer.attribution import Evidence, top_evidence
+from mirasol.answer.ranking import require_finite
 from mirasol.answer.session_folder import load_state, save_state
 from mirasol.chunks.stream import ChunkStream, ClosedChunk
 from mirasol.model.modeling_mirasol_stream import MirasolStreamCache
@@ -147,14 +148,14 @@ class StreamSession:
         times, mask = watched.encoder_outputs.chunk_times[0], watched.encoder_outputs.chunk_mask[0]
         if options is not None:
             ((ranking,),) = self.answerer.rank(watched, [self.answerer.prompts([question], [options])])
-            totals = list(ranking.log_probabilities)
-            best = max(range(len(totals)), key=totals.__getitem__)
+            require_finite([ranking])
             return StreamAnswer(
-                question=question, answer=options[best], confidence=math.exp(ranking.per_token[best]), seen=seen,
-                options=list(options), log_probabilities=totals,
+                question=question, answer=ranking.best(1)[0], confidence=ranking.confidence, seen=seen,
+                options=list(options), log_probabilities=list(ranking.log_probabilities),
             )  # fmt: skip
         prompts = self.answerer.prompts([question])
         ((given,),) = self.answerer.answer(watched, [prompts], streamer=streamer)
+        require_finite([given])
         evidence = []
         if attribute:
             (weights,) = self.answerer.attribute(watched, [prompts], [[given]])

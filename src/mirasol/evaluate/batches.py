@@ -1,6 +1,5 @@
 """Batches of decoded clips -> predictions: each clip is encoded once and all its questions are answered."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -8,7 +7,7 @@ from typing import Any
 
 from mirasol.answer.answerer import Answerer, Prompts
 from mirasol.answer.generation import GeneratedAnswer
-from mirasol.answer.ranking import Ranking
+from mirasol.answer.ranking import Ranking, refusal
 from mirasol.data.ahead import load_ahead
 from mirasol.evaluate.conditions import Condition, swap_partners
 from mirasol.evaluate.loader import LoadedClip, Read, Shown, ShownClips
@@ -126,19 +125,6 @@ def _prompts(answerer: Answerer, questions: Sequence[Question], rank: bool) -> P
     return answerer.prompts([question.text for question in questions], options)
 
 
-def refusal(given: Sequence[GeneratedAnswer] | Sequence[Ranking]) -> str | None:
-    """Return the reason to reject these answers: a log-probability that is not finite."""
-    values: list[float] = []
-    for one in given:
-        values += one.log_probabilities if isinstance(one, Ranking) else [one.log_likelihood]
-    if wrong := sum(not math.isfinite(value) for value in values):
-        return (
-            f"Expected finite log-probabilities of the answers, found {wrong} of {len(values)} that are not: check "
-            "clip and weights for NaN and infinity."
-        )
-    return None
-
-
 def _prediction(row: Row, question: Question, other: Question | None, shown: Shown, given, task: Task) -> Prediction:
     text = given.text if isinstance(given, GeneratedAnswer) else given.best(1)[0]
     common: dict[str, Any] = {
@@ -165,7 +151,7 @@ def _prediction(row: Row, question: Question, other: Question | None, shown: Sho
         )  # fmt: skip
     place = given.options.index(text)
     return Prediction(
-        **common, confidence=round(math.exp(given.per_token[place]), 6),
+        **common, confidence=round(given.confidence, 6),
         log_likelihood=round(given.log_probabilities[place], 4),
         ranked=given.best(NUM_BEST), ranked_per_token=given.best(NUM_BEST, per_token=True),
         option_log_likelihoods=[round(value, 4) for value in given.log_probabilities],

@@ -12,6 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from mirasol.answer.answerer import Answerer, Prompts, Watched, join_watched
 from mirasol.answer.attribution import Evidence, top_evidence
+from mirasol.answer.ranking import require_finite
 from mirasol.results import Result
 from mirasol.serve.limits import Limits
 
@@ -97,14 +98,10 @@ def answer_together(questions: Sequence[Question]) -> list[Reply]:
     if any(question.on_text for question in questions):
         streamer = TextSpreader(answerer.processor, questions)
     given = [answers[0] for answers in answerer.answer(watched, prompts, streamer=streamer)]
+    require_finite(given)
     shares = _shares(first.answerer, questions, views, given)
     replies = []
     for number, (view, answer) in enumerate(zip(views, given, strict=True)):
-        if not math.isfinite(answer.log_likelihood):
-            raise ValueError(
-                f"Expected a finite log-likelihood of the answer, found {answer.log_likelihood}, because the media or "
-                "the weights have values that are not finite. Check the audio samples and the checkpoint."
-            )
         replies.append(
             Reply(
                 text=answer.text, confidence=answer.confidence, seen=view.seen, is_cut=answer.is_cut,
@@ -139,12 +136,14 @@ def _evidence(view: View, share: Tensor | None) -> list[Evidence]:
 
 def _rank(answerer: Answerer, watched: Watched, prompts: Sequence[Prompts], views: Sequence[View]) -> list[Reply]:
     replies = []
-    for view, asked, (ranking,) in zip(views, prompts, answerer.rank(watched, prompts), strict=True):
+    rankings = [found[0] for found in answerer.rank(watched, prompts)]
+    require_finite(rankings)
+    for view, asked, ranking in zip(views, prompts, rankings, strict=True):
         best = max(range(len(ranking.options)), key=ranking.log_probabilities.__getitem__)
         lengths = [len(row) for row in asked.rows["decoder_input_ids"]]
         replies.append(
             Reply(
-                text=ranking.options[best], confidence=math.exp(ranking.per_token[best]), seen=view.seen,
+                text=ranking.options[best], confidence=ranking.confidence, seen=view.seen,
                 log_probabilities=list(ranking.log_probabilities), num_tokens=ranking.num_tokens[best],
                 num_prompt_tokens=lengths[best] - ranking.num_tokens[best] + 1,
             )
