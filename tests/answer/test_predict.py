@@ -101,7 +101,9 @@ def test_a_row_whose_texts_hold_commas_quotes_and_line_breaks_is_read_back(tmp_p
     for name in ("out.csv", "out.jsonl"):
         AnswerFile(tmp_path / name, {}).append([row, row | {"clip": "other"}])
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-2])
-        assert list(AnswerFile(tmp_path / name, {}).done) == [('a, "b"\nc.mp4', 0.0, None, "what,\n?")]
+        read = AnswerFile(tmp_path / name, {})
+        keys = [(clip, 0.0, None, "what,\n?") for clip in ('a, "b"\nc.mp4', "other")]
+        assert [read.error_of(key, None, ()) for key in keys] == ["", None]
     assert json.loads(json_lines([row]))["answer"] == "x"
 
 
@@ -118,11 +120,32 @@ def test_a_manifest_that_was_trained_on_can_be_asked_about_with_its_crops(folder
     predict([str(manifest)], (), untrained, workers=0, progress=False, output=output)
     for changed in (asked, asked | {"crop": [0.4, 0.2, 0.8]}):
         manifest.write_text(json.dumps(changed) + "\n", encoding="utf-8")
-        with pytest.raises(ValueError, match="found others .crops"):
+        with pytest.raises(ValueError, match=r"others \(crop \(0.3, 0.2, 0.8\), now .* for 'which color .*a.mp4"):
             predict([str(manifest)], (), untrained, output=output)
+    lines = [asked | {"crop": [0.3, 0.2, 0.8]}, asked | {"crop": [0.4, 0.2, 0.8], "question": QUESTIONS[1]}]
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    added = predict([str(manifest)], (), untrained, workers=0, progress=False, output=output)
+    assert (added.answers, added.done_before) == (1, 1), "a line with another crop is new"
     manifest.write_text(f"{json.dumps(asked)}\n{json.dumps(asked | {'crop': [1, 0.5, 0.5]})}\n", encoding="utf-8")
     with pytest.raises(ValueError, match="one crop per question and clip, found two .*a.mp4: remove one"):
         predict([str(manifest)], (), untrained)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_file_whose_answers_rank_other_options_of_a_line_is_refused(folder, untrained, tmp_path, suffix):
+    manifest, output = folder / "options.jsonl", str(tmp_path / f"out{suffix}")
+
+    def run(*options, media="a.mp4"):
+        line = {"media": media, "question": QUESTIONS[0], "options": options}
+        manifest.write_text(json.dumps(line) + "\n", encoding="utf-8")
+        return predict([str(manifest)], (), untrained, rank=True, output=output, workers=0, progress=False)
+
+    run("red", "blue")
+    run("red", "blue", media="broken.mp4")
+    assert run("blue", "red").done_before == 1, "their order changes no answer"
+    assert run("a", "b", media="broken.mp4").failed, "an error holds for any options"
+    with pytest.raises(ValueError, match=r"options \('blue', 'red'\), now \('blue', 'green'\), for .*a.mp4"):
+        run("blue", "green")
 
 
 def test_options_are_ranked_by_shares_that_add_up_to_one(folder, untrained, tmp_path):

@@ -43,6 +43,23 @@ def test_eager_equals_sdpa():
     assert sdpa.model.encoder.video_encoder.layers[0].attention.config._attn_implementation == "sdpa"
 
 
+def test_the_attention_function_is_changed_in_every_part_without_a_warning(caplog):
+    model, clips = tiny_model(attention="sdpa"), ragged_clips()
+    parts = [getattr(model.config, key) for key in model.config.sub_configs]
+    for wanted in ("eager", "sdpa", {"": "eager", "text_config": "eager"}):
+        model.set_attn_implementation(wanted)
+        names = [part._attn_implementation for part in (model.config, *parts)]
+        if isinstance(wanted, str):
+            assert set(names) == {wanted}
+    assert names == ["eager"] + ["eager" if part is model.config.text_config else "sdpa" for part in parts]
+    with pytest.raises(ValueError, match="nothing"):
+        model.set_attn_implementation("nothing")
+    assert [part._attn_implementation for part in (model.config, *parts)] == names
+    assert not caplog.records
+    with torch.no_grad():
+        assert model(**clips, **padded_questions(), output_attentions=True).cross_attentions is not None
+
+
 def test_cross_attentions_are_shares_of_the_real_chunks():
     model = tiny_model(attention="eager")
     clips, text = ragged_clips(), questions(rows=2 * BATCH)

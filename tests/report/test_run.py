@@ -148,3 +148,15 @@ def test_a_benchmark_without_one_right_answer_still_has_its_page(answerer, rows,
         "measured on 2 clips of 15,446 published",
     ):
         assert part in page
+
+
+def test_the_count_of_wrong_answers_leaves_out_answers_in_seconds(tmp_path):
+    """Seconds are scored by their error and shown in a table of their own; none of them is right or wrong."""
+    row = Row("a", tmp_path / "a.mp4", (Question("a/0", "?", "red", "color"), Question("a/1", "?", "1.5", "when_color", (1.0, 2.0))))
+    found = [prediction("a", 0, right=False), prediction("a", 1, right=False, kind="when_color")]
+    metrics = Metrics(
+        checkpoint="x", task="grid", split="test", condition="both", answers="generated",
+        clips=Clips(asked=1, answered=1, with_sound=1), **summarise(found, [row], "grid"),
+    )  # fmt: skip
+    page = write_report(Evaluation(metrics=metrics, predictions=found, rows=[row], output=str(tmp_path))).read_text()
+    assert "<p>1 of 1: the most confident ones" in page

@@ -88,6 +88,14 @@ def pieces(file: Path, seed: int) -> list[dict]:
     return found
 
 
+def media_until(file: Path, seconds: float) -> dict:
+    """The first seconds of a clip as one push."""
+    clip = read_clip(file)
+    shown, sound = clip.frame_times < seconds, clip.waveform[: round(seconds * clip.sampling_rate)]
+    return {"frames": clip.frames[shown], "frame_times": clip.frame_times[shown], "waveform": sound,
+            "start_time": 0.0, "sampling_rate": clip.sampling_rate}  # fmt: skip
+
+
 def test_clips_beyond_the_memory_are_read_again_and_answered_as_those_inside(shipped, tmp_path, files):
     roomy = Engine(shipped, tmp_path)
     clips = run(roomy, *(roomy.watch(Media(video=file)) for file in files[:4]))
@@ -326,6 +334,24 @@ def test_a_session_whose_chunk_fails_ends_alone(engine, files):
     assert engine.session(ids[1]).session.results[-1].index == 8
     with pytest.raises(UnknownIdError):
         engine.session(ids[0])
+
+
+def test_chunks_watched_before_one_that_fails_are_told(engine, files):
+    told: dict[int, list[int]] = {0: [], 1: []}
+    ids = [
+        engine.open({"start_time": 0.0}, on_chunks=lambda results, told=each: told.extend(r.index for r in results))
+        for each in told.values()
+    ]
+    for id, seconds in zip(ids, (0.7, 2.0), strict=True):  # the first rounds watch two chunks of each
+        engine.push(id, **media_until(files[0], seconds))
+        engine.session(id).collect(100.0)
+    waiting = engine.session(ids[1]).session.waiting
+    assert len(waiting) == 6
+    waiting[4].inputs["pixel_values_videos"] = waiting[4].inputs["pixel_values_videos"][:, :1]
+    while engine.step():
+        pass
+    assert told == {0: [0, 1], 1: [0, 1, 2, 3]} and list(engine.sessions) == ids[:1]
+    assert engine.counts["chunks"] == 6 and engine.counts["failures"] == 1
 
 
 def test_chunks_are_skipped_only_where_the_client_allows_it(shipped, tmp_path, files):

@@ -158,7 +158,7 @@ def test_a_session_that_is_refused_or_fails_leaves_no_lock(shipped, tmp_path, mo
         engine.open()
     assert engine.holds._held == {id}
     engine.session(id).session.waiting.append(object())
-    monkeypatch.setattr(engine_module, "advance_together", lambda sessions: [ValueError("the model fails")])
+    monkeypatch.setattr(engine_module, "advance_together", lambda sessions: [([], ValueError("the model fails"))])
     engine.step()
     assert not engine.sessions and not engine.holds._held
     engine.close(0.0)

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.files import write_whole
+from mirasol.media import Crop
 
-COLUMNS = ("clip", "start", "end", "question", "answer", "confidence", "abstained", "ranked", "warnings", "error")
+COLUMNS = (
+    "clip", "start", "end", "crop", "question", "answer", "confidence", "abstained", "ranked", "warnings", "error",
+)  # fmt: skip
 FORMATS = (".jsonl", ".csv")
 Key = tuple[str, float, float | None, str]
 
@@ -23,9 +26,7 @@ class AnswerFile:
 
     Args:
         path: Path that ends with .jsonl or .csv.
-        about: Settings that the answers depend on, stored beside the file. A file with other settings is refused.
-
-    `done` maps the key of each row in the file to its error, "" if it has none.
+        about: Settings that all answers depend on, stored beside the file. A file with other settings is refused.
     """
 
     def __init__(self, path: str | Path, about: Mapping[str, Any]):
@@ -40,10 +41,8 @@ class AnswerFile:
         if self.path.is_file() and self.path.stat().st_size:
             before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
             if differing := [name for name in before | now if before.get(name) != now.get(name)]:
-                was = ", ".join(f"{name} {before.get(name)!r}, now {now.get(name)!r}" for name in differing)
-                raise ValueError(
-                    f"Expected in {path} answers with the same settings, found others ({was}). Name another --output, "
-                    "or delete the file."
+                raise self._differs(
+                    ", ".join(f"{name} {before.get(name)!r}, now {now.get(name)!r}" for name in differing)
                 )
         else:
             write_whole(kept, json.dumps(now, indent=1) + "\n")
@@ -55,11 +54,32 @@ class AnswerFile:
                 raise ValueError(
                     f"Expected the columns {header.strip()} in {path}, found others: name another --output."
                 )
-            self.done = {key_of(row): row.get("error") or "" for row in rows}
+            self._done = {key_of(row): _outcome(row) for row in rows}
             if whole < len(text):
                 file.truncate(len(_bytes(text[:whole])))
             if self.is_csv and not whole:
                 file.write(_bytes(header))
+
+    def error_of(self, key: Key, crop: Crop | None, options: Sequence[str]) -> str | None:
+        """Return the error of a row in the file, "" if it has none, or None if there is no such row.
+
+        Raises:
+            ValueError: The row is about another crop, or ranks other options.
+        """
+        if key not in self._done:
+            return None
+        error, seen, ranked = self._done[key]
+        now_ranked = ranked and tuple(sorted(set(options)))  # a row with an error ranks nothing
+        for name, was, now in (("crop", seen, crop), ("options", ranked, now_ranked)):
+            if was != now:
+                raise self._differs(f"{name} {was!r}, now {now!r}, for {key[3]!r} about {key[0]}")
+        return error
+
+    def _differs(self, found: str) -> ValueError:
+        return ValueError(
+            f"Expected in {self.path} answers with the same settings, found others ({found}). Name another --output, "
+            "or delete the file."
+        )
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows of a clip."""
@@ -84,6 +104,12 @@ def key_of(row: Mapping[str, Any]) -> Key:
     return row["clip"], float(row["start"]), None if row["end"] in (None, "") else float(row["end"]), row["question"]
 
 
+def _outcome(row: Mapping[str, Any]) -> tuple[str, Crop | None, tuple[str, ...]]:
+    """Return the error of a row, its crop and its options."""
+    crop, ranked = (json.loads(v) if isinstance(v, str) and v else v for v in (row.get("crop"), row.get("ranked")))
+    return row.get("error") or "", tuple(crop) if crop else None, tuple(sorted(ranked or ()))
+
+
 def json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as JSON lines, without empty fields except `end` and `answer`."""
     return "".join(
@@ -105,7 +131,11 @@ def _csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [row.get(name) for name in COLUMNS]
         writer.writerow(
             [
-                json.dumps(cell) if isinstance(cell, dict) else "; ".join(cell) if isinstance(cell, list) else cell
+                json.dumps(cell)
+                if isinstance(cell, dict | tuple)
+                else "; ".join(cell)
+                if isinstance(cell, list)
+                else cell
                 for cell in cells
             ]
         )

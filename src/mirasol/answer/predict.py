@@ -146,8 +146,6 @@ def predict(
         about = {"weights": digest_of_weights(folder_of(checkpoint)), "reading": asdict(reading), "rank": rank}
         chosen = {name: value for name, value in loading.items() if name != "device"}
         chosen |= {"options": options, "segment_seconds": segment_seconds, "abstain_below": abstain_below}
-        if crops := sorted({clip.crop for clip in clips if clip.crop}):
-            chosen["crops"] = crops
         file = AnswerFile(output, about | chosen)
     if segment_seconds is not None:
         looked = tqdm(clips, desc="looking at clips", unit="clip", disable=not progress or len(clips) < 50)
@@ -159,7 +157,8 @@ def predict(
     left, num_answers, num_before, num_abstained = [], 0, 0, 0
     failed: dict[str, str] = {}
     for clip in mine:
-        before = {q: file.done.get((clip.clip, clip.start, clip.end, q)) for q in clip.questions} if file else {}
+        own = clip.crop, clip.options if rank else ()
+        before = {q: file.error_of((clip.clip, clip.start, clip.end, q), *own) for q in clip.questions} if file else {}
         if errors := [error for error in before.values() if error]:
             failed[clip.clip] = errors[0]
         num_before += sum(error == "" for error in before.values())
@@ -225,9 +224,9 @@ def _answer(
         found = next(given) if decoded.error is None else [{"error": decoded.error}] * len(clip.questions)
         rows = []
         for question, values in zip(clip.questions, found, strict=True):
-            row = {"clip": clip.clip, "start": clip.start, "end": clip.end, "question": question, "answer": None}
+            row = {"clip": clip.clip, "start": clip.start, "end": clip.end, "crop": clip.crop, "question": question}
             rows.append(
-                {**row, "confidence": None, "ranked": None, "error": None, **values}
+                {**row, "answer": None, "confidence": None, "ranked": None, "error": None, **values}
                 | {"warnings": [*decoded.warnings, *values.get("warnings", ())]}
             )
         yield clip, rows

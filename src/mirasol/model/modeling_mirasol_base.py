@@ -46,6 +46,20 @@ class MirasolPreTrainedModel(PreTrainedModel):
             if part._attn_implementation is None:
                 part._attn_implementation = config._attn_implementation
 
+    def set_attn_implementation(self, attn_implementation, allow_all_kernels: bool = False):
+        """Choose the attention function of the whole model, or of each part: {"text_config": "eager"}."""
+        # The modules of the parts are no PreTrainedModel; transformers would warn of each that it cannot be checked.
+        chosen = attn_implementation
+        wanted = chosen if isinstance(chosen, dict) else dict.fromkeys(self.config.sub_configs, chosen)
+        checked = {
+            key: self._check_and_adjust_attn_implementation(wanted[key], allow_all_kernels=allow_all_kernels)
+            for key in self.config.sub_configs
+            if key in wanted
+        }
+        for key, name in checked.items():
+            getattr(self.config, key)._attn_implementation = name
+        super().set_attn_implementation(attn_implementation, allow_all_kernels)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
         """Load a saved model; raise ValueError if `config` has a part of another width."""

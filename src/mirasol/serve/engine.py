@@ -293,18 +293,17 @@ class Engine:
         waiting = [each for each in live if each.session.waiting]
         if not waiting:
             return False
-        for each, results in zip(waiting, advance_together(waiting), strict=True):
-            if isinstance(results, Exception):
+        for each, (results, error) in zip(waiting, advance_together(waiting), strict=True):
+            self.counts["chunks"] += len(results)
+            if results and each.on_chunks is not None:
+                each.on_chunks(results)
+            if error is not None:
                 self.counts["failures"] += 1
-                log.error("a chunk of a session failed", exc_info=results)
+                log.error("a chunk of a session failed", exc_info=error)
                 each.is_closed = True
                 each.session.waiting.clear()
                 self.sessions.pop(each.id, None)
                 self.holds.release(each.id)
-                continue
-            self.counts["chunks"] += len(results)
-            if results and each.on_chunks is not None:
-                each.on_chunks(results)
         return True
 
     def _save_due(self) -> None:

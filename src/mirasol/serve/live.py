@@ -110,20 +110,28 @@ class LiveSession:
         return View(watched, seen)
 
 
-def advance_together(sessions: Sequence[LiveSession]) -> list[list[ChunkResult] | Exception]:
+def advance_together(sessions: Sequence[LiveSession]) -> list[tuple[list[ChunkResult], Exception | None]]:
     """Watch the next chunks of all sessions in batches.
 
     Returns:
-        For each session, its results, or the exception with which the model failed on it.
+        For each session, its new results, and the exception with which the model failed on its next chunk.
     """
+    before = [each.session.results[-1].index if each.session.results else -1 for each in sessions]
+    errors: list[Exception | None] = [None for _ in sessions]
     try:
-        return list(advance([each.session for each in sessions], max(1, CHUNKS_AT_ONCE // len(sessions))))
-    except Exception:  # one session must not fail the others
-        return [_advance_alone(each) for each in sessions]
+        advance([each.session for each in sessions], max(1, CHUNKS_AT_ONCE // len(sessions)))
+    except Exception:  # one session must not fail the others; the rounds before the failure keep their results
+        errors = [_advance_alone(each) for each in sessions]
+    results = [
+        [found for found in each.session.results if found.index > last]
+        for each, last in zip(sessions, before, strict=True)
+    ]
+    return list(zip(results, errors, strict=True))
 
 
-def _advance_alone(live: LiveSession) -> list[ChunkResult] | Exception:
+def _advance_alone(live: LiveSession) -> Exception | None:
     try:
-        return advance([live.session], 1)[0]
+        advance([live.session], 1)
     except Exception as error:
         return error
+    return None
