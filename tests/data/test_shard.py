@@ -273,6 +273,22 @@ def test_of_several_files_of_one_key_the_first_is_taken_and_the_others_are_said(
     assert (row.media.read_bytes(), row.questions[0].answer) == (b"1", "1")
 
 
+def test_attributes_of_macos_are_no_clips_and_members_in_any_order_are(tmp_path):
+    own, lines = b"attributes", text("1")
+    members = [("./._k.wav", own), ("./k.wav", b"1"), ("./n.wav", b"2"), ("./._k.json", own), ("./k.json", lines),
+               ("./.DS_Store", own), ("./n.json", text("2"))]  # fmt: skip
+    assert index_tar(tmp_path, members).left_out == {}
+    rows = get_task("shards").load(tmp_path, "train")
+    assert [(row.media.read_bytes(), row.questions[0].answer) for row in rows] == [(b"1", "1"), (b"2", "2")]
+
+
+def test_a_compressed_tar_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("k.wav"))
+    with pytest.raises(ValueError, match="Expected a whole tar of clips in .*a.tar.* or decompress it"):
+        index_folder(tmp_path, progress=False)
+
+
 def test_clips_of_two_tars_that_count_from_0_on_have_ids_of_their_own(tmp_path):
     for number in range(2):
         index_tar(tmp_path, [("0.wav", b"%d" % number), ("0.json", text(str(number)))], f"{number}.tar")

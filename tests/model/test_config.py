@@ -42,6 +42,7 @@ from tests.model.tiny import tiny_config, tiny_model
         ({"video_config": {"num_attention_heads": 5}}, ["hidden_size=12", "num_attention_heads=5"]),
         ({"temporal_config": {"num_attention_heads": 4}}, ["hidden_size=20", "num_attention_heads=4", "size 5"]),
         ({"text_config": {"num_key_value_heads": 3}}, ["num_attention_heads=4", "num_key_value_heads=3"]),
+        ({"text_config": {"tie_word_embeddings": False}}, ["text_config.tie_word_embeddings=False", "False in both"]),
         ({"text_config": {"head_dim": 7}}, ["head_dim=7", "even"]),
         ({"temporal_config": {"predicted_video_size": (2, 5, 2)}}, ["(2, 5, 2)", "(3, 10, 10)", "divisors"]),
         ({"temporal_config": {"predicted_audio_size": (7, 2)}}, ["(7, 2)", "(7, 5)", "divisors"]),

@@ -152,7 +152,8 @@ def test_a_benchmark_without_one_right_answer_still_has_its_page(answerer, rows,
 
 def test_the_count_of_wrong_answers_leaves_out_answers_in_seconds(tmp_path):
     """Seconds are scored by their error and shown in a table of their own; none of them is right or wrong."""
-    row = Row("a", tmp_path / "a.mp4", (Question("a/0", "?", "red", "color"), Question("a/1", "?", "1.5", "when_color", (1.0, 2.0))))
+    asked = Question("a/0", "?", "red", "color"), Question("a/1", "?", "1.5", "when_color", (1.0, 2.0))
+    row = Row("a", tmp_path / "a.mp4", asked)
     found = [prediction("a", 0, right=False), prediction("a", 1, right=False, kind="when_color")]
     metrics = Metrics(
         checkpoint="x", task="grid", split="test", condition="both", answers="generated",

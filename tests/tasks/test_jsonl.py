@@ -160,7 +160,9 @@ def test_a_question_may_have_several_accepted_answers(folder):
         ("12", 0, "12", True), ("12", 0, "about 12 dogs", True), ("12", 0, "13", False), ("12", 0, "a dozen", False),
         ("1.5", 0.1, "1.6 s", True), ("1.5", 0.1, "1.4", True), ("1.5", 0.1, "1.61", False), ("-3", 1, "-4", True),
         ("-3", 1, "3", False), ("1,200", 0, "1200", True), ("1200", 0, "it is 1,200", True), ("12", 0.5, "", False),
-        ("1", 0, "1,2345", True),
+        ("1", 0, "1,2345", True), (".5", 0, "0.5", True), ("0.5", 0, "at .5 s.", True), ("5", 0, ".5", False),
+        ("\N{MINUS SIGN}3", 0, "-3", True), ("19", 0, "take A-19", True), ("2", 0, "2-4", True),
+        ("2", 0, "is 2.", True), ("1e-05", 0, "1e-5", True), ("1", 0, "1e-5", False), ("-0.5", 0, "-.5", True),
     ],
 )  # fmt: skip
 def test_numbers_are_right_within_their_tolerance(folder, answer, tolerance, given, right):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mirasol.tasks import get_task
 from mirasol.tasks.media_files import MediaFiles, youtube_names
 
 
@@ -44,6 +45,13 @@ def test_a_name_with_a_folder_lies_in_that_folder(tmp_path):
     files = MediaFiles(place(tmp_path, "video/0101/2909445186.mp4", "video/0102/2909445186.mp4"))
     assert files.find("0102/2909445186") == tmp_path / "video/0102/2909445186.mp4"
     assert not files.find("0103/2909445186").exists()
+
+
+def test_hidden_files_and_folders_hold_no_clips(tmp_path):
+    place(tmp_path, "cafe\u0301/a.mp4", "cafe\u0301/._a.mp4", ".cache/b.mp4", "__MACOSX/caf\u00e9/._a.mp4")
+    assert list(MediaFiles(tmp_path).by_name) == ["a"]
+    (row,) = get_task("jsonl").load(tmp_path)
+    assert row.questions[0].answer == "caf\u00e9", "macOS decomposes the letters of its names"
 
 
 def test_names_are_tried_in_order(tmp_path):

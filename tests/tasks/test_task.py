@@ -42,7 +42,8 @@ def test_training_asks_every_question_in_an_order_of_the_generator(name):
 
 
 @pytest.mark.parametrize(
-    ("given", "error"), [("1.5", 0.3), ("at 0.7 seconds or 1.2", 0.5), ("2", 0.8), ("soon", np.inf), ("", np.inf)]
+    ("given", "error"),
+    [("1.5", 0.3), ("at 0.7 seconds or 1.2", 0.5), ("2", 0.8), (".7", 0.5), ("soon", np.inf), ("", np.inf)],
 )
 def test_the_first_number_is_the_time_that_is_meant(given, error):
     question = Question("1", "when does it begin?", "1.2", "when_digit", (1.2, 9.0))

@@ -244,11 +244,12 @@ def _read_tar(path: Path, suffixes: Collection[str]) -> tuple[list[dict[str, Any
     clips: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:  # no compressed tar, whose clips have no offset in the file
             for member in tar:
-                if (file := tar.extractfile(member) if member.isfile() else None) is None:
-                    continue
                 stem, dot, suffix = Path(member.name).name.partition(".")
+                file = tar.extractfile(member) if member.isfile() and stem else None  # "._a.mp4" is macOS's own
+                if file is None:
+                    continue
                 key = str(Path(member.name).with_name(stem))
                 clip = clips.setdefault(key, {"key": key})
                 is_text, is_media = suffix.lower() == "json", f"{dot}{suffix}".lower() in suffixes
@@ -260,7 +261,9 @@ def _read_tar(path: Path, suffixes: Collection[str]) -> tuple[list[dict[str, Any
                     clip |= {"name": member.name, "offset": member.offset_data, "size": member.size}
                     clip["crc32"] = crc32_of(file)
     except (tarfile.TarError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"Expected a whole tar of clips in {path}, found {error}. Copy it again.") from error
+        raise ValueError(
+            f"Expected a whole tar of clips in {path}, found {error}. Copy it again, or decompress it."
+        ) from error
     for key in [key for key, clip in clips.items() if not {"name", "lines"} <= clip.keys()]:
         left_out[key] = "no .json with its questions" if "name" in clips.pop(key) else "no media file"
     return list(clips.values()), left_out

@@ -407,6 +407,11 @@ class MirasolConfig(PreTrainedConfig):
                 f"{self.seconds_per_chunk} and audio_config.num_mel_frames={self.num_mel_frames_per_chunk}, which "
                 f"last {seconds:g} s. Change one of the two."
             )
+        if self.tie_word_embeddings and not self.text_config.tie_word_embeddings:
+            raise ValueError(
+                "tie_word_embeddings is a choice of the whole model, found text_config.tie_word_embeddings=False and "
+                "tie_word_embeddings=True, which would tie them. Set it to False in both."
+            )
         slots = sum(self.slot_sizes)
         if self.num_latents > slots:
             raise ValueError(

@@ -1,7 +1,9 @@
 """`Task`, the base class of every data set and benchmark, with its rows and questions. No tensors here."""
 
 import difflib
+import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -139,8 +141,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def normalise(answer: str) -> str:
-    """Return the answer in lower case, with single spaces and without punctuation at its end."""
-    return " ".join(answer.lower().strip().rstrip(".!?").split())
+    """Return the answer in lower case and NFC, with single spaces and without punctuation at its end."""
+    return " ".join(unicodedata.normalize("NFC", answer).lower().strip().rstrip(".!?").split())
+
+
+def first_number(text: str) -> float:
+    """Return the first number in the text ("about 1,200 m": 1200, "A-4": 4, ".5": 0.5), nan if there is none."""
+    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.replace("\N{MINUS SIGN}", "-"))
+    found = re.search(r"(?:(?<!\w)-)?(?:\d+(?:\.\d+)?|(?<![\w.])\.\d+)(?:[eE][+-]?\d+)?", plain)
+    return float(found.group()) if found else math.nan
 
 
 class Task:
@@ -230,8 +239,8 @@ class Task:
     def error_seconds(self, question: Question, prediction: str) -> float:
         """Return the distance from the first number in the prediction to the true time; infinite without a number."""
         assert question.seconds, f"{question.id} has no seconds to be scored by"
-        number = re.search(r"\d+(\.\d+)?", prediction)
-        return abs(float(number.group()) - question.seconds[0]) if number else float("inf")
+        error = abs(first_number(prediction) - question.seconds[0])
+        return float("inf") if math.isnan(error) else error
 
     def headline_among(self, kinds: Iterable[str]) -> list[str]:
         """Return the kinds that are in the headline; if there are none, all that are not in `time_kinds`."""

@@ -7,6 +7,7 @@ A reader yields numbered entries. A malformed entry is yielded as a ValueError, 
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def read_classes(folder: Path) -> Entries:
     files = sorted(file for files in by_name.values() for file in files if file.parent != folder)
     for number, file in enumerate(files, start=1):
         place = file.relative_to(folder)
-        answer = place.parts[0].replace("_", " ")
+        answer = unicodedata.normalize("NFC", place.parts[0].replace("_", " "))  # macOS gives names in NFD
         yield number, {
             "media": str(place), "question": CLASS_QUESTION, "answer": answer, "kind": "class",
             "id": str(place.with_suffix("")),

@@ -16,7 +16,7 @@ SUFFIXES = (
 
 
 class MediaFiles:
-    """The media files below a folder, found once."""
+    """The media files below a folder that are not hidden, found once."""
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
@@ -28,10 +28,10 @@ class MediaFiles:
                 folders.clear()
                 continue
             seen.add(real)
-            folders.sort()
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 stem, suffix = os.path.splitext(name)
-                if suffix.lower() in SUFFIXES:
+                if suffix.lower() in SUFFIXES and not name.startswith("."):  # "._a.mp4" holds macOS's attributes
                     self.by_name.setdefault(stem, []).append(Path(folder, name))
         for paths in self.by_name.values():
             paths.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()))

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from mirasol.tasks import Question
 from mirasol.tasks.metrics.captions import cider, longest_common, rouge_l, words
+from mirasol.tasks.metrics.judged import is_right
 
 ROWS = json.loads((Path(__file__).parent.parent / "data" / "captions.json").read_text())
 
@@ -32,6 +34,13 @@ def test_words_are_those_of_the_stanford_tokenizer():
         "the", "u.s.", "does", "n't", "it", "'s", "10:30", "p.m.", "$", "5.00", "50", "%", "two-year-old", "'s", "2nd",
         "can", "not",
     ]  # fmt: skip
+
+
+def test_letters_with_marks_are_equal_however_they_are_encoded():
+    composed, decomposed = "un caf\u00e9 fran\u00e7ais", "un cafe\u0301 franc\u0327ais"
+    assert words(decomposed) == ["un", "caf\u00e9", "fran\u00e7ais"] and rouge_l(decomposed, [composed]) == 1
+    question = Question("1", "what?", composed, "open", references=("th\u00e9",))
+    assert is_right(question, decomposed) and is_right(question, "The\u0301.") and not is_right(question, "un cafe")
 
 
 def test_the_longest_common_subsequence_keeps_the_order():

@@ -8,6 +8,7 @@ docs/decisions/0007-captions.md measures the difference.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -28,7 +29,7 @@ WORD = re.compile(
 
 def words(caption: str) -> list[str]:
     """Return the words of a caption in lower case, without punctuation."""
-    return WORD.findall(caption.lower().replace("’", "'"))
+    return WORD.findall(unicodedata.normalize("NFC", caption).lower().replace("’", "'"))
 
 
 def rouge_l(caption: str, references: Sequence[str]) -> float:

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from mirasol.tasks.base import Question, normalise
+from mirasol.tasks.base import Question, first_number, normalise
 from mirasol.tasks.metrics.captions import cider, rouge_l
 from mirasol.tasks.metrics.exact import mean
 
@@ -86,12 +86,6 @@ def labels(text: str) -> frozenset[str]:
 def f1(given: frozenset[str], known: frozenset[str]) -> float:
     """Return the harmonic mean of precision and recall of a set."""
     return 2 * len(given & known) / (len(given) + len(known)) if given or known else 1.0
-
-
-def first_number(text: str) -> float:
-    """Return the first number in the text ("about 1,200 m": 1200), nan if there is none."""
-    found = re.search(r"-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
-    return float(found.group()) if found else math.nan
 
 
 def first_word(text: str) -> str:
