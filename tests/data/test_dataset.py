@@ -245,15 +245,16 @@ def test_a_clip_that_comes_twice_in_an_epoch_is_augmented_anew(make, rows):
     assert not equal(twice[0], twice[1]) and equal(twice[1], twice[1])
 
 
-def test_clips_decoded_when_they_are_asked_for_give_the_items_of_cached_ones(make, rows, processor):
+@pytest.mark.parametrize("options", [{}, {"balance": True}, {"clips_per_epoch": 4}], ids=str)
+def test_clips_decoded_when_they_are_asked_for_give_the_items_of_cached_ones(make, rows, processor, options):
     """In every epoch, also where augmentation leaves the picture out, which is then not decoded."""
     augment = AugmentConfig(sound_only_probability=0.4)
-    cached = make(augment=augment)
-    direct = ClipDataset(rows, get_task("grid"), processor, None, augment=augment)
+    cached = make(augment=augment, **options)
+    direct = ClipDataset(rows, get_task("grid"), processor, None, augment=augment, **options)
     for epoch in range(4):
         for dataset in (cached, direct):
             dataset.set_epoch(epoch)
-        for index in range(len(rows)):
+        for index in range(len(cached)):
             assert equal(cached[index], direct[index]), (epoch, index)
 
 

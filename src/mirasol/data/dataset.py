@@ -121,9 +121,11 @@ class ClipDataset(Dataset):
         row, number = self._row_and_round(index)
         augment = None if self.augment is None else self.augment.at_epoch(self.epoch)
         # A clip that occurs several times in a round is augmented anew each time.
-        rng = generator(self.seed, number, row.id if self._weights is None else f"{row.id}/{index}")
+        name = row.id if self._weights is None else f"{row.id}/{index}"
+        rng, same = (generator(self.seed, number, name) for _ in range(2))
         try:
-            clip = self.cache.clip_of(row) if self.cache is not None else self._decode(row, augment, number)
+            # The draw of `draw_tracks` tells which tracks need decoding.
+            clip = self.cache.clip_of(row) if self.cache is not None else self._decode(row, augment, same.random())
         except (ValueError, OSError) as error:  # all that reading raises
             return {**self.blank(), "skipped": (row.id, cause_of(row, error), str(error))}
         if augment is None:
@@ -148,10 +150,8 @@ class ClipDataset(Dataset):
         """Return the id of the clip that is item `index` of this epoch."""
         return self._row_and_round(index)[0].id
 
-    def _decode(self, row: Row, augment: AugmentConfig | None, number: int) -> Clip:
-        """Read the frames and sound that this round's item of a row needs."""
-        # The same first draw as in `draw_tracks`.
-        draw = generator(self.seed, number, row.id).random()
+    def _decode(self, row: Row, augment: AugmentConfig | None, draw: float) -> Clip:
+        """Read the frames and sound that an item of a row needs, by its draw of the tracks."""
         sound_only = augment is not None and draw < augment.sound_only_probability
 
         def select(info: MediaInfo) -> np.ndarray:
