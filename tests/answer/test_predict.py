@@ -294,6 +294,19 @@ def test_unsure_answers_and_questions_unlike_training_are_marked_in_their_rows(f
         predict(clips, asked, abstain_below=0.5, **options)
 
 
+@pytest.mark.parametrize("line", ['{"clip": "b.mp4",\n', "[]\n", '{"answer": "red"}\n', "b.mp4,1\n"])
+def test_an_edited_row_that_is_none_is_refused_and_those_after_it_are_kept(tmp_path, line):
+    path = tmp_path / ("out.csv" if "," in line[:6] else "out.jsonl")
+    row = {"clip": "a.mp4", "start": 0.0, "end": None, "question": "what?", "answer": "red"}
+    for _ in range(2):
+        AnswerFile(path, {}).append([row])
+    *before, last = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*before, line, last]))
+    with pytest.raises(ValueError, match=r"Expected in .*out\.\w+ rows .* found another"):
+        AnswerFile(path, {})
+    assert path.read_text() == "".join([*before, line, last])
+
+
 def test_a_table_of_an_older_version_is_kept_as_it_is(tmp_path):
     old = "clip,start,end,question,answer,confidence,ranked,warnings,error\na.mp4,0.0,,what?,red,0.5,,,\n"
     (tmp_path / "out.csv").write_text(old)

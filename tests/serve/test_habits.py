@@ -91,6 +91,12 @@ def test_head_is_answered_as_get_without_its_body(http, clip, path):
     assert http.head("/v1/chat/completions").status_code in (404, 405)
 
 
+def test_a_file_that_should_expire_is_refused_because_files_stay(http, clip):
+    data = {"purpose": "user_data", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+    found = http.post("/v1/files", files={"file": ("a.mp4", clip)}, data=data)
+    assert found.status_code == 400 and found.json()["error"]["param"] == "expires_after"
+
+
 @pytest.mark.parametrize("range, start, end", [
     ("bytes=0-99", 0, 100), ("bytes=100-", 100, None), ("bytes=-7", -7, None), ("bytes=5-5", 5, 6),
     ("bytes=0-99999999", 0, None),

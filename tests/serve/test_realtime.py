@@ -199,6 +199,34 @@ def test_pictures_of_items_and_without_timestamps_are_seen_when_they_arrive(live
     assert [chunk["has_video"] for chunk in chunks] == [True, True, True]  # from 0, 0.4 and 0.8 s on
 
 
+def test_items_stand_where_they_are_placed_and_each_id_is_used_once(live, media):
+    connection = live()
+
+    def create(text, id=None, **values):
+        content = [{"type": "input_text", "text": text}]
+        item = {"id": id, "type": "message", "role": "user", "content": content}
+        connection.send("conversation.item.create", item=item, **values)
+
+    create(QUESTION, "last")
+    create("which digit is named?", "first", previous_item_id="root")
+    create("which letter is named?", "second", previous_item_id="first")
+    connection.until("conversation.item.done")
+    assert [connection.until("conversation.item.done")["previous_item_id"] for _ in range(2)] == [None, "first"]
+    for values in ({"id": "first"}, {"previous_item_id": "nothing"}):
+        create("which digit is named?", **values)
+        assert next(iter(values.values())) in connection.until("error")["error"]["message"]
+    connection.send("input_audio_buffer.append", **media.pieces()[0])
+    connection.send("response.create", response={"conversation": "none"})
+    (item,) = connection.until("response.done")["response"]["output"]
+    told = [event["item"] for event in connection.events if event["type"] == "conversation.item.done"]
+    assert item["content"] and item["id"] not in [each["id"] for each in told]
+    connection.send("conversation.item.retrieve", item_id=item["id"])
+    assert connection.until("error")["error"]["code"] == "item_not_found"
+    connection.settings(mirasol={"attribute": True})
+    connection.send("response.create")
+    assert connection.until("response.done")["response"]["mirasol"]["question"] == QUESTION
+
+
 def test_a_response_is_cancelled_and_the_next_is_given(live, server, media, monkeypatch):
     connection = live()
     connection.send("input_audio_buffer.append", **media.pieces()[0])

@@ -48,13 +48,19 @@ class AnswerFile:
             write_whole(kept, json.dumps(now, indent=1) + "\n")
         with self._locked() as file:
             text = file.read().decode("utf-8", "surrogateescape")  # file names may be any bytes
-            rows, whole = (_csv_rows if self.is_csv else _json_rows)(text)
             header = _csv_text([dict(zip(COLUMNS, COLUMNS, strict=True))])
             if self.is_csv and not header.startswith(text[: len(header)]):
                 raise ValueError(
                     f"Expected the columns {header.strip()} in {path}, found others: name another --output."
                 )
-            self._done = {key_of(row): _outcome(row) for row in rows}
+            try:
+                rows, whole = (_csv_rows if self.is_csv else _json_rows)(text)
+                self._done = {key_of(row): _outcome(row) for row in rows}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"Expected in {path} rows as mirasol predict writes them, found another ({error!r}). Correct it, "
+                    "or name another --output."
+                ) from error
             if whole < len(text):
                 file.truncate(len(_bytes(text[:whole])))
             if self.is_csv and not whole:
@@ -121,7 +127,13 @@ def json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
 def _json_rows(text: str) -> tuple[list[dict[str, Any]], int]:
     """Return the complete rows and their number of characters."""
     whole = text.rfind("\n") + 1
-    return [json.loads(line) for line in text[:whole].split("\n") if line], whole
+    rows = []
+    for number, line in enumerate(text[:whole].split("\n"), start=1):
+        try:
+            rows += [json.loads(line)] if line else []
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+    return rows, whole
 
 
 def _csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -149,8 +161,10 @@ def _csv_rows(text: str) -> tuple[list[dict[str, Any]], int]:
     for cells in reader:
         length = sum(map(len, lines[read : reader.line_num]))
         read = reader.line_num
-        if len(cells) != len(COLUMNS) or not lines[read - 1].endswith("\n"):
-            break
+        if read == len(lines) and (len(cells) != len(COLUMNS) or not lines[-1].endswith("\n")):
+            break  # cut short by a kill
+        if len(cells) != len(COLUMNS):
+            raise ValueError(f"line {read}: {len(COLUMNS)} cells expected, {len(cells)} found")
         whole += length
         rows.append(dict(zip(COLUMNS, cells, strict=True)))
     return rows[1:], whole

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from mirasol.serve.clips import WatchedClip
-from mirasol.serve.errors import ApiError
+from mirasol.serve.errors import ApiError, invalid
 from mirasol.serve.parts import read_reference
 from mirasol.serve.service import Service, client_of, service_of, too_large
 from mirasol.serve.store import Entry
@@ -76,6 +76,11 @@ class RangedFile(FileResponse):
 async def upload(request: Request, file: UploadFile, purpose: Annotated[str, Form()] = "user_data") -> dict[str, Any]:
     """Store a file. The same bytes of the same API key get the same id."""
     service, owner = service_of(request), client_of(request).owner
+    if any(name.startswith("expires_after") for name in await request.form()):
+        raise invalid(
+            "Expected no expires_after, because a file stays until newer ones need its room, found one. Leave it out, "
+            "and delete the file when it is not needed.", "expires_after",
+        )  # fmt: skip
     return await run_in_threadpool(_store, service, file, purpose[:40], owner)
 
 

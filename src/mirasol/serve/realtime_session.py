@@ -19,6 +19,7 @@ from mirasol.serve.realtime_input import STREAM_OPTIONS, OwnSettings, Settings, 
 from mirasol.serve.service import Service, stream_reply
 
 KEPT_ITEMS = 128
+FIRST = "root"  # the previous item of the first one
 POLL_SECONDS = 0.02
 HANDLERS = {  # names, because bound methods would make reference cycles, which keep a session until garbage collection
     "session.update": "_update",
@@ -183,21 +184,30 @@ class RealtimeSession:
     # ---- conversation
 
     async def _create_item(self, event: dict[str, Any]) -> None:
-        item = read_item(event.get("item"))
+        item, before = read_item(event.get("item")), event.get("previous_item_id")
+        if item["id"] in self.items:
+            raise invalid(
+                f"Expected an id of its own, found {item['id']!r} of an earlier item. Leave it out.", "item.id"
+            )
+        if before not in (None, FIRST):
+            self._item({"item_id": before})
         for part in item["content"]:
             if part["type"] == "input_audio":
                 await self._push(part.pop("audio"), [], None)
             elif part["type"] == "input_image":
                 await self._push(None, [part.pop("image_url")], part.pop("timestamps", None))
             self._turn_ends |= part["type"] != "input_text" and item["role"] == "user"
-        before = event.get("previous_item_id") or next(reversed(self.items), None)
-        self._keep(item, before)
+        self._keep(item, before or next(reversed(self.items), None))
 
     def _keep(self, item: dict[str, Any], before: str | None) -> None:
         item = {"object": "realtime.item", "status": "completed", **item}
+        ids = list(self.items)
+        later = ids if before == FIRST else ids[ids.index(before) + 1 :] if before in ids else []
         self._remember(item)
+        for id in later:
+            self.items.move_to_end(id)
         for type in ("conversation.item.added", "conversation.item.done"):
-            self.send(type, item=item, previous_item_id=before)
+            self.send(type, item=item, previous_item_id=None if before == FIRST else before)
 
     def _remember(self, item: dict[str, Any]) -> None:
         self.items[item["id"]] = item
@@ -238,7 +248,7 @@ class RealtimeSession:
             self.engine, self.id, question, max_new_tokens=None if limit == "inf" else limit, client=self.id,
             attribute=self.settings.mirasol.attribute,
         )  # fmt: skip
-        self._response = asyncio.create_task(self._respond(question, wanted.get("metadata"), pieces))
+        self._response = asyncio.create_task(self._respond(question, wanted, pieces))
         await asyncio.sleep(0)  # the task starts, because one that is cancelled before would send no response.done
 
     async def _cancel_response(self, event: dict[str, Any]) -> None:
@@ -271,11 +281,12 @@ class RealtimeSession:
             "no_question",
         )
 
-    async def _respond(self, question: str, metadata: Any, pieces: AsyncIterator[str | Reply]) -> None:
+    async def _respond(self, question: str, wanted: dict[str, Any], pieces: AsyncIterator[str | Reply]) -> None:
         """Send the events of one response."""
+        is_kept = wanted.get("conversation") != "none"
         response = {
             "id": new_id("resp"), "object": "realtime.response", "status": "in_progress", "status_details": None,
-            "output": [], "output_modalities": ["text"], "metadata": metadata, "usage": None,
+            "output": [], "output_modalities": ["text"], "metadata": wanted.get("metadata"), "usage": None,
         }  # fmt: skip
         part: dict[str, Any] = {"type": "output_text", "text": ""}
         item = {"id": new_id("item"), "object": "realtime.item", "type": "message", "role": "assistant"}
@@ -285,7 +296,8 @@ class RealtimeSession:
         in_item = {**at, "item_id": item["id"], "content_index": 0}
         self.send("response.created", response=response)
         self.send("response.output_item.added", **at, item=begun)
-        self.send("conversation.item.added", item=begun, previous_item_id=before)
+        if is_kept:
+            self.send("conversation.item.added", item=begun, previous_item_id=before)
         self.send("response.content_part.added", **in_item, part=dict(part))
         status, more = "completed", dict[str, Any]()
         details: dict[str, Any] | None = None
@@ -304,11 +316,12 @@ class RealtimeSession:
         except Exception as error:
             status, details = "failed", {"type": "failed", "error": as_api_error(error).body}
         done = {**item, "status": "completed" if status == "completed" else "incomplete", "content": [part]}
-        self._remember(done)
         self.send("response.output_text.done", **in_item, text=part["text"])
         self.send("response.content_part.done", **in_item, part=part)
         self.send("response.output_item.done", **at, item=done)
-        self.send("conversation.item.done", item=done, previous_item_id=before)
+        if is_kept:
+            self._remember(done)
+            self.send("conversation.item.done", item=done, previous_item_id=before)
         end = {**response, "status": status, "status_details": details, "output": [done], **more}
         self.send("response.done", response=end)
 
