@@ -162,6 +162,17 @@ def test_a_field_that_is_not_used_is_named(http, watched, unused):
     assert warning.startswith(f"{next(iter(unused))} is not used")
 
 
+def test_a_question_unlike_those_of_training_is_warned_of_on_every_route(http, watched):
+    unlike = "what animal is it?"
+    bodies = [chat(http, watched, messages=[{"role": "user", "content": unlike}]).json()["mirasol"]]
+    bodies += [http.post(f"/v1/clips/{watched}/ask", json={"question": unlike, **more}).json()
+               for more in ({}, {"options": ["a cat", "a dog"]})]  # fmt: skip
+    for body in bodies:
+        (warning,) = body["warnings"]
+        assert warning.startswith(f"The checkpoint was not trained on {unlike!r}")
+    assert http.post(f"/v1/clips/{watched}/ask", json={"question": "which color is named?"}).json()["warnings"] == []
+
+
 @pytest.mark.parametrize("name", ["tools", "functions"])
 def test_functions_to_call_are_refused(http, watched, name):
     found = chat(http, watched, **{name: [{"name": "f"}]})

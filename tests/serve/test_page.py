@@ -40,6 +40,9 @@ def test_a_clip_is_watched_once_and_the_seconds_of_an_answer_seek(browser, serve
         until(page, f"Math.abs(document.getElementById('video').currentTime - {start}) < 0.02")
         ask(page, "what is said?")
         expect(answer(page)).to_have_text("bin blue at f four please")
+        assert page.locator("#answers .warned").count() == 0
+        ask(page, "what animal is it?")
+        expect(page.locator("#answers .warned")).to_contain_text("was not trained on")
         assert len(watched) == 1
         page.click("#chunks summary")
         page.click("#model")

@@ -125,6 +125,11 @@ class Answerer:
         folder = folder_of(checkpoint)
         return cls(model, processor, max_new_tokens, load_temperature(folder), KnownQuestions.load(folder))
 
+    def warnings(self, question: str) -> list[str]:
+        """Return a warning if the question is unlike every training question that the checkpoint stores, else none."""
+        found = self.known_questions.warning(question) if self.known_questions else None
+        return [found] if found else []
+
     @torch.no_grad()
     def watch(self, *clips: Source, use_video: bool = True, use_audio: bool = True) -> Watched:
         """Return the latents of clips: files, decoded clips, or the chunk inputs of clips."""

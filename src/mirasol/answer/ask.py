@@ -119,7 +119,6 @@ def ask_all(
     (weights,) = answerer.attribute(watched, [prompts], [given])
     outputs = watched.encoder_outputs
     times, mask = outputs.chunk_times[0].clamp(max=report.duration_seconds), outputs.chunk_mask[0]
-    known = answerer.known_questions
     return Answers(
         answers=[
             Answer(
@@ -134,7 +133,7 @@ def ask_all(
                 attributed_to=top_evidence(shares, times, mask),
                 abstained=abstain_below is not None and one.confidence < abstain_below,
                 warnings=[
-                    *([warning] if known and (warning := known.warning(question)) else []),
+                    *answerer.warnings(question),
                     *report.warnings,
                     *([cut_warning(one)] if one.is_cut else []),
                 ],

@@ -65,12 +65,13 @@ class KnownQuestions(Result):
         """
         words = words_of(question)
         unknown = [word for word in words if word not in self.words]
-        distances = [_distance(question, known.text) for known in self.questions]
-        # Ties go to the most similar spelling.
-        distance, _, nearest = min(distances, default=(1.0, 0.0, "none"))
+        distances = [_distance(words, words_of(known.text)) for known in self.questions]
+        distance = min(distances, default=1.0)
+        near = [known.text for known, far in zip(self.questions, distances, strict=True) if far == distance]
         is_listed = self.num_different <= len(self.questions)
         if not unknown and (distance <= FAR or not is_listed):
             return None
+        nearest = max(near, key=lambda text: difflib.SequenceMatcher(None, question, text).ratio(), default="none")
         reason = f"{unknown[0]!r} is in none of its questions" if unknown else "none of its questions is worded so"
         return (
             f"The checkpoint was not trained on {question!r} ({reason}; the nearest is {nearest!r}): the answer is a "
@@ -83,18 +84,11 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"#|\w+", re.sub(r"\d+(?:\.\d+)?", "#", text.lower()))
 
 
-def _distance(question: str, known: str) -> tuple[float, float, str]:
-    """Return the share of words that differ, the share of characters, and the known question."""
-    words, others = words_of(question), words_of(known)
-    share = _num_changes(words, others) / max(len(words), len(others), 1)
-    return share, 1 - difflib.SequenceMatcher(None, question, known).ratio(), known
-
-
-def _num_changes(first: list[str], second: list[str]) -> int:
-    """Return the edit distance in words."""
+def _distance(first: list[str], second: list[str]) -> float:
+    """Return the edit distance in words, as a share of the longer text."""
     row = list(range(len(second) + 1))
     for place, word in enumerate(first, start=1):
         before, row[0] = row[0], place
         for column, other in enumerate(second, start=1):
             before, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, before + (word != other))
-    return row[-1]
+    return row[-1] / max(len(first), len(second), 1)

@@ -139,8 +139,7 @@ def predict(
                 raise ValueError("Expected a question, found empty text: remove it.")
             if (question, clip.options) not in prompts:
                 prompts[question, clip.options] = answerer.prompts([question], [clip.options] if rank else None)
-    known = answerer.known_questions
-    unlike = {question: known.warning(question) for question, _ in prompts} if known else {}
+    unlike = {question: answerer.warnings(question) for question in dict.fromkeys(question for question, _ in prompts)}
     file = None
     if output is not None:
         about = {"weights": digest_of_weights(folder_of(checkpoint)), "reading": asdict(reading), "rank": rank}
@@ -170,7 +169,7 @@ def predict(
         while batch := list(islice(decoded, batch_size)):
             for clip, rows in _answer(answerer, batch, prompts, rank):
                 for row in rows:
-                    row["warnings"] += [text] if (text := unlike.get(row["question"])) else []
+                    row["warnings"] += unlike[row["question"]]
                     sure = row["confidence"]
                     row["abstained"] = (None not in (sure, abstain_below) and sure < abstain_below) or None
                     num_abstained += bool(row["abstained"])
@@ -185,7 +184,7 @@ def predict(
             bar.update(len(batch))
     return Predicted(
         clips=len({clip.clip for clip in mine}), answers=num_answers, done_before=num_before, failed=failed,
-        abstained=num_abstained, output=output, warnings=[text for text in unlike.values() if text],
+        abstained=num_abstained, output=output, warnings=[text for texts in unlike.values() for text in texts],
     )  # fmt: skip
 
 

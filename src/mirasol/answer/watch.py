@@ -110,8 +110,8 @@ def watch(
     state = WatchState(source, session)
     for question in questions:
         session.answerer.prompts([question])  # raises for a question that is too long, before watching
-        if answerer.known_questions and (unknown := answerer.known_questions.warning(question)):
-            warnings.warn(unknown, stacklevel=2)
+        for unlike in answerer.warnings(question):
+            warnings.warn(unlike, stacklevel=2)
     offset, due = session.chunks.next_start, None if every is None else session.seconds + every
     seconds_per_chunk = session.chunks.grid.seconds_per_chunk
     end = "the source ended"

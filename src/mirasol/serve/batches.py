@@ -29,6 +29,7 @@ class Reply(Result):
     attributed_to: list[Evidence] = []
     is_cut: bool = False
     log_probabilities: list[float] | None = None  # of the options, if there are any
+    warnings: list[str] = []
     num_prompt_tokens: int
     num_tokens: int
 
@@ -53,6 +54,7 @@ class Question:
     max_new_tokens: int | None = None
     attribute: bool = False
     on_text: OnText | None = None
+    warnings: Sequence[str] = ()
     is_ready: Callable[[], bool] = lambda: True
     sent: str = ""  # text of the answer that `on_text` has received
     future: Future[Reply] = field(default_factory=Future)
@@ -90,7 +92,7 @@ def answer_together(questions: Sequence[Question]) -> list[Reply]:
     watched = join_watched([view.watched for view in views])
     prompts = [question.prompts for question in questions]
     if first.prompts.options:
-        return _rank(first.answerer, watched, prompts, views)
+        return _rank(first.answerer, watched, questions, views)
     served = first.answerer
     limit = first.max_new_tokens or served.max_new_tokens
     answerer = Answerer(served.model, served.processor, limit, served.temperature)
@@ -101,12 +103,12 @@ def answer_together(questions: Sequence[Question]) -> list[Reply]:
     require_finite(given)
     shares = _shares(first.answerer, questions, views, given)
     replies = []
-    for number, (view, answer) in enumerate(zip(views, given, strict=True)):
+    for number, (question, view, answer) in enumerate(zip(questions, views, given, strict=True)):
         replies.append(
             Reply(
                 text=answer.text, confidence=answer.confidence, seen=view.seen, is_cut=answer.is_cut,
                 attributed_to=_evidence(view, shares.get(number)), num_tokens=len(answer.token_ids),
-                num_prompt_tokens=len(prompts[number].rows["decoder_input_ids"][0]),
+                num_prompt_tokens=len(question.prompts.rows["decoder_input_ids"][0]), warnings=[*question.warnings],
             )
         )  # fmt: skip
     for question, reply in zip(questions, replies, strict=True):
@@ -134,18 +136,18 @@ def _evidence(view: View, share: Tensor | None) -> list[Evidence]:
     return top_evidence(share[: len(times)], times, outputs.chunk_mask[0])
 
 
-def _rank(answerer: Answerer, watched: Watched, prompts: Sequence[Prompts], views: Sequence[View]) -> list[Reply]:
+def _rank(answerer: Answerer, watched: Watched, questions: Sequence[Question], views: Sequence[View]) -> list[Reply]:
     replies = []
-    rankings = [found[0] for found in answerer.rank(watched, prompts)]
+    rankings = [found[0] for found in answerer.rank(watched, [question.prompts for question in questions])]
     require_finite(rankings)
-    for view, asked, ranking in zip(views, prompts, rankings, strict=True):
+    for view, asked, ranking in zip(views, questions, rankings, strict=True):
         best = max(range(len(ranking.options)), key=ranking.log_probabilities.__getitem__)
-        lengths = [len(row) for row in asked.rows["decoder_input_ids"]]
+        lengths = [len(row) for row in asked.prompts.rows["decoder_input_ids"]]
         replies.append(
             Reply(
                 text=ranking.options[best], confidence=ranking.confidence, seen=view.seen,
                 log_probabilities=list(ranking.log_probabilities), num_tokens=ranking.num_tokens[best],
-                num_prompt_tokens=lengths[best] - ranking.num_tokens[best] + 1,
+                num_prompt_tokens=lengths[best] - ranking.num_tokens[best] + 1, warnings=[*asked.warnings],
             )
         )  # fmt: skip
     return replies

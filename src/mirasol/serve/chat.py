@@ -180,5 +180,5 @@ def about(clip: WatchedClip, reply: Reply, warnings: list[str]) -> dict[str, Any
     """Return the value of `mirasol`: clip, media used, confidence and attribution."""
     found = reply.as_dict()
     names = ("confidence", "seen", "attributed_to", "log_probabilities")
-    facts = {**clip.facts, "warnings": [*warnings, *clip.facts["warnings"]]}
+    facts = {**clip.facts, "warnings": [*warnings, *reply.warnings, *clip.facts["warnings"]]}
     return {"clip": clip.id, **{name: found[name] for name in names}, **facts}

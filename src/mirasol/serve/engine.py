@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from mirasol.serve.store import Store
 log = logging.getLogger("mirasol.serve")
 IDLE_SECONDS = 0.2
 HAND_OVER_SECONDS, POLL_SECONDS = 15.0, 0.05  # for a session that another process holds
+MAX_REMEMBERED = 1_024  # questions, whose comparison with those of training takes milliseconds
 GATHER_PART, GATHER_SECONDS = 0.5, 0.05  # wait for more questions: a part of the last batch's time, and at most
 T = TypeVar("T")
 
@@ -61,6 +63,7 @@ class Engine:
         self.counts: dict[str, float] = dict.fromkeys(
             ("questions", "question_batches", "chunks", "skipped_chunks", "failures"), 0
         )
+        self._warnings = lru_cache(MAX_REMEMBERED)(answerer.warnings)
         self._held: list[Question] = []  # their session has chunks that are not watched yet
         self._expected, self._gather_seconds = (
             0,
@@ -105,6 +108,7 @@ class Engine:
         prompts = self.prompts(question, options)
         chosen: dict[str, Any] = {
             "max_new_tokens": max_new_tokens, "attribute": attribute and options is None, "on_text": on_text,
+            "warnings": self._warnings(question),
         }  # fmt: skip
         if isinstance(about, str) and about.startswith("sess_"):
             live = self.session(about)

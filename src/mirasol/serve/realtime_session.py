@@ -353,4 +353,4 @@ def _usage(reply: Reply) -> dict[str, int]:
 
 def _extras(reply: Reply) -> dict[str, Any]:
     found = reply.as_dict()
-    return {name: found[name] for name in ("confidence", "seen", "attributed_to")}
+    return {name: found[name] for name in ("confidence", "seen", "attributed_to", "warnings")}

@@ -26,9 +26,10 @@ export class Answer {
     this.text.textContent = `… ${why}`;
   }
 
-  // extras: confidence and attributed_to. With onSpan(index), each span is a button.
-  finish({ confidence, attributed_to: spans }, onSpan) {
+  // extras: confidence, attributed_to and warnings. With onSpan(index), each span is a button.
+  finish({ confidence, attributed_to: spans, warnings }, onSpan) {
     this.end();
+    this.item.append(...(warnings || []).map((text) => make("p", { className: "warned", textContent: text })));
     if (!this.told) this.text.textContent = "(no words)";
     const sure = confidence == null ? "" : `confidence ${Math.round(100 * confidence)} %`;
     const places = (spans || []).map((place, i) => onSpan

@@ -154,7 +154,8 @@ async function ask(question) {
       timeline.mark(extras.attributed_to || []);
       if (i !== undefined) player.seek(extras.attributed_to[i].start);
     };
-    answer.finish(extras, reveal);
+    const warnings = extras.warnings.filter((text) => !asked.mirasol.warnings.includes(text)); // the file's are shown once
+    answer.finish({ ...extras, warnings }, reveal);
     if (asked === clip) reveal();
   } catch (error) {
     answer.fail(error, () => ask(question));
