@@ -422,6 +422,15 @@ def test_options_are_ranked_by_the_sum_over_their_tokens(windowed, monkeypatch):
     assert found.answer == "short" and found.confidence == pytest.approx(math.e / (1 + math.e))
 
 
+def test_rounds_limit_each_of_many_sessions_begun_or_not(windowed):
+    begun, new = (watched(windowed, seconds, watch=False) for seconds in (2.6, 1.0))
+    advance([begun], rounds=1)
+    assert len(begun.waiting) > 4 > len(new.waiting) > 1, "more wait than the rounds, and fewer"
+    few = len(new.waiting)
+    assert [len(found) for found in advance([begun, new], rounds=4)] == [4, few]
+    assert [result.index for result in begun.results] == list(range(5))
+
+
 def test_an_answer_saw_the_seconds_that_hold_media_and_rounds_limit_what_is_watched(windowed):
     session = watched(windowed, 1.3, watch=False)
     total = len(session.waiting)

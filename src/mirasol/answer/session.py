@@ -248,14 +248,14 @@ def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> lis
             "advance for each answerer."
         )
     found: list[list[ChunkResult]] = [[] for _ in sessions]
-    while any(session.waiting for session in sessions) and (rounds is None or rounds > 0):
+    left = [len(session.waiting) if rounds is None else min(rounds, len(session.waiting)) for session in sessions]
+    while any(left):
         # Streams that have not begun have no state to concatenate.
         for has_begun in (True, False):
-            group = [i for i, session in enumerate(sessions) if session.waiting and bool(session.results) == has_begun]
+            group = [i for i, session in enumerate(sessions) if left[i] and bool(session.results) == has_begun]
             if not group:
                 continue
-            count = max(min(min(len(sessions[i].waiting) for i in group), CHUNKS_AT_ONCE // len(group)), 1)
-            count = count if rounds is None else min(count, rounds)
+            count = max(min(min(left[i] for i in group), CHUNKS_AT_ONCE // len(group)), 1)
             taken = [list(islice(sessions[i].waiting, count)) for i in group]
             inputs = [
                 {name: torch.cat([chunk.inputs[name] for chunk in chunks]) for name in chunks[0].inputs}
@@ -266,12 +266,12 @@ def advance(sessions: Sequence[StreamSession], rounds: int | None = None) -> lis
                 cache = MirasolStreamCache.cat([sessions[i].stream_cache for i in group])
             output = sessions[group[0]].answerer.advance(cache, inputs)
             for row, (i, chunks) in enumerate(zip(group, taken, strict=True)):
+                left[i] -= count
                 for _ in chunks:
                     sessions[i].waiting.popleft()
                 sessions[i].stream_cache = output.stream_cache.rows([row]) if len(group) > 1 else output.stream_cache
                 values = output.surprise[row].tolist()
                 found[i] += [sessions[i]._record(chunk, value) for chunk, value in zip(chunks, values, strict=True)]
-        rounds = None if rounds is None else rounds - count
     return found
 
 
