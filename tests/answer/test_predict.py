@@ -150,7 +150,8 @@ def test_a_file_whose_answers_rank_other_options_of_a_line_is_refused(folder, un
 
 def test_options_are_ranked_by_shares_that_add_up_to_one(folder, untrained, tmp_path):
     output = tmp_path / "out.jsonl"
-    predict([str(folder / "a.mp4")], QUESTIONS, untrained, options=["red", "blue"], output=str(output), progress=False)
+    predict([str(folder / "a.mp4")], QUESTIONS, untrained, options=["red", "blue", "red"], output=str(output),
+            progress=False)  # fmt: skip
     for row in rows_of(output):
         assert row["answer"] in ("red", "blue") and row["confidence"] == max(row["ranked"].values())
         assert sum(row["ranked"].values()) == pytest.approx(1, abs=1e-5)

@@ -35,11 +35,11 @@ WORK = {
          "reading": Reading(1.0, 2.5, use_video=False, crop=(0.5, 0.4, 0.3), audio_stream=1), **LOADING},
     ),
     "predict": (
-        "clips other.mp4 --ask what? --ask where? --rank --options a,b --no-audio --crop 0.5 --checkpoint mine "
-        f"--output o.csv --segment-seconds 5 --abstain-below 0.5 --batch-size 3 --workers 0 --audio-stream en {MEDIA}",
+        "clips other.mp4 --ask what? --ask where? --rank --options 'a,\"b, c\"' --no-audio --crop 0.5 "
+        f"--checkpoint mine --output o.csv --segment-seconds 5 --abstain-below 0.5 --batch-size 3 --workers 0 --audio-stream en {MEDIA}",
         "mirasol.answer.predict.predict",
         {"sources": ["clips", "other.mp4"], "questions": ["what?", "where?"], "checkpoint": "mine",
-         "reading": Reading(1.0, 2.5, use_audio=False, crop=(0.5,), audio_stream="en"), "options": ("a", "b"),
+         "reading": Reading(1.0, 2.5, use_audio=False, crop=(0.5,), audio_stream="en"), "options": ("a", "b, c"),
          "rank": True, "segment_seconds": 5.0, "output": "o.csv", "batch_size": 3, "workers": 0,
          "abstain_below": 0.5,
          **LOADING},
@@ -315,3 +315,8 @@ def test_torch_is_told_not_to_spin_while_it_waits(monkeypatch, received):
 def test_a_wrong_name_among_several_is_the_one_that_is_named(capsys):
     assert main(["evaluate", "--condition", "both,sond"]) == 2
     assert "found 'sond'. Did you mean 'sound'?" in capsys.readouterr().err
+
+
+def test_an_empty_text_between_commas_is_no_option(capsys):
+    assert main(["predict", "clip.mp4", "--ask", "what?", "--options", "red,blue,"]) == 2
+    assert "expected texts, found ''" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from clips import write_clip
 
 from mirasol.cli import main
 from mirasol.data.convert import convert, load_rows
-from mirasol.data.shard import shard
+from mirasol.data.shard import index_folder, shard
 from mirasol.media import read_clip
 from mirasol.tasks import get_task
 
@@ -136,6 +137,33 @@ def test_cells_of_a_dataset_may_be_paths_bytes_decoders_or_arrays(manifest, tmp_
     shard(parquet, tmp_path / "tars", columns={"media": "clip", "answer": "label"}, question="which?", progress=False)
     (row,) = get_task("shards").load(tmp_path / "tars")
     assert read_clip(row.media).duration == pytest.approx(0.5)
+
+
+def test_relative_paths_in_parquet_are_relative_to_its_folder(manifest, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.chdir(tmp_path)
+    for cell in ("a.mp4", {"bytes": None, "path": "a.mp4"}):
+        path = manifest.parent / "relative.parquet"
+        datasets.Dataset.from_dict({"media": [cell], "answer": ["x"]}).to_parquet(path)
+        (row,) = load_rows(path, question="which?")
+        assert row.media == manifest.parent / "a.mp4"
+
+
+def test_media_of_a_tar_are_written_inside_the_folder_and_each_under_a_name_of_its_own(tmp_path):
+    names = ["../../../escaped", "deep/a", "deep-a", "a/../b"]
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in names:
+            text = json.dumps({"question": "what?", "answer": name})
+            for suffix, data in ((".wav", name.encode()), (".json", text.encode())):
+                info = tarfile.TarInfo(f"{name}{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    index_folder(tmp_path, progress=False)
+    folder = tmp_path / "deep" / "er"
+    assert convert(tmp_path, folder / "out.jsonl").files_written == 4
+    rows = get_task("jsonl").load(folder / "out.jsonl")
+    assert {row.media.read_text() for row in rows} == {row.questions[0].answer for row in rows} == set(names)
+    assert {row.media.resolve().parent for row in rows} == {folder / "out"}
 
 
 def test_a_decoder_object_gives_the_file_it_decodes():

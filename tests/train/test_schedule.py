@@ -1,6 +1,7 @@
 """Learning rates by step and by part, parts that thaw, runs that stop when validation no longer improves."""
 
 import json
+import math
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -115,7 +116,16 @@ def test_thawing_needs_a_frozen_part_and_one_process(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "is_over"), [([3, 5, 5, 4], True), ([3, 5, 4], False), ([5, 4, 6], False), ([], False)]
+    ("values", "is_over"),
+    [
+        ([3, 5, 5, 4], True),
+        ([3, 5, 4], False),
+        ([5, 4, 6], False),
+        ([], False),
+        ([math.nan, 5, 5, 4], True),
+        ([5, math.nan, math.nan], True),
+        ([math.nan, 1, math.nan], False),
+    ],
 )
 def test_patience_counts_validations_since_the_best(values, is_over):
     history = [{"loss": 1.0}, *({"eval_score": value} for value in values)]

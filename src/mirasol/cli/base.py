@@ -1,5 +1,6 @@
 """Parts that commands share: the tree of commands, common options, and printing."""
 
+import csv
 import difflib
 import gc
 import json
@@ -24,12 +25,14 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
 
 
 def listed(convert: Callable[[str], Any], expected: str) -> Callable[[str], tuple]:
-    """Return a parser of comma-separated values; `expected` describes them in its error."""
+    """Return a parser of comma-separated values, quoted if they hold commas; `expected` names them in its error."""
 
     def parse(text: str) -> tuple:
         values = []
-        for part in map(str.strip, text.split(",")):
+        for part in map(str.strip, next(csv.reader([text], skipinitialspace=True)) or [""]):
             try:
+                if not part:
+                    raise ValueError
                 values.append(convert(part))
             except ValueError as error:
                 found = str(error) if "Did you mean" in str(error) else repr(part)

@@ -25,7 +25,11 @@ def predict(
     rank: Rank = False,
     options: Annotated[
         tuple | None,
-        typer.Option(parser=listed(str, "texts"), metavar="A,B,...", help="Where a line has none; implies --rank."),
+        typer.Option(
+            parser=listed(str, "texts"),
+            metavar="A,B,...",
+            help="Where a line has none; implies --rank. Quote what holds commas: 'A,\"B, C\"'.",
+        ),  # fmt: skip
     ] = None,
     segment_seconds: Annotated[
         float | None, typer.Option(metavar="SECONDS", min=0.1, help="Cut each clip into segments of this length.")

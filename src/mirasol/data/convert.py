@@ -108,17 +108,20 @@ def convert(
 
 def _place_media(rows: Sequence[Row], output: Path) -> tuple[list[str], int]:
     """Write media of tars beside the manifest; return the relative path of each row's media, and the files written."""
-    places, written = [], set()
+    places, written = [], dict[Path, Any]()
     for row in rows:
         if isinstance(row.media, Path):
             places.append(os.path.relpath(row.media, output.parent))
             continue
-        file = output.with_suffix("") / f"{Path(row.media.archive).stem.replace(':', '_')}-{row.media.name}"
+        name = row.media.name.replace("/", "-")  # "a/../../b.mp4" stays in the folder
+        file = output.with_suffix("") / f"{Path(row.media.archive).stem.replace(':', '_')}-{name}"
+        if written.get(file, row.media) != row.media:
+            file = file.with_stem(f"{file.stem}-{row.media.offset}")
         if file not in written:
             file.parent.mkdir(parents=True, exist_ok=True)
             with row.media.open() as held, file.open("wb") as copy:
                 shutil.copyfileobj(held, copy)
-            written.add(file)
+            written[file] = row.media
         places.append(os.path.relpath(file, output.parent))
     return places, len(written)
 

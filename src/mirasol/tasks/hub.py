@@ -124,11 +124,12 @@ def _plain(dataset: Any, column: str, value: Any) -> Any:
 def _media(dataset: Any, column: str, number: int, source: str) -> Path | Member:
     """Return the path in a media cell, or the cell itself if it holds the media."""
     cell = dataset[number][column]
+    folder = Path(source).parent if source.endswith(".parquet") else Path()
     if isinstance(cell, str):
-        return Path(cell)
+        return folder / cell
     path = cell.get("path") if isinstance(cell, dict) else None
     if path and cell.get("bytes") is None and "array" not in cell:
-        return Path(path)
+        return folder / path
     suffix = Path(path).suffix if path else ".wav" if isinstance(cell, dict) and "array" in cell else ".mp4"
     bytes_of_cell(cell, f"{source}: row {number}")  # raises now for a cell that cannot be read later
     name = f"{number:06d}{suffix}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,4 +49,5 @@ def split_rates(optimizer: torch.optim.Optimizer, model: nn.Module, part_rates: 
 def is_stale(log_history: Sequence[Mapping[str, Any]], metric: str, patience: int | None) -> bool:
     """True if none of the last `patience` validations exceeded the best one before them."""
     values = [line[f"eval_{metric}"] for line in log_history if f"eval_{metric}" in line]
+    values = [-math.inf if math.isnan(value) else value for value in values]  # nothing was answered
     return patience is not None and len(values) > patience and max(values[-patience:]) <= max(values[:-patience])
