@@ -35,8 +35,9 @@ WORK = {
          "reading": Reading(1.0, 2.5, use_video=False, crop=(0.5, 0.4, 0.3), audio_stream=1), **LOADING},
     ),
     "predict": (
-        "clips other.mp4 --ask what? --ask where? --rank --options 'a,\"b, c\"' --no-audio --crop 0.5 "
-        f"--checkpoint mine --output o.csv --segment-seconds 5 --abstain-below 0.5 --batch-size 3 --workers 0 --audio-stream en {MEDIA}",
+        "clips other.mp4 --ask what? --ask where? --rank --options 'a,\"b, c\"' --no-audio --crop 0.5"
+        " --checkpoint mine --output o.csv --segment-seconds 5 --abstain-below 0.5 --batch-size 3 --workers 0 "
+        f"--audio-stream en {MEDIA}",
         "mirasol.answer.predict.predict",
         {"sources": ["clips", "other.mp4"], "questions": ["what?", "where?"], "checkpoint": "mine",
          "reading": Reading(1.0, 2.5, use_audio=False, crop=(0.5,), audio_stream="en"), "options": ("a", "b, c"),
