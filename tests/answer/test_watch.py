@@ -90,6 +90,21 @@ def clip_mask(processor, clip, name: str) -> np.ndarray:
     return processor.chunk_clip(clip, sampling="dense")[f"{name}_chunk_mask"].numpy()
 
 
+def test_a_file_is_decoded_ahead_by_bytes_and_loses_nothing_to_a_slow_reader(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "clip.mp4", seconds=4.0, size=(160, 96))
+    one_frame = 160 * 96 * 3
+    monkeypatch.setattr("mirasol.media.live.BYTES_AHEAD", 5 * one_frame)
+    source = Source(str(path))
+    media = iter(source)
+    taken = [next(media)]
+    wait_for(lambda: source._media.qsize() >= 5 * one_frame)
+    held = [piece for _, piece in list(source._media.queue)]
+    assert sum(len(piece.get("frames", ())) for piece in held) <= 6
+    taken += media
+    assert sum(len(piece.get("frames", ())) for piece in taken) == 100
+    assert sum(len(piece.get("waveform", ())) for piece in taken) >= 4.0 * 16_000
+
+
 def test_answers_come_at_their_moments_and_lines_are_kept(answerer, film, tmp_path):
     summary = watch(str(film), [QUESTION], answerer=answerer, every=1.0, jsonl=tmp_path / "lines.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]

@@ -20,7 +20,7 @@ SCHEMES = ("udp://", "rtp://", "rtsp://", "http://", "https://", "tcp://", "srt:
 _CAMERA, _MICROPHONE = ("/dev/video0", "v4l2"), ("default", "alsa")  # device and FFmpeg's name of its driver
 DEVICES = {"camera": [_CAMERA], "microphone": [_MICROPHONE], "camera+microphone": [_CAMERA, _MICROPHONE]}
 LEAD_SECONDS = 2.0  # lead of one track after which t = 0 is set without the other
-PIECES_AHEAD = 256  # of a file, decoded and waiting
+BYTES_AHEAD = 2**27  # of a file or pipe, decoded and waiting: five frames of 4K
 
 Media = dict[str, Any]  # arguments of `push`: one frame with its second, or one piece of sound with its start
 
@@ -58,7 +58,7 @@ class Source:
             raise MediaError(f"Expected a {' or '.join(wanted)} track in {name}, found these tracks: {found}.")
         # True if the source waits for its consumer, as files and pipes do.
         self.waits = not (realtime or name in DEVICES or name.startswith(SCHEMES))
-        self._media: queue.Queue = queue.Queue(PIECES_AHEAD if self.waits else 0)
+        self._media = _MediaQueue(BYTES_AHEAD if self.waits else 0)
         self._stopped = threading.Event()
         self.warnings: list[str] = []  # faults of the media, complete once they have ended
         self._clock: tuple[float, float] | None = None  # of a realtime source: its first second, and when that was
@@ -77,9 +77,9 @@ class Source:
         """End the iteration after the media that are queued."""
         self._stopped.set()
 
-    def waiting(self) -> int:
-        """Return the number of decoded pieces in the queue."""
-        return self._media.qsize()
+    def waiting(self) -> bool:
+        """Return whether decoded pieces are in the queue."""
+        return not self._media.empty()
 
     def _open(self) -> list[av.container.InputContainer]:
         try:
@@ -179,3 +179,28 @@ class Source:
     def _placed(self, second: float | None, media: Media, origin: float) -> Media:
         at = None if second is None else second - origin
         return media | ({"frame_times": [at or 0.0]} if "frames" in media else {"start_time": at})
+
+
+class _MediaQueue(queue.Queue):
+    """Queue whose size is the bytes of its media, at least one for each entry."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._num_bytes = 0
+
+    def _qsize(self) -> int:
+        return self._num_bytes
+
+    def _put(self, item: tuple[float | None, Any]) -> None:
+        super()._put(item)
+        self._num_bytes += _num_bytes(item[1])
+
+    def _get(self) -> tuple[float | None, Any]:
+        item = super()._get()
+        self._num_bytes -= _num_bytes(item[1])
+        return item
+
+
+def _num_bytes(media: Any) -> int:
+    arrays = (*media.get("frames", ()), media.get("waveform")) if isinstance(media, dict) else ()
+    return max(1, sum(array.nbytes for array in arrays if array is not None))
