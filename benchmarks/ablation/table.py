@@ -56,13 +56,13 @@ def read(path: Path) -> dict[str, Row]:
 
 def difference(row: Row, base: Row, kind: str | None = None) -> Interval:
     """Return the paired difference in accuracy, row less base, over the seeds that both have."""
-    seeds = sorted(set(row.runs) & set(base.runs)) or sorted(row.runs)[:1]
-    first = base.runs[min(base.runs)]
+    seeds = sorted(set(row.runs) & set(base.runs))
+    if not seeds:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    first = base.runs[seeds[0]]
     kinds = np.array(first["kinds"])
     right = [
-        np.mean(
-            [[answer == "1" for answer in side.runs[seed]["right"]] for seed in seeds if seed in side.runs], axis=0
-        )
+        np.mean([[answer == "1" for answer in side.runs[seed]["right"]] for seed in seeds], axis=0)
         for side in (row, base)
     ]
     counted = {name: (kinds == name).sum() for name in set(kinds) if kind in (None, name)}

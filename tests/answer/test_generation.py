@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -171,6 +172,10 @@ def test_an_answer_cut_by_a_longer_question_of_its_batch_is_given_again_alone(ba
     ((alone,),) = babbler.answer(watched[0], [[short]])
     ((other,),) = babbler.answer(watched[1], [[short]])
     assert (first, second) == (alone, other)
+    sizes: list[int] = []
+    streamer = SimpleNamespace(put=lambda ids: sizes.append(ids.numel()), end=lambda: None)
+    assert babbler.answer(watched, [[short], [long]], streamer=streamer)[0] == [alone]
+    assert {*sizes[1:]} == {2}, "after the prompts each call has a token of both; what is given again is not streamed"
     few = Answerer(babbler.model, babbler.processor, max_new_tokens=3)
     assert [len(given.token_ids) for (given, *_) in few.answer(watched, [[short, long], [short]])] == [3, 3]
 

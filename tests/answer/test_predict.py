@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,7 +19,9 @@ from mirasol.answer.answer_files import AnswerFile, json_lines
 from mirasol.answer.answerer import Answerer
 from mirasol.answer.ask import ask
 from mirasol.answer.clip_lists import Asked, read_clips
+from mirasol.answer.generation import GeneratedAnswer
 from mirasol.answer.predict import Predicted, pieces, predict, within
+from mirasol.answer.ranking import Ranking
 from mirasol.answer.reading import WHOLE_FILE, Reading
 from mirasol.cli import main
 from tests.waiting import wait_for
@@ -94,6 +97,47 @@ def test_a_file_of_other_weights_or_options_is_refused_and_new_questions_are_add
         predict([str(folder / "a.mp4")], QUESTIONS, reading=Reading(start=0.1), **options)
     with pytest.raises(ValueError, match="ends with .jsonl or .csv"):
         AnswerFile(tmp_path / "out.txt", {})
+
+
+def test_each_setting_that_changes_answers_is_refused_for_the_same_file(folder, untrained, tmp_path):
+    clip, output = [str(folder / "a.mp4")], str(tmp_path / "out.jsonl")
+    begun = {"checkpoint": untrained, "options": ["red", "blue"], "output": output, "workers": 0, "progress": False}
+    predict(clip, QUESTIONS[:1], **begun)
+    for name, changed in {
+        "weights": {"checkpoint": None}, "options": {"options": ["red", "blue", "green"]},
+        "segment_seconds": {"segment_seconds": 0.5}, "max_chunks": {"max_chunks": 2}, "dtype": {"dtype": "bfloat16"},
+        "sampling": {"sampling": "dense"}, "reading": {"reading": Reading(use_audio=False)},
+    }.items():  # fmt: skip
+        with pytest.raises(ValueError, match=f"found others .{name} .*Name another --output"):
+            predict(clip, QUESTIONS[:1], **begun | changed)
+    assert predict(clip, QUESTIONS[:1], **begun, device="cpu", batch_size=3).done_before == 1
+
+
+def test_rows_hold_the_faults_of_their_clip_and_answer(untrained, tmp_path, monkeypatch):
+    answers = [
+        GeneratedAnswer("red", -1.0, (7, 8), is_cut=True), GeneratedAnswer("blue", -1.0, (7, 8)),
+        GeneratedAnswer("x", float("nan"), (7, 8)),
+    ]  # fmt: skip
+    clips = [write_clip(tmp_path / f"{n}.mp4", seconds=0.7, silent=not n) for n in range(3)]
+    monkeypatch.setattr(Answerer, "answer", lambda *_: [[answer] for answer in answers])
+    rows: list = []
+    found = predict(list(map(str, clips)), QUESTIONS[:1], untrained, workers=0, progress=False, write=rows.extend)
+    silent, cut = rows[0]["warnings"]
+    assert "it is silent" in silent and cut.startswith("The answer was cut at 2 tokens")
+    assert not rows[1]["warnings"] and rows[1]["answer"] == "blue" and rows[1]["error"] is None
+    assert rows[2]["answer"] is None and "not finite" in rows[2]["error"]
+    assert (found.answers, list(found.failed), found.exit_code) == (2, [str(clips[2])], 1)
+
+
+def test_the_confidence_of_an_option_is_its_share_of_the_likelihoods(untrained, folder, monkeypatch):
+    ranking = Ranking(("red", "blue", "dark green"), (-3.0, -1.0, -2.0), (2, 2, 3))
+    monkeypatch.setattr(Answerer, "rank", lambda *_: [[ranking]])
+    rows: list = []
+    predict([str(folder / "a.mp4")], QUESTIONS[:1], untrained, options=ranking.options, progress=False,
+            workers=0, write=rows.extend)  # fmt: skip
+    total = sum(math.exp(value) for value in ranking.log_probabilities)
+    assert rows[0]["answer"] == "blue" and list(rows[0]["ranked"]) == ["blue", "dark green", "red"]
+    assert rows[0]["confidence"] == rows[0]["ranked"]["blue"] == pytest.approx(math.exp(-1) / total, abs=1e-6)
 
 
 def test_a_row_whose_texts_hold_commas_quotes_and_line_breaks_is_read_back(tmp_path):

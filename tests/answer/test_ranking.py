@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,6 +68,21 @@ def test_scores_are_the_sums_of_a_plain_forward_in_chunks_of_any_size(answerer, 
             ):
                 expected = by_hand(answerer, clip, question, option)
                 assert (total, count) == (pytest.approx(expected[0], abs=1e-4), expected[1])  # float32 sums
+
+
+@pytest.mark.parametrize("likeliest, is_greedy", [
+    ([9, 3, 4], True), ([0, 3, 4], True), ([9, 3, 5], False), ([9, 5, 4], False),
+])  # fmt: skip
+def test_an_answer_is_greedy_if_each_of_its_tokens_and_the_end_is_the_likeliest(likeliest, is_greedy):
+    class Model:
+        config, device = SimpleNamespace(text_config=SimpleNamespace(vocab_size=11)), "cpu"
+
+        def __call__(self, **inputs):
+            return SimpleNamespace(logits=torch.nn.functional.one_hot(torch.tensor([likeliest]), 11).float())
+
+    rows = {"decoder_input_ids": [[1, 2, 3]], "labels": [[-100, 3, 4]]}
+    (((_, found),),) = score_rows(Model(), SimpleNamespace(chunk_mask=[True]), [rows], 0)
+    assert found is is_greedy
 
 
 def test_the_order_of_clips_in_a_batch_changes_no_score(answerer, clips):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from model.tiny import enliven
 
 from mirasol.answer.answerer import Answerer
+from mirasol.answer.generation import GeneratedAnswer
 from mirasol.answer.ranking import Ranking
 from mirasol.answer.session import StreamSession, advance
 from mirasol.chunks.stream import ClosedChunk
@@ -179,6 +180,8 @@ def test_sessions_of_a_batch_give_what_each_gives_alone(kind):
         advance(together)
     for session, other, media in zip(together, alone, films, strict=True):
         assert [r.index for r in session.results] == [r.index for r in other.results]
+        surprises = [[r.surprise for r in each.results if r.surprise is not None] for each in (session, other)]
+        np.testing.assert_allclose(*surprises, atol=1e-4)
         latents = other.stream_cache["latents"]
         error = offline(kind, media).last_hidden_state - offline(kind, media, dtype=torch.float64).last_hidden_state
         assert (session.stream_cache["latents"][:, -latents.shape[1] :] - latents).abs().max() <= 2 * error.abs().max()
@@ -429,6 +432,30 @@ def test_rounds_limit_each_of_many_sessions_begun_or_not(windowed):
     few = len(new.waiting)
     assert [len(found) for found in advance([begun, new], rounds=4)] == [4, few]
     assert [result.index for result in begun.results] == list(range(5))
+
+
+def test_rounds_limit_each_session_also_beside_those_that_begin_or_have_less(windowed):
+    begun, fresh, short = (watched(windowed, seconds, watch=False) for seconds in (2.6, 2.6, 0.7))
+    advance([begun], rounds=1)
+    waiting = [len(session.waiting) for session in (begun, fresh, short)]
+    assert waiting == [7, 8, 2]
+    found = advance([begun, fresh, short], rounds=5)
+    assert [[result.index for result in each] for each in found] == [[1, 2, 3, 4, 5], [0, 1, 2, 3, 4], [0, 1]]
+
+
+def test_the_oldest_chunks_are_skipped(windowed):
+    session = watched(windowed, 1.3, watch=False)
+    session.skip(2)
+    assert [result.has_audio for result in advance([session])[0]] == [False, False, True, True]
+    assert session.dropped == {"skipped_chunks": 2}
+
+
+def test_an_answer_that_is_cut_says_so(windowed, monkeypatch):
+    session = watched(windowed)
+    for is_cut in (True, False):
+        given = GeneratedAnswer("red", -1.0, (7, 8), is_cut)
+        monkeypatch.setattr(Answerer, "answer", lambda *_, streamer=None, given=given: [[given]])
+        assert session.ask(QUESTION, attribute=False).is_cut is is_cut
 
 
 def test_an_answer_saw_the_seconds_that_hold_media_and_rounds_limit_what_is_watched(windowed):

@@ -105,11 +105,16 @@ def test_a_file_is_decoded_ahead_by_bytes_and_loses_nothing_to_a_slow_reader(tmp
     assert sum(len(piece.get("waveform", ())) for piece in taken) >= 4.0 * 16_000
 
 
-def test_answers_come_at_their_moments_and_lines_are_kept(answerer, film, tmp_path):
-    summary = watch(str(film), [QUESTION], answerer=answerer, every=1.0, jsonl=tmp_path / "lines.jsonl")
+@pytest.mark.parametrize("every, moments", [
+    (1.0, [1.28, 2.24, 3.2]), (0.32, 0.32 * np.arange(1, 11)), (0.96, [0.96, 1.92, 2.88]),
+    (0.1, 0.32 * np.arange(1, 11)), (9.0, []),
+])  # fmt: skip
+def test_answers_come_at_their_moments_and_lines_are_kept(answerer, film, tmp_path, every, moments):
+    """Also where intervals end with chunks of which many wait: their sums of floats are not equal to the bit."""
+    summary = watch(str(film), [QUESTION], answerer=answerer, every=every, jsonl=tmp_path / "lines.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
     ends = [line["seen"][1] for line in lines if line["type"] == "answer"]
-    assert ends[:-1] == pytest.approx([1.28, 2.24, 3.2][: len(ends) - 1])
+    assert ends == pytest.approx([*moments, 3.2]), "and at the end"
     assert sum(line["type"] == "chunk" for line in lines) == summary.num_chunks == 10
     assert lines[-1]["type"] == "end" and summary.end == "the source ended"
     assert summary.answers[0].question == QUESTION
@@ -117,8 +122,33 @@ def test_answers_come_at_their_moments_and_lines_are_kept(answerer, film, tmp_pa
 
 def test_a_saved_session_is_continued_by_the_next_source(answerer, film, tmp_path):
     watch(str(film), answerer=answerer, save=tmp_path / "saved")
-    summary = watch(str(film), [QUESTION], answerer=answerer, save=tmp_path / "saved")
+    lines = tmp_path / "lines.jsonl"
+    summary = watch(str(film), [QUESTION], answerer=answerer, save=tmp_path / "saved", every=1.28, jsonl=lines)
     assert summary.seconds == pytest.approx(6.4) and not summary.dropped
+    answers = [line for line in map(json.loads, lines.read_text().splitlines()) if line["type"] == "answer"]
+    assert [answer["seen"][1] for answer in answers] == pytest.approx([4.48, 5.76, 6.4]), "from where it continues"
+
+
+def test_the_source_gets_its_options_and_a_question_that_is_too_long_is_refused_before_it_plays(answerer, monkeypatch):
+    given = []
+
+    class Untouched:
+        has_video = has_audio = True
+
+        def __init__(self, *options):
+            given.append(options)
+
+        def __iter__(self):
+            raise AssertionError("played")
+
+    monkeypatch.setattr("mirasol.answer.watch.Source", Untouched)
+    options = {"use_audio": False, "realtime": True, "timeout": 3.0}
+    with pytest.raises(ValueError, match="context of"):
+        watch("camera", [QUESTION, "which? " * 500], answerer=answerer, **options)
+    assert given == [("camera", True, False, True, 3.0)]
+    for wrong in ({"every": 0.0}, {"every": float("nan")}, {"max_lag": 0.0}):
+        with pytest.raises(ValueError, match="in seconds, above 0, found"):
+            watch("camera", answerer=answerer, **wrong)
 
 
 def test_a_saved_session_refuses_a_track_that_it_began_without(answerer, film, tmp_path):

@@ -67,6 +67,23 @@ def test_unequal_numbers_of_questions_are_refused(processor, items):
         MirasolCollator(processor.pad_token_id)(items)
 
 
+def test_a_blank_gets_as_many_rows_of_text_as_the_others_without_a_label_and_an_empty_prompt(processor, items):
+    expected = MirasolCollator(processor.pad_token_id, prompts=True)([items[0], items[2]])
+    items[1] = {**items[1], "decoder_input_ids": [], "labels": [], "skipped": "b.mp4"}
+    batch = MirasolCollator(processor.pad_token_id, prompts=True)(items)
+    assert batch["skipped"] == ["b.mp4"] and batch["decoder_input_ids"].shape[0] == 9
+    assert (batch["labels"][3:6] == -100).all() and (batch["decoder_input_ids"][3:6] == processor.pad_token_id).all()
+    assert (
+        batch["decoder_attention_mask"][3:6].sum(1).tolist()
+        == batch["prompt_attention_mask"][3:6].sum(1).tolist()
+        == [1] * 3
+    )
+    for name in ("decoder_input_ids", "labels", "decoder_attention_mask", "prompt_ids", "prompt_attention_mask"):
+        assert torch.equal(batch[name][[0, 1, 2, 6, 7, 8]], expected[name]), name
+    alone = MirasolCollator(processor.pad_token_id)([items[1]])
+    assert alone["labels"].tolist() == [[-100]]
+
+
 def test_prompts_beside_answers_are_those_that_generation_gets(processor, items):
     batch = MirasolCollator(processor.pad_token_id, prompts=True)(items)
     expected = processor(text=QUESTIONS * 3)

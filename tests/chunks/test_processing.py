@@ -251,6 +251,7 @@ def test_file_whose_sound_is_left_out_warns(processor, tmp_path):
         warnings.simplefilter("error")
         processor(videos=silent, use_audio=False)
         processor(videos=path)
+        processor(videos=replace(processor.read_clip(path), warnings=["what the reader has told already"]))
 
 
 def test_report_says_what_was_used(processor, make_clip):

@@ -156,6 +156,13 @@ def test_uniform_over_uneven_spans_keeps_the_mean_power():
     torch.testing.assert_close(power[3:], whole[3:], rtol=0.02, atol=0)  # the spans end within a column of the clip
 
 
+def test_every_gap_counts_and_a_part_of_one_outside_the_sound_does_not():
+    plan = TimeGrid(25.0, 8, 32).plan(1.28)
+    gaps = [(0.0, 0.2), (0.2, 0.311), (0.64, 0.96), (1.2, 3.0)]  # 9 ms of the first chunk are heard
+    assert chunks_with_sound(plan, 20_480, 0.0, 16_000, gaps).tolist() == [False, True, False, True]
+    assert chunks_with_sound(plan, 20_480, 0.0, 16_000, gaps[1:]).tolist() == [True, True, False, True]
+
+
 @pytest.mark.parametrize(
     ("gap", "real"),
     [

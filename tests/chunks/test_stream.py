@@ -221,10 +221,50 @@ def test_the_first_media_pushed_is_the_start_of_time(processor):
     assert first.seconds == pytest.approx((0.0, 0.32)) and stream.start_time == 100.0
 
 
+def test_the_earliest_media_of_the_first_push_are_the_start_of_time_and_an_empty_push_is_none(processor):
+    sound = {"waveform": noise(0.4), "sampling_rate": 16_000}
+    for times, start in ((100.2, 100.0), (100.0, 100.2)):
+        stream = ChunkStream(processor)
+        stream.push(frames=[], frame_times=[])
+        stream.push(waveform=[], sampling_rate=16_000)
+        assert stream.start_time is None
+        stream.push(frames=pictures(1), frame_times=[times], start_time=start, **sound)
+        assert stream.start_time == 100.0
+
+
+def test_a_pause_may_last_ten_minutes_and_any_piece_may_bridge_it(processor):
+    stream = ChunkStream(processor, start_time=0.0)
+    with pytest.raises(ValueError, match="Media at 601.00 s .* come 601.00 s after all before"):
+        stream.push(
+            waveform=noise(0.4), start_time=601.0, frames=pictures(2), frame_times=[0.0, 0.4], sampling_rate=8_000
+        )
+    with pytest.raises(ValueError, match="Media at 700.00 s .* come 600.10 s after"):
+        stream.push(frames=pictures(2), frame_times=[99.9, 700.0])
+    stream.push(frames=pictures(2), frame_times=[300.4, 600.8])
+    assert stream.video.last_time == 600.8
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.019])
+def test_pieces_stamped_within_twenty_milliseconds_of_their_place_join_without_a_seam(processor, jitter):
+    samples = noise(1.0)
+    streams = [ChunkStream(processor, use_video=False, start_time=0.0) for _ in range(2)]
+    found: list[list] = [[], []]
+    for number in range(10):
+        piece = {"waveform": samples[1_600 * number : 1_600 * number + 1_600], "sampling_rate": 16_000}
+        stamp = number / 10 + (jitter if number % 2 else -jitter if number else 0.0)
+        for stream, chunks, start in zip(streams, found, (None, stamp), strict=True):
+            chunks += stream.push(**piece, start_time=start)
+    for stream, chunks in zip(streams, found, strict=True):
+        chunks += stream.flush()
+    assert not streams[1].dropped and len(found[1]) == 4
+    assert_equal_chunks(joined(found[1]), joined(found[0]))
+
+
 def test_stereo_and_int16_are_the_mean_of_floats(processor):
-    sound = (noise(0.64) * 32_767).round().astype(np.int16)
-    mono = ChunkStream(processor, use_video=False).push(waveform=sound / np.float32(32_768), sampling_rate=16_000)
-    stereo = ChunkStream(processor, use_video=False).push(waveform=np.stack([sound] * 2), sampling_rate=16_000)
+    left, right = ((noise(0.64, seed=seed) * 32_767).round().astype(np.int16) for seed in (0, 1))
+    sound = (left / np.float32(32_768) + right / np.float32(32_768)) / 2
+    mono = ChunkStream(processor, use_video=False).push(waveform=sound, sampling_rate=16_000)
+    stereo = ChunkStream(processor, use_video=False).push(waveform=np.stack([left, right]), sampling_rate=16_000)
     assert_equal_chunks(joined(stereo), joined(mono))
 
 

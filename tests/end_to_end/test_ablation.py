@@ -304,6 +304,36 @@ def test_training_draws_by_its_seed_through_curriculum_and_falling_noise(scripts
     assert [len(items[0].seen) for items, _ in fit("order")] == [2] * 6 + [4] * 14
 
 
+def test_pretraining_comes_first_at_equal_weights_and_the_causal_mask_is_put_back(scripts, monkeypatch):
+    training, calls = scripts("training"), []
+    temporal = training.modeling_mirasol_temporal
+    causal = temporal.chunk_causal_mask
+
+    def build(*_):
+        config = SimpleNamespace(text_weight=10.0, latent_weight=0.0, video_weight=1.0)
+        equal = dict.fromkeys(vars(config), 1.0)
+        return SimpleNamespace(config=config, set_objective=lambda _: vars(config).update(equal), parameters=list)
+
+    def fit(run, model, bank, steps, captions, deadline, stage):
+        calls.append((steps, captions, stage, [*vars(model.config).values()]))
+        assert temporal.chunk_causal_mask is not causal
+        assert torch.equal(temporal.chunk_causal_mask(torch.ones(2, 3), 4), torch.ones(2, 1, 12, 12, dtype=torch.bool))
+        if run.seed == 2:
+            raise training.OutOfTime
+
+    for name, value in (("build", build), ("fit", fit), ("evaluate", lambda *_: {}), ("forward_flops", lambda *_: 7)):
+        monkeypatch.setattr(training, name, value)
+    bank = SimpleNamespace(device=torch.device("cpu"))
+    runs = [training.Run("few/x", "words", seed, steps=10, pretrain=1.5, direction="both") for seed in range(3)]
+    assert [training.execute(run, bank, None)["flops"] for run in runs[:2]] == [7, None], "counted once a row"
+    assert calls == [(15, True, 1, [1.0, 1.0, 1.0]), (10, False, 0, [10.0, 0.0, 1.0])] * 2
+    with pytest.raises(training.OutOfTime):
+        training.execute(runs[2], bank, None)
+    assert temporal.chunk_causal_mask is causal
+    with training.direction(training.Run("words/x", "words")):
+        assert temporal.chunk_causal_mask is causal
+
+
 def test_a_run_builds_what_its_row_says(scripts, sets):
     training, shipped = scripts("training"), scripts("sweep").SHIPPED
     bank = training.Bank(sets, torch.device("cpu"))
@@ -367,6 +397,8 @@ def test_a_difference_is_paired_by_question_and_seed_and_each_kind_counts_the_sa
     # As many right, on other clips: the difference is zero, and what differs from clip to clip shows in the interval.
     swapped = table.difference(row("t/x", "1111" * 15 + "0000" * 15), row("t/y", "0000" * 15 + "1111" * 15))
     assert swapped.value == 0.0 and swapped.low < -0.25 and swapped.high > 0.25
+    other = table.Row("t/x", {7: better.runs[0]})
+    assert table.difference(other, base).points == "–", "no seed that both have"
     fewer = table.difference(row("t/x", "0000" * 30), row("t/y", "1000" * 30))
     assert fewer.value == pytest.approx(-1 / 6, abs=1e-6) and fewer.high < 0
 

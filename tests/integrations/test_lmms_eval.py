@@ -118,7 +118,8 @@ def test_a_loss_is_minus_the_log_likelihood_and_greedy_is_what_the_model_would_s
     asked = [Request(("which color is named?", f" {color}", *rest(0)), "loglikelihood") for color in COLORS]
     found = adapter.loglikelihood(asked)
     assert [loss for loss, _ in found] == pytest.approx([-total for total in ranking.log_probabilities], rel=1e-5)
-    assert [greedy for _, greedy in found] == list(ranking.is_greedy)
+    scored = answerer.score(watched, ["which color is named?"] * len(COLORS), COLORS)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in scored]
     assert all(loss > 0 for loss, _ in found)
 
 

@@ -1,10 +1,12 @@
 """Bounds of security and time at their edges: what passes just below each, and what is refused just above."""
 
 import asyncio
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mirasol.media import MediaError
 from mirasol.serve import run, tls
@@ -13,7 +15,8 @@ from mirasol.serve.decode import Media, WatchOptions, decode_picture, digest
 from mirasol.serve.errors import ApiError
 from mirasol.serve.in_flight import InFlight
 from mirasol.serve.limits import Limits
-from mirasol.serve.middleware import BodyLimit
+from mirasol.serve.metrics import Metrics
+from mirasol.serve.middleware import BodyLimit, Measure
 from mirasol.serve.realtime_input import Settings, read_frames
 
 
@@ -40,6 +43,31 @@ def test_a_body_without_a_stated_length_is_refused_at_the_limit_and_its_connecti
     with pytest.raises(ApiError, match="at most 100 bytes") as refused:
         send_body(60, 41)
     assert refused.value.status_code == 413 and refused.value.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize("size, is_served", [(20, True), (2, False)])
+def test_a_body_may_take_long_if_it_comes_at_the_least_rate(monkeypatch, size, is_served):
+    """A part comes every 15 s, within the 20 s that a sender may pause; a byte a second is the least rate."""
+    now, parts = 0.0, [{"type": "http.request", "body": bytes(size), "more_body": True}] * 8
+    monkeypatch.setattr("mirasol.serve.middleware.time", SimpleNamespace(monotonic=lambda: now))
+
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+
+    async def receive():
+        nonlocal now
+        now += 15.0
+        return parts.pop() if parts else {"type": "http.request", "more_body": False}
+
+    limits = Limits(body_idle_seconds=20.0, body_bytes_per_second=1)
+    served = BodyLimit(app, limits, InFlight(10**9))({"type": "http", "headers": []}, receive, None)
+    if is_served:
+        asyncio.run(served)
+    else:
+        with pytest.raises(ApiError, match="found 4 bytes in 30 s") as refused:
+            asyncio.run(served)
+        assert refused.value.status_code == 408
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://[", "null", "http://server:1"])
@@ -120,6 +148,56 @@ def test_pictures_are_bounded_in_bytes_and_number():
     assert len(read_frames(["AAAA"] * 3, limits, picture)) == 3
     with pytest.raises(ApiError, match="at most 3 pictures, found 4"):
         read_frames(["AAAA"] * 4, limits, picture)
+
+
+def test_a_picture_is_turned_as_its_camera_was():
+    data, picture = io.BytesIO(), Image.new("RGB", (4, 2))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    picture.save(data, "JPEG", exif=exif)
+    assert decode_picture(data.getvalue(), Limits()).shape == (4, 2, 3)
+
+
+def test_metrics_of_several_processes_keep_their_labels_and_the_largest_lag():
+    def metrics(*lags: float) -> Metrics:
+        live = {str(number): SimpleNamespace(lag_seconds=lag) for number, lag in enumerate(lags)}
+        store = SimpleNamespace(num_bytes=7)
+        clips = SimpleNamespace(counts={"clips": 3}, num_waiting=1, store=store)
+        engine = SimpleNamespace(clips=clips, counts={"chunks": 5}, sessions=live, questions=[], files=store)
+        return Metrics(engine)  # type: ignore[arg-type]
+
+    def text(of: Metrics) -> list[str]:
+        return of.text().decode().splitlines()
+
+    one, two = metrics(0.5, 2.5, 1.0), metrics()
+    one.note_request("GET", "/health", 200, 0.02)
+    assert {"mirasol_largest_lag_seconds 2.5", "mirasol_live_sessions 3.0", "mirasol_chunks_total 5.0"} <= {*text(one)}
+    one.gather = lambda: [*one.of_process("a"), *two.of_process("b")]
+    found = text(one)
+    request = 'method="GET",process="a",route="/health",status="200"'
+    assert {f"mirasol_requests_total{{{request}}} 1.0", 'mirasol_live_sessions{process="b"} 0.0'} <= {*found}
+    assert len({line for line in found if line.startswith("# HELP")}) == sum(line.startswith("# H") for line in found)
+
+
+def test_a_request_is_counted_with_its_status_and_one_that_fails_as_500():
+    counted: list[tuple] = []
+    metrics = SimpleNamespace(note_request=lambda *of: counted.append(of[:3]))
+
+    async def app(scope, receive, send):
+        scope["route"] = SimpleNamespace(path="/v1/clips/{id}")
+        if scope["method"] == "PUT":
+            raise RuntimeError
+        await send({"type": "http.response.start", "status": 404})
+        await send({"type": "http.response.body"})
+
+    async def send(message):
+        pass
+
+    measure = Measure(app, metrics)  # type: ignore[arg-type]
+    asyncio.run(measure({"type": "http", "method": "GET"}, None, send))
+    with pytest.raises(RuntimeError):
+        asyncio.run(measure({"type": "http", "method": "PUT"}, None, send))
+    assert counted == [("GET", "/v1/clips/{id}", 404), ("PUT", "/v1/clips/{id}", 500)]
 
 
 def test_a_session_waits_for_a_late_track_for_a_minute_at_most():

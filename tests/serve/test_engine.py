@@ -10,10 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from mirasol.answer.answerer import Answerer
+from mirasol.answer.answerer import Answerer, Prompts
 from mirasol.answer.attribution import top_evidence
+from mirasol.answer.ranking import Ranking
 from mirasol.answer.session import StreamSession
 from mirasol.media import read_clip
+from mirasol.serve.batches import Question, send_text
 from mirasol.serve.decode import Decoded, Media, WatchOptions, decode
 from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
@@ -297,6 +299,16 @@ def test_clients_are_served_in_turn():
     assert len(queue) == 18 and queue.take(100)[-1] == "greedy 19" and queue.take(1) == []
 
 
+def test_a_full_queue_tells_the_seconds_that_all_its_items_take_at_their_mean_pace():
+    queue: FairQueue[int] = FairQueue("things", 3)
+    queue.note(6.0, 2)  # 3 s each: the mean moves a fifth of the way to it, from 0.1 s
+    for number in range(3):
+        queue.put("a", number)
+    with pytest.raises(BusyError) as refused:
+        queue.put("b", 4)
+    assert refused.value.retry_after == pytest.approx(3 * (0.8 * 0.1 + 0.2 * 3.0))
+
+
 def test_a_file_that_cannot_be_read_fails_alone(engine, files):
     bad = engine.watch(Media(video=b"no media at all"))
     good = engine.watch(Media(video=files[0]))
@@ -319,6 +331,49 @@ def test_a_clip_that_the_model_cannot_take_fails_alone(shipped, tmp_path, files)
     engine.step()
     assert [future.exception(0) is None for future in futures] == [True, False, True]
     engine.close(0.0)
+
+
+@pytest.mark.parametrize("limits, sizes", [
+    ({"chunks_at_once": 6}, [2, 2, 1]), ({"chunks_at_once": 1}, [1] * 5), ({"clips_at_once": 4}, [4, 1]),
+])  # fmt: skip
+def test_clips_are_encoded_together_within_the_limits_and_a_longer_one_alone(
+    shipped, tmp_path, variants, monkeypatch, limits, sizes
+):
+    known = decode(Media(video=variants[4][0]), WatchOptions(), shipped.processor, Limits())  # three chunks
+    engine = Engine(shipped, tmp_path, Limits(**limits), lambda *_: Decoded(known.chunks, known.facts))
+    futures = [engine.watch(Media(video=b"%d" % number)) for number in range(5)]
+    wait_for(lambda: len(engine.clips._decoded) == 5)
+    watch, batches = shipped.watch, []
+    monkeypatch.setattr(shipped, "watch", lambda *clips: (batches.append(len(clips)), watch(*clips))[1])
+    run(engine, *futures)
+    assert batches == sizes
+    engine.close(0.0)
+
+
+def test_a_chunk_after_a_gap_surprises_nobody(engine, tmp_path):
+    path = write_clip(tmp_path / "gap.mkv", seconds=1.6, sound_gap=(0.3, 1.0), picture=False)
+    facts = run(engine, engine.watch(Media(video=path)))[0].facts
+    assert facts["has_audio"] == [True, False, False, True, True] and not any(facts["has_video"])
+    assert [value is None for value in facts["surprise"]] == [True, True, True, True, False]
+
+
+def test_the_seconds_of_an_answer_end_with_the_clip(engine, variants):
+    (clip,) = run(engine, engine.watch(Media(video=variants[4][0])))  # its last chunk ends 0.04 s after it
+    reply = run(engine, engine.ask(clip.id, QUESTIONS[0], attribute=True))[0]
+    ends = [max(part.end for part in reply.attributed_to), reply.seen[1]]
+    assert len(reply.attributed_to) == 3 and ends == pytest.approx([clip.facts["seconds"]] * 2)
+
+
+def test_a_question_that_waits_for_its_chunks_is_refused_when_the_engine_closes(shipped, tmp_path, files):
+    engine = Engine(shipped, tmp_path)
+    id = engine.open({"start_time": 0.0})
+    for media in pieces(files[0], 0):
+        engine.push(id, **media)
+    future = engine.ask(id, QUESTIONS[0])
+    assert not engine._answer_questions() and engine._held
+    engine.close(0.0)
+    with pytest.raises(BusyError):
+        future.result(0)
 
 
 def test_a_session_whose_chunk_fails_ends_alone(engine, files):
@@ -400,6 +455,22 @@ def test_temperature_and_limit_of_the_served_answerer_count(shipped, tmp_path, f
     engine.close(0.0)
 
 
+def test_a_character_of_several_tokens_is_sent_whole():
+    heard: list[str] = []
+    question = Question(Prompts({}), lambda: None, None, on_text=heard.append)  # type: ignore[arg-type]
+    for text in ("caf", "caf\N{REPLACEMENT CHARACTER}", "café", "café"):
+        send_text(question, text)
+    assert heard == ["caf", "é"]
+
+
+def test_questions_of_one_moment_keep_their_own_limits(engine, files):
+    (clip,) = run(engine, engine.watch(Media(video=files[0])))
+    limits = (1, None, 2)
+    replies = run(engine, *(engine.ask(clip.id, QUESTIONS[1], max_new_tokens=limit) for limit in limits))
+    assert [reply.is_cut for reply in replies] == [True, False, True]
+    assert [reply.num_tokens for reply in replies] == [1, replies[1].num_tokens, 2] and replies[1].num_tokens > 3
+
+
 def test_a_cancelled_question_is_not_answered(engine, files):
     (clip,) = run(engine, engine.watch(Media(video=files[0])))
     first, second = engine.ask(clip.id, QUESTIONS[0]), engine.ask(clip.id, QUESTIONS[0])
@@ -429,6 +500,18 @@ def test_an_answer_that_is_not_finite_fails_alone(engine, files, options):
     assert run(engine, good)[0].text in ("red", "blue")
     with pytest.raises(ValueError, match="not: check clip and weights for NaN"):
         run(engine, bad)
+
+    (reply,) = run(engine, engine.ask(clip.id, QUESTIONS[0], options=["green and then red again", "blue"]))
+    prompt = shipped.prompts([QUESTIONS[0]]).rows["decoder_input_ids"][0]
+    assert reply.text == "blue" and reply.num_prompt_tokens == len(prompt)
+
+
+def test_the_chosen_option_is_the_likeliest_in_all_its_tokens(engine, files, monkeypatch):
+    (clip,) = run(engine, engine.watch(Media(video=files[0])))
+    ranking = Ranking(("a long one", "short"), (-3.0, -2.0), (3, 1))
+    monkeypatch.setattr(Answerer, "rank", lambda *_: [[ranking]])
+    (reply,) = run(engine, engine.ask(clip.id, QUESTIONS[0], options=ranking.options))
+    assert reply.text == "short" and reply.confidence == pytest.approx(math.exp(-2.0))
 
 
 @pytest.mark.parametrize("question, said", [("", "empty"), (" \n", "empty"), ("why " * 6_000, "20000 characters"),

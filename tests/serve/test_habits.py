@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from mirasol.answer.answerer import Answerer
+from mirasol.serve.chat import read_chat
 from mirasol.serve.decode import Decoded, Media, WatchOptions, decode
 from mirasol.serve.engine import Engine
 from mirasol.serve.limits import Limits
-from mirasol.serve.parts import Reference, read_messages
+from mirasol.serve.parts import Asked, Reference, read_messages
 from mirasol.serve.queues import BusyError
 from tests.serve.conftest import start
 from tests.serve.live_client import QUESTION
@@ -195,6 +196,26 @@ def test_clients_that_repeat_the_conversation_ask_about_its_latest_clip():
     assert (asked.media, asked.question) == ({"audio": Reference(data=b"b")}, QUESTION)
     assert len(asked.warnings) == 1 and "earlier messages are not used" in asked.warnings[0]
     assert list(read_messages([message("video", "a"), message("image", "b")]).media) == ["image"]
+    assert read_messages([message("video", "a%20%00b"), USER, answer]) == Asked(
+        QUESTION, {"video": Reference(data=b"a \0b")}, []
+    )
+
+
+def test_the_switch_for_the_audio_of_a_video_leaves_an_audio_part_alone():
+    def wanted(*kinds: str, **more) -> bool | None:
+        parts = [{"type": f"{kind}_url", f"{kind}_url": {"url": "data:,x"}} for kind in kinds]
+        return read_chat({"messages": [{"role": "user", "content": parts}], **more})[2]
+
+    assert wanted("video") is None and wanted("video", use_audio_in_video=True) is True
+    for off in ({"use_audio_in_video": False}, {"mm_processor_kwargs": {"use_audio_in_video": False}}):
+        assert wanted("video", **off) is False and wanted("video", "audio", **off) is None
+    assert wanted("video", "audio", mirasol={"use_audio": False}) is False
+
+
+def test_a_long_file_name_keeps_its_end(http, clip):
+    kept = http.post("/v1/files", files={"file": ("a" * 200 + "b.mp4", clip[:-1])}).json()
+    assert kept["filename"] == "a" * 115 + "b.mp4"
+    assert http.get(f"/v1/files/{kept['id']}/content").headers["content-type"] == "video/mp4"
 
 
 @pytest.mark.parametrize("wants_usage", [True, False])
@@ -363,6 +384,9 @@ def test_a_referenced_item_is_the_question(live, pieces):
         )
     session.send("response.create", response={"input": [{"type": "item_reference", "id": "one"}]})
     assert session.until("response.done")["response"]["mirasol"]["question"] == QUESTION
+    session.send("response.create", response={"max_output_tokens": "inf"})
+    response = session.until("response.done")["response"]
+    assert response["status"] == "completed" and response["mirasol"]["question"] == "which digit is named?", "the last"
     session.send("response.create", response={"input": [{"type": "item_reference", "id": "three"}]})
     assert session.until("error")["error"]["code"] == "item_not_found"
 
@@ -380,7 +404,7 @@ def test_what_a_session_keeps_is_bounded(live, pieces, server):
     assert "yyy" not in json.dumps(session.until("conversation.item.done"))
     for _ in range(128):
         session.send("response.create", response={"max_output_tokens": 1})
-        session.until("response.done")
+        assert session.until("response.done")["response"]["status"] == "incomplete"
     session.send("conversation.item.retrieve", item_id="first")
     assert session.until("error")["error"]["code"] == "item_not_found"
     for parts in ([{"type": "input_text", "text": "x" * 15_000}] * 2, [{"type": "input_text", "text": ""}] * 65):

@@ -178,6 +178,21 @@ def test_a_session_that_changes_all_the_time_is_saved_at_the_interval(shipped, t
     engine.close(0.0)
 
 
+def test_the_session_that_was_saved_longest_ago_is_saved_first(shipped, tmp_path, monkeypatch):
+    engine, saves = Engine(shipped, tmp_path, Limits(session_save_seconds=15.0)), []
+    lives = [engine.session(engine.open()) for _ in range(3)]
+    for live, second in zip(lives, (4.0, 2.0, 3.0), strict=True):
+        live.saved_at = second
+    monkeypatch.setattr(type(lives[0]), "has_unsaved", True)
+    monkeypatch.setattr(engine.saved, "put", lambda *_, id: saves.append(id))
+    monkeypatch.setattr(engine_module, "time", SimpleNamespace(monotonic=lambda: 20.0))
+    for _ in range(4):
+        engine.step()
+    assert saves == [lives[number].id for number in (1, 2, 0)]
+    monkeypatch.undo()
+    engine.close(0.0)
+
+
 def first_pieces(file: Path, count: int) -> list[dict]:
     """Pieces of 0.4 s of a clip, as arguments of `Engine.push`."""
     read = read_clip(file)

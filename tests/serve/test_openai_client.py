@@ -64,6 +64,7 @@ def test_sound_alone_is_answered(client, grid_root, clip, tmp_path):
     answer = client.chat.completions.create(model="mirasol", messages=messages(part))
     assert answer.choices[0].message.content == "blue"
     assert answer.mirasol["video"] == "not used" and answer.mirasol["audio"] == "used"
+    assert all(answer.mirasol["has_audio"]) and not any(answer.mirasol["has_video"])
 
 
 def test_a_file_is_kept_asked_given_back_and_removed(client, clip):

@@ -57,11 +57,14 @@ def test_the_official_client_streams_a_clip_and_asks(server, media):
 def test_chunks_are_told_after_they_are_asked_for(live, clip, rate):
     media, connection = live_media(clip, rate), live()
     format = {"type": "audio/pcm", "rate": rate}
-    assert connection.settings(audio={"input": {"format": format}}, mirasol={"chunks": True})["mirasol"]["chunks"]
+    own = {"chunks": True, "attribute": True}
+    assert connection.settings(audio={"input": {"format": format}}, mirasol=own)["mirasol"].items() >= own.items()
     for piece in media.pieces():
         connection.send("input_audio_buffer.append", **piece)
     connection.send("input_audio_buffer.commit")
-    assert connection.text() == "blue"
+    response = connection.ask()
+    assert response["output"][0]["content"][0]["text"] == "blue"
+    assert 0.9 < response["mirasol"]["attributed_to"][0]["start"] < 1.7  # "blue" is said there
     chunks = [event for event in connection.events if event["type"] == "mirasol.chunk"]
     assert [chunk["index"] for chunk in chunks] == list(range(10))
     assert all(chunk["has_video"] and chunk["has_audio"] and chunk["dropped"] == {} for chunk in chunks)
@@ -74,7 +77,7 @@ def test_a_session_goes_on_after_its_connection_broke(live, media, server):
     id = first.events[0]["session"]["id"]
     for piece in pieces[:4]:
         first.send("input_audio_buffer.append", **piece)
-    first.ask()
+    assert first.ask()["mirasol"]["attributed_to"] == [], "attribution was not asked for"
     first.socket.socket.close()  # no closing handshake
     second = live(f"?model=mirasol&session={id}")
     about = second.events[0]["session"]

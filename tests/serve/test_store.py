@@ -37,6 +37,13 @@ def test_those_unused_for_longest_make_room(store):
     assert store.num_bytes == 900 and len(list(store.folder.glob("file_*"))) == 3
 
 
+def test_a_touch_is_a_use(store):
+    ids = [store.put(writing(bytes(300)), {}).id for _ in range(3)]
+    assert store.touch(ids[0])
+    store.put(writing(bytes(300)), {})
+    assert [store.get(id) is not None for id in ids] == [True, False, True]
+
+
 def test_room_is_never_made_by_removing_what_was_just_put(store, monkeypatch):
     older = store.put(writing(bytes(600)), {}).id
     monkeypatch.setattr("mirasol.serve.store.time.time", lambda: 0.0)  # a clock that was set back: it seems the oldest

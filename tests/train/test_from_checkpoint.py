@@ -75,6 +75,35 @@ def test_a_source_has_its_own_augmentation_and_conditions_or_else_the_shared_one
     assert (own.augmentation.margin, own.conditions) == (2, ("sound",))
 
 
+def test_each_key_of_a_source_reaches_its_clips_and_its_validation(recipe, repository):
+    root = repository / "data" / "grid_s1"
+    grid = f"task: grid, root: {root}"
+    one = f"{{{grid}, questions_per_clip: 2, clips_per_epoch: 5, balance: answer, conditions: [sound]}}"
+    two = f"{{{grid}, val_split: test, questions_per_clip: 3, augmentation: none}}"
+    more = ("validation.batch_size=3", "validation.max_clips=1", "validation.samples=4", "seed=9", "data.cache=null")
+    run = resolve(recipe(f"data.sources=[{one}, {two}]", *more))
+    parts = build_parts(run)
+    first, second = parts["train_dataset"].parts
+    assert [(len(each.rows), len(each), each.questions_per_clip, each.seed) for each in (first, second)] == [
+        (2, 5, 2, 9), (2, 2, 3, 9)
+    ]  # fmt: skip
+    assert (first._weights is None, second._weights is None) == (False, True)
+    assert (first.augment, second.augment) == (run.data.augmentation, run.data.sources[1].augmentation)
+    validated = [part.keywords for part in parts["validate"].parts.values()]
+    assert [each["conditions"] for each in validated] == [("sound",), run.validation.conditions]
+    assert {each["batch_size"] for each in validated} == {3} and parts["validate"].num_samples == 4
+    assert all(len(each["rows"]) == 1 for each in validated)
+    assert validated[0]["rows"] != validated[1]["rows"]
+    assert set(parts["data"]) == {f"{split} of grid below {root}" for split in ("train", "val", "test")}
+
+
+def test_a_source_is_not_trained_on_what_validates_another(recipe, repository):
+    root = repository / "data" / "grid_s1"
+    sources = f"[{{task: grid, root: {root}}}, {{task: grid, root: {root}, train_split: val, val_split: test}}]"
+    with pytest.raises(ValueError, match="in val than in train, found [0-9]+ of [0-9]+ in both below .*grid_s1"):
+        build_parts(resolve(recipe(f"data.sources={sources}", "validation.max_clips=9", "data.cache=null")))
+
+
 def test_a_resumed_run_has_the_tokens_it_began_with(recipe, tmp_path):
     """Another checkpoint, or other texts, would give the same words other ids."""
     run = resolve(recipe(f"output={tmp_path / 'run'}"))

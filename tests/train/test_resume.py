@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,29 @@ def test_a_run_older_than_a_key_of_the_recipe_resumes(tmp_path):
     open_run(recipe)
     with pytest.raises(ValueError, match=r"differs in model.freeze \(\(\) there, \('combiner',\) now\)"):
         open_run(recipe.model_copy(update={"model": ModelRecipe(freeze=("combiner",))}))
+
+
+def test_a_time_limit_is_in_minutes_and_counts_those_of_earlier_launches(tmp_path):
+    def limited(minutes: float) -> ScheduleRecipe:
+        return ScheduleRecipe(pretrain_epochs=1, finetune_epochs=2, batch_size=4, time_limit_minutes=minutes)
+
+    train_toy(tmp_path, kill_at_step=4, kill_by=signal.SIGTERM)
+    metrics = tmp_path / "metrics.jsonl"
+    lines = [json.loads(line) | {"minutes": 600.0} for line in metrics.read_text().splitlines()]
+    metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    stopped = train_toy(tmp_path, schedule=limited(599.0))
+    assert stopped.step == 5 and 600 < stopped.minutes < 700
+    assert train_toy(tmp_path, schedule=limited(800.0)).step == NUM_STEPS
+
+
+@pytest.mark.parametrize("changed", [
+    {"id": "b"}, {"media": Path("b.mp4")}, {"segment": (0.0, 1.0)}, {"parts": (Row("a", Path("a.mp4")),)},
+    *({"questions": (Question("0", *texts, "open"),)} for texts in (("who?", "x"), ("what?", "y"))),
+])  # fmt: skip
+def test_rows_that_differ_in_anything_that_is_trained_on_are_other_data(changed):
+    row = Row("a", Path("a.mp4"), (Question("0", "what?", "x", "open"),))
+    before, now = (describe_rows([each])["sha256"] for each in (row, replace(row, **changed)))
+    assert before != now and describe_rows([row])["sha256"] == before
 
 
 def test_a_time_limit_stops_cleanly_and_a_longer_one_resumes(uninterrupted, tmp_path):

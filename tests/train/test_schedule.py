@@ -12,10 +12,19 @@ from transformers import TrainerControl, TrainerState
 
 from mirasol.model.modeling_mirasol import MirasolForConditionalGeneration
 from mirasol.model.presets import preset
+from mirasol.train import run
 from mirasol.train.adapt import freeze
 from mirasol.train.callbacks import MirasolCallback
 from mirasol.train.efficiency import recompute_layers, repeated_layers
-from mirasol.train.recipe_schema import ModelRecipe, OptimizerRecipe, Recipe, ScheduleRecipe, ValidationRecipe
+from mirasol.train.recipe_schema import (
+    DataRecipe,
+    ModelRecipe,
+    OptimizerRecipe,
+    Recipe,
+    ScheduleRecipe,
+    ValidationRecipe,
+)
+from mirasol.train.record import open_run
 from mirasol.train.run import check_reporters, training_arguments
 from mirasol.train.schedule import is_stale
 from mirasol.train.trainer import MirasolTrainer
@@ -153,6 +162,41 @@ def test_a_service_without_its_package_is_refused_before_training(tmp_path, monk
     assert training_arguments(Recipe(), tmp_path).report_to == []
 
 
+def test_each_key_of_a_recipe_reaches_the_trainer(tmp_path):
+    recipe = toy_recipe(
+        tmp_path, seed=7, save_steps=11, logging_steps=13, data=DataRecipe(num_workers=3),
+        schedule=ScheduleRecipe(pretrain_epochs=2, finetune_epochs=5, batch_size=6, gradient_accumulation_steps=4),
+        optimizer=OptimizerRecipe(learning_rate=0.003, weight_decay=0.07, gradient_clip=0.4, warmup_fraction=0.3),
+        validation=ValidationRecipe(metric="mean_x"),
+    )  # fmt: skip
+    found = training_arguments(recipe, tmp_path)
+    expected = {
+        "seed": 7, "save_steps": 11, "logging_steps": 13, "dataloader_num_workers": 3, "num_train_epochs": 7,
+        "per_device_train_batch_size": 6, "gradient_accumulation_steps": 4, "learning_rate": 0.003,
+        "weight_decay": 0.07, "max_grad_norm": 0.4, "warmup_steps": 0.3, "metric_for_best_model": "mean_x",
+        "greater_is_better": True, "dataloader_drop_last": True, "use_cpu": True, "logging_nan_inf_filter": False,
+    }  # fmt: skip
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+def test_a_run_is_seeded_before_its_parts_are_built_and_resumes_in_its_number_format(
+    repository, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr("mirasol.train.build.build_parts", lambda recipe: {"drawn": torch.rand(()).item()})
+    monkeypatch.setattr(
+        run, "fit", lambda recipe, report, drawn: seen.append((drawn, recipe.bf16)) or open_run(recipe)
+    )
+    path, device = repository / "recipes" / "grid_nano.yaml", "device=cpu"
+    for number, seed, bf16 in ((1, 7, True), (2, 7, False), (3, 8, False)):
+        monkeypatch.setattr("mirasol.train.resolve.has_bf16", lambda device, bf16=bf16: bf16)
+        run.train(path, [device, f"seed={seed}", f"output={tmp_path / str(number)}"])
+    monkeypatch.setattr("mirasol.train.resolve.has_bf16", lambda device: False)
+    run.train(path, [device, "seed=7", f"output={tmp_path / '1'}"])
+    (one, first), (two, second), (three, _), again = seen
+    assert one == two != three and (first, second) == (True, False) and again == (one, True)
+
+
 def batch_of(model) -> dict[str, torch.Tensor]:
     config, generator = model.config, torch.Generator().manual_seed(1)
     size = config.image_size
@@ -197,5 +241,5 @@ for found, expected in zip(outcome(model), before, strict=True):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # sums in another order
 assert torch._dynamo.utils.counters["frames"]["ok"] == 5, torch._dynamo.utils.counters
 """
-    run = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

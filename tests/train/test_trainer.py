@@ -21,7 +21,7 @@ from mirasol.train.recipe_schema import OptimizerRecipe, ScheduleRecipe
 from mirasol.train.record import find_checkpoints, recipe_hash, step_of
 from mirasol.train.run import training_arguments
 from mirasol.train.sharded_trainer import _warm_average
-from mirasol.train.trainer import MirasolTrainer
+from mirasol.train.trainer import MirasolTrainer, sampler_of
 from tests.model.tiny import media, questions, tiny_model
 from tests.train.toy import NUM_CLIPS, ToyClips, ToyConfig, ToyModel, collate, saved_state, toy_recipe, train_toy
 
@@ -243,6 +243,15 @@ def test_order_augmentation_and_objective_follow_the_epoch_of_a_resumed_run(trai
         callback.on_epoch_begin(trainer.args, TrainerState(epoch=epoch), TrainerControl())
         assert trainer.sampler.epoch == trainer.train_dataset.epoch == int(epoch)
         assert trainer.model.weight == weight
+
+
+def test_an_epoch_is_of_whole_steps_in_the_order_of_the_recipes_seed(tmp_path):
+    def order(seed: int, accumulation: int) -> list[int]:
+        schedule = ScheduleRecipe(batch_size=4, gradient_accumulation_steps=accumulation)
+        return list(sampler_of(ToyClips(None), toy_recipe(tmp_path, seed=seed, schedule=schedule)))
+
+    assert order(3, 1) == list(EpochSampler([NUM_CLIPS], 4, 3)) != order(0, 1)
+    assert [len(order(0, accumulation)) for accumulation in (1, 2, 5)] == [12, 16, 20]
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

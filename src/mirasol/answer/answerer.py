@@ -246,8 +246,7 @@ class Answerer:
             of_questions = []
             for options in of_clip.options:
                 pairs, counts = zip(*islice(entries, len(options)), strict=True)
-                totals, greedy = zip(*pairs, strict=True)
-                of_questions.append(Ranking(options, totals, counts, greedy))
+                of_questions.append(Ranking(options, tuple(total for total, _ in pairs), counts))
             rankings.append(of_questions)
         return rankings
 

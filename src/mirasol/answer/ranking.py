@@ -19,13 +19,12 @@ class Ranking:
     """Log-likelihood of each option of one question, in the question's order.
 
     `log_probabilities` are sums over the `num_tokens` tokens of an option, the end token included. The mean per token
-    (`per_token`) does not favour short options. `is_greedy`: greedy decoding would generate the option.
+    (`per_token`) does not favour short options.
     """
 
     options: tuple[str, ...]
     log_probabilities: tuple[float, ...]
     num_tokens: tuple[int, ...]
-    is_greedy: tuple[bool, ...] = ()
 
     @property
     def shares(self) -> tuple[float, ...]:

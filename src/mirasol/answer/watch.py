@@ -112,7 +112,8 @@ def watch(
         session.answerer.prompts([question])  # raises for a question that is too long, before watching
         for unlike in answerer.warnings(question):
             warnings.warn(unlike, stacklevel=2)
-    offset, due = session.chunks.next_start, None if every is None else session.seconds + every
+    offset, begin = session.chunks.next_start, session.seconds
+    num_asked = 0  # intervals that have ended
     seconds_per_chunk = session.chunks.grid.seconds_per_chunk
     end = "the source ended"
 
@@ -125,16 +126,21 @@ def watch(
 
         def step(count: int) -> None:
             """Watch up to `count` waiting chunks, and ask after each interval."""
-            nonlocal due
+            nonlocal num_asked
             while session.waiting and count > 0:
-                until_due = count if due is None else max(math.ceil((due - session.seconds) / seconds_per_chunk), 1)
+                until_due = count
+                if every is not None:  # less a millionth, because sums of floats may end just before or after
+                    seconds = begin + (num_asked + 1) * every - session.seconds
+                    until_due = max(math.ceil(seconds / seconds_per_chunk - 1e-6), 1)
                 results = advance([session], min(count, until_due))[0]
                 count -= len(results)
                 for result in results:
                     write("chunk", asdict(result))
-                if every is not None and due is not None and session.seconds >= due - 1e-6:
-                    due += every * ((session.seconds - due) // every + 1)
-                    ask()
+                if every is not None:
+                    num_ended = int((session.seconds - begin) / every + 1e-6)
+                    if num_ended > num_asked:
+                        num_asked = num_ended
+                        ask()
                 state.lag_seconds = len(session.waiting) * seconds_per_chunk
                 if show is not None:
                     show(state)

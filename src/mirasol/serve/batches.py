@@ -6,7 +6,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
@@ -159,19 +158,16 @@ class TextSpreader(BaseStreamer):
     def __init__(self, processor: Any, questions: Sequence[Question]):
         self.processor, self.questions = processor, questions
         self.ids: list[list[int]] | None = None
-        self.is_over = [question.on_text is None for question in questions]
 
     def put(self, value: Tensor) -> None:
         """Receive the next token of each row; the first call has the prompts."""
         if self.ids is None:
             self.ids = [[] for _ in self.questions]
             return
-        ends = {self.processor.tokenizer.eos_token_id, self.processor.pad_token_id}
-        for row, token in enumerate(torch.as_tensor(value).flatten().tolist()[: len(self.ids)]):
-            self.is_over[row] |= token in ends
-            if not self.is_over[row]:
-                self.ids[row].append(token)
-                send_text(self.questions[row], str(self.processor.decode_answer(self.ids[row])))
+        for question, ids, token in zip(self.questions, self.ids, value.flatten().tolist(), strict=True):
+            if question.on_text is not None:  # special tokens, which follow an end, have no text
+                ids.append(token)
+                send_text(question, str(self.processor.decode_answer(ids)))
 
     def end(self) -> None:
         """Do nothing, because `answer_together` sends the rest of the text."""

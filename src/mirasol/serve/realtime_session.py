@@ -142,7 +142,7 @@ class RealtimeSession:
             media = {"waveform": samples, "start_time": audio_start, "sampling_rate": rate}
         if pictures:
             if timestamps is None:
-                timestamps = self._times_of(len(pictures), seconds)
+                timestamps = self._times_of(len(pictures), seconds, audio_start)
             media |= {"frames": pictures, "frame_times": timestamps}
         if not media:
             if audio == "" or frames:
@@ -154,11 +154,11 @@ class RealtimeSession:
         if seconds:
             self._anchor = (time.monotonic(), self._live.session.chunks.audio.end or 0.0)
 
-    def _times_of(self, count: int, seconds: float) -> list[float]:
+    def _times_of(self, count: int, seconds: float, audio_start: Any) -> list[float]:
         """Return seconds for frames without timestamps: spread over the event's audio, else the time of arrival."""
         chunks = self._live.session.chunks
         if seconds:
-            start = chunks.audio.end or 0.0
+            start = audio_start if isinstance(audio_start, int | float) else chunks.audio.end or 0.0
             return [start + place * seconds / count for place in range(count)]
         if self._anchor is None:
             self._anchor = (time.monotonic(), self._live.reached)

@@ -44,7 +44,8 @@ def build_parts(recipe: Recipe) -> dict[str, Any]:
         train_rows[source] = train_rows[source][: recipe.data.max_train_clips]
         val_rows[source] = runner.load_rows(source.task, source.root, source.val_split, metric=source.metric)
         val_rows[source] = val_rows[source][: recipe.validation.max_clips]
-        _require_apart(train_rows[source], val_rows[source], source.root)
+    for source in sources:
+        _require_apart([row for rows in train_rows.values() for row in rows], val_rows[source], source.root)
     check_metric(recipe, val_rows)
     asked = [pair for source in sources for pair in training_questions(recipe, source.task, train_rows[source])]
     kept = Path(recipe.output) / PROCESSOR
