@@ -125,7 +125,7 @@ def test_rows_hold_the_faults_of_their_clip_and_answer(untrained, tmp_path, monk
     silent, cut = rows[0]["warnings"]
     assert "it is silent" in silent and cut.startswith("The answer was cut at 2 tokens")
     assert not rows[1]["warnings"] and rows[1]["answer"] == "blue" and rows[1]["error"] is None
-    assert rows[2]["answer"] is None and "not finite" in rows[2]["error"]
+    assert rows[2]["answer"] is None and "finite log-probabilities" in rows[2]["error"]
     assert (found.answers, list(found.failed), found.exit_code) == (2, [str(clips[2])], 1)
 
 

@@ -490,6 +490,9 @@ def test_options_are_ranked_as_the_answerer_ranks_them(shipped: Answerer, engine
     assert [reply.text for reply in replies] == ["blue", "blue"]
     assert replies[0].log_probabilities == pytest.approx(ranking.log_probabilities, rel=1e-4)
     assert replies[0].confidence == pytest.approx(ranking.confidence)
+    (reply,) = run(engine, engine.ask(clip.id, QUESTIONS[0], options=["green and then red again", "blue"]))
+    prompt = shipped.prompts([QUESTIONS[0]]).rows["decoder_input_ids"][0]
+    assert reply.text == "blue" and reply.num_prompt_tokens == len(prompt)
 
 
 @pytest.mark.parametrize("options", [None, ["red", "blue"]], ids=["generated", "ranked"])
@@ -501,17 +504,13 @@ def test_an_answer_that_is_not_finite_fails_alone(engine, files, options):
     with pytest.raises(ValueError, match="not: check clip and weights for NaN"):
         run(engine, bad)
 
-    (reply,) = run(engine, engine.ask(clip.id, QUESTIONS[0], options=["green and then red again", "blue"]))
-    prompt = shipped.prompts([QUESTIONS[0]]).rows["decoder_input_ids"][0]
-    assert reply.text == "blue" and reply.num_prompt_tokens == len(prompt)
-
 
 def test_the_chosen_option_is_the_likeliest_in_all_its_tokens(engine, files, monkeypatch):
     (clip,) = run(engine, engine.watch(Media(video=files[0])))
     ranking = Ranking(("a long one", "short"), (-3.0, -2.0), (3, 1))
     monkeypatch.setattr(Answerer, "rank", lambda *_: [[ranking]])
     (reply,) = run(engine, engine.ask(clip.id, QUESTIONS[0], options=ranking.options))
-    assert reply.text == "short" and reply.confidence == pytest.approx(math.exp(-2.0))
+    assert reply.text == "short" and reply.confidence == pytest.approx(1 / (1 + math.exp(-1)))
 
 
 @pytest.mark.parametrize("question, said", [("", "empty"), (" \n", "empty"), ("why " * 6_000, "20000 characters"),
