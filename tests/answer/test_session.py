@@ -261,12 +261,14 @@ def test_a_model_without_windows_gets_those_of_its_budget_and_keeps_its_own_conf
     assert session.answerer.model.lm_head.weight is answerer.model.lm_head.weight
 
 
-def test_state_and_results_stop_growing(windowed):
+def test_state_and_results_stop_growing(windowed, monkeypatch):
+    monkeypatch.setattr("mirasol.answer.session.KEPT_RESULTS", 7)
     session, sizes = StreamSession(windowed, start_time=0.0, use_video=False), []
     for _ in range(60):
         session.push(waveform=film(0.32)["sound"], sampling_rate=16_000)
         sizes.append(session.stream_cache.nbytes)
     assert len(set(sizes[10:])) == 1
+    assert [result.index for result in session.results] == list(range(53, 60))
 
 
 def test_a_session_of_other_weights_or_grid_is_refused(windowed, loaded, tmp_path):
@@ -279,6 +281,20 @@ def test_a_session_of_other_weights_or_grid_is_refused(windowed, loaded, tmp_pat
     record["made_of"]["grid"]["max_chunks"] += 1
     (folder / "session.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="session with the grid"):
+        StreamSession.load(folder, windowed)
+
+
+def test_a_folder_of_other_files_is_not_replaced_and_another_format_is_refused(windowed, tmp_path):
+    session, notes = watched(windowed), tmp_path / "mine" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    with pytest.raises(ValueError, match="mine, found other files. Name another"):
+        session.save(notes.parent)
+    assert [path.name for path in notes.parent.iterdir()] == ["notes.txt"]
+    folder = session.save(session.save(tmp_path / "saved"))
+    record = json.loads((folder / "session.json").read_text()) | {"format": 2}
+    (folder / "session.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="session with the format 1, found in .* one with 2"):
         StreamSession.load(folder, windowed)
 
 

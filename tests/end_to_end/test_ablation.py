@@ -1,7 +1,9 @@
 """The ablation's scripts: clips survive packing, a sweep resumes, and tables claim only what is clear."""
 
 import json
+import queue
 import sys
+import threading
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -351,6 +353,54 @@ def test_a_run_builds_what_its_row_says(scripts, sets):
     assert all(torch.equal(models[0].state_dict()[name], models[2].state_dict()[name]) for name in kept), "warm"
     with pytest.raises(ValueError, match="x: with warm=true .* Set warm: false"):
         training.build(training.Run("x", "words", set={"share_encoder": True}), bank, shipped)
+
+
+def test_a_sweep_does_each_missing_seed_at_the_scale_it_began_with_and_leaves_out_hopeless_groups(
+    scripts, tmp_path, monkeypatch, capsys
+):
+    sweep, output = scripts("sweep"), tmp_path / "out.jsonl"
+    (tmp_path / "rows.yaml").write_text("""
+defaults: { seeds: 2, steps: 9, batch_size: 1 }
+tasks: {}
+floors: { words: 0.3, agree: 0.5 }
+rows: [{ name: words/base }, { name: words/x }, { name: agree/base }, { name: agree/hopeless }, { name: films/x }]
+""")
+    means = {"words/base": 0.4, "agree/base": 0.4}
+
+    def line(name: str, seed: int, **more) -> dict:
+        mean = means.get(name, 0.1)
+        about = {"name": name, "seed": seed, "right": "1", "mean": mean, "accuracy": {"a": mean}}
+        return about | {"seconds": 1, "loss": 0.0} | more
+
+    class Queue(queue.Queue):
+        def cancel_join_thread(self):
+            pass
+
+    class Process(threading.Thread):
+        exitcode = 0
+
+    def work(number, arguments, todo, results, *_):
+        assert not arguments.fit, "the steps were timed before"
+        while (run := todo.get()) is not None:
+            results.put(line(run.name, run.seed, steps=run.steps))
+        results.put({"done": number})
+
+    context = SimpleNamespace(Queue=Queue, Process=Process, Barrier=threading.Barrier)
+    monkeypatch.setattr(sweep.multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setattr(sweep, "work", work)
+    command = ["sweep.py", str(tmp_path / "rows.yaml"), "--clips", "x.npz", "--output", str(output), "--fit", "3"]
+    monkeypatch.setattr(sys, "argv", command)
+    known = [{"factor": 0.5}, line("words/base", 0), line("words/x", 1)]
+    output.write_text("".join(f"{json.dumps(each)}\n" for each in known))
+    sweep.main()
+    assert "8 runs to do, 2 done" in (printed := capsys.readouterr().out)
+    assert printed.count("left out: agree/hopeless") == 2
+    added = [json.loads(each) for each in output.read_text().splitlines()][3:]
+    expected = ["words/base 1", "words/x 0", "agree/base 0", "agree/base 1", "films/x 0", "films/x 1"]
+    assert [f"{each['name']} {each['seed']}" for each in added] == expected, "a group without base has no floor"
+    assert {each["steps"] for each in added} == {4}
+    sweep.main()
+    assert "2 runs to do, 8 done" in capsys.readouterr().out and len(output.read_text().splitlines()) == 9
 
 
 def test_rows_take_their_groups_values_over_the_defaults_and_their_own_over_both(scripts, tmp_path):

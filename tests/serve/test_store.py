@@ -37,6 +37,12 @@ def test_those_unused_for_longest_make_room(store):
     assert store.num_bytes == 900 and len(list(store.folder.glob("file_*"))) == 3
 
 
+def test_entries_are_those_with_all_these_facts_newest_first(store):
+    ids = [store.put(writing(b"x"), {"owner": owner, "kind": kind}).id for owner, kind in ("ab", "xb", "ab", "ac")]
+    assert [entry.id for entry in store.entries(owner="a")] == [ids[3], ids[2], ids[0]]
+    assert [entry.id for entry in store.entries(owner="a", kind="b")] == [ids[2], ids[0]]
+
+
 def test_a_touch_is_a_use(store):
     ids = [store.put(writing(bytes(300)), {}).id for _ in range(3)]
     assert store.touch(ids[0])
