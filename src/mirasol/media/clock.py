@@ -22,7 +22,7 @@ class Clock:
     def __init__(self) -> None:
         self.moves: list[float] = [0.0]  # seconds added, one for each part
         self.restarts = self.jumps = self.torn = 0
-        self._end: float | None = None  # of all packets so far
+        self.end: float | None = None  # of all packets so far
         self._part: dict[int, int] = {}
         self._last: dict[int, float] = {}
 
@@ -41,24 +41,24 @@ class Clock:
         """Return the packet's presentation and decoding seconds and its end (nan where it has no time)."""
         if pts is not None and dts is not None and abs(pts - dts) > LONGEST_GAP_SECONDS:  # one of them is damaged
             self.torn += 1
-            is_pts = self._end is None or self._distance(track, pts) <= self._distance(track, dts)
+            is_pts = self.end is None or self._distance(track, pts) <= self._distance(track, dts)
             pts = dts = pts if is_pts else dts
         stamp = pts if dts is None else dts
         if stamp is None:
             return None, None, float("nan")
         last, part = self._last.get(track), self._part.setdefault(track, 0)
         is_restart = dts is not None and last is not None and stamp < last - RESTART_SECONDS
-        is_jump = self._end is not None and stamp + self.moves[part] > self._end + LONGEST_GAP_SECONDS
+        is_jump = self.end is not None and stamp + self.moves[part] > self.end + LONGEST_GAP_SECONDS
         if is_restart or is_jump:
-            assert self._end is not None, "a restart or a jump follows an earlier packet"
+            assert self.end is not None, "a restart or a jump follows an earlier packet"
             begin = stamp if pts is None else pts
             # Another track may have met the same break before this one.
             later = range(part + 1, len(self.moves))
-            known = [k for k in later if abs(begin + self.moves[k] - self._end) < INTERLEAVE_SECONDS]
+            known = [k for k in later if abs(begin + self.moves[k] - self.end) < INTERLEAVE_SECONDS]
             if known:
                 part = known[-1]
             else:
-                self.moves.append(self._end - begin)
+                self.moves.append(self.end - begin)
                 part = len(self.moves) - 1
                 self.restarts, self.jumps = self.restarts + is_restart, self.jumps + (not is_restart)
             self._part[track] = part
@@ -67,11 +67,11 @@ class Clock:
         move = self.moves[part]
         begin = (stamp if pts is None else pts) + move
         end = begin + (duration if 0 < duration <= LONGEST_GAP_SECONDS else 0.0)
-        self._end = end if self._end is None else max(self._end, end)
+        self.end = end if self.end is None else max(self.end, end)
         return None if pts is None else pts + move, None if dts is None else dts + move, end
 
     def _distance(self, track: int, stamp: float) -> float:
-        return abs(stamp + self.moves[self._part.get(track, 0)] - (self._end or 0.0))
+        return abs(stamp + self.moves[self._part.get(track, 0)] - (self.end or 0.0))
 
     def warnings(self) -> list[str]:
         """Return a sentence for each kind of repair."""

@@ -10,11 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 from av.stream import Disposition
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from mirasol.media.clock import INTERLEAVE_SECONDS, Clock, seconds
 from mirasol.media.frames import FORMATS_WITHOUT_PRESENTATION_TIMES
-from mirasol.media.sound import JITTER_SECONDS, SoundTrack, mono
+from mirasol.media.notes import Faults
+from mirasol.media.sound import JITTER_SECONDS, SoundTrack, is_plausible, mono
 from mirasol.media.types import MediaError, Source
 
 # Containers of recorded picture and sound. Without this list FFmpeg draws text files as ANSI art, plays single images,
@@ -25,6 +26,9 @@ CONTAINERS = (
 )
 # Of these a track is known only once its first packet is met, which may come minutes after the beginning.
 FORMATS_WITHOUT_A_HEADER = {"flv", "mpeg", "mpegts"}
+# Their length is an estimate from the bit rate, which tells nothing about whether they are whole.
+FORMATS_WITHOUT_A_LENGTH = {"aac", "ac3", "amr", "dts", "eac3", "mpegvideo"}
+MP3_LENGTHS = (b"Xing", b"Info", b"VBRI")  # headers with a length; without them the same holds for mp3
 SEARCHED_BYTES = 128 << 20
 FORMAT_BYTES = 1 << 18
 
@@ -110,15 +114,16 @@ def _open(file: str | bytes, options: dict[str, str] | None = None) -> av.contai
 def _format_name(source: str | Path | bytes) -> str | None:
     """FFmpeg's name of a file's format; no protocol is allowed, so nothing is followed."""
     try:
-        head = source[:FORMAT_BYTES] if isinstance(source, bytes) else _head(Path(source))
-        with av.open(io.BytesIO(head), container_options={"protocol_whitelist": "none"}) as container:
+        with av.open(io.BytesIO(_head(source)), container_options={"protocol_whitelist": "none"}) as container:
             return container.format.name
     except (av.FFmpegError, ValueError, OSError):
         return None
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _head(source: str | Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:FORMAT_BYTES]
+    with open(source, "rb") as file:
         return file.read(FORMAT_BYTES)
 
 
@@ -165,6 +170,17 @@ def describe_tracks(streams: list[av.stream.Stream]) -> str:
     )
 
 
+def several_tracks(container: av.container.InputContainer, used: av.stream.Stream | None) -> list[str]:
+    """Return a sentence about which sound track is used, where there are several."""
+    candidates = tracks(container, "audio")
+    if used is None or len(candidates) < 2:
+        return []
+    return [
+        f"The file has {len(candidates)} sound tracks, {describe_tracks(candidates)}: {candidates.index(used)} is "
+        "used. Choose another one with audio_stream."
+    ]
+
+
 @dataclass
 class PacketTable:
     """The picture's packets in decoding order, on the file's clock, from which GOPs to skip are found."""
@@ -208,8 +224,17 @@ class PacketTable:
             start = before[-1] if len(before) else 0
             if self.times[packet] < self.times[start] and len(before) > 1:
                 start = before[-2]  # shown before its own keyframe (open GOP): it refers to the GOP before
-            needed[start : packet + 1] = True
+            # A second field is not shown on its own, but completes its frame.
+            needed[start : packet + 1 + (not self.is_shown[packet + 1 : packet + 2].all())] = True
         return needed
+
+    def pair_fields(self, seconds_per_field: float) -> None:
+        """Join each two packets that hold one field of a frame: it is shown from the first field's time on."""
+        gaps = np.diff(self.times)
+        for second in np.flatnonzero((gaps > 0) & (gaps < 1.5 * seconds_per_field)) + 1:
+            if self.is_shown[second - 1]:
+                self.is_shown[second] = False
+                self.ends[second - 1] = max(self.ends[second], self.times[second] + seconds_per_field)
 
 
 @dataclass
@@ -230,14 +255,15 @@ def seek(container, stream, time: float | None) -> None:
         container.seek(round(time / stream.time_base), stream=stream)
 
 
-def scan(container, video, audio, span: tuple[float, float] = (-np.inf, np.inf), decode_sound: bool = True) -> Scan:
+def scan(
+    source, container, video, audio, span: tuple[float, float] = (-np.inf, np.inf), decode_sound: bool = True
+) -> Scan:
     """Reads every packet once: sound is decoded as it comes, picture packets are listed for the frame decoder.
 
     Outside `span` (seconds on the file's clock) no sound is decoded, and what comes after it is not read.
     """
     sound, rows, warnings, clock = SoundTrack(), [], [], Clock()
-    passed = set()
-    bad_packets = cut_packets = 0
+    passed, faults = set(), Faults()
     time, sound_end, is_open_ended = 0.0, None, False
     streams = [stream for stream in (video, audio) if stream is not None]
     try:
@@ -253,32 +279,36 @@ def scan(container, video, audio, span: tuple[float, float] = (-np.inf, np.inf),
                 if len(passed) == len(streams) or dts > span[1] + INTERLEAVE_SECONDS:
                     break
                 continue
-            cut_packets += packet.is_corrupt
+            faults.incomplete += packet.is_corrupt
             if packet.stream is audio:
                 if begin is not None and packet.duration and end < span[0]:
                     continue
                 if not np.isnan(end):
                     sound_end = end if sound_end is None else max(sound_end, end)
                     is_open_ended = not packet.duration
-                bad_packets += decode_sound and not _add_sound(audio, packet, sound)
+                faults.bad_sound += decode_sound and not _add_sound(audio, packet, sound)
             else:
                 begin = np.nan if begin is None else begin
                 rows.append((begin, end, packet.is_keyframe, not packet.is_discard and shows_a_frame(packet)))
             time = time if dts is None else dts
     except av.FFmpegError as error:
-        warnings.append(f"Reading stopped near {time:.2f} s ({reason(error)}): what comes before is used.")
+        if not is_whole(source, container, streams, clock):
+            warnings.append(f"Reading stopped near {time:.2f} s ({reason(error)}): what comes before is used.")
         if audio is not None and decode_sound:
             _add_sound(audio, None, sound)
-    if cut_packets:
-        warnings.append(f"{cut_packets} packets are incomplete, as where a file is cut off: what they hold is used.")
-    if bad_packets:
-        warnings.append(f"{bad_packets} sound packets could not be decoded and were left out.")
+    warnings += faults.warnings()
     if sound.repeated > JITTER_SECONDS:
         warnings.append(f"{sound.repeated:.2f} s of sound are stamped as seconds that came before and were left out.")
     if container.format.name in FORMATS_WITHOUT_PRESENTATION_TIMES:
         rows = [(np.nan, np.nan, *flags) for _, _, *flags in rows]
     notes = warnings + clock.warnings() + sound.warnings
     return Scan(PacketTable.from_rows(rows), sound, sound_end, is_open_ended, notes)
+
+
+def is_whole(source: str | Path | bytes, container, streams, clock: Clock) -> bool:
+    """True if the packets read last as long as the header states: an error then is about tags at the end."""
+    stated = stated_end(source, container, streams)
+    return stated is not None and clock.end is not None and clock.end > stated - 0.1
 
 
 def shows_a_frame(packet) -> bool:
@@ -295,24 +325,34 @@ def shows_a_frame(packet) -> bool:
 def _add_sound(stream, packet, sound: SoundTrack) -> bool:
     """Adds the packet's sound (None: what the decoder still holds); False if it cannot be decoded."""
     try:
-        for start, frame in sound_frames(stream, packet):
-            sound.add(start if frame.pts is not None or sound.end is None else None, frame.sample_rate, mono(frame))
+        for start, frame, samples in sound_pieces(stream, packet):
+            sound.add(start if frame.pts is not None or sound.end is None else None, frame.sample_rate, samples)
     except av.FFmpegError:
         return False
     return True
 
 
-def sound_frames(stream, packet) -> list[tuple[float, av.AudioFrame]]:
-    """Decode a packet: frames with their seconds, by default those of the packet."""
+def sound_pieces(stream, packet) -> list[tuple[float, av.AudioFrame, Float32[np.ndarray, " sample"]]]:
+    """Decode a packet: frames with their seconds, by default those of the packet, and their mono samples.
+
+    Raises:
+        av.FFmpegError: the packet is damaged, or decodes to samples that only damage gives.
+    """
     stamp, base = None if packet is None else packet.pts, stream.time_base
-    return [
-        (seconds(frame.pts if frame.pts is not None else stamp or 0, base), frame)
-        for frame in stream.codec_context.decode(packet)
-    ]
+    codec, pieces = stream.codec_context, []
+    for frame in codec.decode(packet):
+        samples = mono(frame)
+        if codec.codec.lossy and not is_plausible(samples):  # a lossless one holds what it was given
+            raise av.InvalidDataError(0, "samples far beyond full scale")
+        pieces.append((seconds(frame.pts if frame.pts is not None else stamp or 0, base), frame, samples))
+    return pieces
 
 
-def stated_end(container, streams) -> float | None:
+def stated_end(source: str | Path | bytes, container, streams) -> float | None:
     """Return the end of the used streams by the header, in seconds on the file's clock; None if it has none."""
+    form = container.format.name
+    if form in FORMATS_WITHOUT_A_LENGTH or (form == "mp3" and not any(name in _head(source) for name in MP3_LENGTHS)):
+        return None
     if container.format.name == "avi":
         return max(stream.frames * float(stream.time_base) for stream in streams)
     ends = [

@@ -21,7 +21,10 @@ SAME_TIME_SECONDS = 1e-6
 
 def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """Quarter turns counter-clockwise (as `np.rot90` counts), and whether to mirror left-right before turning."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know the kind of another entry, such as those of stereoscopic pictures
+        return round(frame.rotation / 90) % 4, False
     if matrix is None:
         return 0, False
     a, b, _, c, d, *_ = np.frombuffer(bytes(matrix)[:36], np.int32) / 65536  # type: ignore[call-overload]  # a buffer
@@ -75,6 +78,7 @@ class FrameDecoder:
         # One for all frames: PyAV's own default starts a pool of threads for every frame it converts.
         self.reformatter = VideoReformatter()
         self.latest: float | None = None  # seconds of the last frame given
+        self.fed: list[float] = []  # presentation seconds of the packets given to the decoder, before the scan
         self.bad_packets = self.damaged = self.backward = self.resized = 0
 
     def frames(
@@ -152,7 +156,8 @@ class FrameDecoder:
                     is_broken_off = True
                     continue
                 if self.times is None:
-                    clock.place_packet(packet)
+                    if (time := clock.place_packet(packet)[0]) is not None:
+                        self.fed.append(time)
                 elif index < len(self.times) and not np.isnan(self.times[index]):
                     packet.pts = round(self.times[index] / packet.time_base)
                 if is_broken_off:  # drain and reset the decoder, as after a seek

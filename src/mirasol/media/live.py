@@ -11,9 +11,18 @@ from typing import Any
 import av
 
 from mirasol.media.clock import Clock
-from mirasol.media.container import CONTAINERS, choose_stream, open_container, reason, sound_frames
-from mirasol.media.frames import FrameDecoder
-from mirasol.media.sound import mono
+from mirasol.media.container import (
+    CONTAINERS,
+    choose_stream,
+    is_whole,
+    open_container,
+    reason,
+    several_tracks,
+    sound_pieces,
+    stated_end,
+)
+from mirasol.media.frames import FrameDecoder, frame_seconds
+from mirasol.media.notes import NO_FRAME, NO_SAMPLE, Faults, compare_length
 from mirasol.media.types import MediaError
 
 SCHEMES = ("udp://", "rtp://", "rtsp://", "http://", "https://", "tcp://", "srt://")
@@ -60,7 +69,10 @@ class Source:
         self.waits = not (realtime or name in DEVICES or name.startswith(SCHEMES))
         self._media = _MediaQueue(BYTES_AHEAD if self.waits else 0)
         self._stopped = threading.Event()
-        self.warnings: list[str] = []  # faults of the media, complete once they have ended
+        self._notes = [
+            note for container, used in self._tracks for note in several_tracks(container, used.get("audio"))
+        ]
+        self._counts: list[Clock | Faults | FrameDecoder] = []
         self._clock: tuple[float, float] | None = None  # of a realtime source: its first second, and when that was
 
     def __iter__(self) -> Iterator[Media]:
@@ -80,6 +92,11 @@ class Source:
     def waiting(self) -> bool:
         """Return whether decoded pieces are in the queue."""
         return not self._media.empty()
+
+    @property
+    def warnings(self) -> list[str]:
+        """The faults of the media so far, in sentences."""
+        return self._notes + [note for count in self._counts for note in count.warnings()]
 
     def _open(self) -> list[av.container.InputContainer]:
         try:
@@ -103,31 +120,46 @@ class Source:
         """Put every frame and piece of sound into the queue with its seconds on the container's clock; then None."""
         end: MediaError | None = None
         decoder = FrameDecoder(container, streams["video"]) if "video" in streams else None
-        clock, bad_packets, has_sound = Clock(), 0, False
+        clock, faults = Clock(), Faults()
+        self._counts += [clock, faults] if decoder is None else [clock, faults, decoder]
+        spans: dict[str, list[float]] = {}  # first second and end of each track
+
+        def put(kind: str, second: float | None, length: float, media: Media) -> None:
+            begin, reached = spans.get(kind, (second or 0.0, second or 0.0))
+            spans[kind] = [begin, (reached if second is None else second) + length]
+            self._put(second, media)
+
         try:
             for packet in container.demux(list(streams.values())):
                 if self._stopped.is_set():
                     return
                 if packet.size:
                     clock.place_packet(packet)
+                    faults.incomplete += packet.is_corrupt
                 if decoder is not None and packet.stream is decoder.stream:
                     for second, frame in decoder.timed(decoder.feed(packet if packet.size else None)):
-                        self._put(second, {"frames": [decoder.to_image(frame)]})
+                        put("video", second, frame_seconds(packet.stream), {"frames": [decoder.to_image(frame)]})
                     continue
                 try:
-                    pieces = sound_frames(packet.stream, packet)
+                    pieces = sound_pieces(packet.stream, packet)
                 except av.FFmpegError:  # one bad packet: its seconds are a gap
-                    bad_packets += 1
+                    faults.bad_sound += 1
                     continue
-                for start, sound in pieces:
-                    at = None if sound.pts is None and has_sound else start
-                    self._put(at, {"waveform": mono(sound), "sampling_rate": sound.sample_rate})
-                    has_sound = True
+                for start, sound, samples in pieces:
+                    at = None if sound.pts is None and "audio" in spans else start
+                    rate = sound.sample_rate
+                    put("audio", at, len(samples) / rate, {"waveform": samples, "sampling_rate": rate})
         except Exception as error:  # the consumer must learn why this thread ended
-            end = MediaError(f"{self.name} broke off ({reason(error)}): what came before is used.")
-        self.warnings += clock.warnings() + ([] if decoder is None else decoder.warnings())
-        if bad_packets:
-            self.warnings.append(f"{bad_packets} sound packets could not be decoded and were left out.")
+            is_end = not self.is_live and isinstance(error, av.FFmpegError)
+            if not (is_end and is_whole(self.name, container, list(streams.values()), clock)):
+                end = MediaError(f"{self.name} broke off ({reason(error)}): what came before is used.")
+        self._notes += [
+            note for kind, note in (("video", NO_FRAME), ("audio", NO_SAMPLE)) if kind in streams and kind not in spans
+        ]
+        stated = None if self.is_live or not spans else stated_end(self.name, container, list(streams.values()))
+        if stated is not None:
+            begin, reached = min(first for first, _ in spans.values()), max(last for _, last in spans.values())
+            self._notes += compare_length(stated - begin, reached - begin)
         self._media.put((math.inf, end))
 
     def _put(self, second: float | None, media: Media) -> None:

@@ -144,7 +144,11 @@ def _wanted_times(survey: Survey, select: Select | None, segment) -> Float64[np.
 
 
 def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None, is_straight: bool = False):
-    """Decode the frames at `times` in one pass with PyAV; `is_straight` decodes all packets from the start."""
+    """Decode the frames at `times` in one pass with PyAV.
+
+    `is_straight` decodes all packets from the start, in one thread: in several, an error at the end of the file loses
+    the frames of the other threads, too.
+    """
     assert survey.video_index is not None, "the file has a picture"
     packets = survey.scan.packets
     wanted = None if times is None else times + survey.origin + SAME_TIME_SECONDS
@@ -153,7 +157,7 @@ def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None,
     with open_container(source) as container:
         stream = container.streams[survey.video_index]
         seek(container, stream, survey.scan.begin)
-        stream.thread_type = "AUTO"  # type: ignore[attr-defined]  # a VideoStream
+        stream.thread_type = "NONE" if is_straight else "AUTO"  # type: ignore[attr-defined]  # a VideoStream
         decoder = FrameDecoder(container, stream, packets.times)
         for time, frame in decoder.frames(needed, is_sought=survey.scan.begin is not None):
             picker.offer(time - survey.origin, partial(decoder.to_image, frame))
@@ -166,6 +170,8 @@ def _read_frames(source: Source, survey: Survey, times, prepare: Prepare | None,
     is_partial = survey.scan.begin is not None or (needed is not None and not needed[: needed.nonzero()[0][-1]].all())
     if missing and is_partial:
         raise FalseKeyframe
+    if (missing or decoder.bad_packets) and not is_straight:
+        return _read_frames(source, survey, times, prepare, is_straight=True)
     if missing:
         survey.warnings.append(f"{missing} of the wanted frames could not be decoded: those before are shown instead.")
     survey.warnings += decoder.warnings()

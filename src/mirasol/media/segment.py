@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from mirasol.media.clock import Clock
-from mirasol.media.container import Scan, open_container, scan, seek, sound_frames
+from mirasol.media.container import Scan, open_container, scan, seek, sound_pieces
 from mirasol.media.frames import FORMATS_WITHOUT_PRESENTATION_TIMES, SAME_TIME_SECONDS
 from mirasol.media.sound import SAMPLING_RATE, SoundTrack
 from mirasol.media.types import Source
@@ -35,7 +35,7 @@ def scan_span(
                 seek(container, picture or sound, target)
             except av.FFmpegError:
                 continue
-            found = scan(container, picture, sound, sounding, decode_sound)
+            found = scan(source, container, picture, sound, sounding, decode_sound)
         packets = found.packets
         if target is None or video is None or (packets.times[packets.is_keyframe] <= begin).any():
             break
@@ -52,7 +52,7 @@ def first_sound_time(source: Source, audio) -> float | None:
             for packet in container.demux(stream):
                 clock.place_packet(packet)
                 with contextlib.suppress(av.FFmpegError):
-                    for time, _ in sound_frames(stream, packet):
+                    for time, *_ in sound_pieces(stream, packet):
                         return time
         except av.FFmpegError:
             pass

@@ -37,6 +37,11 @@ def mono(frame: av.AudioFrame) -> Float32[np.ndarray, " sample"]:
     return samples.mean(axis=0, dtype=np.float32)
 
 
+def is_plausible(samples: Float32[np.ndarray, " sample"]) -> bool:
+    """False if a sample is NaN or far beyond full scale."""
+    return bool(np.abs(samples).max(initial=0.0) <= LOUDEST)  # NaN compares false
+
+
 class SoundTrack:
     """Collects decoded pieces in any native rate and joins them into one 16 kHz waveform by time.
 
@@ -69,7 +74,7 @@ class SoundTrack:
             start = self.end
         if not len(samples):
             return
-        if not np.abs(samples).max() <= LOUDEST:  # NaN compares false
+        if not is_plausible(samples):
             first = int(np.argmin(np.abs(samples) <= LOUDEST))
             raise MediaError(
                 f"Expected samples of sound between -1 and 1, found {samples[first]:g} at "

@@ -10,16 +10,18 @@ from mirasol.media import torchcodec_backend
 from mirasol.media.container import (
     Scan,
     choose_stream,
-    describe_tracks,
     name_of,
     open_container,
     scan,
+    several_tracks,
     stated_end,
-    tracks,
 )
 from mirasol.media.frames import SAME_TIME_SECONDS, FrameDecoder, frame_seconds, orientation, shown_size
+from mirasol.media.notes import NO_FRAME, NO_SAMPLE, compare_length
 from mirasol.media.segment import first_sound_time, scan_span
 from mirasol.media.types import MediaError, MediaInfo, Source
+
+FRAMES_WITH_FIELDS = 4  # interlaced frames to decode to see whether their fields are in packets of their own
 
 
 @dataclass
@@ -78,12 +80,8 @@ def survey_file(
                 f"Expected a {wanted} track in {name}, found these tracks: {found_tracks}. "
                 "Use another file, or do not switch off the track that is there."
             )
-        several = tracks(container, "audio")
-        if use_audio and audio is not None and audio_stream is None and len(several) > 1:
-            notes.append(
-                f"The file has {len(several)} sound tracks, {describe_tracks(several)}: {several.index(audio)} is "
-                "used. Choose another one with audio_stream."
-            )
+        if use_audio and audio_stream is None:
+            notes += several_tracks(container, audio)
         first = None if video is None else _first_frame(source, video)
         sound_start = None if audio is None else first_sound_time(source, audio)
         # t = 0 is the file's own, so that a track left out moves no other.
@@ -93,18 +91,20 @@ def survey_file(
         if segment is not None and decoder != "torchcodec":
             found = scan_span(source, video, audio, span, decode_sound, use_seeking)
         else:
-            found = scan(container, video, audio, decode_sound=decode_sound)
+            found = scan(source, container, video, audio, decode_sound=decode_sound)
         if decoder == "torchcodec" and use_audio and audio is not None:
             found.sound = torchcodec_backend.read_sound(source, audio.index)
         notes += found.warnings
         if decoder is None and found.is_open_ended:  # only its samples tell how long the sound is
             return survey_file(source, use_video, use_audio, "pyav", segment, audio_stream)
+        if first is not None and first["seconds_per_field"]:
+            found.packets.pair_fields(first["seconds_per_field"])
         if first is not None:  # those before refer to what came before the file
             found.packets.is_shown &= ~(found.packets.times < first["time"])
         if video is not None and first is None and use_video:
-            notes.append("The picture track holds no frame that can be decoded: read as if there were none.")
+            notes.append(NO_FRAME)
         if audio is not None and sound_start is None and use_audio:
-            notes.append("The sound track holds no sample that can be decoded: read as if there were none.")
+            notes.append(NO_SAMPLE)
         used = _known(first if use_video else None, sound_start if use_audio else None)
         if not used:
             raise MediaError(
@@ -128,23 +128,15 @@ def survey_file(
         streams = [
             stream for stream, is_used in ((video, use_video), (audio, use_audio)) if stream is not None and is_used
         ]
-        stated = stated_end(container, streams)
+        stated = stated_end(source, container, streams)
         if not max(ends):
             raise MediaError(
                 f"Expected picture or sound from {start:.2f} s to {end:.2f} s of {name}, found none"
                 f"{'' if stated is None else f': it lasts {stated - origin:.2f} s'}. Correct these seconds."
             )
-        if stated is not None and info.duration_seconds > 1.5 * (min(stated, span[1]) - span[0]) + 1:
-            notes.append(
-                f"The file states {stated - origin:.2f} s, but its frames and sound are stamped up to "
-                f"{info.duration_seconds + start:.2f} s, as in a damaged file: long pauses in it may be false."
-            )
-        missing = 0.0 if stated is None else min(stated, span[1]) - span[0] - info.duration_seconds
-        if missing > max(0.5, 0.02 * info.duration_seconds):
-            notes.append(
-                f"The file states {info.duration_seconds + missing:.2f} s, found {info.duration_seconds:.2f} s, "
-                "as if cut off: those are used. Copy or download it again for the rest."
-            )
+        notes += compare_length(
+            None if stated is None else min(stated, span[1]) - span[0], info.duration_seconds, start
+        )
         return Survey(info, found, span, None if video is None else video.index, notes)
 
 
@@ -153,15 +145,28 @@ def _known(first: dict | None, sound_start: float | None) -> list[float]:
 
 
 def _first_frame(source: Source, video) -> dict | None:
-    """Return facts that need a decoded frame: its time on the file's clock, the upright size, the rotation."""
+    """Return facts that need decoded frames: the first one's time on the file's clock, its upright size and rotation,
+    and the duration of a field if the frames' two fields are in packets of their own, else None.
+    """
+    facts, times = None, list[float]()
     with open_container(source) as container:
         stream = container.streams[video.index]
-        for time, frame in FrameDecoder(container, stream).frames():
-            turns, _ = orientation(frame)
-            width, height = shown_size(stream, frame)
-            width, height = (height, width) if turns % 2 else (width, height)
-            return {"time": time, "width": width, "height": height, "rotation": -90 * turns % 360}
-    return None
+        decoder = FrameDecoder(container, stream)
+        for time, frame in decoder.frames():
+            times.append(time)
+            if facts is None:
+                turns, _ = orientation(frame)
+                width, height = shown_size(stream, frame)
+                width, height = (height, width) if turns % 2 else (width, height)
+                facts = {"time": time, "width": width, "height": height, "rotation": -90 * turns % 360}
+            if not frame.interlaced_frame or len(times) == FRAMES_WITH_FIELDS:
+                break
+    if facts is None:
+        return None
+    # Packets between two frames that give none of their own hold second fields, as AVCHD cameras write H.264.
+    gaps = [time - max(t for t in times if t < time + 1e-3) for time in decoder.fed if times[0] <= time < times[-1]]
+    longest = 0.75 * np.diff(times).min(initial=np.inf)  # a longer gap is a frame that is lost
+    return facts | {"seconds_per_field": min((gap for gap in gaps if 1e-3 < gap < longest), default=None)}
 
 
 def _video_facts(video, found: Scan, first: dict | None, span: tuple[float, float]) -> dict[str, Any]:

@@ -1,0 +1,149 @@
+"""Faults of a file are reported in the same words by `read_clip` and by a source that plays."""
+
+import av
+import numpy as np
+import pytest
+from clips import beep_times, picture_number, write_clip
+
+from mirasol.media import probe, read_clip
+from mirasol.media.live import Source
+
+
+def played(path) -> tuple[list[dict], list[str]]:
+    """The media of a source, and its warnings at the end."""
+    player = Source(str(path))
+    return list(player), player.warnings
+
+
+def cut_inside_a_packet(path):
+    data = write_clip(path / "a.mp4", seconds=4.0, options={"movflags": "faststart"}).read_bytes()
+    with av.open(str(path / "a.mp4")) as container:
+        middle = [packet for packet in container.demux(video=0) if packet.size][50]
+        (path / "a.mp4").write_bytes(data[: middle.pos + middle.size // 2])
+    return path / "a.mp4"
+
+
+def cut_off_mkv(path):
+    data = write_clip(path / "a.mkv", seconds=4.0).read_bytes()
+    (path / "a.mkv").write_bytes(data[: len(data) // 2])
+    return path / "a.mkv"
+
+
+def no_samples(path):
+    data = bytearray(write_clip(path / "a.mp4", seconds=1.0).read_bytes())
+    with av.open(str(path / "a.mp4")) as container:
+        for packet in container.demux(audio=0):
+            if packet.size:
+                data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    (path / "a.mp4").write_bytes(data)
+    return path / "a.mp4"
+
+
+def two_sound_tracks(path):
+    with av.open(str(path / "a.mkv"), "w") as container:
+        streams = [container.add_stream("pcm_s16le", rate=rate, layout="mono") for rate in (16_000, 48_000)]
+        for stream in streams:
+            frame = av.AudioFrame.from_ndarray(np.full((1, stream.rate // 2), 99, np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts = stream.rate, 0
+            for packet in (*stream.encode(frame), *stream.encode(None)):
+                container.mux(packet)
+    return path / "a.mkv"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (cut_inside_a_packet, "1 packets are incomplete"),
+        (cut_off_mkv, "The file states 4.0"),
+        (no_samples, "The sound track holds no sample"),
+        (two_sound_tracks, "The file has 2 sound tracks"),
+    ],
+)
+def test_a_source_reports_what_read_clip_reports(tmp_path, make, words):
+    path = make(tmp_path)
+    read = [note for note in read_clip(path, warn=False).warnings if "wanted frames" not in note]
+    assert any(note.startswith(words) for note in read)
+    told = played(path)[1]
+    assert sorted(told) == sorted(read)
+
+
+def test_a_damaged_packet_at_the_end_loses_its_own_frame_only(tmp_path):
+    """Frames that other threads of the decoder still hold when the error comes are not lost with it."""
+    path = cut_inside_a_packet(tmp_path)
+    clip = read_clip(path, warn=False)
+    assert any(note.startswith("1 picture packets") for note in clip.warnings)
+    numbers = [picture_number(frame) for frame in clip.frames]
+    assert numbers == sorted(set(numbers)) and len(numbers) == probe(path).num_frames - 1
+
+
+def test_a_source_that_is_stopped_reports_the_faults_until_then(tmp_path):
+    data = bytearray(write_clip(tmp_path / "a.mp3", seconds=2.0).read_bytes())
+    data[4000:6000] = bytes(range(250)) * 8
+    (tmp_path / "a.mp3").write_bytes(data)
+    player = Source(str(tmp_path / "a.mp3"))
+    for media in player:
+        if media["start_time"] is not None and media["start_time"] > 1.5:
+            break
+    assert player.warnings
+
+
+def loud_packet(path):
+    """An mp3 of 2 s; the samples of one packet of 24 ms are thousands of times as loud as full scale."""
+    data = bytearray(write_clip(path, seconds=2.0, channel_gains=(1.0,)).read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(audio=0) if packet.size]
+        at = min(packets, key=lambda packet: abs(packet.pts * packet.time_base - 0.99)).pos
+    bits = np.unpackbits(np.frombuffer(data[at : at + 40], np.uint8))
+    for gain in (71, 130):  # of both granules: 8 bits each
+        bits[gain : gain + 8] = 1
+    data[at : at + 40] = np.packbits(bits).tobytes()
+    path.write_bytes(data)
+    return path
+
+
+def test_one_damaged_packet_that_decodes_to_absurd_samples_is_left_out(tmp_path):
+    path = loud_packet(tmp_path / "a.mp3")
+    clip = read_clip(path, warn=False)
+    assert np.abs(clip.waveform).max() < 1.5 and clip.duration == pytest.approx(probe(path).duration_seconds, abs=0.1)
+    assert beep_times(clip.waveform, clip.audio_start)[::2] == pytest.approx([0.5, 1.5], abs=0.05)
+    assert any("sound packets could not be decoded" in note for note in clip.warnings)
+    media, notes = played(path)
+    assert max(np.abs(piece["waveform"]).max() for piece in media) < 1.5
+    assert sorted(notes) == sorted(clip.warnings)
+
+
+def test_raw_sound_whose_length_is_a_guess_is_not_cut_off(tmp_path):
+    """FFmpeg estimates the length of ADTS by its first packets: here 2 s of noise before 4 of silence."""
+    with av.open(str(tmp_path / "a.aac"), "w") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        noise = np.random.default_rng(0).uniform(-1, 1, (1, 96_000)).astype(np.float32)
+        noise[:, 32_000:] = 0
+        for first in range(0, 96_000, 1024):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(noise[:, first : first + 1024]), "fltp", "mono")
+            frame.sample_rate, frame.pts = 16_000, first
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert read_clip(tmp_path / "a.aac", warn=False).warnings == []
+
+
+def test_tags_behind_the_last_packet_are_no_fault(tmp_path):
+    """The demuxer of WavPack ends with an error where a tag follows."""
+    with av.open(str(tmp_path / "a.wv"), "w") as container:
+        stream = container.add_stream("wavpack", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.full((1, 16_000), 0.1, np.float32), "fltp", "mono")
+        frame.sample_rate, frame.pts = 16_000, 0
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    with (tmp_path / "a.wv").open("ab") as file:
+        file.write(b"TAG" + b"a title".ljust(125, b" "))
+    with av.open(str(tmp_path / "a.wv")) as container, pytest.raises(av.FFmpegError):
+        list(container.demux())
+    clip = read_clip(tmp_path / "a.wv", warn=False)
+    assert clip.warnings == [] and clip.duration == pytest.approx(1.0)
+    assert played(tmp_path / "a.wv")[1] == []
+
+
+def test_garbage_behind_an_mp3_without_a_length_is_no_cut(tmp_path):
+    path = write_clip(tmp_path / "a.mp3", seconds=2.0, options={"write_xing": "0"})
+    path.write_bytes(path.read_bytes() + bytes(200_000))
+    assert not any("states" in note for note in read_clip(path, warn=False).warnings)
