@@ -151,11 +151,13 @@ def test_the_source_gets_its_options_and_a_question_that_is_too_long_is_refused_
             watch("camera", answerer=answerer, **wrong)
 
 
-def test_a_saved_session_refuses_a_track_that_it_began_without(answerer, film, tmp_path):
+def test_a_saved_session_refuses_a_track_or_a_crop_that_it_began_without(answerer, film, tmp_path):
     folder = tmp_path / "session"
     seconds = watch(str(film), answerer=answerer, use_audio=False, save=folder).seconds
     with pytest.raises(ValueError, match="without audio.*found audio in .*film.ts. Pass --no-audio"):
         watch(str(film), answerer=answerer, save=folder)
+    with pytest.raises(ValueError, match=r"Expected the crop that the session .* found \(0.5, 0.5, 0.5\)"):
+        watch(str(film), answerer=answerer, use_audio=False, save=folder, crop=(0.5,))
     assert watch(str(film), answerer=answerer, use_audio=False, save=folder).seconds > seconds
 
 

@@ -101,11 +101,11 @@ WORK = {
     ),
     "watch": (
         "film.mp4 --ask what? --ask where? --every 5 --save session --jsonl lines.jsonl --realtime --no-audio "
-        "--no-video --timeout 3 --max-lag 2 --checkpoint mine",
+        "--no-video --timeout 3 --max-lag 2 --checkpoint mine --crop 0.5 --audio-stream ger",
         "mirasol.answer.watch.watch",
         {"source": "film.mp4", "questions": ["what?", "where?"], "every": 5.0, "save": "session",
          "jsonl": "lines.jsonl", "realtime": True, "use_audio": False, "use_video": False, "timeout": 3.0,
-         "max_lag": 2.0, "answerer": "mine"},
+         "max_lag": 2.0, "answerer": "mine", "crop": (0.5,), "audio_stream": "ger"},
     ),
     "serve": (
         "--host 0.0.0.0 --port 8001 --checkpoint mine --folder kept --allow-url-host a.org --allow-url-host b.org:81 "

@@ -67,6 +67,13 @@ def test_a_source_reports_what_read_clip_reports(tmp_path, make, words):
     assert sorted(told) == sorted(read)
 
 
+def test_a_source_plays_the_chosen_sound_track(tmp_path):
+    path = two_sound_tracks(tmp_path)
+    for track, rate in ((0, 16_000), (1, 48_000)):
+        player = Source(str(path), audio_stream=track)
+        assert {piece["sampling_rate"] for piece in player} == {rate} and player.warnings == []
+
+
 def test_a_damaged_packet_at_the_end_loses_its_own_frame_only(tmp_path):
     """Frames that other threads of the decoder still hold when the error comes are not lost with it."""
     path = cut_inside_a_packet(tmp_path)
@@ -147,3 +154,17 @@ def test_garbage_behind_an_mp3_without_a_length_is_no_cut(tmp_path):
     path = write_clip(tmp_path / "a.mp3", seconds=2.0, options={"write_xing": "0"})
     path.write_bytes(path.read_bytes() + bytes(200_000))
     assert not any("states" in note for note in read_clip(path, warn=False).warnings)
+
+
+def test_sound_without_any_time_is_as_long_for_probe_as_for_read_clip(tmp_path):
+    """A single packet of ADTS has neither a time nor a duration."""
+    whole = write_clip(tmp_path / "a.m4a", seconds=0.5)
+    with av.open(str(tmp_path / "b.aac"), "w") as target, av.open(str(whole)) as source:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        packet = [packet for packet in source.demux(audio=0) if packet.size][5]
+        packet.stream = stream
+        target.mux(packet)
+    with av.open(str(tmp_path / "b.aac")) as container:
+        assert [packet.pts for packet in container.demux() if packet.size] == [None]
+    lengths = probe(tmp_path / "b.aac").duration_seconds, read_clip(tmp_path / "b.aac").duration
+    assert lengths == pytest.approx((1024 / 48_000,) * 2, abs=1 / 16_000)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mirasol.answer.answerer import Answerer
+from mirasol.answer.reading import square
 from mirasol.answer.session import StreamAnswer, StreamSession, advance
 from mirasol.media import MediaError
 from mirasol.media.live import Source
@@ -65,6 +66,8 @@ def watch(
     every: float | None = None,
     use_video: bool = True,
     use_audio: bool = True,
+    audio_stream: int | str | None = None,
+    crop: Sequence[float] | None = None,
     realtime: bool = False,
     timeout: float = 10.0,
     max_lag: float = 5.0,
@@ -82,7 +85,7 @@ def watch(
         questions: Questions to ask at the end and, with `every`, at intervals.
         answerer: Model and processor.
         every: Interval in seconds of session time.
-        use_video, use_audio: Tracks to watch.
+        use_video, use_audio, audio_stream, crop: Tracks to watch, and the square of the picture, as in `Reading`.
         realtime: Play a file in real time.
         timeout: Seconds without media after which the source counts as stalled.
         max_lag: Largest lag in seconds.
@@ -94,7 +97,7 @@ def watch(
         raise ValueError(f"Expected --every in seconds, above 0, found {every}.")
     if not max_lag > 0:
         raise ValueError(f"Expected --max-lag in seconds, above 0, found {max_lag}.")
-    player = Source(source, use_video, use_audio, realtime, timeout)
+    player = Source(source, use_video, use_audio, audio_stream, realtime, timeout)
     if save is not None and (Path(save) / "session.json").is_file():
         session = StreamSession.load(save, answerer)
         for track in ("video", "audio"):
@@ -103,9 +106,14 @@ def watch(
                     f"Expected a source without {track}, as the session in {save} began, found {track} in {source}. "
                     f"Pass --no-{track}, or name another --save."
                 )
+        if crop is not None and square(crop) != (kept := tuple(session.chunks.video.crop or ())):
+            raise ValueError(
+                f"Expected the crop that the session in {save} began with, {kept or 'the default'}, found "
+                f"{square(crop)}. Leave --crop out, or name another --save."
+            )
     else:
         session = StreamSession(
-            answerer, use_video=player.has_video, use_audio=player.has_audio, start_time=0.0
+            answerer, use_video=player.has_video, use_audio=player.has_audio, start_time=0.0, crop=square(crop)
         )  # fmt: skip
     state = WatchState(source, session)
     for question in questions:

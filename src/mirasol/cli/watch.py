@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mirasol.cli import media
 from mirasol.cli.base import AsJson, Checkpoint, command, imports, show
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -13,6 +14,7 @@ SHOWN_CHUNKS = 48
 
 
 @command('mirasol watch film.mp4 --ask "which color is named?" --every 5')
+@media.takes(tracks=media.tracks)
 def watch(
     source: Annotated[
         str,
@@ -21,6 +23,7 @@ def watch(
             help='File, "-" (standard input), named pipe, URL (udp, rtsp, http), camera, camera+microphone.',
         ),
     ],
+    tracks: dict,
     ask: Annotated[list[str] | None, typer.Option(metavar="QUESTION", help="May be given several times.")] = None,
     every: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Also ask at this interval, not only at the end.")
@@ -31,8 +34,6 @@ def watch(
     ] = None,
     jsonl: Annotated[str | None, typer.Option(metavar="FILE", help="Append each chunk and answer as a line.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at its own speed.")] = False,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the sound out.")] = False,
-    no_video: Annotated[bool, typer.Option("--no-video", help="Leave the picture out.")] = False,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Time without media after which the source has stalled.")
     ] = 10.0,
@@ -49,8 +50,8 @@ def watch(
 
     with _View(sys.stderr.isatty(), prints=not as_json) as view:
         summary = watch_source(
-            source, ask or (), answerer=Answerer.load(checkpoint), every=every, use_video=not no_video,
-            use_audio=not no_audio, realtime=realtime, timeout=timeout, max_lag=max_lag, save=save, jsonl=jsonl,
+            source, ask or (), answerer=Answerer.load(checkpoint), every=every, realtime=realtime, timeout=timeout,
+            **media.as_reading({}, tracks), max_lag=max_lag, save=save, jsonl=jsonl,
             show=view.update,
         )  # fmt: skip
     show(summary, as_json)

@@ -244,7 +244,7 @@ class Scan:
     packets: PacketTable
     sound: SoundTrack
     sound_end: float | None  # seconds where the last packet of sound within the span ends, decoded or not
-    is_open_ended: bool = False  # that packet does not say how long it lasts
+    is_open_ended: bool = False  # the last packet does not say when it ends
     warnings: list[str] = field(default_factory=list)
     begin: float | None = None
 
@@ -283,9 +283,9 @@ def scan(
             if packet.stream is audio:
                 if begin is not None and packet.duration and end < span[0]:
                     continue
+                is_open_ended = np.isnan(end) or not packet.duration
                 if not np.isnan(end):
                     sound_end = end if sound_end is None else max(sound_end, end)
-                    is_open_ended = not packet.duration
                 faults.bad_sound += decode_sound and not _add_sound(audio, packet, sound)
             else:
                 begin = np.nan if begin is None else begin
@@ -362,7 +362,8 @@ def stated_end(source: str | Path | bytes, container, streams) -> float | None:
     ]
     if ends:
         return max(ends)
-    if container.duration is None or any(stream.type not in ("video", "audio") for stream in container.streams):
+    others = {"subtitle"} if form == "flv" else {"subtitle", "data"}  # the data of flv is its header
+    if container.duration is None or any(stream.type in others for stream in container.streams):
         return None  # a subtitle may be what lasts that long
     start = container.start_time or 0
     # Matroska states the last moment itself, where others state how long it is from the first

@@ -40,6 +40,7 @@ class Source:
     Args:
         name: A file, "-" (standard input), a named pipe, a URL that FFmpeg can open, or one of `DEVICES`.
         use_video, use_audio: The tracks that are wanted.
+        audio_stream: The sound track to use where there are several: its number, counted from 0, or its language.
         realtime: Play a file at its own speed.
         timeout: Seconds without any media after which the source counts as stalled.
 
@@ -49,29 +50,39 @@ class Source:
     """
 
     def __init__(
-        self, name: str, use_video: bool = True, use_audio: bool = True, realtime: bool = False, timeout: float = 10.0
+        self,
+        name: str,
+        use_video: bool = True,
+        use_audio: bool = True,
+        audio_stream: int | str | None = None,
+        realtime: bool = False,
+        timeout: float = 10.0,
     ):
         self.name, self.realtime, self.timeout = name, realtime, timeout
         self.is_live = name == "-" or name in DEVICES or name.startswith(SCHEMES) or Path(name).is_fifo()
-        wanted = ["video"] * use_video + ["audio"] * use_audio
+        wanted = ({"video": None} if use_video else {}) | ({"audio": audio_stream} if use_audio else {})
         self._containers = self._open()
-        self._tracks = [
-            (container, {kind: stream for kind in wanted if (stream := choose_stream(container, kind)) is not None})
+        found = [
+            (container, {kind: choose_stream(container, kind, track) for kind, track in wanted.items()})
             for container in self._containers
+        ]
+        self._tracks = [
+            (container, {kind: stream for kind, stream in streams.items() if stream is not None})
+            for container, streams in found
         ]
         self.has_video, self.has_audio = (
             any(kind in streams for _, streams in self._tracks) for kind in ("video", "audio")
         )
         if not (self.has_video or self.has_audio):
-            found = ", ".join(stream.type for container in self._containers for stream in container.streams) or "none"
-            raise MediaError(f"Expected a {' or '.join(wanted)} track in {name}, found these tracks: {found}.")
+            kinds = ", ".join(stream.type for container in self._containers for stream in container.streams) or "none"
+            raise MediaError(f"Expected a {' or '.join(wanted)} track in {name}, found these tracks: {kinds}.")
         # True if the source waits for its consumer, as files and pipes do.
         self.waits = not (realtime or name in DEVICES or name.startswith(SCHEMES))
         self._media = _MediaQueue(BYTES_AHEAD if self.waits else 0)
         self._stopped = threading.Event()
-        self._notes = [
-            note for container, used in self._tracks for note in several_tracks(container, used.get("audio"))
-        ]
+        self._notes = list[str]()
+        for container, streams in self._tracks if audio_stream is None else ():
+            self._notes += several_tracks(container, streams.get("audio"))
         self._counts: list[Clock | Faults | FrameDecoder] = []
         self._clock: tuple[float, float] | None = None  # of a realtime source: its first second, and when that was
 
