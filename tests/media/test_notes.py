@@ -29,6 +29,24 @@ def cut_off_mkv(path):
     return path / "a.mkv"
 
 
+def cut_off_flv(path):
+    """With a text tag, which FFmpeg lists as a track of subtitles."""
+    write_clip(path / "a.mp4", seconds=4.0)
+    with av.open(str(path / "a.mp4")) as source, av.open(str(path / "a.flv"), "w") as target:
+        copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream_index]
+                target.mux(packet)
+    data = (path / "a.flv").read_bytes()
+    text = b"\x02\0\x0aonTextData\x08\0\0\0\1\0\4text\x02\0\1a\0\0\x09"
+    tag = b"\x12" + len(text).to_bytes(3, "big") + bytes(7) + text + (len(text) + 11).to_bytes(4, "big")
+    (path / "a.flv").write_bytes(data[:13] + tag + data[13 : len(data) // 2])
+    with av.open(str(path / "a.flv")) as container:
+        assert "subtitle" in [stream.type for stream in container.streams]
+    return path / "a.flv"
+
+
 def no_samples(path):
     data = bytearray(write_clip(path / "a.mp4", seconds=1.0).read_bytes())
     with av.open(str(path / "a.mp4")) as container:
@@ -55,6 +73,7 @@ def two_sound_tracks(path):
     [
         (cut_inside_a_packet, "1 packets are incomplete"),
         (cut_off_mkv, "The file states 4.0"),
+        (cut_off_flv, "The file states 4.0"),
         (no_samples, "The sound track holds no sample"),
         (two_sound_tracks, "The file has 2 sound tracks"),
     ],

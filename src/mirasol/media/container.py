@@ -362,9 +362,9 @@ def stated_end(source: str | Path | bytes, container, streams) -> float | None:
     ]
     if ends:
         return max(ends)
-    others = {"subtitle"} if form == "flv" else {"subtitle", "data"}  # the data of flv is its header
-    if container.duration is None or any(stream.type in others for stream in container.streams):
-        return None  # a subtitle may be what lasts that long
+    has_others = form != "flv" and any(stream.type in ("subtitle", "data") for stream in container.streams)
+    if container.duration is None or has_others:
+        return None  # a subtitle may be what lasts that long; flv states the length of picture and sound
     start = container.start_time or 0
     # Matroska states the last moment itself, where others state how long it is from the first
     is_end = "matroska" in container.format.name and container.duration > start
