@@ -120,7 +120,8 @@ def _format_name(source: str | Path | bytes) -> str | None:
         return None
 
 
-def _head(source: str | Path | bytes) -> bytes:
+def _head(source: Source) -> bytes:
+    source = held(source)
     if isinstance(source, bytes):
         return source[:FORMAT_BYTES]
     with open(source, "rb") as file:
@@ -305,7 +306,7 @@ def scan(
     return Scan(PacketTable.from_rows(rows), sound, sound_end, is_open_ended, notes)
 
 
-def is_whole(source: str | Path | bytes, container, streams, clock: Clock) -> bool:
+def is_whole(source: Source, container, streams, clock: Clock) -> bool:
     """True if the packets read last as long as the header states: an error then is about tags at the end."""
     stated = stated_end(source, container, streams)
     return stated is not None and clock.end is not None and clock.end > stated - 0.1
@@ -348,7 +349,7 @@ def sound_pieces(stream, packet) -> list[tuple[float, av.AudioFrame, Float32[np.
     return pieces
 
 
-def stated_end(source: str | Path | bytes, container, streams) -> float | None:
+def stated_end(source: Source, container, streams) -> float | None:
     """Return the end of the used streams by the header, in seconds on the file's clock; None if it has none."""
     form = container.format.name
     if form in FORMATS_WITHOUT_A_LENGTH or (form == "mp3" and not any(name in _head(source) for name in MP3_LENGTHS)):
