@@ -79,7 +79,13 @@ reproduce: setup
 	$(BIN)/mirasol train recipes/robust_nano.yaml model.checkpoint=runs/robust_nano/best output=runs/robust_nano_2 seed=1 \
 	  schedule.finetune_epochs=12 optimizer.learning_rate=7e-4 data.sources.0.augmentation.silence_probability=0.35 \
 	  data.sources.0.augmentation.noise_probability=0.7 'data.sources.0.augmentation.noise_db=[-15,2]' validation.every_epochs=12
-	$(BIN)/mirasol evaluate --checkpoint runs/robust_nano_2/best --split val+test --output runs/robust_nano_2/val_test
+	$(BIN)/mirasol train recipes/robust_nano.yaml model.checkpoint=runs/robust_nano_2/best output=runs/robust_nano_3 seed=3 \
+	  schedule.finetune_epochs=16 optimizer.learning_rate=7e-4 data.sources.0.augmentation.sound_only_probability=0.45 \
+	  data.sources.0.augmentation.silence_probability=0.35 data.sources.0.augmentation.noise_probability=0.8 \
+	  'data.sources.0.augmentation.noise_db=[-15,-3]' data.sources.1.clips_per_epoch=96 data.sources.2.clips_per_epoch=96 \
+	  data.sources.3.clips_per_epoch=64 data.sources.4.clips_per_epoch=80 validation.every_epochs=16
+	$(BIN)/python recipes/average.py runs/robust_nano_2/best runs/robust_nano_3/best runs/average
+	$(BIN)/mirasol evaluate --checkpoint runs/average --split val+test --output runs/average/val_test
 
 wheel: setup
 	$(BIN)/python -m build --wheel --no-isolation

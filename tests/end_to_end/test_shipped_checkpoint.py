@@ -46,7 +46,7 @@ def test_words_are_heard(scores, condition):
 
 @pytest.mark.slow
 def test_words_are_read_from_the_lips(scores):
-    assert scores["picture"]["words"] >= 0.83
+    assert scores["picture"]["words"] >= 0.86
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_silent_sound_track_takes_nothing_from_the_picture(scores):
 
 @pytest.mark.slow
 def test_words_are_heard_in_noise_and_the_picture_helps(scores):
-    assert scores["noisy sound"]["words"] >= 0.77
+    assert scores["noisy sound"]["words"] >= 0.8
     assert scores["noisy both"]["words"] - scores["noisy sound"]["words"] >= 0.09
 
 
@@ -72,8 +72,8 @@ def test_sounds_without_a_picture_and_pictures_without_sound_are_named(shipped, 
     least = {
         "spoken digits": 0.98,
         "environmental sounds": 0.8,
-        "aerial objects, heard": 0.93,
-        "aerial objects, seen": 0.68,
+        "aerial objects, heard": 0.94,
+        "aerial objects, seen": 0.72,
     }
     assert list(found) == list(least) == list(SETS)
     for name, bound in least.items():

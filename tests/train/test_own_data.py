@@ -1,10 +1,14 @@
 """Own data from manifest to answer: clips with sound and without, alone and jointly with another task."""
 
 import json
+import runpy
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from clips import write_clip
+from safetensors.torch import load_file, save_file
 
 from mirasol.answer.ask import ask
 from mirasol.train.run import train
@@ -59,6 +63,18 @@ def test_own_clips_train_and_the_checkpoint_answers(repository, tmp_path, option
     clip = repository / "data" / "clips" / "helicopter_noaudio.mp4"
     answer = ask(clip, "what flies?", checkpoint=tmp_path / "run" / "best")
     assert answer.sound == "not found"
+
+    first, second = tmp_path / "run" / "best", tmp_path / "second"
+    shutil.copytree(first, second)
+    weights = load_file(first / "model.safetensors")
+    save_file(
+        {name: 3 * value.float() for name, value in weights.items()}, second / "model.safetensors", {"format": "pt"}
+    )
+    found = runpy.run_path(str(repository / "recipes" / "average.py"))["average"]([second, first], tmp_path / "mean")
+    assert "mean_exact_match" in found
+    mean = load_file(tmp_path / "mean" / "model.safetensors")
+    assert mean.keys() == weights.keys() and all(torch.equal(mean[name], 2 * weights[name]) for name in weights)
+    assert "The weights are the mean of these and of" in (tmp_path / "mean" / "README.md").read_text()
 
 
 @pytest.mark.slow
