@@ -450,15 +450,6 @@ def test_rounds_limit_each_of_many_sessions_begun_or_not(windowed):
     assert [result.index for result in begun.results] == list(range(5))
 
 
-def test_rounds_limit_each_session_also_beside_those_that_begin_or_have_less(windowed):
-    begun, fresh, short = (watched(windowed, seconds, watch=False) for seconds in (2.6, 2.6, 0.7))
-    advance([begun], rounds=1)
-    waiting = [len(session.waiting) for session in (begun, fresh, short)]
-    assert waiting == [7, 8, 2]
-    found = advance([begun, fresh, short], rounds=5)
-    assert [[result.index for result in each] for each in found] == [[1, 2, 3, 4, 5], [0, 1, 2, 3, 4], [0, 1]]
-
-
 def test_the_oldest_chunks_are_skipped(windowed):
     session = watched(windowed, 1.3, watch=False)
     session.skip(2)
