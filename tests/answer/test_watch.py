@@ -346,6 +346,12 @@ def test_camera_and_microphone_are_two_devices_on_one_clock(answerer, monkeypatc
     assert [(result.has_video, result.has_audio) for result in session.results] == [(True, True)] * 7
 
 
+def test_a_source_that_holds_nothing_to_watch_is_refused(answerer, tmp_path):
+    path = write_clip(tmp_path / "a.wav", seconds=1 / 48_000)
+    with pytest.raises(MediaError, match="10 ms of sound in .*a.wav, found none: the source ended"):
+        watch(str(path), [QUESTION], answerer=answerer)
+
+
 def test_a_source_that_stalls_or_is_not_there_is_reported(answerer, film, tmp_path, clock):
     pipe, has_ended = tmp_path / "pipe", threading.Event()
     subprocess.run(["mkfifo", pipe], check=True)

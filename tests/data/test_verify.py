@@ -85,3 +85,9 @@ def test_facts_of_a_benchmark_are_printed(capsys):
 def test_an_unknown_benchmark_is_refused(capsys):
     assert main(["data", "info", "epicsounds"]) == 2
     assert "Did you mean 'epic_sounds'?" in capsys.readouterr().err
+
+
+def test_sound_too_short_for_the_model_is_not_present(tmp_path):
+    path = write_clip(tmp_path / "click.wav", seconds=0.002)
+    state = check_clip(Row(id="click", media=path, questions=[]))
+    assert state.status == "undecodable" and "0.01 s of sound, found 0.002 s" in state.notes[0]

@@ -41,6 +41,11 @@ def test_a_picture_with_sound_comes_before_sound_alone(tmp_path):
     assert files.find("P01_11") == tmp_path / "videos/P01/P01_11.MP4"
 
 
+def test_clips_of_cameras_telephones_and_old_recorders_are_found(tmp_path):
+    names = ["00001.MTS", "a.m2ts", "b.wmv", "c.3g2", "d.ogv", "e.vob", "f.amr", "g.aiff", "h.wma", "i.gif"]
+    assert len(MediaFiles(place(tmp_path, *names, "notes.txt")).by_name) == len(names)
+
+
 def test_a_name_with_a_folder_lies_in_that_folder(tmp_path):
     files = MediaFiles(place(tmp_path, "video/0101/2909445186.mp4", "video/0102/2909445186.mp4"))
     assert files.find("0102/2909445186") == tmp_path / "video/0102/2909445186.mp4"

@@ -179,6 +179,9 @@ def watch(
         step(len(session.waiting))
         if session.results:
             ask()
+        elif end != "interrupted":
+            told = " ".join([end.removesuffix(".") + ".", *player.warnings])
+            raise MediaError(f"Expected at least one frame or 10 ms of sound in {source}, found none: {told}")
         saved = None if save is None else str(session.save(save))
         answers = list(state.answers.values())
         summary = WatchSummary(

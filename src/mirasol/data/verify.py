@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
+from mirasol.chunks.time_grid import MIN_SOUND_SECONDS
 from mirasol.files import write_whole
 from mirasol.media import MediaError, MediaInfo, MediaWarning, is_silent, read_clip
 from mirasol.results import Document, Result
@@ -126,6 +127,9 @@ def check_clip(row: Row) -> ClipState:
     if clip.waveform is not None:
         sound = "silent" if is_silent(clip.waveform) else "heard"
     has_picture = clip.frames is not None and len(clip.frames) > 0
+    if not has_picture and len(clip.waveform) < MIN_SOUND_SECONDS * clip.sampling_rate:
+        few = f"Expected a frame or {MIN_SOUND_SECONDS:g} s of sound, found {clip.duration:g} s of sound."
+        return state(status="undecodable", notes=(few,))
     seconds, notes = round(clip.duration, 3), tuple(clip.warnings)
     return state(status="present", seconds=seconds, has_picture=has_picture, sound=sound, notes=notes)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 
-from mirasol.media.clock import Clock
+from mirasol.media.clock import Clock, seconds
 from mirasol.media.container import (
     CONTAINERS,
     choose_stream,
@@ -149,7 +149,8 @@ class Source:
                     faults.incomplete += packet.is_corrupt
                 if decoder is not None and packet.stream is decoder.stream:
                     for second, frame in decoder.timed(decoder.feed(packet if packet.size else None)):
-                        put("video", second, frame_seconds(packet.stream), {"frames": [decoder.to_image(frame)]})
+                        length = seconds(frame.duration or 0, packet.time_base) or frame_seconds(packet.stream)
+                        put("video", second, length, {"frames": [decoder.to_image(frame)]})
                     continue
                 try:
                     pieces = sound_pieces(packet.stream, packet)

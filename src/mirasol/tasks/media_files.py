@@ -11,7 +11,10 @@ from pathlib import Path
 # In order of preference if a clip has several files: picture with sound before sound alone.
 SUFFIXES = (
     ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg", ".mpeg", ".ts", ".3gp",
+    ".mts", ".m2ts", ".wmv", ".asf", ".vob", ".3g2", ".ogv", ".f4v", ".m2v", ".mxf", ".dv", ".rm", ".gif",
     ".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".aac",
+    ".wma", ".aif", ".aiff", ".aifc", ".amr", ".au", ".caf", ".ac3", ".eac3", ".ape", ".dts", ".mka", ".mp2", ".m4b",
+    ".oga", ".spx", ".tta", ".w64", ".wv",
 )  # fmt: skip
 
 
