@@ -123,12 +123,13 @@ def check_clip(row: Row) -> ClipState:
     except Exception as error:  # one clip must not end the check of thousands
         reason = str(error) if isinstance(error, MediaError) else f"{type(error).__name__}: {error}"
         return state(status="undecodable", notes=(reason,))
-    sound = "none"
+    sound, heard = "none", 0.0
     if clip.waveform is not None:
         sound = "silent" if is_silent(clip.waveform) else "heard"
+        heard = len(clip.waveform) / clip.sampling_rate
     has_picture = clip.frames is not None and len(clip.frames) > 0
-    if not has_picture and len(clip.waveform) < MIN_SOUND_SECONDS * clip.sampling_rate:
-        few = f"Expected a frame or {MIN_SOUND_SECONDS:g} s of sound, found {clip.duration:g} s of sound."
+    if not has_picture and heard < MIN_SOUND_SECONDS:
+        few = f"Expected a frame or {MIN_SOUND_SECONDS:g} s of sound, found {heard:g} s of sound."
         return state(status="undecodable", notes=(few,))
     seconds, notes = round(clip.duration, 3), tuple(clip.warnings)
     return state(status="present", seconds=seconds, has_picture=has_picture, sound=sound, notes=notes)
