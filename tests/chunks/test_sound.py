@@ -161,6 +161,9 @@ def test_every_gap_counts_and_a_part_of_one_outside_the_sound_does_not():
     gaps = [(0.0, 0.2), (0.2, 0.311), (0.64, 0.96), (1.2, 3.0)]  # 9 ms of the first chunk are heard
     assert chunks_with_sound(plan, 20_480, 0.0, 16_000, gaps).tolist() == [False, True, False, True]
     assert chunks_with_sound(plan, 20_480, 0.0, 16_000, gaps[1:]).tolist() == [True, True, False, True]
+    # 15 ms are heard, before a gap that goes on after the sound's end, and after one that began before its start.
+    assert chunks_with_sound(plan, 15_680, 0.0, 16_000, [(0.975, 3.0)]).tolist() == [True, True, True, True]
+    assert chunks_with_sound(plan, 15_680, 0.3, 16_000, [(0.0, 0.305)]).tolist() == [True, True, True, True]
 
 
 @pytest.mark.parametrize(

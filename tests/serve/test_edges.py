@@ -104,6 +104,27 @@ def test_a_server_on_loopback_without_keys_has_only_the_names_of_loopback(monkey
     assert found == [(keys, names)]
 
 
+def test_the_command_decodes_in_children_and_passes_its_limits_on(monkeypatch, tmp_path):
+    made: dict[str, tuple] = {}
+    answerer = SimpleNamespace(processor="processor")
+    confined = SimpleNamespace(decode="decode", decode_picture="decode_picture")
+    monkeypatch.setattr(run, "Answerer", SimpleNamespace(load=lambda *given: made.update(loaded=given) or answerer))
+    monkeypatch.setattr(run, "Confined", lambda *given: made.update(confined=given) or confined)
+    monkeypatch.setattr(run, "Engine", lambda *given: made.update(engine=given) or "engine")
+    monkeypatch.setattr(run, "create_app", lambda *given: given)
+    monkeypatch.setattr(run, "keep_memory", lambda: None)
+    limits = Limits(decode_seconds=3)
+    setup = run.Setup(folder=tmp_path, checkpoint="runs/mine", limits=limits, hosts=["example.org"])
+    (engine, model, seconds, fetch, *_), decoders = setup.build()
+    assert decoders is confined and made == {
+        "loaded": ("runs/mine",), "confined": ("processor", limits),
+        "engine": (answerer, tmp_path, limits, "decode", "decode_picture"),
+    }  # fmt: skip
+    assert (engine, model, seconds) == ("engine", "mine", run.DRAIN_SECONDS)
+    assert fetch.hosts == {"example.org"} and fetch.limits is limits
+    assert run.Setup(folder=tmp_path).build()[0][1:4] == ("mirasol", run.DRAIN_SECONDS, run.refuse_to_fetch)
+
+
 class Fake:
     """Any attribute, called or not, is the object itself."""
 
