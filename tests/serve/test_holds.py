@@ -162,6 +162,7 @@ def test_a_session_that_is_refused_or_fails_leaves_no_lock(shipped, tmp_path, mo
     engine.step()
     assert not engine.sessions and not engine.holds._held
     engine.close(0.0)
+    engine.close(0.0)
 
 
 def test_a_session_that_changes_all_the_time_is_saved_at_the_interval(shipped, tmp_path, monkeypatch):

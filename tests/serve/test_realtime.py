@@ -225,7 +225,11 @@ def test_items_stand_where_they_are_placed_and_each_id_is_used_once(live, media)
     assert item["content"] and item["id"] not in [each["id"] for each in told]
     connection.send("conversation.item.retrieve", item_id=item["id"])
     assert connection.until("error")["error"]["code"] == "item_not_found"
-    connection.settings(mirasol={"attribute": True})
+    assert connection.settings(max_output_tokens=1)["max_output_tokens"] == 1
+    assert connection.settings(mirasol={"attribute": True})["max_output_tokens"] == 1, "what is left out stays"
+    connection.send("response.create", response={"conversation": "none"})
+    assert connection.until("response.done")["response"]["status"] == "incomplete"
+    connection.settings(max_output_tokens="inf")
     connection.send("response.create")
     assert connection.until("response.done")["response"]["mirasol"]["question"] == QUESTION
 

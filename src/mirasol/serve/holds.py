@@ -53,8 +53,9 @@ class Holds:
     def close(self) -> None:
         """Release all sessions."""
         with self._lock:
-            os.close(self._file)
-            self._file = -1
+            file, self._file = self._file, -1
+            if file >= 0:
+                os.close(file)
 
 
 def _place(id: str) -> int:

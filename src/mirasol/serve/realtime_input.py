@@ -13,6 +13,7 @@ from mirasol.serve.parts import decode_base64
 
 MAX_TEXT = 20_000
 MAX_PARTS = 64
+MaxTokens = Annotated[int, Field(ge=1, strict=True)] | Literal["inf"] | None
 STREAM_OPTIONS = ("use_video", "use_audio", "allowed_lateness")
 
 
@@ -41,6 +42,9 @@ class SessionUpdate(BaseModel):
     """Fields of `session.update` that have an effect, in the current protocol and in the older one."""
 
     instructions: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
+    max_output_tokens: MaxTokens = Field(
+        None, validation_alias=AliasChoices("max_output_tokens", "max_response_output_tokens")
+    )
     format: Annotated[
         AudioFormat | None,
         BeforeValidator(lambda value: {"type": value} if isinstance(value, str) else value),
@@ -56,6 +60,7 @@ class Settings(BaseModel):
 
     rate: int = 24_000  # Hz
     instructions: str | None = None
+    max_output_tokens: MaxTokens = None
     mirasol: OwnSettings = OwnSettings()
 
     @classmethod
@@ -63,9 +68,10 @@ class Settings(BaseModel):
         """Return the settings after a `session.update`. A field that it leaves out keeps its value."""
         update = validated(SessionUpdate, wanted, "session")
         own = validated(OwnSettings, {**before.mirasol.model_dump(), **update.mirasol}, "session.mirasol")
-        instructions = update.instructions if "instructions" in update.model_fields_set else before.instructions
+        kept: dict[str, Any] = {"instructions": before.instructions, "max_output_tokens": before.max_output_tokens}
+        changed = {name: getattr(update, name) for name in kept if name in update.model_fields_set}
         rate = update.format.rate if update.format is not None else None
-        return cls(rate=rate or before.rate, instructions=instructions, mirasol=own)
+        return cls(rate=rate or before.rate, mirasol=own, **(kept | changed))
 
     def stream_options(self, before: "Settings") -> dict[str, Any]:
         """Return the options of the stream that differ."""
@@ -77,7 +83,8 @@ class Settings(BaseModel):
         audio = {"format": {"type": "audio/pcm", "rate": self.rate}, "turn_detection": None, "transcription": None}
         return {
             "id": id, "object": "realtime.session", "type": "realtime", "model": model, "output_modalities": ["text"],
-            "instructions": self.instructions or "", "audio": {"input": audio}, "tools": [],
+            "instructions": self.instructions or "", "max_output_tokens": self.max_output_tokens or "inf",
+            "audio": {"input": audio}, "tools": [],
             "mirasol": {**self.mirasol.model_dump(), **about},
         }  # fmt: skip
 

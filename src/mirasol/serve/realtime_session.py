@@ -241,6 +241,7 @@ class RealtimeSession:
         limit = wanted.get("max_output_tokens")
         if limit not in (None, "inf") and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
             raise wrong("response.max_output_tokens", "1 or more", limit, "Correct it")
+        limit = self.settings.max_output_tokens if limit is None else limit
         if self._turn_ends or self._live.session.chunks.num_closed == 0:
             self._turn_ends = False
             await run_in_threadpool(self.engine.flush, self.id)
