@@ -101,18 +101,22 @@ WORK = {
     ),
     "watch": (
         "film.mp4 --ask what? --ask where? --every 5 --save session --jsonl lines.jsonl --realtime --no-audio "
-        "--no-video --timeout 3 --max-lag 2 --checkpoint mine --crop 0.5 --audio-stream ger",
+        "--no-video --timeout 3 --max-lag 2 --checkpoint mine --crop 0.5 --audio-stream ger "
+        "--max-chunks 4 --device cpu --dtype bfloat16 --max-new-tokens 5",
         "mirasol.answer.watch.watch",
         {"source": "film.mp4", "questions": ["what?", "where?"], "every": 5.0, "save": "session",
          "jsonl": "lines.jsonl", "realtime": True, "use_audio": False, "use_video": False, "timeout": 3.0,
-         "max_lag": 2.0, "answerer": "mine", "crop": (0.5,), "audio_stream": "ger"},
+         "max_lag": 2.0,
+         "answerer": ("mine", {"max_chunks": 4, "device": "cpu", "dtype": "bfloat16", "max_new_tokens": 5}),
+         "crop": (0.5,), "audio_stream": "ger"},
     ),
     "serve": (
         "--host 0.0.0.0 --port 8001 --checkpoint mine --folder kept --allow-url-host a.org --allow-url-host b.org:81 "
-        "--api-key-file keys --tls --tls-cert cert.pem --tls-key key.pem",
+        "--api-key-file keys --tls --tls-cert cert.pem --tls-key key.pem "
+        "--sampling dense --max-chunks 4 --device cpu --dtype bfloat16 --decoder pyav --max-new-tokens 5",
         "mirasol.serve.run.serve",
         {"setup": Setup("0.0.0.0", 8001, "mine", Path("kept"), hosts=["a.org", "b.org:81"], keys=Keys({"keys": "one"}),
-                        tls=Tls("cert.pem", "key.pem"))},
+                        tls=Tls("cert.pem", "key.pem"), loading=LOADING)},
     ),
     "data info": ("vggsound", "mirasol.tasks.describe_task", {"name": "vggsound"}),
     "data verify": (
@@ -177,7 +181,9 @@ def received(monkeypatch):
             return Result()
 
         monkeypatch.setattr(work, note)
-        monkeypatch.setattr("mirasol.answer.answerer.Answerer.load", lambda checkpoint: checkpoint)
+        monkeypatch.setattr(
+            "mirasol.answer.answerer.Answerer.load", lambda checkpoint, **options: (checkpoint, options)
+        )
         monkeypatch.setattr("mirasol.serve.access.Keys.load", lambda path: Keys({path: "one"}))
         monkeypatch.setattr("mirasol.report.run.write_report", lambda result: None)
         return notes
@@ -262,7 +268,8 @@ def test_counts_below_their_least_and_no_numbers_are_refused_by_option_and_value
             assert f"'{option}'" in message and f"found {value!r}" in message
         words[words.index(option) + 1] = str(least[option])
         assert main([*command.split(), *words]) == 0
-        assert notes[option[2:].replace("-", "_")] == least[option]
+        setup, (_, options) = notes.get("setup", Setup()), notes.get("answerer", (None, {}))
+        assert {**notes, **options, **setup.loading}[option[2:].replace("-", "_")] == least[option]
 
 
 # Of these, a calibration takes several, or has another split to be fitted on than is reported.

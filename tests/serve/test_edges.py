@@ -97,11 +97,13 @@ def status_of(method: str, origin: str) -> int:
 ])  # fmt: skip
 def test_a_server_on_loopback_without_keys_has_only_the_names_of_loopback(monkeypatch, tmp_path, host, keys, names):
     found = []
-    for name in ("Answerer", "Confined", "Engine", "keep_memory"):
+    for name in ("Confined", "Engine", "keep_memory"):
         monkeypatch.setattr(run, name, FAKE)
     monkeypatch.setattr(run, "create_app", lambda *arguments: found.append(arguments[-2:]))
-    run.Setup(host, folder=tmp_path, keys=keys).build()
-    assert found == [(keys, names)]
+    loader = SimpleNamespace(load=lambda *loaded, **options: found.append((loaded, options)) or FAKE)
+    monkeypatch.setattr(run, "Answerer", loader)
+    run.Setup(host, folder=tmp_path, keys=keys, checkpoint="mine", loading={"dtype": "bfloat16"}).build()
+    assert found == [(("mine",), {"dtype": "bfloat16"}), (keys, names)]
 
 
 def test_the_command_decodes_in_children_and_passes_its_limits_on(monkeypatch, tmp_path):

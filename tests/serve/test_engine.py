@@ -1,5 +1,6 @@
 """The engine gives each client what it would get alone, refuses at once what does not fit, and loses nothing."""
 
+import copy
 import math
 import random
 import threading
@@ -215,6 +216,20 @@ def test_clips_and_sessions_survive_a_restart(shipped, tmp_path, files):
     with pytest.raises(UnknownIdError):
         second.ask(session, QUESTIONS[1])
     second.close()
+
+
+def test_a_clip_is_watched_again_by_a_server_with_other_settings(shipped, tmp_path, files):
+    first = Engine(shipped, tmp_path)
+    (clip,) = run(first, first.watch(Media(video=files[0])))
+    first.close(0.0)
+    processor = copy.deepcopy(shipped.processor)
+    processor.max_chunks = 4
+    second = Engine(Answerer(shipped.model, processor), tmp_path)
+    (again,) = run(second, second.watch(Media(video=files[0])))
+    assert (len(clip.tensors["chunk_mask"]), len(again.tensors["chunk_mask"])) == (10, 4)
+    with pytest.raises(UnknownIdError):
+        second.ask(clip.id, QUESTIONS[0])
+    second.close(0.0)
 
 
 def test_facts_of_a_clip_that_another_process_has_written_are_seen(shipped, tmp_path, files):

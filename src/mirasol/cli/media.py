@@ -9,6 +9,12 @@ import typer
 
 from mirasol.cli.base import Decoder, MaxNewTokens, listed
 
+MaxChunks = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Largest number of chunks; by default the checkpoint's.")
+]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str | None, typer.Option(metavar="NAME", help="float32 (default), bfloat16 or float16.")]
+
 
 def track(text: str) -> int | str:
     """Return a sound track's number or language."""
@@ -45,15 +51,19 @@ def loading(
         str | None,
         typer.Option(metavar="NAME", help="Policy for clips longer than --max-chunks: uniform, snippets or dense."),
     ] = None,
-    max_chunks: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Largest number of chunks; by default the checkpoint's.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps.")] = None,
-    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 (default), bfloat16 or float16.")] = None,
+    max_chunks: MaxChunks = None,
+    device: Device = None,
+    dtype: Dtype = None,
     decoder: Decoder = None,
     max_new_tokens: MaxNewTokens = None,
 ) -> None:
     """Options of `Answerer.load` other than the checkpoint."""
+
+
+def live(
+    max_chunks: MaxChunks = None, device: Device = None, dtype: Dtype = None, max_new_tokens: MaxNewTokens = None
+) -> None:
+    """Options of `Answerer.load` for a source that plays: every chunk is watched, as PyAV decodes it."""
 
 
 def takes(**groups: Callable) -> Callable[[Callable], Callable]:

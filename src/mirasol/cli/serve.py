@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mirasol.cli import media
 from mirasol.cli.base import Checkpoint, command, imports
 
 
@@ -17,6 +18,7 @@ class ServeEngine(StrEnum):
 
 
 @command("mirasol serve --port 8000")
+@media.takes(loading=media.loading)
 def serve(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 is every network of this machine.")
@@ -46,6 +48,8 @@ def serve(
         ServeEngine, typer.Option(help="uvicorn is one process; ray is several, with Ray Serve: 'mirasol[ray]'.")
     ] = ServeEngine.uvicorn,
     replicas: Annotated[int, typer.Option(metavar="N", min=1, help="Processes with the model, of --engine ray.")] = 1,
+    *,
+    loading: dict,
 ) -> None:
     """Serve a page, the API of OpenAI's clients, and live sessions."""
     if replicas > 1 and engine is ServeEngine.uvicorn:
@@ -65,10 +69,11 @@ def serve(
             f"Expected the packages of the server, found no {error.name}. Install them: pip install 'mirasol[serve]'."
         ) from error
     encrypts = tls or tls_cert is not None or tls_key is not None
-    kept: dict = {"folder": Path(folder)} if folder else {}
+    chosen: dict = {"folder": Path(folder)} if folder else {}
+    chosen["loading"] = {name: value for name, value in loading.items() if value is not None}
     setup = Setup(
         host, port, checkpoint, hosts=allow_url_host or (), keys=Keys.load(api_key_file) if api_key_file else None,
-        tls=Tls(tls_cert, tls_key) if encrypts else None, **kept,
+        tls=Tls(tls_cert, tls_key) if encrypts else None, **chosen,
     )  # fmt: skip
     if engine is ServeEngine.ray:
         run_replicas(setup, replicas)

@@ -14,7 +14,7 @@ SHOWN_CHUNKS = 48
 
 
 @command('mirasol watch film.mp4 --ask "which color is named?" --every 5')
-@media.takes(tracks=media.tracks)
+@media.takes(tracks=media.tracks, loading=media.live)
 def watch(
     source: Annotated[
         str,
@@ -24,6 +24,7 @@ def watch(
         ),
     ],
     tracks: dict,
+    loading: dict,
     ask: Annotated[list[str] | None, typer.Option(metavar="QUESTION", help="May be given several times.")] = None,
     every: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Also ask at this interval, not only at the end.")
@@ -50,9 +51,8 @@ def watch(
 
     with _View(sys.stderr.isatty(), prints=not as_json) as view:
         summary = watch_source(
-            source, ask or (), answerer=Answerer.load(checkpoint), every=every, realtime=realtime, timeout=timeout,
-            **media.as_reading({}, tracks), max_lag=max_lag, save=save, jsonl=jsonl,
-            show=view.update,
+            source, ask or (), answerer=Answerer.load(checkpoint, **loading), every=every, realtime=realtime,
+            timeout=timeout, **media.as_reading({}, tracks), max_lag=max_lag, save=save, jsonl=jsonl, show=view.update,
         )  # fmt: skip
     show(summary, as_json)
 

@@ -1,5 +1,6 @@
 """`Engine`: clips, questions and live sessions of many clients, batched by one thread that owns the model."""
 
+import json
 import logging
 import threading
 import time
@@ -7,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +51,9 @@ class Engine:
         decode_picture: DecodePicture = decode_picture,
     ):  # fmt: skip
         self.answerer, self.limits, self.decode_picture = answerer, limits or Limits(), decode_picture
-        bounds, made_of = self.limits, fingerprint(answerer.model)
+        # Clips and sessions belong to the weights and to the settings with which they were watched.
+        settings = sha256(json.dumps(answerer.processor.to_dict(), sort_keys=True, default=str).encode()).hexdigest()
+        bounds, made_of = self.limits, f"{fingerprint(answerer.model)}-{settings[:8]}"
         self.files = Store(folder / "files", bounds.file_store_bytes, "file")
         self.saved = Store(folder / "sessions" / made_of, bounds.session_store_bytes, "sess")
         self.holds = Holds(self.saved.folder)

@@ -5,7 +5,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Setup:
         hosts: Hosts from which media may be fetched, as NAME or NAME:PORT.
         keys: API keys; None admits every client.
         tls: Certificate; None serves without encryption.
+        loading: Arguments of `Answerer.load` other than the checkpoint, such as `device` and `dtype`.
     """
 
     host: str = "127.0.0.1"
@@ -60,11 +61,12 @@ class Setup:
     hosts: Sequence[str] = ()
     keys: Keys | None = None
     tls: Tls | None = None
+    loading: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> tuple[FastAPI, Confined]:
         """Return the application, and its decoders, which the caller closes after the application."""
         keep_memory()
-        answerer = Answerer.load(self.checkpoint)
+        answerer = Answerer.load(self.checkpoint, **self.loading)
         confined = Confined(answerer.processor, self.limits)
         engine = Engine(answerer, self.folder, self.limits, confined.decode, confined.decode_picture)
         fetch = Fetcher(self.hosts, self.limits) if self.hosts else refuse_to_fetch
