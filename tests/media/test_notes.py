@@ -47,6 +47,18 @@ def cut_off_flv(path):
     return path / "a.flv"
 
 
+def damaged_frame(path):
+    """The last two fifths of a frame are overwritten: it is decoded, and marked, unless slices have threads."""
+    write_clip(path / "a.mp4", size=(160, 120), seconds=0.4, sound=False, b_frames=0)
+    with av.open(str(path / "a.mp4")) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][4]
+    data, end = bytearray((path / "a.mp4").read_bytes()), packet.pos + packet.size
+    begin = packet.pos + int(0.6 * packet.size)
+    data[begin:end] = b"\xff" * (end - begin)
+    (path / "a.mp4").write_bytes(data)
+    return path / "a.mp4"
+
+
 def no_samples(path):
     data = bytearray(write_clip(path / "a.mp4", seconds=1.0).read_bytes())
     with av.open(str(path / "a.mp4")) as container:
@@ -74,6 +86,7 @@ def two_sound_tracks(path):
         (cut_inside_a_packet, "1 packets are incomplete"),
         (cut_off_mkv, "The file states 4.0"),
         (cut_off_flv, "The file states 4.0"),
+        (damaged_frame, "1 frames were decoded from damaged data"),
         (no_samples, "The sound track holds no sample"),
         (two_sound_tracks, "The file has 2 sound tracks"),
     ],
@@ -91,6 +104,18 @@ def test_a_source_plays_the_chosen_sound_track(tmp_path):
     for track, rate in ((0, 16_000), (1, 48_000)):
         player = Source(str(path), audio_stream=track)
         assert {piece["sampling_rate"] for piece in player} == {rate} and player.warnings == []
+
+
+@pytest.mark.parametrize("tracks", [{"use_audio": False}, {"use_video": False}, {}])
+def test_a_file_that_plays_begins_where_it_begins_when_read_also_without_a_track(tmp_path, tracks):
+    path = write_clip(tmp_path / "a.mkv", frame_times=[0.5, 0.6, 0.7], sound_start=0.2, sound_seconds=0.4)
+    clip, media = read_clip(path, **tracks), list(Source(str(path), **tracks))
+    if clip.frames is not None:
+        times = [piece["frame_times"][0] for piece in media if "frames" in piece]
+        assert times == pytest.approx(clip.frame_times, abs=1e-6) and times[0] == pytest.approx(0.3, abs=0.01)
+    if clip.waveform is not None:
+        starts = [piece["start_time"] for piece in media if "waveform" in piece]
+        assert starts[0] == pytest.approx(clip.audio_start, abs=1e-6)
 
 
 def test_a_damaged_packet_at_the_end_loses_its_own_frame_only(tmp_path):

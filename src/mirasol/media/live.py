@@ -23,6 +23,7 @@ from mirasol.media.container import (
 )
 from mirasol.media.frames import FrameDecoder, frame_seconds
 from mirasol.media.notes import NO_FRAME, NO_SAMPLE, Faults, compare_length
+from mirasol.media.survey import first_moment
 from mirasol.media.types import MediaError
 
 SCHEMES = ("udp://", "rtp://", "rtsp://", "http://", "https://", "tcp://", "srt://")
@@ -76,6 +77,7 @@ class Source:
         if not (self.has_video or self.has_audio):
             kinds = ", ".join(stream.type for container in self._containers for stream in container.streams) or "none"
             raise MediaError(f"Expected a {' or '.join(wanted)} track in {name}, found these tracks: {kinds}.")
+        self._origin = None if self.is_live else first_moment(name, audio_stream)
         # True if the source waits for its consumer, as files and pipes do.
         self.waits = not (realtime or name in DEVICES or name.startswith(SCHEMES))
         self._media = _MediaQueue(BYTES_AHEAD if self.waits else 0)
@@ -132,6 +134,8 @@ class Source:
         end: MediaError | None = None
         decoder = FrameDecoder(container, streams["video"]) if "video" in streams else None
         clock, faults = Clock(), Faults()
+        if decoder is not None:  # with slices in several threads FFmpeg does not mark frames as damaged
+            decoder.stream.thread_type = "NONE"
         self._counts += [clock, faults] if decoder is None else [clock, faults, decoder]
         spans: dict[str, list[float]] = {}  # first second and end of each track
 
@@ -201,9 +205,9 @@ class Source:
                 raise end
 
     def _from_zero(self, arriving: Iterator[tuple[float | None, Media]]) -> Iterator[Media]:
-        """Set t = 0 to the earliest media as soon as both tracks have begun, or one is far ahead of the other."""
+        """Set t = 0 to the file's own; else to the earliest media, once both tracks have begun or one is far ahead."""
         held: list[tuple[float | None, Media]] = []
-        origin = None
+        origin = self._origin
         for second, media in arriving:
             if origin is None:
                 held.append((second, media))

@@ -140,6 +140,14 @@ def survey_file(
         return Survey(info, found, span, None if video is None else video.index, notes)
 
 
+def first_moment(source: Source, audio_stream: int | str | None = None) -> float | None:
+    """Return t = 0 of a file on its clock, which does not depend on the tracks that are used; None without media."""
+    with open_container(source) as container:
+        video, audio = choose_stream(container, "video"), choose_stream(container, "audio", audio_stream)
+        first = None if video is None else _first_frame(source, video)
+        return min(_known(first, None if audio is None else first_sound_time(source, audio)), default=None)
+
+
 def _known(first: dict | None, sound_start: float | None) -> list[float]:
     return [*([] if first is None else [first["time"]]), *([] if sound_start is None else [sound_start])]
 
