@@ -144,7 +144,7 @@ def test_the_source_gets_its_options_and_a_question_that_is_too_long_is_refused_
     options = {"use_audio": False, "realtime": True, "timeout": 3.0}
     with pytest.raises(ValueError, match="context of"):
         watch("camera", [QUESTION, "which? " * 500], answerer=answerer, **options)
-    assert given == [("camera", True, False, True, 3.0)]
+    assert given == [("camera", True, False, None, True, 3.0)]
     for wrong in ({"every": 0.0}, {"every": float("nan")}, {"max_lag": 0.0}):
         with pytest.raises(ValueError, match="in seconds, above 0, found"):
             watch("camera", answerer=answerer, **wrong)
