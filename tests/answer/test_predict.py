@@ -229,7 +229,7 @@ def test_a_file_with_an_answered_segment_did_not_fail_as_a_whole():
 
 
 def test_an_answer_and_an_error_about_one_clip_are_both_counted_once(monkeypatch):
-    answerer = SimpleNamespace(prompts=lambda *_: None, known_questions=None, processor=None)
+    answerer = SimpleNamespace(prompts=lambda *_: None, warnings=lambda _: [], processor=None)
     monkeypatch.setattr(Answerer, "load", lambda *_, **__: answerer)
     row = {"confidence": 0.5, "warnings": [], "error": None}
     rows = [{**row, "question": "a?"}, {**row, "question": "b?", "error": "not finite"}]
