@@ -7,6 +7,7 @@ from clips import beep_times, picture_number, write_clip
 
 from mirasol.media import probe, read_clip
 from mirasol.media.live import Source
+from mirasol.media.notes import SILENT
 
 
 def played(path) -> tuple[list[dict], list[str]]:
@@ -125,6 +126,12 @@ def test_a_damaged_packet_at_the_end_loses_its_own_frame_only(tmp_path):
     assert any(note.startswith("1 picture packets") for note in clip.warnings)
     numbers = [picture_number(frame) for frame in clip.frames]
     assert numbers == sorted(set(numbers)) and len(numbers) == probe(path).num_frames - 1
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_source_whose_sound_is_silence_says_so(tmp_path, silent):
+    path = write_clip(tmp_path / "a.mkv", seconds=1.5, silent=silent)
+    assert played(path)[1] == [f"{path} {SILENT}"] * silent
 
 
 def test_a_source_that_is_stopped_reports_the_faults_until_then(tmp_path):

@@ -11,10 +11,10 @@ from torch import Tensor
 from mirasol.chunks.sound import chunks_with_sound
 from mirasol.chunks.time_grid import SECONDS_PER_MEL_FRAME, TOLERANCE_SECONDS, ChunkPlan
 from mirasol.media import Clip, is_silent
+from mirasol.media.notes import SILENT
 
 MAX_MEL_FRAMES_INTO_ONE = 4
 UNUSED = "has sound, but it is not used"
-SILENT = "has sound, but it is silent"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def report(clip: Clip, placement: Placement, num_mel_frames_per_chunk: int) -> C
     if found_sound and not used_sound:
         messages.append(f"{source} {UNUSED}: pass use_audio=True and sound of at least 10 ms to use it.")
     if used_sound and silent:
-        messages.append(f"{source} {SILENT}: no sample is above -70 dB. Check its recording or its sound tracks.")
+        messages.append(f"{source} {SILENT}")
     mel_frames = plan.seconds_per_chunk / SECONDS_PER_MEL_FRAME / num_mel_frames_per_chunk
     if used_sound and mel_frames > MAX_MEL_FRAMES_INTO_ONE:
         messages.append(

@@ -8,9 +8,9 @@ from functools import partial
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mirasol.chunks.placement import SILENT
 from mirasol.evaluate.conditions import Condition, borrow_sound
 from mirasol.media import Clip, join_clips
+from mirasol.media.notes import SILENT
 from mirasol.tasks import Row, segment_of
 
 Read = Callable[[Row, Condition], Clip]

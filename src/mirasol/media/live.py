@@ -22,7 +22,8 @@ from mirasol.media.container import (
     stated_end,
 )
 from mirasol.media.frames import FrameDecoder, frame_seconds
-from mirasol.media.notes import NO_FRAME, NO_SAMPLE, Faults, compare_length
+from mirasol.media.notes import NO_FRAME, NO_SAMPLE, SILENT, Faults, compare_length
+from mirasol.media.spool import is_silent
 from mirasol.media.survey import first_moment
 from mirasol.media.types import MediaError
 
@@ -138,6 +139,7 @@ class Source:
             decoder.stream.thread_type = "NONE"
         self._counts += [clock, faults] if decoder is None else [clock, faults, decoder]
         spans: dict[str, list[float]] = {}  # first second and end of each track
+        is_heard = False
 
         def put(kind: str, second: float | None, length: float, media: Media) -> None:
             begin, reached = spans.get(kind, (second or 0.0, second or 0.0))
@@ -163,7 +165,7 @@ class Source:
                     continue
                 for start, sound, samples in pieces:
                     at = None if sound.pts is None and "audio" in spans else start
-                    rate = sound.sample_rate
+                    rate, is_heard = sound.sample_rate, is_heard or not is_silent(samples)
                     put("audio", at, len(samples) / rate, {"waveform": samples, "sampling_rate": rate})
         except Exception as error:  # the consumer must learn why this thread ended
             is_end = not self.is_live and isinstance(error, av.FFmpegError)
@@ -172,6 +174,8 @@ class Source:
         self._notes += [
             note for kind, note in (("video", NO_FRAME), ("audio", NO_SAMPLE)) if kind in streams and kind not in spans
         ]
+        if "audio" in spans and not is_heard:
+            self._notes.append(f"{self.name} {SILENT}")
         stated = None if self.is_live or not spans else stated_end(self.name, container, list(streams.values()))
         if stated is not None:
             begin, reached = min(first for first, _ in spans.values()), max(last for _, last in spans.values())

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 NO_FRAME = "The picture track holds no frame that can be decoded: read as if there were none."
 NO_SAMPLE = "The sound track holds no sample that can be decoded: read as if there were none."
+SILENT = "has sound, but it is silent: no sample is above -70 dB. Check its recording or its sound tracks."
 
 
 @dataclass
