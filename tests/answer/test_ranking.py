@@ -124,6 +124,8 @@ def test_the_confidence_of_an_option_is_its_share_of_the_probability_of_all():
     ranking = Ranking(("no", "yes"), (math.log(0.06) - 1000, math.log(0.02) - 1000), (1, 2))
     assert ranking.shares == pytest.approx((0.75, 0.25))
     assert ranking.confidence == pytest.approx(0.75)
+    twice = Ranking(("no", "yes", "no"), (math.log(0.06), math.log(0.02), math.log(0.06)), (1, 2, 1))
+    assert twice.shares == pytest.approx((0.75, 0.25, 0.75)), "an option given twice is one option"
 
 
 def test_options_or_answers_without_a_finite_probability_are_refused():

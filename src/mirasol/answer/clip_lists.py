@@ -39,8 +39,7 @@ def read_clips(sources: Sequence[str], questions: Sequence[str], options: Sequen
         questions: Questions about clips that have none in a manifest.
         options: Options for manifest lines without any.
     """
-    shared = tuple(questions), tuple(dict.fromkeys(options))
-    found = [clip for source in sources for clip in _of_source(source, *shared)]
+    found = [clip for source in sources for clip in _of_source(source, tuple(questions), tuple(options))]
     if not found:
         raise ValueError(
             f"Expected at least one clip, found none in {', '.join(sources)}. Known suffixes: {' '.join(SUFFIXES)}"
@@ -115,5 +114,5 @@ def _of_entry(entry: Any, path: Path, questions: tuple[str, ...], options: tuple
     if "options" in entry and not is_texts(entry["options"]):
         raise ValueError(f"expected 'options' as a list of texts, found {entry['options']!r}.")
     start, end = read_span(entry, "segment") or (0.0, None)
-    chosen = tuple(dict.fromkeys(entry.get("options", options)))  # an option given twice would have half its share
+    chosen = tuple(entry.get("options", options))
     return Asked(str(path.parent / entry["media"]), tuple(own), start, end, chosen, read_crop(entry))

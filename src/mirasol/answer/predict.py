@@ -253,7 +253,7 @@ def _ranked(answerer: Answerer, watched, asked: Sequence[Sequence[Prompts]]) -> 
                 rows.append({"error": why})
                 continue
             shares = dict(zip(ranking.options, (round(share, 6) for share in ranking.shares), strict=True))
-            ordered = {option: shares[option] for option in ranking.best(len(shares))}
+            ordered = {option: shares[option] for option in ranking.best(len(ranking.options))}
             best = next(iter(ordered))
             rows.append({"answer": best, "confidence": ordered[best], "ranked": ordered})
         yield rows

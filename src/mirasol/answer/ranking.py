@@ -28,10 +28,11 @@ class Ranking:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """The probability of each option if exactly one is right: the softmax of the log-probabilities."""
+        """The probability of each option if exactly one is right: the softmax over the different options."""
         largest = max(self.log_probabilities)
         weights = [math.exp(value - largest) for value in self.log_probabilities]
-        return tuple(weight / math.fsum(weights) for weight in weights)
+        total = math.fsum(dict(zip(self.options, weights, strict=True)).values())
+        return tuple(weight / total for weight in weights)
 
     @property
     def confidence(self) -> float:
