@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,20 @@ def shipped() -> Answerer:
 @pytest.fixture(scope="module")
 def server(shipped, tmp_path_factory) -> Iterator[Server]:
     yield from start(Engine(shipped, tmp_path_factory.mktemp("serve"), Limits()))
+
+
+@pytest.fixture(scope="session")
+def files(grid_root) -> list[Path]:
+    """Six clips of the sentences."""
+    return sorted((grid_root / "clips").glob("*.mp4"))[:6]
+
+
+@pytest.fixture
+def engine(shipped, tmp_path):
+    """An engine of the shipped checkpoint, which is stepped by hand."""
+    made = Engine(shipped, tmp_path)
+    yield made
+    made.close(0.0)
 
 
 @pytest.fixture(scope="session")
